@@ -1,0 +1,35 @@
+/* Every limit in one place (I9): reaching one is refused and counted, never fatal. */
+#pragma once
+
+/* names and values */
+#define HF_HOST_NAME_MAX 63     /* bytes of a host's name: one DNS label (RFC 1035 2.3.4) */
+#define HF_SERVICE_NAME_MAX 255 /* bytes of a service's path */
+#define HF_SERVICE_DEPTH_MAX 16 /* labels of a path */
+#define HF_VALUE_LEN_MAX 16384  /* bytes of a service's JSON object */
+
+/* directory */
+#define HF_HOSTS_MAX 16384            /* hosts that one host knows */
+#define HF_ENTRIES_PER_HOST_MAX 16384 /* services of one host */
+#define HF_PART_BYTES_MAX (16u << 20) /* names and values of one host, in all */
+#define HF_HISTORY_MAX 4096           /* changes an owner can give as a delta */
+#define HF_PULLS_MAX 8                /* pulls under way at once */
+#define HF_PULL_QUEUE_MAX 256         /* peers waiting for a pull */
+#define HF_HELD_ADVERTS_MAX 16        /* adverts kept during one pull (A8) */
+#define HF_PUBLISH_BURST 20000        /* changes that one publisher may make at once ... */
+#define HF_PUBLISH_PER_S 2000         /* ... and per second thereafter */
+#define HF_PUBLISHERS_MAX 1024        /* local connections that hold entries */
+#define HF_HEARTBEATS_PER_S_MAX 500   /* that one host may receive from all others */
+
+/* wire */
+#define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */
+#define HF_PULL_BODY_MAX (HF_PART_BYTES_MAX + (4u << 20))
+#define HF_STATE_BODY_MAX (96u << 20) /* state dump (A5); what is over is pulled */
+#define HF_CTL_FRAME_MAX (256u << 10) /* one frame on the control socket */
+#define HF_CTL_CLIENTS_MAX 256
+#define HF_CTL_WATCHES_MAX 64         /* per control connection */
+#define HF_CTL_BACKLOG_MAX (8u << 20) /* bytes a slow reader may leave unread */
+#define HF_HTTP_CLIENTS_MAX 512
+#define HF_HTTP_HEADERS_MAX 8192
+#define HF_SSE_CLIENTS_MAX 128
+#define HF_SSE_BACKLOG_MAX (4u << 20)
+#define HF_SENDERS_MAX 32768 /* senders whose derived key is remembered */
