@@ -1,0 +1,24 @@
+/* Small files: read bounded, replace atomically and durably, lock. */
+#pragma once
+
+#include "base/attr.h"
+#include "base/err.h"
+#include "base/slice.h"
+
+struct hf_buf;
+
+/** Append the file's content to buf (its n_max is the limit). -errno or -HF_EFULL. */
+HF_MUST int hf_file_read(const char *path, struct hf_buf *buf);
+
+/**
+ * Replace path by data: temporary file in the same directory, fsync, rename, fsync of the directory.
+ * After a power cut there is the old content or the new one. -errno with a text in err.
+ */
+HF_MUST int hf_file_replace(const char *path, struct hf_slice data, unsigned mode,
+                            struct hf_err *err);
+
+/** Create a directory and its parents, if they are not there. */
+HF_MUST int hf_dir_create(const char *path, unsigned mode, struct hf_err *err);
+
+/** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds it. */
+HF_MUST int hf_file_lock(const char *path, struct hf_err *err, int *ret_fd);
