@@ -16,8 +16,8 @@ struct hf_addr {
 };
 
 /**
- * Parse "1.2.3.4", "1.2.3.4:80", "::1", "[fe80::1%eth0]:80"; no names are looked up. `port` is taken
- * when the text has none. Returns 0 or -HF_ECONFIG with the reason in err (may be NULL).
+ * Parse "1.2.3.4", "1.2.3.4:80", "::1", "[fe80::1%eth0]:80"; no names are looked up. `port` is
+ * taken when the text has none. Returns 0 or -HF_ECONFIG with the reason in err (may be NULL).
  */
 HF_MUST int hf_addr_parse(const char *text, uint16_t port, struct hf_err *err,
                           struct hf_addr *ret_addr);

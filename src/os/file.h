@@ -11,8 +11,8 @@ struct hf_buf;
 HF_MUST int hf_file_read(const char *path, struct hf_buf *buf);
 
 /**
- * Replace path by data: temporary file in the same directory, fsync, rename, fsync of the directory.
- * After a power cut there is the old content or the new one. -errno with a text in err.
+ * Replace path by data: temporary file in the same directory, fsync, rename, fsync of the
+ * directory. After a power cut there is the old content or the new one. -errno with a text in err.
  */
 HF_MUST int hf_file_replace(const char *path, struct hf_slice data, unsigned mode,
                             struct hf_err *err);
@@ -20,5 +20,6 @@ HF_MUST int hf_file_replace(const char *path, struct hf_slice data, unsigned mod
 /** Create a directory and its parents, if they are not there. */
 HF_MUST int hf_dir_create(const char *path, unsigned mode, struct hf_err *err);
 
-/** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds it. */
+/** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds
+ * it. */
 HF_MUST int hf_file_lock(const char *path, struct hf_err *err, int *ret_fd);

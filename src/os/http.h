@@ -53,12 +53,13 @@ void hf_http_reply_error(struct hf_http_req *r, int status, const char *fmt, ...
 
 /**
  * Answer as a stream (chunked). on_room(arg) is called whenever what was sent has left and there is
- * room for more; on_close(arg) once when the client is gone or too slow: r is then invalid. Either may
- * be NULL.
+ * room for more; on_close(arg) once when the client is gone or too slow: r is then invalid. Either
+ * may be NULL.
  */
 void hf_http_stream_begin(struct hf_http_req *r, int status, const char *type,
                           void (*on_room)(void *arg), void (*on_close)(void *arg), void *arg);
-/** Send a piece (copied). 0, or -HF_EFULL: too slow, the stream is being closed (on_close follows). */
+/** Send a piece (copied). 0, or -HF_EFULL: too slow, the stream is being closed (on_close follows).
+ */
 HF_MUST int hf_http_stream_send(struct hf_http_req *r, struct hf_slice piece);
 /** End well; r is invalid afterwards, on_close is not called. */
 void hf_http_stream_end(struct hf_http_req *r);
@@ -68,18 +69,18 @@ struct hf_http_get;
 
 struct hf_http_get_opt {
     struct hf_addr to;
-    struct hf_tls *tls;     /* borrowed; NULL: plain */
-    const char *server;     /* host name to authenticate as (tls) and for the Host header */
-    const char *target;     /* path and query, already encoded */
-    size_t body_max;        /* a longer answer is refused: -HF_EFULL */
-    hf_time deadline;       /* monotonic; the whole exchange: -HF_ETIMEOUT */
+    struct hf_tls *tls; /* borrowed; NULL: plain */
+    const char *server; /* host name to authenticate as (tls) and for the Host header */
+    const char *target; /* path and query, already encoded */
+    size_t body_max;    /* a longer answer is refused: -HF_EFULL */
+    hf_time deadline;   /* monotonic; the whole exchange: -HF_ETIMEOUT */
 };
 
 /**
  * rc 0: complete answer with `status` and body (borrowed for the call). Otherwise -HF_ETIMEOUT,
- * -HF_EFULL, -HF_EAUTH (the peer does not have the key, or is not `server`), -HF_EHTTP (not HTTP, wrong
- * length), -errno (not reached). Called exactly once, never from within hf_http_get_start(), and not
- * after hf_http_get_cancel().
+ * -HF_EFULL, -HF_EAUTH (the peer does not have the key, or is not `server`), -HF_EHTTP (not HTTP,
+ * wrong length), -errno (not reached). Called exactly once, never from within hf_http_get_start(),
+ * and not after hf_http_get_cancel().
  */
 typedef void hf_http_done(void *arg, int rc, int status, struct hf_slice body);
 

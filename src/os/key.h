@@ -15,8 +15,8 @@ struct hf_key {
 };
 
 /**
- * Read a key file: one line of 64 hex digits ("holdfast keygen" writes it). Refuses a file that group
- * or others may read or write. -HF_EKEY or -errno, with file and remedy in err.
+ * Read a key file: one line of 64 hex digits ("holdfast keygen" writes it). Refuses a file that
+ * group or others may read or write. -HF_EKEY or -errno, with file and remedy in err.
  */
 HF_MUST int hf_key_load(const char *path, struct hf_err *err, struct hf_key *ret_key);
 

@@ -1,4 +1,5 @@
-/* The event loop: libevent's base, with timers on the monotonic clock that the cores are stepped by. */
+/* The event loop: libevent's base, with timers on the monotonic clock that the cores are stepped
+ * by. */
 #pragma once
 
 #include "base/attr.h"

@@ -1,4 +1,5 @@
-/* What every program does once: log output, crash reports, privileges, talk to the service manager. */
+/* What every program does once: log output, crash reports, privileges, talk to the service manager.
+ */
 #pragma once
 
 #include "base/err.h"
@@ -6,22 +7,23 @@
 #include "os/loop.h"
 
 /**
- * Log to the journal (when stderr is connected to it) with fields HOLDFAST_PREFIX, PRIORITY; otherwise
- * to stderr with local time. Sets the log's clock.
+ * Log to the journal (when stderr is connected to it) with fields HOLDFAST_PREFIX, PRIORITY;
+ * otherwise to stderr with local time. Sets the log's clock.
  */
 void hf_program_log_open(const char *name, enum hf_log_level level);
 
 /**
  * On SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL: write the flight recorder to stderr and to
- * <dir>/<name>.crash (if dir is not NULL), then die of the signal. Secrets never get into core files:
- * PR_SET_DUMPABLE 0.
+ * <dir>/<name>.crash (if dir is not NULL), then die of the signal. Secrets never get into core
+ * files: PR_SET_DUMPABLE 0.
  */
 void hf_program_harden(const char *name, const char *dir);
 
 /** Switch to user (and its groups), keeping no capability. "" does nothing. */
 HF_MUST int hf_program_drop(const char *user, struct hf_err *err);
 
-/** sd_notify(3): "READY=1", "STATUS=...", "STOPPING=1", "RELOADING=1"; nothing without a manager. */
+/** sd_notify(3): "READY=1", "STATUS=...", "STOPPING=1", "RELOADING=1"; nothing without a manager.
+ */
 void hf_program_notify(const char *state);
 
 /** If WATCHDOG_USEC is set: pet the service manager's watchdog from this loop. */

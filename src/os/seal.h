@@ -21,17 +21,17 @@ HF_MUST int hf_seal(struct hf_sealer *s, enum hf_datagram_kind kind, struct hf_s
                     uint8_t buf[HF_ADVERT_LEN_MAX], struct hf_slice *ret_datagram);
 
 /**
- * For receiving. Remembers the derived key of up to senders_max (host, incarnation, salt); only what
- * authenticated is remembered, and the least recently used makes room.
+ * For receiving. Remembers the derived key of up to senders_max (host, incarnation, salt); only
+ * what authenticated is remembered, and the least recently used makes room.
  */
 HF_MUST int hf_opener_create(const struct hf_key *key, size_t senders_max,
                              struct hf_opener **ret_opener);
 void hf_opener_destroy(struct hf_opener *o);
 
 /**
- * Open a datagram into buf. 0: *ret_head (its name borrowed from datagram) and *ret_body (in buf) are
- * authentic. -HF_EMALF, -HF_ETRUNC, -HF_EVERSION (a future version), -HF_EKEY (another cluster's),
- * -HF_EAUTH. Replays are the directory core's business.
+ * Open a datagram into buf. 0: *ret_head (its name borrowed from datagram) and *ret_body (in buf)
+ * are authentic. -HF_EMALF, -HF_ETRUNC, -HF_EVERSION (a future version), -HF_EKEY (another
+ * cluster's), -HF_EAUTH. Replays are the directory core's business.
  */
 HF_MUST int hf_open(struct hf_opener *o, struct hf_slice datagram, uint8_t buf[HF_ADVERT_LEN_MAX],
                     struct hf_datagram_head *ret_head, struct hf_slice *ret_body);
