@@ -187,7 +187,7 @@ static void on_readable(void *arg, unsigned events)
 int hf_udp_open(struct hf_loop *loop, const struct hf_udp_opt *opt, hf_udp_recv *fn, void *arg,
                 struct hf_err *err, struct hf_udp **ret_udp)
 {
-    unsigned index;
+    unsigned index = 0;
     int rc = check(opt, err, &index);
     if (rc) {
         return rc;
