@@ -378,28 +378,29 @@ static struct hf_entry *look(const struct hf_part *p, struct hf_part_pos *pos)
     return pos->chunk < p->n_chunks ? p->chunk[pos->chunk]->entry[pos->i] : NULL;
 }
 
-void hf_part_diff(const struct hf_part *before, const struct hf_part *after,
-                  void (*fn)(void *arg, struct hf_entry *before, struct hf_entry *after), void *arg)
+bool hf_part_diff_next(const struct hf_part *before, const struct hf_part *after,
+                       struct hf_part_diff *it, struct hf_entry **ret_before,
+                       struct hf_entry **ret_after)
 {
     static const struct hf_part nothing;
     const struct hf_part *a = before ? before : &nothing, *b = after ? after : &nothing;
-    struct hf_part_pos pa = {0}, pb = {0};
     for (;;) {
-        struct hf_entry *ea = look(a, &pa), *eb = look(b, &pb);
+        struct hf_entry *ea = look(a, &it->before), *eb = look(b, &it->after);
         if (!ea && !eb) {
-            return;
+            return false;
         }
-        if (skip_shared(a, &pa, b, &pb)) {
+        if (skip_shared(a, &it->before, b, &it->after)) {
             continue;
         }
         int c = !ea ? 1 : !eb ? -1 : hf_slice_cmp(hf_entry_name(ea), hf_entry_name(eb));
-        pa.i += c <= 0;
-        pb.i += c >= 0;
-        if (c != 0) {
-            fn(arg, c < 0 ? ea : NULL, c < 0 ? NULL : eb);
-        } else if (ea != eb && !hf_slice_eq(hf_entry_value(ea), hf_entry_value(eb))) {
-            fn(arg, ea, eb);
+        it->before.i += c <= 0;
+        it->after.i += c >= 0;
+        if (c == 0 && (ea == eb || hf_slice_eq(hf_entry_value(ea), hf_entry_value(eb)))) {
+            continue;
         }
+        *ret_before = c <= 0 ? ea : NULL;
+        *ret_after = c >= 0 ? eb : NULL;
+        return true;
     }
 }
 

@@ -101,11 +101,18 @@ struct hf_part_pos hf_part_seek(const struct hf_part *p, struct hf_slice name);
 /** The entry there (borrowed), stepping on; NULL at the end. */
 struct hf_entry *hf_part_next(const struct hf_part *p, struct hf_part_pos *pos);
 
-/** Call fn for every name that differs: before or after is NULL where it is missing. Any part may
- * be NULL. */
-void hf_part_diff(const struct hf_part *before, const struct hf_part *after,
-                  void (*fn)(void *arg, struct hf_entry *before, struct hf_entry *after),
-                  void *arg);
+/* A walk over what differs between two parts; stays valid as long as both are referenced. */
+struct hf_part_diff {
+    struct hf_part_pos before, after;
+};
+
+/**
+ * The next name that differs (start with *it all zero): *ret_before or *ret_after is NULL where it
+ * is missing; both borrowed. Either part may be NULL. False at the end.
+ */
+bool hf_part_diff_next(const struct hf_part *before, const struct hf_part *after,
+                       struct hf_part_diff *it, struct hf_entry **ret_before,
+                       struct hf_entry **ret_after);
 
 /* ---- the store: names of owners, and sealed parts by key ---- */
 
