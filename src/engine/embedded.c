@@ -327,14 +327,29 @@ static void accept_links(struct embedded *e, hf_time now)
     }
 }
 
+/*
+ * The next frame from fd into e->buf: its length, 0 at the end, or -EAGAIN. A peer that closes
+ * without having read everything makes one ECONNRESET, ahead of what it sent before: that is still
+ * to be read.
+ */
+static ssize_t receive(struct embedded *e, int fd)
+{
+    for (;;) {
+        ssize_t n = recv(fd, e->buf, sizeof(e->buf), MSG_DONTWAIT);
+        if (n >= 0 || (errno != EINTR && errno != ECONNRESET)) {
+            return n >= 0 ? n : errno == EAGAIN ? -EAGAIN : 0;
+        }
+    }
+}
+
 static void read_link(struct embedded *e, unsigned link, hf_time now)
 {
     while (e->seq && e->link_fd[link] >= 0) {
-        ssize_t n = recv(e->link_fd[link], e->buf, sizeof(e->buf), MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        ssize_t n = receive(e, e->link_fd[link]);
+        if (n < 0) {
             return;
         }
-        if (n <= 0) {
+        if (n == 0) {
             hf_sequencer_closed(e->seq, link, now);
             return;
         }
