@@ -290,7 +290,9 @@ static int attach(struct embedded *e, hf_time now)
     if (highest > e->passed) {
         rc = connect_to(e, highest);
         if (rc == 0) {
-            return hf_member_attach(&e->member, now);
+            /* A refusal may end the link before all is sent: it is read like everything else. */
+            rc = hf_member_attach(&e->member, now);
+            return rc == -EPIPE || rc == -ECONNRESET ? 0 : rc;
         }
         int lock = lock_generation(e, highest, false);
         if (lock < 0) {
@@ -360,15 +362,15 @@ static void read_link(struct embedded *e, unsigned link, hf_time now)
 static void read_conn(struct embedded *e, hf_time now)
 {
     while (e->conn >= 0) {
-        ssize_t n = recv(e->conn, e->buf, sizeof(e->buf), MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        ssize_t n = receive(e, e->conn);
+        if (n < 0) {
             return;
         }
         int rc =
-            n <= 0 ? -HF_ECLOSED : hf_member_input(&e->member, hf_slice(e->buf, (size_t)n), now);
-        if (rc) { /* what left us behind, or died, is asked again at once; a refusal later */
-            bool soon = rc == -HF_ECLOSED || rc == -HF_ELEFT;
-            detach(e, soon ? now : now + e->silence / 4);
+            n == 0 ? -HF_ECLOSED : hf_member_input(&e->member, hf_slice(e->buf, (size_t)n), now);
+        if (rc) { /* who left us behind, or died, is asked (or replaced) at once; others later */
+            bool soon = rc == -HF_ELEFT || (rc == -HF_ECLOSED && e->member.state == HF_MEMBER_UP);
+            detach(e, soon ? now : now + e->silence / 8);
         }
     }
 }

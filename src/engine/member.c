@@ -91,6 +91,7 @@ int hf_member_attach(struct hf_member *m, hf_time now)
     assert(m->state == HF_MEMBER_DOWN);
     hf_order_drop(&m->inbox);
     m->n_inbox = 0;
+    m->state = HF_MEMBER_GREETED;
     m->got = m->st.ord;
     m->unsent = m->pend.next;
     m->heard = now;
@@ -105,7 +106,6 @@ int hf_member_attach(struct hf_member *m, hf_time now)
         rc = send_past(m);
     }
     if (rc == 0) {
-        m->state = HF_MEMBER_GREETED;
         rc = send_frame(m, &(struct hf_engine_v1_frame){.type = HF_ENGINE_V1_READY});
     }
     return rc;
