@@ -247,19 +247,22 @@ static uint32_t reachable(const struct sim *s, uint8_t side)
 }
 
 /* Form the rings that the sides ask for, where they differ from those that are. */
-static void reform(struct sim *s, const uint8_t *reason)
+static void reform(struct sim *s)
 {
     static const uint8_t silent[SIM_NODES_MAX] = {[0 ... SIM_NODES_MAX - 1] = HF_ENGINE_NODEDOWN};
-    uint32_t done = 0;
-    for (unsigned i = 0; i < s->opt.n; i++) {
+    uint32_t done = 0, form_of[SIM_NODES_MAX];
+    unsigned n = 0;
+    for (unsigned i = 0; i < s->opt.n; i++) { /* compare all before any ring changes */
         uint32_t want = reachable(s, s->node[i].side);
-        if (!(want >> i & 1) || done >> i & 1) {
-            continue;
+        if ((want >> i & 1) && !(done >> i & 1)) {
+            done |= want;
+            if (ring_of(&s->node[i]) != want) {
+                form_of[n++] = want;
+            }
         }
-        done |= want;
-        if (ring_of(&s->node[i]) != want || reason) {
-            form(s, want, reason ? reason : silent);
-        }
+    }
+    for (unsigned i = 0; i < n; i++) {
+        form(s, form_of[i], silent);
     }
 }
 
@@ -450,7 +453,7 @@ struct hf_engine *sim_start(struct sim *s, unsigned i, const struct hf_engine_ca
     s->ring += 1ULL << 20;
     d->ring = d->ring_at = d->done = s->ring;
     d->last_due = s->now;
-    reform(s, NULL);
+    reform(s);
     if (d->n_queue == 0) { /* alone on its side: its ring did not change */
         tell(d, 1u << i, d->members, NULL);
     }
@@ -517,7 +520,7 @@ void sim_resume(struct sim *s, unsigned i)
     d->paused = false;
     if (d->behind) {
         wake_behind(s, d);
-        reform(s, NULL);
+        reform(s);
     }
 }
 
@@ -531,7 +534,7 @@ void sim_partition(struct sim *s, const uint8_t *side)
     for (unsigned i = 0; i < s->opt.n; i++) {
         s->node[i].side = side[i];
     }
-    reform(s, NULL);
+    reform(s);
 }
 
 void sim_ghost(struct sim *s, const char *group)
@@ -570,7 +573,7 @@ void sim_run(struct sim *s, hf_time until)
             }
         }
         if (left) {
-            reform(s, NULL);
+            reform(s);
         }
         for (unsigned i = 0; i < s->opt.n; i++) {
             struct node *d = &s->node[i];
