@@ -1,0 +1,253 @@
+/* os/proc and os/program: output, ends, floods, hangs, grandchildren; crash reports, privileges. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "os/file.h"
+#include "os/proc.h"
+#include "os/program.h"
+#include "support/test.h"
+
+static struct hf_loop *loop;
+
+struct seen {
+    int calls;
+    struct hf_proc_result res;
+    char out[2048], err[256];
+};
+
+static int create(void **state)
+{
+    (void)state;
+    return hf_loop_create(&loop);
+}
+
+static int destroy(void **state)
+{
+    (void)state;
+    hf_loop_destroy(loop);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing left behind */
+    assert_int_equal(errno, ECHILD);
+    return 0;
+}
+
+static void on_done(void *arg, const struct hf_proc_result *res)
+{
+    struct seen *s = arg;
+    s->calls++;
+    s->res = *res;
+    snprintf(s->out, sizeof(s->out), "%.*s", HF_SLICE_FMT(res->out));
+    snprintf(s->err, sizeof(s->err), "%.*s", HF_SLICE_FMT(res->err));
+    hf_loop_stop(loop);
+}
+
+static struct seen run(const char *script, size_t output_max, hf_time timeout)
+{
+    const char *argv[] = {"/bin/sh", "-c", script, NULL};
+    const char *env[] = {"A=b", "PATH=/usr/bin:/bin", NULL};
+    struct hf_proc_opt o = {.argv = argv, .env = env, .output_max = output_max, .timeout = timeout};
+    struct seen s = {0};
+    struct hf_proc *p;
+    assert_int_equal(hf_proc_start(loop, &o, on_done, &s, &p), 0);
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_int_equal(s.calls, 1);
+    return s;
+}
+
+static void ends(void **state)
+{
+    (void)state;
+    struct seen s = run("echo $A; echo oops >&2; exit 7", 100, 0);
+    assert_int_equal(s.res.status, 7);
+    assert_int_equal(s.res.signo, 0);
+    assert_false(s.res.timed_out);
+    assert_string_equal(s.out, "b\n");
+    assert_string_equal(s.err, "oops\n");
+    s = run("kill -9 $$", 100, 0);
+    assert_int_equal(s.res.status, -1);
+    assert_int_equal(s.res.signo, SIGKILL);
+    s = run("ls /proc/self/fd | wc -l; read x || echo eof", 100, 0);
+    assert_string_equal(s.out, "4\neof\n"); /* 0, 1, 2 and that of the directory */
+}
+
+static void flood(void **state)
+{
+    (void)state;
+    struct seen s = run("head -c 1000000 /dev/zero | tr '\\0' x", 1000, 0);
+    assert_int_equal(s.res.status, 0);
+    assert_int_equal(s.res.out.n, 1000);
+    assert_int_equal(s.res.dropped, 999000);
+}
+
+static void hangs(void **state)
+{
+    (void)state;
+    struct seen s = run("sleep 1000", 100, HF_MS(50));
+    assert_true(s.res.timed_out);
+    assert_int_equal(s.res.signo, SIGTERM);
+    s = run("trap '' TERM; while :; do sleep 1000; done", 100, HF_MS(50)); /* SIGKILL it takes */
+    assert_true(s.res.timed_out);
+    assert_int_equal(s.res.signo, SIGKILL);
+}
+
+static void grandchild_holds_the_pipe(void **state)
+{
+    (void)state;
+    struct seen s = run("sleep 1000 & echo $!", 100, 0);
+    assert_int_equal(s.res.status, 0);
+    pid_t grandchild = atoi(s.out);
+    assert_true(grandchild > 1);
+    char path[64], stat[200] = "";
+    snprintf(path, sizeof(path), "/proc/%d/stat", grandchild);
+    for (;;) { /* dead, or a zombie that its new parent has not yet looked at */
+        FILE *f = fopen(path, "r");
+        if (!f || !fgets(stat, sizeof(stat), f) || strstr(stat, ") Z")) {
+            if (f) {
+                fclose(f);
+            }
+            break;
+        }
+        fclose(f);
+        usleep(1000);
+    }
+}
+
+static void not_found(void **state)
+{
+    (void)state;
+    const char *argv[] = {"/nosuch/program", NULL}, *env[] = {NULL};
+    struct hf_proc_opt o = {.argv = argv, .env = env, .output_max = 10};
+    struct hf_proc *p = NULL;
+    assert_int_equal(hf_proc_start(loop, &o, on_done, NULL, &p), -ENOENT);
+    assert_null(p);
+    argv[0] = "/etc/passwd";
+    assert_int_equal(hf_proc_start(loop, &o, on_done, NULL, &p), -EACCES);
+}
+
+static void killed(void **state)
+{
+    (void)state;
+    const char *argv[] = {"/bin/sleep", "1000", NULL}, *env[] = {NULL};
+    struct hf_proc_opt o = {.argv = argv, .env = env, .output_max = 10};
+    struct hf_proc *p = NULL;
+    assert_int_equal(hf_proc_start(loop, &o, on_done, NULL, &p), 0);
+    hf_proc_kill(p);
+    hf_proc_kill(NULL);
+}
+
+/* ---- program ---- */
+
+/* Run fn in a child with stderr in the file; returns its wait status. */
+static int in_child(void (*fn)(const char *dir), const char *dir)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        char path[128];
+        snprintf(path, sizeof(path), "%s/stderr", dir);
+        if (!freopen(path, "w", stderr)) {
+            _exit(99);
+        }
+        fn(dir);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static void crash(const char *dir)
+{
+    struct rlimit none = {0};
+    setrlimit(RLIMIT_CORE, &none);
+    unsetenv("JOURNAL_STREAM");
+    hf_program_log_open("tester", HF_LOG_INFO);
+    hf_program_harden("tester", dir);
+    hf_log_info("peer beta", "line\none");
+    hf_log_debug("", "only recorded");
+    abort();
+}
+
+static void content(const char *dir, const char *name, struct hf_buf *b)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    hf_buf_init(b, 1 << 20);
+    assert_int_equal(hf_file_read(path, b), 0);
+    hf_buf_add(b, hf_slice("", 1));
+    unlink(path);
+}
+
+static void crash_report(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hf-crash-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    int status = in_child(crash, dir);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGABRT);
+    struct hf_buf b;
+    content(dir, "tester.crash", &b);
+    assert_non_null(strstr((char *)b.p, "tester: killed by SIGABRT"));
+    assert_non_null(strstr((char *)b.p, "only recorded"));
+    hf_buf_fini(&b);
+    content(dir, "stderr", &b);
+    assert_non_null(strstr((char *)b.p, " info  peer beta: line?one\n"));
+    assert_non_null(strstr((char *)b.p, "only recorded")); /* the recorder */
+    hf_buf_fini(&b);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void drop(const char *dir)
+{
+    (void)dir;
+    struct hf_err err;
+    bool root = geteuid() == 0;
+    int rc = hf_program_drop("nobody", &err);
+    if (root ? rc != 0 || geteuid() == 0 || setuid(0) == 0 : rc != -EPERM) {
+        _exit(1);
+    }
+    if (hf_program_drop("", &err) != 0 || hf_program_drop("no such user", &err) != -HF_ECONFIG) {
+        _exit(2);
+    }
+    if (root) { /* gone for good */
+        FILE *f = fopen("/proc/thread-self/status", "r");
+        char line[256];
+        int zero = 0;
+        while (f && fgets(line, sizeof(line), f)) {
+            zero += strncmp(line, "Cap", 3) == 0 && strstr(line, ":\t0000000000000000") != NULL;
+        }
+        _exit(zero == 5 ? 0 : 3);
+    }
+}
+
+static void privileges(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hf-drop-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    int status = in_child(drop, dir);
+    struct hf_buf b;
+    content(dir, "stderr", &b);
+    hf_buf_fini(&b);
+    assert_int_equal(rmdir(dir), 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+#define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, create, destroy)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        LOOP_TEST(ends),       LOOP_TEST(flood),
+        LOOP_TEST(hangs),      LOOP_TEST(grandchild_holds_the_pipe),
+        LOOP_TEST(not_found),  LOOP_TEST(killed),
+        HF_TEST(crash_report), HF_TEST(privileges),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
