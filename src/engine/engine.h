@@ -31,7 +31,7 @@ struct hf_engine_member {
 /* A view: who receives what follows, in the same order. Borrowed for the call. */
 struct hf_engine_view {
     uint64_t ring; /* grows from view to view; equal for all members of one view */
-    const struct hf_engine_member *member;
+    const struct hf_engine_member *member; /* by node_id, ascending; so is left */
     size_t n_members;
     const struct hf_engine_member *left; /* gone since the last view */
     size_t n_left;

@@ -227,16 +227,22 @@ static void call_quorum(struct hf_member *m)
     }
 }
 
+/* The nodes of mask by id, ascending. */
 static size_t list_members(const struct hf_engine_v1_state *st, uint64_t mask,
                            struct hf_engine_member *to)
 {
     size_t n = 0;
     for (unsigned i = 0; i < HF_ENGINE_V1_NODES_MAX; i++) {
-        if (mask >> i & 1) {
-            memset(&to[n], 0, sizeof(to[n]));
-            to[n].node_id = st->slot[i].id;
-            memcpy(to[n++].host, st->slot[i].host, sizeof(to->host));
+        if (!(mask >> i & 1)) {
+            continue;
         }
+        size_t at = n++;
+        while (at > 0 && to[at - 1].node_id > st->slot[i].id) {
+            to[at] = to[at - 1];
+            at--;
+        }
+        to[at] = (struct hf_engine_member){.node_id = st->slot[i].id};
+        memcpy(to[at].host, st->slot[i].host, sizeof(to[at].host));
     }
     return n;
 }

@@ -137,11 +137,22 @@ static void welcome(struct hf_sequencer *s, struct hf_link *k)
     k->seq = 0;
 }
 
+static struct hf_link *link_of(struct hf_sequencer *s, uint32_t node)
+{
+    for (unsigned i = 0; i < HF_SEQUENCER_LINKS_MAX; i++) {
+        if (s->link[i].state == HF_LINK_UP && s->link[i].node == node) {
+            return &s->link[i];
+        }
+    }
+    return NULL;
+}
+
 /* Bring a survivor to where the most advanced one is; false if it can't be one. */
 static bool resume(struct hf_sequencer *s, struct hf_link *k)
 {
     int slot = hf_order_slot(&s->st, k->node);
-    if (!s->best || slot < 0 || s->st.slot[slot].since != k->since || k->ack < s->best->from) {
+    if (!s->best || slot < 0 || link_of(s, k->node) || s->st.slot[slot].since != k->since ||
+        k->ack < s->best->from) {
         return false;
     }
     for (struct hf_list *l = s->best->history.next; l != &s->best->history; l = l->next) {
@@ -254,16 +265,6 @@ static bool sweep(struct hf_sequencer *s)
                                              .silent = silent});
     }
     return gone != 0;
-}
-
-static struct hf_link *link_of(struct hf_sequencer *s, uint32_t node)
-{
-    for (unsigned i = 0; i < HF_SEQUENCER_LINKS_MAX; i++) {
-        if (s->link[i].state == HF_LINK_UP && s->link[i].node == node) {
-            return &s->link[i];
-        }
-    }
-    return NULL;
 }
 
 /* After every input: form if it is time, order what the window allows, close what broke. */
