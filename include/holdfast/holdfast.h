@@ -91,7 +91,7 @@ int holdfast_dispatch(struct holdfast *h, int timeout_ms);
 /**
  * Result of a request: code 0 or negative, and a sentence for people, borrowed for the call. It is
  * called once; and for a held entry again, with a negative code, if a restarted holdfastd refuses
- * it: then it is not held any more.
+ * it: then it is not held any more. -ECANCELED: withdrawn, or published anew, before it was sent.
  */
 typedef void holdfast_result_fn(void *arg, int code, const char *text);
 
