@@ -1,0 +1,289 @@
+/* Child processes: start, collect bounded output, time out, kill with all they started. */
+#include "os/proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+#define KILL_AFTER HF_S(2)      /* SIGTERM to SIGKILL */
+#define OUTPUT_GRACE HF_MS(200) /* end of the child to end of its output, which others may hold */
+#define KILL_WAIT_MS 100        /* hf_proc_kill() waits this long at most */
+#define READ_CHUNK ((size_t)65536)
+
+struct output {
+    struct hf_proc *p; /* borrowed: the process it belongs to */
+    int fd;            /* -1: closed */
+    struct hf_io *io;  /* owned */
+    struct hf_buf buf;
+};
+
+struct hf_proc {
+    pid_t pid; /* also its process group; not reaped before the end, so never another's */
+    int pidfd;
+    struct hf_io *end_io;   /* owned; NULL once the child has ended */
+    struct hf_timer *timer; /* owned */
+    struct output out, err;
+    bool term_sent, ended;
+    struct hf_proc_result res;
+    hf_proc_done *fn; /* NULL after hf_proc_kill() */
+    void *arg;
+};
+
+static void output_close(struct output *o)
+{
+    hf_io_destroy(o->io);
+    o->io = NULL;
+    if (o->fd >= 0) {
+        close(o->fd);
+    }
+    o->fd = -1;
+}
+
+static void proc_destroy(struct hf_proc *p)
+{
+    output_close(&p->out);
+    output_close(&p->err);
+    hf_buf_fini(&p->out.buf);
+    hf_buf_fini(&p->err.buf);
+    hf_io_destroy(p->end_io);
+    hf_timer_destroy(p->timer);
+    if (p->pidfd >= 0) {
+        close(p->pidfd);
+    }
+    hf_free(p);
+}
+
+/* The child has ended: kill what it left, reap it, tell. */
+static void finish(struct hf_proc *p)
+{
+    kill(-p->pid, SIGKILL);
+    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {
+    }
+    if (p->fn) {
+        p->res.out = hf_buf_slice(&p->out.buf);
+        p->res.err = hf_buf_slice(&p->err.buf);
+        p->fn(p->arg, &p->res);
+    }
+    proc_destroy(p);
+}
+
+static void finish_if_done(struct hf_proc *p)
+{
+    if (p->ended && p->out.fd < 0 && p->err.fd < 0) {
+        finish(p);
+    }
+}
+
+static void on_output(void *arg, unsigned events)
+{
+    (void)events;
+    struct output *o = arg;
+    static uint8_t chunk[READ_CHUNK];
+    ssize_t n = read(o->fd, chunk, sizeof(chunk));
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n <= 0) {
+        output_close(o);
+        finish_if_done(o->p);
+        return;
+    }
+    size_t room = o->buf.n_max - o->buf.n, keep = (size_t)n < room ? (size_t)n : room;
+    hf_buf_add(&o->buf, hf_slice(chunk, keep));
+    if (o->buf.err) { /* out of memory: counted as dropped */
+        keep = 0;
+    }
+    o->p->res.dropped += (size_t)n - keep;
+}
+
+static void on_end(void *arg, unsigned events)
+{
+    (void)events;
+    struct hf_proc *p = arg;
+    siginfo_t si = {0};
+    if (waitid(P_PID, (id_t)p->pid, &si, WEXITED | WNOWAIT | WNOHANG) == 0 && si.si_pid == 0) {
+        return;
+    }
+    p->ended = true;
+    p->res.status = si.si_code == CLD_EXITED ? si.si_status : -1;
+    p->res.signo = si.si_code == CLD_EXITED ? 0 : si.si_status;
+    hf_io_destroy(p->end_io);
+    p->end_io = NULL;
+    hf_timer_set(p->timer, hf_now() + OUTPUT_GRACE);
+    finish_if_done(p);
+}
+
+static void on_time(void *arg)
+{
+    struct hf_proc *p = arg;
+    if (p->ended) {
+        finish(p);
+    } else if (p->term_sent) {
+        kill(-p->pid, SIGKILL);
+    } else {
+        p->term_sent = p->res.timed_out = true;
+        kill(-p->pid, SIGTERM);
+        hf_timer_set(p->timer, hf_now() + KILL_AFTER);
+    }
+}
+
+/* In the child, between fork and exec: async-signal-safe calls only. */
+static _Noreturn void run_child(const struct hf_proc_opt *opt, pid_t parent, int out, int err,
+                                int report)
+{
+    /* out of the way of 0 ... 3 first */
+    int null = open("/dev/null", O_RDWR);
+    null = fcntl(null, F_DUPFD, 10);
+    out = fcntl(out, F_DUPFD, 10);
+    err = fcntl(err, F_DUPFD, 10);
+    report = fcntl(report, F_DUPFD, 10);
+    int rc = 0;
+    if (dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || dup2(report, 3) < 0 ||
+        fcntl(3, F_SETFD, FD_CLOEXEC) < 0 || close_range(4, ~0u, 0) < 0 || setpgid(0, 0) < 0 ||
+        prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+        rc = errno;
+    }
+    if (getppid() != parent) { /* it died before PR_SET_PDEATHSIG */
+        _exit(127);
+    }
+    for (int s = 1; s < NSIG; s++) {
+        signal(s, SIG_DFL);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (rc == 0) {
+        union {
+            const char *const *in;
+            char *const *out;
+        } argv = {.in = opt->argv}, env = {.in = opt->env}; /* execve(2) changes neither */
+        execve(opt->argv[0], argv.out, env.out);
+        rc = errno;
+    }
+    if (write(3, &rc, sizeof(rc)) < 0) {
+        _exit(126);
+    }
+    _exit(127);
+}
+
+/* Fork and wait until exec has happened (0) or failed (-errno, reaped). */
+static int spawn(const struct hf_proc_opt *opt, int out, int err, pid_t *ret_pid)
+{
+    int report[2];
+    if (pipe2(report, O_CLOEXEC) < 0) {
+        return -errno;
+    }
+    sigset_t all, old; /* no handler of ours may run in the child */
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    pid_t parent = getpid(), pid = fork();
+    int rc = pid < 0 ? -errno : 0;
+    if (pid == 0) {
+        run_child(opt, parent, out, err, report[1]);
+    }
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    close(report[1]);
+    int e = 0;
+    ssize_t n = 0;
+    while (rc == 0 && (n = read(report[0], &e, sizeof(e))) < 0 && errno == EINTR) {
+    }
+    close(report[0]);
+    if (rc == 0 && n > 0) {
+        rc = e ? -e : -EIO;
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    if (rc == 0) {
+        *ret_pid = pid;
+    }
+    return rc;
+}
+
+static int output_init(struct hf_loop *loop, struct hf_proc *p, struct output *o, int fd)
+{
+    o->fd = fd;
+    o->p = p;
+    return hf_io_create(loop, fd, HF_IO_READ, on_output, o, &o->io);
+}
+
+/* Pipes, child, pidfd, watches. */
+static int start(struct hf_loop *loop, const struct hf_proc_opt *opt, struct hf_proc *p)
+{
+    int out[2], err[2];
+    if (pipe2(out, O_CLOEXEC) < 0) {
+        return -errno;
+    }
+    if (pipe2(err, O_CLOEXEC) < 0) {
+        int rc = -errno;
+        close(out[0]);
+        close(out[1]);
+        return rc;
+    }
+    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    fcntl(err[0], F_SETFL, O_NONBLOCK);
+    int rc = hf_timer_create(loop, on_time, p, &p->timer);
+    int rc2 = output_init(loop, p, &p->out, out[0]);
+    int rc3 = output_init(loop, p, &p->err, err[0]);
+    rc = rc ? rc : rc2 ? rc2 : rc3;
+    rc = rc ? rc : spawn(opt, out[1], err[1], &p->pid);
+    close(out[1]);
+    close(err[1]);
+    if (rc) {
+        return rc;
+    }
+    p->pidfd = pidfd_open(p->pid, 0);
+    rc = p->pidfd < 0 ? -errno : hf_io_create(loop, p->pidfd, HF_IO_READ, on_end, p, &p->end_io);
+    if (rc) { /* can't be watched */
+        kill(-p->pid, SIGKILL);
+        waitpid(p->pid, NULL, 0);
+        return rc;
+    }
+    if (opt->timeout) {
+        hf_timer_set(p->timer, hf_now() + opt->timeout);
+    }
+    return 0;
+}
+
+int hf_proc_start(struct hf_loop *loop, const struct hf_proc_opt *opt, hf_proc_done *fn, void *arg,
+                  struct hf_proc **ret_proc)
+{
+    struct hf_proc *p = hf_alloc(sizeof(*p));
+    if (!p) {
+        return -ENOMEM;
+    }
+    p->fn = fn;
+    p->arg = arg;
+    p->pidfd = p->out.fd = p->err.fd = -1;
+    hf_buf_init(&p->out.buf, opt->output_max);
+    hf_buf_init(&p->err.buf, opt->output_max);
+    int rc = start(loop, opt, p);
+    if (rc) {
+        proc_destroy(p);
+        return rc;
+    }
+    *ret_proc = p;
+    return 0;
+}
+
+void hf_proc_kill(struct hf_proc *p)
+{
+    if (!p) {
+        return;
+    }
+    kill(-p->pid, SIGKILL);
+    p->fn = NULL;
+    output_close(&p->out);
+    output_close(&p->err);
+    struct pollfd end = {.fd = p->pidfd, .events = POLLIN};
+    if (p->ended || poll(&end, 1, KILL_WAIT_MS) == 1) {
+        finish(p);
+    } /* else it sleeps in the kernel: on_end() finishes it when that lets go */
+}
