@@ -15,9 +15,9 @@
 #include "codec/ctl_v1.h"
 
 #define READ_PIECE 65536
-#define OUT_ENOUGH 65536      /* bytes waiting for the reader beyond which no more is made */
-#define TELL_AT_ONCE 256      /* events between two looks at the reader */
-#define REQUESTS_AT_ONCE 512  /* requests of one client between two looks at the others */
+#define OUT_ENOUGH 65536     /* bytes waiting for the reader beyond which no more is made */
+#define TELL_AT_ONCE 256     /* events between two looks at the reader */
+#define REQUESTS_AT_ONCE 512 /* requests of one client between two looks at the others */
 
 struct watch {
     struct hf_list node;
@@ -141,10 +141,12 @@ static void drop_client(struct client *c)
     uint32_t id = c->id;
     hf_tracef(HF_TRACE_CTL, c->name, "closed");
     set_tracing(c, false, 0);
-    HF_LIST_FOREACH (node, &c->watches) {
+    HF_LIST_FOREACH(node, &c->watches)
+    {
         drop_watch(HF_CONTAINER_OF(node, struct watch, node));
     }
-    HF_LIST_FOREACH (node, &c->queries) {
+    HF_LIST_FOREACH(node, &c->queries)
+    {
         drop_query(HF_CONTAINER_OF(node, struct query, node));
     }
     hf_list_unlink(&c->node);
@@ -201,8 +203,8 @@ static void on_publish(struct client *c, const struct hf_ctl_msg *m)
     int rc = hf_drive_local(c->control->h, &in);
     char text[320];
     send_result(c, m->seq, rc, publish_text(rc, m, text, sizeof(text)));
-    hf_tracef(HF_TRACE_CTL, c->name, "%s %.*s: %s", hf_ctl_type_name(m->type), HF_SLICE_FMT(m->name),
-              hf_strerror(rc));
+    hf_tracef(HF_TRACE_CTL, c->name, "%s %.*s: %s", hf_ctl_type_name(m->type),
+              HF_SLICE_FMT(m->name), hf_strerror(rc));
 }
 
 static void wake_watch(void *arg)
@@ -241,7 +243,8 @@ static void on_watch(struct client *c, const struct hf_ctl_msg *m)
 
 static void on_unwatch(struct client *c, const struct hf_ctl_msg *m)
 {
-    HF_LIST_FOREACH (node, &c->watches) {
+    HF_LIST_FOREACH(node, &c->watches)
+    {
         struct watch *w = HF_CONTAINER_OF(node, struct watch, node);
         if (w->seq == m->watch) {
             drop_watch(w);
@@ -293,8 +296,8 @@ static const struct {
     const char *name;
     void (*fn)(struct hf_hostd *h, struct hf_buf *out);
 } queries[] = {
-    {"status", hf_report_status},   {"members", hf_report_members}, {"metrics", hf_report_metrics},
-    {"config", query_config},       {"recorder", query_recorder},
+    {"status", hf_report_status}, {"members", hf_report_members}, {"metrics", hf_report_metrics},
+    {"config", query_config},     {"recorder", query_recorder},
 };
 
 static void on_query(struct client *c, const struct hf_ctl_msg *m)
@@ -326,12 +329,12 @@ static void tap(void *arg, enum hf_log_level level, const char *prefix, const ch
     (void)level;
     char line[1024];
     snprintf(line, sizeof(line), "%s%s%s", prefix, *prefix ? ": " : "", text);
-    HF_LIST_FOREACH (node, &k->clients) {
+    HF_LIST_FOREACH(node, &k->clients)
+    {
         struct client *c = HF_CONTAINER_OF(node, struct client, node);
         if (c->tracing && c->out.n < OUT_ENOUGH * 4) { /* a slow reader misses lines */
-            send_msg(c, &(struct hf_ctl_msg){.type = HF_CTL_LINE,
-                                             .seq = c->trace_seq,
-                                             .text = hf_slice_str(line)});
+            send_msg(c, &(struct hf_ctl_msg){
+                            .type = HF_CTL_LINE, .seq = c->trace_seq, .text = hf_slice_str(line)});
         }
     }
     later(k);
@@ -441,8 +444,8 @@ static void tell(void *arg, enum hf_follow_event event, struct hf_slice owner,
                  struct hf_entry *entry)
 {
     struct watch *w = arg;
-    struct hf_slice value = entry && event != HF_FOLLOW_REMOVED ? hf_entry_value(entry)
-                                                                : hf_slice(NULL, 0);
+    struct hf_slice value =
+        entry && event != HF_FOLLOW_REMOVED ? hf_entry_value(entry) : hf_slice(NULL, 0);
     send_msg(w->client, &(struct hf_ctl_msg){.type = HF_CTL_EVENT,
                                              .seq = w->seq,
                                              .event = (uint8_t)event, /* same numbers */
@@ -454,13 +457,15 @@ static void tell(void *arg, enum hf_follow_event event, struct hf_slice owner,
 /* Make more for the reader, as long as it keeps up. */
 static void produce(struct client *c)
 {
-    HF_LIST_FOREACH (node, &c->watches) {
+    HF_LIST_FOREACH(node, &c->watches)
+    {
         struct watch *w = HF_CONTAINER_OF(node, struct watch, node);
         while (w->dirty && !c->closing && c->out.n <= OUT_ENOUGH) {
             w->dirty = hf_follow_tell(w->follow, TELL_AT_ONCE, tell, w);
         }
     }
-    HF_LIST_FOREACH (node, &c->queries) {
+    HF_LIST_FOREACH(node, &c->queries)
+    {
         struct query *q = HF_CONTAINER_OF(node, struct query, node);
         bool more = true;
         while (more && !c->closing && c->out.n <= OUT_ENOUGH) {
@@ -516,7 +521,8 @@ static void serve(struct client *c)
 static void on_later(void *arg)
 {
     struct hf_control *k = arg;
-    HF_LIST_FOREACH (node, &k->clients) {
+    HF_LIST_FOREACH(node, &k->clients)
+    {
         serve(HF_CONTAINER_OF(node, struct client, node));
     }
 }
@@ -651,7 +657,8 @@ void hf_control_close(struct hf_control *k)
     if (!k) {
         return;
     }
-    HF_LIST_FOREACH (node, &k->clients) {
+    HF_LIST_FOREACH(node, &k->clients)
+    {
         drop_client(HF_CONTAINER_OF(node, struct client, node));
     }
     hf_log_set_tap(NULL, NULL);

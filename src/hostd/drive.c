@@ -43,8 +43,8 @@ int hf_drive_pull_error(const struct hf_hostd *h, uint32_t owner)
 static void send_sealed(struct hf_hostd *h, enum hf_datagram_kind kind, const struct hf_addr *to)
 {
     uint8_t buf[HF_ADVERT_LEN_MAX];
-    struct hf_slice body = kind == HF_DATAGRAM_ADVERT ? hf_slice(h->out->body, h->out->body_len)
-                                                      : hf_slice(NULL, 0);
+    struct hf_slice body =
+        kind == HF_DATAGRAM_ADVERT ? hf_slice(h->out->body, h->out->body_len) : hf_slice(NULL, 0);
     struct hf_slice datagram;
     int rc = hf_seal(h->sealer, kind, body, buf, &datagram);
     if (rc) {
@@ -150,9 +150,8 @@ static void pull_failed(struct pull *p, int rc)
                     hf_strerror(rc));
     }
     h->pulls->last_error[owner] = rc;
-    struct hf_dir_in in = {.kind = p->state ? HF_DIR_IN_STATE_END : HF_DIR_IN_PULL_FAILED,
-                           .owner = owner,
-                           .rc = rc};
+    struct hf_dir_in in = {
+        .kind = p->state ? HF_DIR_IN_STATE_END : HF_DIR_IN_PULL_FAILED, .owner = owner, .rc = rc};
     hf_drive_step(h, &in);
 }
 
@@ -243,9 +242,9 @@ static void start_pull(struct hf_hostd *h, const struct hf_dir_act *a, bool stat
                                   .target = (const char *)target.p,
                                   .body_max = state ? HF_STATE_BODY_MAX : HF_PULL_BODY_MAX,
                                   .deadline = hf_now() + (state ? STATE_TIME : PULL_TIME)};
-    int rc = target.err            ? target.err
-             : opt.to.len == 0     ? -EADDRNOTAVAIL
-                                   : hf_http_get_start(h->loop, &opt, on_pulled, p, &p->get);
+    int rc = target.err        ? target.err
+             : opt.to.len == 0 ? -EADDRNOTAVAIL
+                               : hf_http_get_start(h->loop, &opt, on_pulled, p, &p->get);
     hf_buf_fini(&target);
     if (rc) {
         *ret_failed = p;
@@ -285,7 +284,9 @@ static void on_pull_request(void *arg, struct hf_http_req *r)
         hf_http_reply(r, 200, "application/octet-stream", hf_buf_slice(&body));
     } else {
         h->count.pulls_refused++;
-        int status = rc == -HF_ENOTREADY ? 503 : rc == -HF_ENOTFOUND || rc == -HF_EOWNER ? 404 : 500;
+        int status = rc == -HF_ENOTREADY                       ? 503
+                     : rc == -HF_ENOTFOUND || rc == -HF_EOWNER ? 404
+                                                               : 500;
         hf_http_reply_error(r, status, "%s", hf_strerror(rc));
     }
     hf_buf_fini(&body);

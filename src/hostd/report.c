@@ -85,14 +85,16 @@ static void problems_of_own(const struct hf_hostd *h, struct problems *p)
         problem(p, "error", what, "give one of the two another host.name and restart it");
     }
     if (h->reload_rc) {
-        problem(p, "warning", "the last reload was refused: the configuration before it is in force",
+        problem(p, "warning",
+                "the last reload was refused: the configuration before it is in force",
                 "holdfast config --check tells what is wrong with the file");
     }
     enum hf_dir_state s = hf_dir_state(h->dir);
     if (s == HF_DIR_RUN && hf_dir_members(h->dir) == 1 && hf_now() - h->started_at > HF_S(10)) {
-        problem(p, "warning", "no other host is heard of",
-                "alone by intention, or: same directory.group and port everywhere, does the network "
-                "carry multicast (otherwise directory.transport = unicast), same cluster key?");
+        problem(
+            p, "warning", "no other host is heard of",
+            "alone by intention, or: same directory.group and port everywhere, does the network "
+            "carry multicast (otherwise directory.transport = unicast), same cluster key?");
     }
 }
 
@@ -106,7 +108,8 @@ static void counters(const struct hf_hostd *h, struct hf_buf *out)
 #define ROW(name, text) hf_buf_printf(out, "\"" #name "\":%llu,", (unsigned long long)d->name);
     HF_DIR_COUNTER_LIST(ROW)
 #undef ROW
-#define ROW(name, text) hf_buf_printf(out, "\"" #name "\":%llu,", (unsigned long long)h->count.name);
+#define ROW(name, text)                                                                            \
+    hf_buf_printf(out, "\"" #name "\":%llu,", (unsigned long long)h->count.name);
     HF_HOSTD_COUNTER_LIST(ROW)
 #undef ROW
     hf_buf_printf(out,
@@ -140,15 +143,15 @@ void hf_report_status(struct hf_hostd *h, struct hf_buf *out)
     struct totals t = totals_of(h);
     hf_buf_str(out, "{\"host\":");
     hf_buf_json_str(out, hf_slice_str(h->config->host.name));
-    hf_buf_printf(out,
-                  ",\"state\":\"%s\",\"version\":\"%s\",\"incarnation\":%llu,\"uptime_s\":%lld,"
-                  "\"pid\":%d,\"cluster_key_id\":\"%08x\",\"transport\":\"%s\",\"heartbeat_ms\":%u,",
-                  hf_dir_state_name(hf_dir_state(h->dir)), HF_VERSION,
-                  (unsigned long long)hf_dir_incarnation(h->dir),
-                  (long long)((hf_now() - h->started_at) / HF_NS_PER_S), (int)getpid(),
-                  hf_key_id(&h->key),
-                  h->config->directory.transport == HF_HOSTD_UNICAST ? "unicast" : "multicast",
-                  hf_dir_period_ms(h->dir));
+    hf_buf_printf(
+        out,
+        ",\"state\":\"%s\",\"version\":\"%s\",\"incarnation\":%llu,\"uptime_s\":%lld,"
+        "\"pid\":%d,\"cluster_key_id\":\"%08x\",\"transport\":\"%s\",\"heartbeat_ms\":%u,",
+        hf_dir_state_name(hf_dir_state(h->dir)), HF_VERSION,
+        (unsigned long long)hf_dir_incarnation(h->dir),
+        (long long)((hf_now() - h->started_at) / HF_NS_PER_S), (int)getpid(), hf_key_id(&h->key),
+        h->config->directory.transport == HF_HOSTD_UNICAST ? "unicast" : "multicast",
+        hf_dir_period_ms(h->dir));
     hf_buf_printf(out,
                   "\"members\":%u,\"services\":%u,\"local_services\":%u,\"pulls_active\":%u,"
                   "\"peers_behind\":%u,\"clients\":%u,\"problems\":[",
@@ -215,8 +218,8 @@ void hf_report_members(struct hf_hostd *h, struct hf_buf *out)
 static void metric(struct hf_buf *out, const char *name, const char *type, const char *help,
                    uint64_t value)
 {
-    hf_buf_printf(out, "# HELP holdfast_%s %s\n# TYPE holdfast_%s %s\nholdfast_%s %llu\n", name, help,
-                  name, type, name, (unsigned long long)value);
+    hf_buf_printf(out, "# HELP holdfast_%s %s\n# TYPE holdfast_%s %s\nholdfast_%s %llu\n", name,
+                  help, name, type, name, (unsigned long long)value);
 }
 
 void hf_report_metrics(struct hf_hostd *h, struct hf_buf *out)

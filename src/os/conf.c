@@ -764,6 +764,27 @@ static void add_value(const struct hf_conf_opt *o, const void *field, struct hf_
 }
 
 /* Number of sections open at this name: its parts. */
+bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, const void *b,
+                          char *buf, size_t n)
+{
+    bool differs = false;
+    for (size_t i = 0; i < schema->n_opts && !differs; i++) {
+        const struct hf_conf_opt *o = &schema->opt[i];
+        struct hf_buf va, vb;
+        hf_buf_init(&va, HF_CONF_FILE_MAX);
+        hf_buf_init(&vb, HF_CONF_FILE_MAX);
+        add_value(o, (const char *)a + o->offset, &va);
+        add_value(o, (const char *)b + o->offset, &vb);
+        differs = !o->live && !hf_slice_eq(hf_buf_slice(&va), hf_buf_slice(&vb));
+        if (differs) {
+            option_key(o, buf, n);
+        }
+        hf_buf_fini(&va);
+        hf_buf_fini(&vb);
+    }
+    return differs;
+}
+
 static int depth_of(const char *section)
 {
     int depth = *section != '\0';

@@ -51,6 +51,7 @@ struct hf_conf_opt {
     const char *(*check)(const char *value);
     const char *remedy; /* what to do about a wrong value, or NULL */
     const char *doc;    /* one line for people: what it is for */
+    bool live;          /* a reload may change it; the others want a restart */
 };
 
 /** State of a load, for `finish`. */
@@ -91,6 +92,10 @@ HF_MUST int hf_conf_set_string(char **field, const char *value);
 
 /** For `finish`: the machine's host name up to its first dot, in lower case; "" if it has none. */
 void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1]);
+
+/** The first option that differs between two snapshots and is not `live`, into buf; false: none. */
+bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, const void *b,
+                          char *buf, size_t n);
 
 /** All options with their values and what they are for: a file that loads to the same snapshot. */
 void hf_conf_print(const struct hf_conf_schema *schema, const void *snapshot, struct hf_buf *out);
