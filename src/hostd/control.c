@@ -503,6 +503,17 @@ static bool flush(struct client *c)
     return !c->closing;
 }
 
+/* Is there more to make for a reader that has taken all we had? */
+static bool wants_more(struct client *c)
+{
+    bool more = !hf_list_empty(&c->queries);
+    HF_LIST_FOREACH(node, &c->watches)
+    {
+        more = more || HF_CONTAINER_OF(node, struct watch, node)->dirty;
+    }
+    return more && c->out.n == 0;
+}
+
 /* One turn for a client: requests, answers, events. */
 static void serve(struct client *c)
 {
@@ -513,6 +524,9 @@ static void serve(struct client *c)
     if (!flush(c)) {
         drop_client(c);
         return;
+    }
+    if (wants_more(c)) {
+        later(c->control);
     }
     /* no new requests from one that does not read the answers */
     hf_io_set(c->io, (c->out.n > OUT_ENOUGH ? 0 : HF_IO_READ) | (c->out.n ? HF_IO_WRITE : 0));
