@@ -9,8 +9,8 @@
 
 /* The one process-wide state of base: a program has one log. */
 static struct {
-    hf_log_sink *sink;
-    void *arg;
+    hf_log_sink *sink, *tap;
+    void *arg, *tap_arg;
     hf_log_clock *clock;
     enum hf_log_level level;
     uint32_t mask;
@@ -42,6 +42,23 @@ void hf_log_setup(hf_log_sink *sink, void *arg, hf_log_clock *clock, enum hf_log
     lg.arg = arg;
     lg.clock = clock;
     lg.level = level;
+}
+
+void hf_log_set_tap(hf_log_sink *tap, void *arg)
+{
+    lg.tap = tap;
+    lg.tap_arg = arg;
+}
+
+/* To the sink if the level wants it, to the tap anyway. */
+static void give(enum hf_log_level level, bool wanted, const char *prefix, const char *text)
+{
+    if (lg.sink && wanted) {
+        lg.sink(lg.arg, level, prefix, text);
+    }
+    if (lg.tap) {
+        lg.tap(lg.tap_arg, level, prefix, text);
+    }
 }
 
 void hf_trace_set_mask(uint32_t mask)
@@ -78,9 +95,7 @@ void hf_log(enum hf_log_level level, const char *prefix, const char *fmt, ...)
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     record(level_letter(level), prefix, text);
-    if (lg.sink && level <= lg.level) {
-        lg.sink(lg.arg, level, prefix, text);
-    }
+    give(level, level <= lg.level, prefix, text);
 }
 
 void hf_trace_line(enum hf_trace t, const char *prefix, const char *fmt, ...)
@@ -92,9 +107,7 @@ void hf_trace_line(enum hf_trace t, const char *prefix, const char *fmt, ...)
     vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
     va_end(ap);
     record('T', prefix, text);
-    if (lg.sink) {
-        lg.sink(lg.arg, HF_LOG_DEBUG, prefix, text);
-    }
+    give(HF_LOG_DEBUG, true, prefix, text);
 }
 
 void hf_log_recorder_dump(void (*put)(void *arg, const char *line), void *arg)

@@ -45,6 +45,9 @@ typedef hf_time hf_log_clock(void);
 /** Set the sink (NULL: lines go to the recorder only), the clock (may be NULL) and the level. */
 void hf_log_setup(hf_log_sink *sink, void *arg, hf_log_clock *clock, enum hf_log_level level);
 
+/** A second sink for every line, also those below the level (NULL: none): `holdfast trace`. */
+void hf_log_set_tap(hf_log_sink *tap, void *arg);
+
 /** Switch traces: bit 1 << enum hf_trace. */
 void hf_trace_set_mask(uint32_t mask);
 uint32_t hf_trace_mask(void);

@@ -31,7 +31,7 @@ struct hf_engine_member {
 /* A view: who receives what follows, in the same order. Borrowed for the call. */
 struct hf_engine_view {
     uint64_t ring; /* grows from view to view; equal for all members of one view */
-    const struct hf_engine_member *member;
+    const struct hf_engine_member *member; /* by node_id, ascending; so is left */
     size_t n_members;
     const struct hf_engine_member *left; /* gone since the last view */
     size_t n_left;
@@ -44,8 +44,8 @@ struct hf_engine_view {
  * callback of one change come in either order.
  */
 struct hf_engine_callbacks {
-    void (*message)(void *arg, uint32_t from, struct hf_slice msg);
-    void (*view)(void *arg, const struct hf_engine_view *v);
+    void (*message)(void *arg, const char *group, uint32_t from, struct hf_slice msg);
+    void (*view)(void *arg, const char *group, const struct hf_engine_view *v);
     void (*quorum)(void *arg, bool quorate, uint64_t ring);
     /* The engine is lost (its daemon died, we were paused too long): all membership is gone. */
     void (*lost)(void *arg, int rc);

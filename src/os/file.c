@@ -110,7 +110,7 @@ int hf_file_replace(const char *path, struct hf_slice data, unsigned mode, struc
               : 0;
 }
 
-int hf_dir_create(const char *path, unsigned mode, struct hf_err *err)
+int hf_file_make_dir(const char *path, unsigned mode, struct hf_err *err)
 {
     char part[PATH_MAX];
     size_t n = strlen(path);

@@ -18,7 +18,7 @@ HF_MUST int hf_file_replace(const char *path, struct hf_slice data, unsigned mod
                             struct hf_err *err);
 
 /** Create a directory and its parents, if they are not there. */
-HF_MUST int hf_dir_create(const char *path, unsigned mode, struct hf_err *err);
+HF_MUST int hf_file_make_dir(const char *path, unsigned mode, struct hf_err *err);
 
 /** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds
  * it. */

@@ -63,11 +63,11 @@ static void directories(void **state)
 {
     (void)state;
     struct hf_err err;
-    assert_int_equal(hf_dir_create(path_of("a/b"), 0700, &err), 0);
-    assert_int_equal(hf_dir_create(path_of("a/b"), 0700, &err), 0);
+    assert_int_equal(hf_file_make_dir(path_of("a/b"), 0700, &err), 0);
+    assert_int_equal(hf_file_make_dir(path_of("a/b"), 0700, &err), 0);
     assert_int_equal(hf_file_replace(path_of("f"), hf_slice_str("x"), 0600, &err), 0);
-    assert_int_equal(hf_dir_create(path_of("f/c"), 0700, &err), -ENOTDIR);
-    assert_int_equal(hf_dir_create("", 0700, &err), -ENOENT);
+    assert_int_equal(hf_file_make_dir(path_of("f/c"), 0700, &err), -ENOTDIR);
+    assert_int_equal(hf_file_make_dir("", 0700, &err), -ENOENT);
 }
 
 static void locks(void **state)

@@ -1,0 +1,220 @@
+/* holdfastd: start, run, reload, stop. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "hostd/control.h"
+#include "hostd/dns.h"
+#include "hostd/hostd.h"
+#include "hostd/web.h"
+#include "os/file.h"
+#include "os/program.h"
+
+static const char usage[] = "usage: holdfastd [-c FILE] [--check | --version]\n"
+                            "  -c FILE    configuration (default " HF_HOSTD_CONFIG_FILE ")\n"
+                            "  --check    say whether the configuration is valid, and end\n"
+                            "  --version  say the version, and end\n"
+                            "Runs in the foreground; see holdfastd(8).\n";
+
+struct args {
+    const char *config;
+    bool check;
+};
+
+/* 0: go on; otherwise the program ends with *ret_code. */
+static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
+{
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+        {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
+        {"foreground", no_argument, NULL, 'f'},   {NULL, 0, NULL, 0}};
+    int c;
+    *args = (struct args){.config = HF_HOSTD_CONFIG_FILE};
+    while ((c = getopt_long(argc, argv, "c:fh", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            args->config = optarg;
+            break;
+        case 'k':
+            args->check = true;
+            break;
+        case 'f':
+            break; /* it always does */
+        case 'V':
+            puts("holdfastd " HF_VERSION);
+            *ret_code = 0;
+            return 1;
+        case 'h':
+            fputs(usage, stdout);
+            *ret_code = 0;
+            return 1;
+        default:
+            fputs(usage, stderr);
+            *ret_code = 2;
+            return 1;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "holdfastd: unexpected argument %s\n%s", argv[optind], usage);
+        *ret_code = 2;
+        return 1;
+    }
+    return 0;
+}
+
+static int check(const char *path)
+{
+    struct hf_err err;
+    struct hf_hostd_config *config;
+    struct hf_key key;
+    int rc = hf_hostd_config_load(path, &err, &config);
+    if (rc == 0) {
+        rc = hf_key_load(config->cluster.key_file, &err, &key);
+        hf_key_wipe(&key);
+        hf_hostd_config_destroy(config);
+    }
+    if (rc) {
+        fprintf(stderr, "holdfastd: %s\n", err.text);
+        return 1;
+    }
+    printf("%s is valid\n", path);
+    return 0;
+}
+
+int hf_hostd_reload(struct hf_hostd *h, struct hf_err *err)
+{
+    struct hf_hostd_config *next;
+    char key[64];
+    hf_program_notify("RELOADING=1");
+    int rc = hf_hostd_config_load(h->config_path, err, &next);
+    if (rc == 0 &&
+        hf_conf_fixed_change(&hf_hostd_config_schema, h->config, next, key, sizeof(key))) {
+        rc =
+            hf_err_set(err, -HF_ECONFIG,
+                       "%s: %s cannot change while holdfastd runs: restart it; nothing was changed",
+                       h->config_path, key);
+        hf_hostd_config_destroy(next);
+    }
+    h->reload_rc = rc;
+    if (rc) {
+        hf_log_err("", "reload refused: %s", err->text);
+    } else {
+        hf_hostd_config_destroy(h->config);
+        h->config = next;
+        hf_program_log_open("holdfastd", hf_hostd_config_level(next));
+        hf_trace_set_mask(next->log.trace);
+        hf_log_info("", "configuration reloaded from %s", h->config_path);
+    }
+    hf_program_notify("READY=1");
+    return rc;
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct hf_hostd *h = arg;
+    struct hf_err err;
+    if (signo == SIGHUP) {
+        (void)!hf_hostd_reload(h, &err); /* logged there */
+        return;
+    }
+    hf_log_info("", "signal %d: leaving", signo);
+    hf_program_notify("STOPPING=1");
+    hf_loop_stop(h->loop);
+}
+
+/* The directory of the control socket, usually in /run. */
+static int make_run_dir(const struct hf_hostd_config *c, struct hf_err *err)
+{
+    char dir[256];
+    snprintf(dir, sizeof(dir), "%s", c->control.socket);
+    char *slash = strrchr(dir, '/');
+    if (slash && slash != dir) {
+        *slash = '\0';
+        return hf_file_make_dir(dir, 0755, err);
+    }
+    return 0;
+}
+
+static int open_all(struct hf_hostd *h, struct hf_err *err)
+{
+    int rc = make_run_dir(h->config, err);
+    rc = rc ? rc : hf_control_open(h, err, &h->control); /* first: is another one running? */
+    rc = rc ? rc : hf_drive_open(h, err);
+    rc = rc ? rc : hf_web_open(h, err, &h->web);
+    rc = rc ? rc : hf_dns_open(h, err, &h->dns);
+    rc = rc ? rc : hf_program_drop(h->config->user, err);
+    return rc;
+}
+
+static void close_all(struct hf_hostd *h)
+{
+    hf_dns_close(h->dns);
+    hf_web_close(h->web);
+    hf_control_close(h->control);
+    h->control = NULL;
+    hf_drive_close(h);
+}
+
+static int run(struct hf_hostd *h)
+{
+    static const int signos[] = {SIGHUP, SIGINT, SIGTERM};
+    struct hf_signal *sig[HF_ARRAY_LEN(signos)] = {NULL};
+    struct hf_err err = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < HF_ARRAY_LEN(signos); i++) {
+        rc = hf_signal_create(h->loop, signos[i], on_signal, h, &sig[i]);
+    }
+    rc = rc ? rc : hf_program_watchdog(h->loop);
+    if (rc) {
+        hf_err_set(&err, rc, "cannot start: %s", hf_strerror(rc));
+    } else {
+        rc = open_all(h, &err);
+    }
+    if (rc) {
+        hf_log_err("", "%s", err.text);
+    } else {
+        hf_log_info("", "holdfastd %s on %s started", HF_VERSION, h->config->host.name);
+        hf_program_notify("READY=1");
+        rc = hf_loop_run(h->loop);
+    }
+    close_all(h);
+    for (size_t i = 0; i < HF_ARRAY_LEN(signos); i++) {
+        hf_signal_destroy(sig[i]);
+    }
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct args args;
+    int code;
+    if (parse_args(argc, argv, &args, &code)) {
+        return code;
+    }
+    if (args.check) {
+        return check(args.config);
+    }
+    struct hf_hostd *h = hf_alloc(sizeof(*h));
+    struct hf_err err;
+    if (!h || hf_hostd_config_load(args.config, &err, &h->config)) {
+        fprintf(stderr, "holdfastd: %s\n", h ? err.text : hf_strerror(-ENOMEM));
+        hf_free(h);
+        return 1;
+    }
+    h->config_path = args.config;
+    h->started_at = hf_now();
+    hf_program_log_open("holdfastd", hf_hostd_config_level(h->config));
+    hf_program_harden("holdfastd", h->config->state.dir);
+    hf_trace_set_mask(h->config->log.trace);
+    int rc = hf_loop_create(&h->loop);
+    rc = rc ? rc : run(h);
+    hf_loop_destroy(h->loop);
+    hf_hostd_config_destroy(h->config);
+    hf_free(h);
+    return rc ? 1 : 0;
+}
