@@ -484,3 +484,8 @@ void hf_web_close(struct hf_web *web)
         hf_free(web);
     }
 }
+
+uint16_t hf_web_port(const struct hf_web *web)
+{
+    return hf_http_server_port(web->server);
+}
