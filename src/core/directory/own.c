@@ -47,8 +47,10 @@ static int allow(struct hf_dir *d, uint32_t id, hf_time now)
 {
     struct publisher *p = publisher_of(d, id);
     if (!p) {
-        d->count.refused_full++;
-        return -HF_EFULL;
+        bool full = d->publishers.n >= HF_PUBLISHERS_MAX;
+        d->count.refused_full += full;
+        d->count.no_memory += !full;
+        return full ? -HF_EFULL : -ENOMEM;
     }
     const hf_time each = HF_NS_PER_S / HF_PUBLISH_PER_S;
     hf_time whole_at = (p->whole_at > now ? p->whole_at : now) + each;
