@@ -104,7 +104,11 @@ static void check_diff(const struct hf_part *a, const struct model *ma, const st
                        const struct model *mb)
 {
     struct seen s = {.before = ma, .after = mb};
-    hf_part_diff(a, b, on_diff, &s);
+    struct hf_part_diff it = {0};
+    struct hf_entry *before, *after;
+    while (hf_part_diff_next(a, b, &it, &before, &after)) {
+        on_diff(&s, before, after);
+    }
     uint32_t want = 0;
     for (uint32_t i = 0; i < NAMES; i++) {
         want += ma->value[i] != mb->value[i];
