@@ -477,8 +477,7 @@ void hf_web_close(struct hf_web *web)
 {
     if (web) {
         hf_http_server_close(web->server);
-        HF_LIST_FOREACH(node, &web->streams)
-        {
+        HF_LIST_FOREACH (node, &web->streams) {
             stream_destroy(HF_CONTAINER_OF(node, struct stream, node));
         }
         hf_free(web);

@@ -6,6 +6,8 @@
 #include <event2/event.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <unistd.h>
@@ -26,8 +28,7 @@ struct hf_http_get {
     int fd;                  /* owned until there is bev; then -1 */
     struct hf_io *io;        /* owned: waits for the connection */
     struct bufferevent *bev; /* owned, with the socket */
-    struct hf_tls *tls;      /* borrowed; NULL: plain */
-    struct ssl_st *ssl;      /* borrowed from bev */
+    struct ssl_st *ssl;      /* owned until there is bev, then by that; NULL: plain */
     struct hf_timer *timer;  /* owned */
     char server[HF_HOST_NAME_MAX + 1];
     struct hf_buf request, body;
@@ -46,6 +47,8 @@ static void get_free(struct hf_http_get *g)
     hf_io_destroy(g->io);
     if (g->bev) {
         bufferevent_free(g->bev);
+    } else {
+        SSL_free(g->ssl);
     }
     if (g->fd >= 0) {
         close(g->fd);
@@ -239,9 +242,15 @@ static void on_read(struct bufferevent *bev, void *arg)
     }
 }
 
+/* Why the handshake failed: somebody without the key, or a connection that was lost. */
+static int handshake_error(struct bufferevent *bev)
+{
+    unsigned long e = bufferevent_get_openssl_error(bev);
+    return e && ERR_GET_REASON(e) != SSL_R_UNEXPECTED_EOF_WHILE_READING ? -HF_EAUTH : -ECONNRESET;
+}
+
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
-    (void)bev;
     struct hf_http_get *g = arg;
     char peer[HF_HOST_NAME_MAX + 1];
     bool known = !g->ssl || strcmp(hf_tls_peer(g->ssl, peer), g->server) == 0;
@@ -249,11 +258,10 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         if (!known) {
             finish(g, -HF_EAUTH);
         }
-    } else if (g->ssl && (hf_tls_failed(g->ssl))) {
-        finish(g, -HF_EAUTH);
-    } else {
-        /* cut off in the middle of an answer, or before it */
-        finish(g, g->head_len || !known ? -HF_EHTTP : -ECONNRESET);
+    } else if (!known) {
+        finish(g, handshake_error(bev));
+    } else { /* cut off in the middle of an answer, or before it */
+        finish(g, g->head_len ? -HF_EHTTP : -ECONNRESET);
     }
 }
 
@@ -267,17 +275,14 @@ static void on_deadline(void *arg)
 static int open_bev(struct hf_http_get *g)
 {
     struct event_base *base = hf_loop_base(g->loop);
-    if (g->tls) {
-        int rc = hf_tls_new(g->tls, g->server, &g->ssl);
-        if (rc) {
-            return rc;
-        }
+    if (g->ssl) {
         g->bev = bufferevent_openssl_socket_new(base, g->fd, g->ssl, BUFFEREVENT_SSL_CONNECTING,
                                                 BEV_OPT_CLOSE_ON_FREE);
     } else {
         g->bev = bufferevent_socket_new(base, g->fd, BEV_OPT_CLOSE_ON_FREE);
     }
     if (!g->bev) {
+        g->ssl = NULL; /* BEV_OPT_CLOSE_ON_FREE has freed it */
         return -ENOMEM;
     }
     g->fd = -1;
@@ -315,6 +320,10 @@ static int start(struct hf_http_get *g, const struct hf_http_get_opt *opt)
         return -EINVAL;
     }
     strcpy(g->server, opt->server);
+    int rc = opt->tls ? hf_tls_new(opt->tls, opt->server, &g->ssl) : 0;
+    if (rc) {
+        return rc;
+    }
     g->fd = socket(opt->to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (g->fd < 0) {
         return -errno;
@@ -325,7 +334,7 @@ static int start(struct hf_http_get *g, const struct hf_http_get_opt *opt)
         errno != EINPROGRESS) {
         return -errno;
     }
-    int rc = hf_io_create(g->loop, g->fd, HF_IO_WRITE, on_connected, g, &g->io);
+    rc = hf_io_create(g->loop, g->fd, HF_IO_WRITE, on_connected, g, &g->io);
     rc = rc ? rc : hf_timer_create(g->loop, on_deadline, g, &g->timer);
     return rc ? rc : g->request.err;
 }
@@ -339,7 +348,6 @@ int hf_http_get_start(struct hf_loop *loop, const struct hf_http_get_opt *opt, h
     }
     g->loop = loop;
     g->fd = -1;
-    g->tls = opt->tls;
     g->fn = fn;
     g->arg = arg;
     int rc = start(g, opt);

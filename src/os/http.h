@@ -26,7 +26,7 @@ typedef void hf_http_handler(void *arg, struct hf_http_req *req);
 HF_MUST int hf_http_server_open(struct hf_loop *loop, const struct hf_http_server_opt *opt,
                                 hf_http_handler *fn, void *arg, struct hf_err *err,
                                 struct hf_http_server **ret_server);
-/** Ends open requests, too. */
+/** Ends open requests, too: on_close of streams is called, no r is valid afterwards. */
 void hf_http_server_close(struct hf_http_server *s);
 uint16_t hf_http_server_port(const struct hf_http_server *s);
 
@@ -84,6 +84,7 @@ struct hf_http_get_opt {
  */
 typedef void hf_http_done(void *arg, int rc, int status, struct hf_slice body);
 
+/** 0; -HF_ENAME (not a name, or our own), -EINVAL (target), -errno: then fn is never called. */
 HF_MUST int hf_http_get_start(struct hf_loop *loop, const struct hf_http_get_opt *opt,
                               hf_http_done *fn, void *arg, struct hf_http_get **ret_get);
 /** Stop; fn is not called. The handle is gone also after fn was called. */

@@ -16,7 +16,7 @@ hf_time hf_now(void);
 /** Wall clock, ns since 1970: for people and for HTTP only. */
 hf_time hf_wall_now(void);
 
-/** A loop of its own; one per program. Returns 0 or -ENOMEM. */
+/** A loop of its own; one per program, which ignores SIGPIPE from then on. Returns 0 or -ENOMEM. */
 HF_MUST int hf_loop_create(struct hf_loop **ret_loop);
 void hf_loop_destroy(struct hf_loop *loop);
 /** libevent's base, for the siblings in src/os and for evhttp/evdns users; borrowed. */

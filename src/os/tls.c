@@ -30,7 +30,6 @@ struct conn {
     struct hf_tls *tls; /* borrowed */
     char peer[HF_HOST_NAME_MAX + 1];
     char identity[IDENTITY_MAX];
-    bool failed; /* either side has sent a fatal alert */
 };
 
 static int conn_index = -1;
@@ -113,14 +112,6 @@ static int on_find_session(SSL *ssl, const unsigned char *identity, size_t ident
     return 1;
 }
 
-static void on_info(const SSL *ssl, int where, int value)
-{
-    struct conn *c = SSL_get_ex_data(ssl, conn_index);
-    if (where & SSL_CB_ALERT && value >> 8 == SSL3_AL_FATAL && c) {
-        c->failed = true;
-    }
-}
-
 int hf_tls_create(const struct hf_key *key, const char *host, const char *purpose,
                   struct hf_tls **ret_tls)
 {
@@ -151,7 +142,6 @@ int hf_tls_create(const struct hf_key *key, const char *host, const char *purpos
     SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_psk_use_session_callback(t->ctx, on_use_session);
     SSL_CTX_set_psk_find_session_callback(t->ctx, on_find_session);
-    SSL_CTX_set_info_callback(t->ctx, on_info);
     *ret_tls = t;
     return 0;
 }
@@ -197,10 +187,4 @@ const char *hf_tls_peer(const struct ssl_st *ssl, char buf[HF_HOST_NAME_MAX + 1]
     bool proved = SSL_is_init_finished(ssl) && SSL_session_reused(ssl);
     snprintf(buf, HF_HOST_NAME_MAX + 1, "%s", proved ? c->peer : "");
     return buf;
-}
-
-bool hf_tls_failed(const struct ssl_st *ssl)
-{
-    const struct conn *c = SSL_get_ex_data(ssl, conn_index);
-    return c->failed;
 }

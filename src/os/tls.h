@@ -1,8 +1,6 @@
 /* TLS 1.3 between hosts with a pre-shared key derived per (client, server, purpose) (A-r1). */
 #pragma once
 
-#include <stdbool.h>
-
 #include "base/limits.h"
 #include "os/key.h"
 
@@ -24,6 +22,3 @@ HF_MUST int hf_tls_new(struct hf_tls *t, const char *server, struct ssl_st **ret
 
 /** After the handshake: the authenticated name of the other side, "" if there is none. */
 const char *hf_tls_peer(const struct ssl_st *ssl, char buf[HF_HOST_NAME_MAX + 1]);
-
-/** Has either side refused the other (a fatal alert)? Tells a wrong key from a lost connection. */
-bool hf_tls_failed(const struct ssl_st *ssl);

@@ -11,7 +11,8 @@ struct hf_udp;
 
 struct hf_udp_opt {
     struct hf_addr bind;  /* local address and port; the wildcard with a port is usual */
-    struct hf_addr group; /* multicast group to join and to send to; len 0: unicast only */
+    struct hf_addr group; /* multicast group to join and to send to; len 0: unicast only;
+                              port 0: that of bind */
     char interface[16];   /* of the group; "": the kernel's choice */
     int ttl;              /* multicast hops; 0: 1 */
     bool loop;            /* own multicast also to other sockets on this host */

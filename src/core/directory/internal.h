@@ -38,6 +38,7 @@ _Static_assert(sizeof(struct hf_dir_peer) <= 32, "A-r4");
 /* A pull under way, with the newest advert that came meanwhile (A8). */
 struct pull_slot {
     uint32_t owner; /* HF_OWNER_NONE: free */
+    bool outdated;  /* the owner was forgotten meanwhile: the answer is of no use */
     bool held;
     struct hf_datagram_head head; /* of the held advert; host unset */
     struct hf_advert advert;      /* its changes read from `bytes` */

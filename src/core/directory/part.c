@@ -474,7 +474,7 @@ uint32_t hf_dir_store_owner(struct hf_dir_store *s, struct hf_slice name)
         *o = (struct hf_dir_owner){.name_len = (uint8_t)name.n};
         memcpy(o->name, name.p, name.n);
         if (hf_map_put(&s->owners, hf_slice(o->name, name.n), o)) {
-            o->users = 0; /* no memory: the slot stays unused until it is taken anew */
+            *o = (struct hf_dir_owner){0}; /* nameless and unused until it is taken anew */
             return HF_OWNER_NONE;
         }
     }

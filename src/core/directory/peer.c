@@ -29,11 +29,18 @@ static void drop_part(struct hf_dir *d, uint32_t owner, const char *reason, stru
     d->count.members_down++;
 }
 
-/* Nothing is known of it any more. A pull that is under way ends by itself. */
+/*
+ * Nothing is known of it any more. What a pull under way brings may be older than that (an earlier
+ * life, a lower counter): it is not taken in, even if the owner is wanted again by then.
+ */
 static void forget(struct hf_dir *d, uint32_t owner)
 {
     struct hf_dir_peer *p = &d->peer[owner];
     assert(!p->part && p->state != HF_DIR_PEER_ABSENT);
+    struct pull_slot *s = hf_dir_slot(d, owner);
+    if (s) {
+        s->outdated = true;
+    }
     d->n_fresh -= p->fresh;
     *p = (struct hf_dir_peer){.state = HF_DIR_PEER_ABSENT};
     d->store->owner[owner].users--;
@@ -317,11 +324,17 @@ void hf_dir_on_probe(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,
         d->count.refused_full += in->owner == HF_OWNER_NONE;
         return;
     }
-    if (d->state != HF_DIR_RUN || !heard(d, in, now)) {
+    if (!heard(d, in, now) || d->state != HF_DIR_RUN) {
         return;
     }
     d->count.probes_received++;
+    /* an answer to one is not what all others wait for: that stays due */
+    hf_time heartbeat_at = d->heartbeat_at, advert_at = d->advert_at, sent_at = d->sent_at;
+    d->heartbeat_at = now + 1;
     hf_dir_own_advert(d, 0, now, out);
+    d->heartbeat_at = heartbeat_at;
+    d->advert_at = advert_at;
+    d->sent_at = sent_at;
     assert(out->act[out->n - 1].kind == HF_DIR_ACT_MULTICAST);
     out->act[out->n - 1].kind = HF_DIR_ACT_ANSWER;
     out->act[out->n - 1].owner = in->owner;
@@ -347,6 +360,9 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
         return SILENT_PERIODS * period - idle;
     }
     p->state = HF_DIR_PEER_PROBING;
+    if (d->state != HF_DIR_RUN) {
+        return gone - idle; /* no key of our own yet to ask it with */
+    }
     uint32_t next = SILENT_PERIODS * period + p->probes * period / PROBES_MAX;
     if (idle >= next && p->probes < PROBES_MAX) {
         hf_dir_act(out, HF_DIR_ACT_PROBE, owner)->to = d->store->owner[owner].endpoint;

@@ -43,7 +43,7 @@ void hf_dir_pull_start(struct hf_dir *d, struct hf_dir_out *out)
         }
         struct pull_slot *s = hf_dir_slot(d, HF_OWNER_NONE);
         s->owner = owner;
-        s->held = false;
+        s->held = s->outdated = false;
         d->store->owner[owner].users++;
         d->n_pulling++;
         d->count.pulls_started++;
@@ -173,7 +173,10 @@ void hf_dir_on_pull(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,
     s->owner = HF_OWNER_NONE;
     d->n_pulling--;
     p->busy = 0;
-    if (p->state != HF_DIR_PEER_ABSENT) { /* else it left meanwhile: the answer is history */
+    if (s->outdated && p->state == HF_DIR_PEER_WANTED) {
+        hf_dir_pull_queue(d, owner); /* left, and was heard of again: the answer is history */
+    } else if (!s->outdated) {
+        assert(p->state != HF_DIR_PEER_ABSENT);
         int rc = in->kind == HF_DIR_IN_PULLED ? take_answer(d, owner, in->pull, now, out) : in->rc;
         if (rc) {
             back_off(d, owner, now);

@@ -1,0 +1,22 @@
+/* From holdfastd's JSON to what a person reads; no input or output, so that tests can look. */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/attr.h"
+#include "base/buf.h"
+
+/** Append s with bytes that would control a terminal, except newline and tab, replaced by "?". */
+void hf_render_safe(struct hf_buf *out, struct hf_slice s);
+
+/** A span of time in two units at most: "350 ms", "2.5 s", "3 m 20 s", "4 d 2 h". */
+void hf_render_span(struct hf_buf *out, int64_t ms);
+
+/** The answer to the query "status", problems first to be seen; colours for a terminal. */
+HF_MUST int hf_render_status(struct hf_buf *out, const json_t *status, bool colour);
+
+/** The answer to "members" as a table. */
+HF_MUST int hf_render_members(struct hf_buf *out, const json_t *members, bool colour);
+
+/** The answer to "tree" as a table. */
+HF_MUST int hf_render_tree(struct hf_buf *out, const json_t *tree);
