@@ -146,7 +146,7 @@ static void publishers_hold_their_names(void **state)
 static void a_publisher_of_many_goes(void **state)
 {
     struct rig *r = *state;
-    char name[16];
+    char name[32];
     run(r);
     for (int i = 0; i < 500; i++) {
         snprintf(name, sizeof(name), "/n/%d", i);
@@ -204,7 +204,7 @@ static void a_full_tree_is_refused(void **state)
     struct rig *r = *state;
     run(r);
     static char value[HF_VALUE_LEN_MAX];
-    char name[16];
+    char name[32];
     memset(value, ' ', sizeof(value));
     value[0] = '{';
     value[sizeof(value) - 2] = '}';
