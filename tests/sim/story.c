@@ -38,7 +38,7 @@ static void line(struct story *s, const char *fmt, ...)
 /* A host, for the reader: the twin has the same name. */
 static const char *label(const struct sim_host *h)
 {
-    return h->index == GAMMA && strcmp(label(h), "alpha") == 0 ? "alpha's twin" : h->name;
+    return h->index == GAMMA && strcmp(h->name, "alpha") == 0 ? "alpha's twin" : h->name;
 }
 
 #define OWNER(h, id) HF_SLICE_FMT(hf_dir_store_name((h)->store, (id)))
