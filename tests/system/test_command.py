@@ -1,6 +1,7 @@
 """The holdfast command, end to end, against a scripted holdfastd that speaks ctl_v1."""
 import json
 import os
+import pathlib
 import signal
 import socket
 import struct
@@ -10,6 +11,8 @@ import threading
 import pytest
 
 HOLDFAST = os.environ["HOLDFAST"]
+EXAMPLE = os.environ["EXAMPLE"]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 HELLO, PUBLISH, WITHDRAW, WATCH, UNWATCH, QUERY, TRACE, RELOAD = 1, 2, 3, 4, 5, 6, 7, 8
 RESULT, TEXT, EVENT, LINE = 16, 17, 18, 19
 E_HELD = -1011
@@ -349,3 +352,52 @@ def test_full_output(tmp_path):
         done = subprocess.run(args_of(tmp_path, "config", str(conf)), stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 1 and "cannot write" in done.stderr
+
+
+def test_the_example_program(start, tmp_path):
+    def answer(kind, seq, body):
+        if kind == WATCH:
+            return result(seq) + event(seq, 1, b"beta", b"/a", b"{}") + event(seq, 4)
+        return result(seq)
+
+    start(answer)
+    process = subprocess.Popen([EXAMPLE, "/x", "{}", "/"], text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "HOLDFAST_SOCKET": str(tmp_path / "sock")})
+    lines = {process.stdout.readline().strip() for _ in range(3)}
+    assert lines == {"published /x", "added beta /a {}", "that is all for now"}
+    process.communicate(timeout=10)  # the end of its input ends it
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["holdfast", "me"], ["members", "metrics"]),
+    (["holdfast", "-s", "x", "sta"], ["status"]),
+    (["holdfast", "status", "--w"], ["--watch"]),
+    (["holdfast", "trace", "d"], ["dir", "dns"]),
+])
+def test_completion(words, expected):
+    script = """
+        _init_completion() { words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+            cur=${words[cword]} prev=${words[cword-1]}; }
+        . "$1"; shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _holdfast
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(["bash", "-c", script, "bash",
+                           str(REPOSITORY / "packaging/completion/holdfast"), *words],
+                          capture_output=True, text=True, timeout=30)
+    assert (done.stdout.split(), done.stderr) == (expected, "")
+
+
+def test_completion_knows_every_command():
+    usage = subprocess.run([HOLDFAST, "--help"], capture_output=True, text=True, timeout=30).stdout
+    commands = [line.split()[0] for line in usage.splitlines()
+                if line.startswith("  ") and not line.startswith("  -")]
+    completion = (REPOSITORY / "packaging/completion/holdfast").read_text()
+    manual = (REPOSITORY / "doc/man/holdfast.1").read_text()
+    assert len(commands) > 10
+    for command in commands:
+        assert command in completion
+        assert f".It Cm {command}" in manual
