@@ -136,7 +136,8 @@ int hf_cmd_publish(const struct hf_cmd_opt *opt, int n, char **arg)
     } else if (code == HF_EXIT_OK) {
         holdfast_on_status(f.h, on_status, &f);
         int rc = holdfast_publish(f.h, f.name, arg[1], 0, on_published, &f);
-        code = rc ? hf_cmd_fail(HF_EXIT_FAILED, "%s", holdfast_error(f.h)) : run(&f, -1);
+        code =
+            rc ? hf_cmd_fail(HF_EXIT_FAILED, "%s", holdfast_error(f.h)) : run(&f, opt->timeout_ms);
     }
     end(&f);
     return code;

@@ -124,8 +124,7 @@ static void trim(struct hf_member *m, uint64_t stable)
     if (stable > m->stable && stable <= m->st.ord) {
         m->stable = stable;
     }
-    HF_LIST_FOREACH(l, &m->history)
-    {
+    HF_LIST_FOREACH (l, &m->history) {
         if (item(l)->f.ord > m->stable) {
             break;
         }

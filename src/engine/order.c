@@ -30,8 +30,7 @@ struct hf_order_item *hf_order_keep(const struct hf_engine_v1_frame *f)
 
 void hf_order_drop(struct hf_list *items)
 {
-    HF_LIST_FOREACH(l, items)
-    {
+    HF_LIST_FOREACH (l, items) {
         hf_list_unlink(l);
         hf_free(HF_CONTAINER_OF(l, struct hf_order_item, node));
     }

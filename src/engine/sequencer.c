@@ -230,8 +230,7 @@ static bool anyone_waits(const struct hf_sequencer *s)
 
 static void drop_pending(struct hf_sequencer *s, uint32_t node)
 {
-    HF_LIST_FOREACH(l, &s->pending)
-    {
+    HF_LIST_FOREACH (l, &s->pending) {
         if (item(l)->f.node == node) {
             hf_list_unlink(l);
             hf_free(item(l));

@@ -15,7 +15,7 @@
 #include "codec/ctl_v1.h"
 
 #define READ_PIECE 65536
-#define OUT_ENOUGH 65536     /* bytes waiting for the reader beyond which no more is made */
+#define OUT_ENOUGH 65536u    /* bytes waiting for the reader beyond which no more is made */
 #define TELL_AT_ONCE 256     /* events between two looks at the reader */
 #define REQUESTS_AT_ONCE 512 /* requests of one client between two looks at the others */
 
@@ -141,12 +141,10 @@ static void drop_client(struct client *c)
     uint32_t id = c->id;
     hf_tracef(HF_TRACE_CTL, c->name, "closed");
     set_tracing(c, false, 0);
-    HF_LIST_FOREACH(node, &c->watches)
-    {
+    HF_LIST_FOREACH (node, &c->watches) {
         drop_watch(HF_CONTAINER_OF(node, struct watch, node));
     }
-    HF_LIST_FOREACH(node, &c->queries)
-    {
+    HF_LIST_FOREACH (node, &c->queries) {
         drop_query(HF_CONTAINER_OF(node, struct query, node));
     }
     hf_list_unlink(&c->node);
@@ -243,8 +241,7 @@ static void on_watch(struct client *c, const struct hf_ctl_msg *m)
 
 static void on_unwatch(struct client *c, const struct hf_ctl_msg *m)
 {
-    HF_LIST_FOREACH(node, &c->watches)
-    {
+    HF_LIST_FOREACH (node, &c->watches) {
         struct watch *w = HF_CONTAINER_OF(node, struct watch, node);
         if (w->seq == m->watch) {
             drop_watch(w);
@@ -329,8 +326,7 @@ static void tap(void *arg, enum hf_log_level level, const char *prefix, const ch
     (void)level;
     char line[1024];
     snprintf(line, sizeof(line), "%s%s%s", prefix, *prefix ? ": " : "", text);
-    HF_LIST_FOREACH(node, &k->clients)
-    {
+    HF_LIST_FOREACH (node, &k->clients) {
         struct client *c = HF_CONTAINER_OF(node, struct client, node);
         if (c->tracing && c->out.n < OUT_ENOUGH * 4) { /* a slow reader misses lines */
             send_msg(c, &(struct hf_ctl_msg){
@@ -457,15 +453,13 @@ static void tell(void *arg, enum hf_follow_event event, struct hf_slice owner,
 /* Make more for the reader, as long as it keeps up. */
 static void produce(struct client *c)
 {
-    HF_LIST_FOREACH(node, &c->watches)
-    {
+    HF_LIST_FOREACH (node, &c->watches) {
         struct watch *w = HF_CONTAINER_OF(node, struct watch, node);
         while (w->dirty && !c->closing && c->out.n <= OUT_ENOUGH) {
             w->dirty = hf_follow_tell(w->follow, TELL_AT_ONCE, tell, w);
         }
     }
-    HF_LIST_FOREACH(node, &c->queries)
-    {
+    HF_LIST_FOREACH (node, &c->queries) {
         struct query *q = HF_CONTAINER_OF(node, struct query, node);
         bool more = true;
         while (more && !c->closing && c->out.n <= OUT_ENOUGH) {
@@ -507,8 +501,7 @@ static bool flush(struct client *c)
 static bool wants_more(struct client *c)
 {
     bool more = !hf_list_empty(&c->queries);
-    HF_LIST_FOREACH(node, &c->watches)
-    {
+    HF_LIST_FOREACH (node, &c->watches) {
         more = more || HF_CONTAINER_OF(node, struct watch, node)->dirty;
     }
     return more && c->out.n == 0;
@@ -535,8 +528,7 @@ static void serve(struct client *c)
 static void on_later(void *arg)
 {
     struct hf_control *k = arg;
-    HF_LIST_FOREACH(node, &k->clients)
-    {
+    HF_LIST_FOREACH (node, &k->clients) {
         serve(HF_CONTAINER_OF(node, struct client, node));
     }
 }
@@ -671,8 +663,7 @@ void hf_control_close(struct hf_control *k)
     if (!k) {
         return;
     }
-    HF_LIST_FOREACH(node, &k->clients)
-    {
+    HF_LIST_FOREACH (node, &k->clients) {
         drop_client(HF_CONTAINER_OF(node, struct client, node));
     }
     hf_log_set_tap(NULL, NULL);

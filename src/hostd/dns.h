@@ -12,7 +12,7 @@ void hf_dns_close(struct hf_dns *d);
 /** The port bound to (dns.listen may have said 0). */
 uint16_t hf_dns_port(const struct hf_dns *d);
 
-/* ---- what names mean, without sockets (doc/wire/http.md) ---- */
+/* ---- what names mean, without sockets (doc/wire/dns.md) ---- */
 
 enum hf_dns_name_kind {
     HF_DNS_NAME_FOREIGN, /* not under the domain */

@@ -108,7 +108,7 @@ struct hf_tree_walk *hf_tree_walk_create(const struct hf_dir *dir, struct hf_dir
 void hf_tree_walk_destroy(struct hf_tree_walk *w)
 {
     if (w) {
-        for (uint32_t i = 0; i < w->n_all; i++) {
+        for (uint32_t i = 0; w->cursor && i < w->n_all; i++) {
             hf_part_unref(w->cursor[i].part);
         }
         hf_free(w->cursor);
@@ -201,8 +201,7 @@ int hf_follows_create(const struct hf_dir *dir, struct hf_dir_store *store,
 void hf_follows_destroy(struct hf_follows *all)
 {
     if (all) {
-        HF_LIST_FOREACH(node, &all->list)
-        {
+        HF_LIST_FOREACH (node, &all->list) {
             hf_list_unlink(node); /* its reader destroys it */
         }
         hf_free(all);
@@ -282,8 +281,7 @@ void hf_follow_destroy(struct hf_follow *f)
 
 void hf_follows_changed(struct hf_follows *all, uint32_t owner)
 {
-    HF_LIST_FOREACH(node, &all->list)
-    {
+    HF_LIST_FOREACH (node, &all->list) {
         struct hf_follow *f = HF_CONTAINER_OF(node, struct hf_follow, node);
         mark(f, owner);
         f->wake(f->arg);

@@ -14,6 +14,7 @@
 #define REPORT_LEN_MAX (32u << 20)
 #define SD_LOOKED_AT_MAX 1024 /* entries for one piece, with a port or without */
 #define TELL_EVENTS 8         /* between looks at the piece's length */
+#define TARGET_ROOM 300       /* a host name and a port */
 #define KEEP_ALIVE HF_S(15)
 #define STALL HF_S(60) /* a piece that has not left by then ends the stream */
 
@@ -195,7 +196,7 @@ static void add_value_labels(json_t *labels, json_t *value)
 
 /* "ADDRESS:PORT" of an entry, with brackets where they are needed; false: it has none. */
 static bool target_of(const struct hf_hostd *h, const json_t *value, uint32_t owner,
-                      char ret_target[300])
+                      char ret_target[TARGET_ROOM])
 {
     struct hf_endpoint at = {0};
     const char *name = NULL;
@@ -205,13 +206,13 @@ static bool target_of(const struct hf_hostd *h, const json_t *value, uint32_t ow
         return false;
     }
     if (kind == HF_SERVICE_AT_NAME) {
-        snprintf(ret_target, 300, "%s:%u", name, port);
+        snprintf(ret_target, TARGET_ROOM, "%s:%u", name, port);
         return true;
     }
     at.port = port;
     struct hf_addr addr = hf_addr_from_endpoint(&at);
     char text[HF_ADDR_STR_LEN];
-    snprintf(ret_target, 300, "%s", hf_addr_str(&addr, text));
+    snprintf(ret_target, TARGET_ROOM, "%s", hf_addr_str(&addr, text));
     return addr.len > 0;
 }
 
@@ -227,7 +228,7 @@ static void add_target(struct stream *s, struct hf_slice owner, const struct hf_
     const struct hf_hostd *h = s->web->h;
     uint32_t id = hf_dir_store_find_owner(h->store, owner);
     json_t *value = hf_service_load(hf_entry_value(e));
-    char target[300];
+    char target[TARGET_ROOM];
     if (value && id != HF_OWNER_NONE && target_of(h, value, id, target)) {
         struct hf_slice name = hf_entry_name(e);
         json_t *group = json_pack("{s:[s], s:{s:s%, s:s%}}", "targets", target, "labels",
@@ -477,8 +478,7 @@ void hf_web_close(struct hf_web *web)
 {
     if (web) {
         hf_http_server_close(web->server);
-        HF_LIST_FOREACH(node, &web->streams)
-        {
+        HF_LIST_FOREACH (node, &web->streams) {
             stream_destroy(HF_CONTAINER_OF(node, struct stream, node));
         }
         hf_free(web);

@@ -194,8 +194,7 @@ static void request_done(struct request *r, int code, const char *text)
 static void entry_free(struct holdfast *h, struct entry *e)
 {
     hf_map_remove(&h->held, hf_slice_str(e->name));
-    HF_LIST_FOREACH(it, &h->requests)
-    {
+    HF_LIST_FOREACH (it, &h->requests) {
         struct request *r = HF_CONTAINER_OF(it, struct request, link);
         if (r->entry == e) {
             r->entry = NULL;
@@ -316,8 +315,7 @@ static void lose(struct holdfast *h, int code)
         e->accepted = NULL;
         e->later = false;
     }
-    HF_LIST_FOREACH(it, &h->requests)
-    {
+    HF_LIST_FOREACH (it, &h->requests) {
         struct request *r = HF_CONTAINER_OF(it, struct request, link);
         r->seq = 0;
         bool goes_on = r->kind == KIND_PUBLISH && r->entry && r->entry->req == r;
@@ -360,8 +358,7 @@ static int connected(struct holdfast *h)
     for (struct entry *e = hf_map_next(&h->held, &pos); e && !rc; e = hf_map_next(&h->held, &pos)) {
         rc = entry_send(h, e);
     }
-    HF_LIST_FOREACH(it, &h->watches)
-    {
+    HF_LIST_FOREACH (it, &h->watches) {
         struct watch *w = HF_CONTAINER_OF(it, struct watch, link);
         rc = rc || w->dead ? rc : watch_send(h, w);
     }
@@ -440,8 +437,7 @@ static int on_result(struct holdfast *h, const struct hf_ctl_msg *m)
 {
     char text[256];
     snprintf(text, sizeof(text), "%.*s", HF_SLICE_FMT(m->text));
-    HF_LIST_FOREACH(it, &h->requests)
-    {
+    HF_LIST_FOREACH (it, &h->requests) {
         struct request *r = HF_CONTAINER_OF(it, struct request, link);
         if (r->settled || r->seq == 0 || r->seq != m->seq) {
             continue;
@@ -537,8 +533,7 @@ static int on_present(struct holdfast *h, struct watch *w, struct known *fresh,
 static int on_event(struct holdfast *h, const struct hf_ctl_msg *m)
 {
     struct watch *w = NULL;
-    HF_LIST_FOREACH(it, &h->watches)
-    {
+    HF_LIST_FOREACH (it, &h->watches) {
         struct watch *c = HF_CONTAINER_OF(it, struct watch, link);
         w = c->seq == m->seq && !c->dead ? c : w;
     }
@@ -627,8 +622,7 @@ static void settle(struct holdfast *h)
             it = h->requests.next; /* the callback may have changed the list */
         }
     }
-    HF_LIST_FOREACH(it, &h->watches)
-    {
+    HF_LIST_FOREACH (it, &h->watches) {
         struct watch *w = HF_CONTAINER_OF(it, struct watch, link);
         if (w->dead) {
             watch_free(w);
@@ -678,12 +672,10 @@ void holdfast_destroy(struct holdfast *h)
     if (!h) {
         return;
     }
-    HF_LIST_FOREACH(it, &h->requests)
-    {
+    HF_LIST_FOREACH (it, &h->requests) {
         request_free(HF_CONTAINER_OF(it, struct request, link));
     }
-    HF_LIST_FOREACH(it, &h->watches)
-    {
+    HF_LIST_FOREACH (it, &h->watches) {
         watch_free(HF_CONTAINER_OF(it, struct watch, link));
     }
     size_t pos = 0;
@@ -925,8 +917,7 @@ static int await(struct holdfast *h, const char *name, struct outcome *o, int ti
         e->fn = NULL;
         e->arg = NULL;
     }
-    HF_LIST_FOREACH(it, &h->requests)
-    {
+    HF_LIST_FOREACH (it, &h->requests) {
         struct request *r = HF_CONTAINER_OF(it, struct request, link);
         if (r->arg == o) {
             r->fn = NULL;
@@ -994,8 +985,7 @@ int holdfast_watch(struct holdfast *h, const char *prefix, holdfast_watch_fn *fn
 
 int holdfast_unwatch(struct holdfast *h, uint32_t watch)
 {
-    HF_LIST_FOREACH(it, &h->watches)
-    {
+    HF_LIST_FOREACH (it, &h->watches) {
         struct watch *w = HF_CONTAINER_OF(it, struct watch, link);
         if (w->id != watch || w->dead) {
             continue;

@@ -868,6 +868,7 @@ void hf_conf_print_mdoc(const struct hf_conf_schema *schema, struct hf_buf *out)
         if (*o->def) {
             hf_buf_printf(out, "Default:\n.Ql %s .\n", o->def);
         }
+        hf_buf_str(out, o->live ? "Reloaded.\n" : "");
     }
     hf_buf_str(out, schema->n_opts ? ".El\n" : "");
 }

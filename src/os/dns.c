@@ -1,25 +1,35 @@
-/* DNS over UDP, on libevent's evdns: parsing and writing of packets is its work. */
+/*
+ * DNS over UDP. (Not libevent's evdns server: 2.1.12 reads through a null pointer when a datagram
+ * is shorter than a DNS header.)
+ */
 #include "os/dns.h"
 
 #include <errno.h>
-#include <event2/dns.h>
-#include <event2/dns_struct.h>
-#include <netinet/in.h>
-#include <unistd.h>
 
 #include "base/mem.h"
+#include "base/rd.h"
 #include "base/wr.h"
+#include "os/udp.h"
 
-#define PACKET_MAX 512 /* RFC 1035 4.2.1; evdns sets TC beyond */
+#define PACKET_MAX 512 /* RFC 1035 4.2.1 */
 #define HEADER_LEN 12
-#define RECORD_LEN 10 /* type, class, TTL and length (RFC 1035 4.1.3) */
-#define SRV_LEN 6     /* priority, weight and port (RFC 2782) */
+#define RECORD_LEN 10            /* type, class, TTL and length (RFC 1035 4.1.3) */
+#define SRV_LEN 6                /* priority, weight and port (RFC 2782) */
+#define QUESTION_POINTER 0xc00cu /* the name asked for, right behind the header (4.1.4) */
+#define CLASS_IN 1
+#define CLASS_ANY 255
+/* the header's second word (4.1.1) */
+#define FLAG_RESPONSE 0x8000u
+#define FLAG_AUTHORITATIVE 0x0400u
+#define FLAG_RECURSION_DESIRED 0x0100u
+#define OPCODE_MASK 0x7800u
+
+enum { FORMERR = 1, NOTIMP = 4 };
 
 struct hf_dns_server {
-    struct evdns_server_port *port; /* owned, with its socket */
+    struct hf_udp *udp; /* owned */
     hf_dns_handler *fn;
     void *arg;
-    uint16_t port_no;
 };
 
 /* ---- replies ---- */
@@ -51,8 +61,7 @@ bool hf_dns_reply_add(struct hf_dns_reply *reply, const struct hf_dns_record *re
             return true;
         }
     }
-    /* evdns points to a name that is there already; counting other names whole is never too little
-     */
+    /* the name asked for is a pointer to the question, others are written whole */
     size_t n = RECORD_LEN + (*record->name ? wire_len(record->name) : 2);
     n += record->type == HF_DNS_SRV ? SRV_LEN + wire_len(record->target)
          : record->type == HF_DNS_A ? 4
@@ -65,101 +74,174 @@ bool hf_dns_reply_add(struct hf_dns_reply *reply, const struct hf_dns_record *re
     return true;
 }
 
-/* The data of an SRV record; its target is not compressed (RFC 2782). */
-static int encode_srv(const struct hf_dns_record *r, struct hf_wr *w, struct hf_slice *ret_data)
+/* A name that is not from the wire as labels; a bad one is an error of w. */
+static void put_name(struct hf_wr *w, const char *p)
 {
-    hf_wr_u16(w, r->priority);
-    hf_wr_u16(w, r->weight);
-    hf_wr_u16(w, r->port);
-    const char *p = r->target;
     while (*p) {
         size_t n = strcspn(p, ".");
         if (n == 0 || n > 63) {
-            return -HF_ENAME;
+            w->err = w->err ? w->err : -HF_ENAME;
+            return;
         }
         hf_wr_str8(w, hf_slice(p, n));
         p += n + (p[n] == '.');
     }
     hf_wr_u8(w, 0);
-    return hf_wr_end(w, ret_data);
 }
 
-static void put_record(struct evdns_server_request *req, const char *asked, uint32_t ttl_s,
-                       const struct hf_dns_record *r)
+static void put_record(struct hf_wr *w, uint32_t ttl_s, const struct hf_dns_record *r)
 {
-    uint8_t buf[SRV_LEN + HF_DNS_NAME_MAX + 2];
-    struct hf_slice data = hf_slice(r->at.addr, r->type == HF_DNS_A ? 4 : 16);
-    struct hf_wr w;
-    hf_wr_init(&w, buf, sizeof(buf));
-    if (r->type == HF_DNS_SRV && encode_srv(r, &w, &data)) {
-        return;
+    if (*r->name) {
+        put_name(w, r->name);
+    } else {
+        hf_wr_u16(w, QUESTION_POINTER);
     }
-    /* without memory the record is just not there */
-    (void)evdns_server_request_add_reply(
-        req, r->additional ? EVDNS_ADDITIONAL_SECTION : EVDNS_ANSWER_SECTION,
-        *r->name ? r->name : asked, r->type, EVDNS_CLASS_INET, (int)ttl_s, (int)data.n, 0,
-        (const char *)data.p);
+    hf_wr_u16(w, r->type);
+    hf_wr_u16(w, CLASS_IN);
+    hf_wr_u32(w, ttl_s);
+    size_t mark = hf_wr_len(w);
+    hf_wr_u16(w, 0);
+    if (r->type == HF_DNS_SRV) {
+        hf_wr_u16(w, r->priority);
+        hf_wr_u16(w, r->weight);
+        hf_wr_u16(w, r->port);
+        put_name(w, r->target); /* whole: RFC 2782 wants no pointer here */
+    } else {
+        hf_wr_bytes(w, hf_slice(r->at.addr, r->type == HF_DNS_A ? 4 : 16));
+    }
+    if (!w->err) {
+        hf_wr_patch_u16(w, mark, (uint16_t)(hf_wr_len(w) - mark - 2));
+    }
+}
+
+/* The records of one section that can be written; returns how many. */
+static uint16_t put_section(struct hf_wr *w, const struct hf_dns_reply *reply, bool additional)
+{
+    uint16_t n = 0;
+    for (uint32_t i = 0; i < reply->n; i++) {
+        size_t mark = hf_wr_len(w);
+        if (reply->record[i].additional == additional) {
+            put_record(w, reply->ttl_s, &reply->record[i]);
+            n = (uint16_t)(n + (w->err == 0));
+        }
+        if (w->err) {
+            hf_wr_back(w, mark);
+        }
+    }
+    return n;
 }
 
 /* ---- questions ---- */
 
-static void on_request(struct evdns_server_request *req, void *arg)
+struct query {
+    uint16_t id, flags, type, class;
+    struct hf_slice question;       /* as it came; empty if it could not be read */
+    char name[HF_DNS_NAME_MAX + 2]; /* room for a last dot */
+};
+
+static void answer(struct hf_dns_server *s, const struct hf_addr *to, const struct query *q,
+                   unsigned rcode, unsigned flags, const struct hf_dns_reply *reply)
 {
-    struct hf_dns_server *s = arg;
-    if (req->nquestions != 1) {
-        (void)evdns_server_request_respond(req, DNS_ERR_FORMAT);
-        return;
+    uint8_t buf[PACKET_MAX];
+    struct hf_wr w;
+    struct hf_slice packet;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_wr_u16(&w, q->id);
+    hf_wr_u16(&w, (uint16_t)(FLAG_RESPONSE | flags | rcode |
+                             (q->flags & (OPCODE_MASK | FLAG_RECURSION_DESIRED))));
+    hf_wr_u16(&w, q->question.n > 0);
+    size_t counts = hf_wr_len(&w);
+    hf_wr_u16(&w, 0);
+    hf_wr_u32(&w, 0); /* no authority, no additional records so far */
+    hf_wr_bytes(&w, q->question);
+    if (reply) {
+        hf_wr_patch_u16(&w, counts, put_section(&w, reply, false));
+        hf_wr_patch_u16(&w, counts + 4, put_section(&w, reply, true));
     }
-    const struct evdns_server_question *q = req->questions[0];
-    struct hf_dns_reply reply;
-    hf_dns_reply_init(&reply, q->name);
-    if (q->dns_question_class == EVDNS_CLASS_INET || q->dns_question_class == 255) {
-        s->fn(s->arg, q->name, (uint16_t)q->type, &reply);
-    } else {
-        reply.rcode = HF_DNS_REFUSED;
-    }
-    for (uint32_t i = 0; i < reply.n; i++) {
-        put_record(req, q->name, reply.ttl_s, &reply.record[i]);
-    }
-    if (reply.rcode != HF_DNS_REFUSED) {
-        evdns_server_request_set_flags(req, EVDNS_FLAGS_AA);
-    }
-    if (evdns_server_request_respond(req, (int)reply.rcode) < 0) {
-        (void)evdns_server_request_drop(req);
+    if (hf_wr_end(&w, &packet) == 0) {
+        (void)!hf_udp_send(s->udp, to, packet); /* lost like any other datagram may be */
     }
 }
 
-int hf_dns_server_open(struct hf_loop *loop, const struct hf_addr *bind_to, hf_dns_handler *fn,
+/* Read a name into text; bytes that no name of ours has become '?'. */
+static void read_name(struct hf_rd *r, char *text, size_t room)
+{
+    size_t n = 0;
+    uint8_t len;
+    while ((len = hf_rd_u8(r)) > 0) {
+        if (len > 63 || n + len + 1 >= room) { /* a pointer, or too long */
+            hf_rd_fail(r, -HF_EMALF);
+            return;
+        }
+        struct hf_slice label = hf_rd_bytes(r, len);
+        for (size_t i = 0; i < label.n; i++) {
+            uint8_t c = label.p[i];
+            text[n++] = c > ' ' && c < 0x7f && c != '.' ? (char)c : '?';
+        }
+        text[n++] = '.';
+    }
+    text[n > 0 ? n - 1 : 0] = '\0';
+}
+
+/* The question behind the header; false: malformed. */
+static bool read_question(struct hf_rd *r, struct hf_slice datagram, struct query *q)
+{
+    read_name(r, q->name, sizeof(q->name));
+    q->type = hf_rd_u16(r);
+    q->class = hf_rd_u16(r);
+    if (r->err) {
+        return false;
+    }
+    q->question = hf_slice(datagram.p + HEADER_LEN, datagram.n - HEADER_LEN - hf_rd_left(r));
+    return true;
+}
+
+static void on_datagram(void *arg, const struct hf_addr *from, struct hf_slice data)
+{
+    struct hf_dns_server *s = arg;
+    struct query q = {0};
+    struct hf_rd r;
+    hf_rd_init(&r, data);
+    q.id = hf_rd_u16(&r);
+    q.flags = hf_rd_u16(&r);
+    uint16_t n_questions = hf_rd_u16(&r);
+    (void)hf_rd_bytes(&r,
+                      6); /* answers do not belong here, additional ones (EDNS) may be ignored */
+    if (r.err || q.flags & FLAG_RESPONSE) {
+        return; /* answering an answer could go on for ever */
+    }
+    if (q.flags & OPCODE_MASK) {
+        answer(s, from, &q, NOTIMP, 0, NULL);
+        return;
+    }
+    if (n_questions != 1 || !read_question(&r, data, &q)) {
+        answer(s, from, &q, FORMERR, 0, NULL);
+        return;
+    }
+    struct hf_dns_reply reply;
+    hf_dns_reply_init(&reply, q.name);
+    if (q.class == CLASS_IN || q.class == CLASS_ANY) {
+        s->fn(s->arg, q.name, q.type, &reply);
+    } else {
+        reply.rcode = HF_DNS_REFUSED;
+    }
+    answer(s, from, &q, reply.rcode, reply.rcode == HF_DNS_REFUSED ? 0 : FLAG_AUTHORITATIVE,
+           &reply);
+}
+
+int hf_dns_server_open(struct hf_loop *loop, const struct hf_addr *bind, hf_dns_handler *fn,
                        void *arg, struct hf_err *err, struct hf_dns_server **ret_server)
 {
     struct hf_dns_server *s = hf_alloc(sizeof(*s));
-    int fd = socket(bind_to->ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct hf_addr me = {.len = sizeof(me.ss)};
-    int one = 1, rc = !s ? -ENOMEM : fd < 0 ? -errno : 0;
-    if (rc == 0 && bind_to->ss.ss_family == AF_INET6) {
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+    if (!s) {
+        return hf_err_set(err, -ENOMEM, "out of memory");
     }
-    if (rc == 0 && (bind(fd, (const struct sockaddr *)&bind_to->ss, bind_to->len) < 0 ||
-                    getsockname(fd, (struct sockaddr *)&me.ss, &me.len) < 0)) {
-        rc = -errno;
-    }
-    if (rc == 0) {
-        *s = (struct hf_dns_server){.fn = fn, .arg = arg};
-        s->port_no = hf_addr_to_endpoint(&me).port;
-        s->port = evdns_add_server_port_with_base(hf_loop_base(loop), fd, 0, on_request, s);
-        rc = s->port ? 0 : -ENOMEM;
-    }
+    *s = (struct hf_dns_server){.fn = fn, .arg = arg};
+    struct hf_udp_opt opt = {.bind = *bind};
+    int rc = hf_udp_open(loop, &opt, on_datagram, s, err, &s->udp);
     if (rc) {
-        char text[HF_ADDR_STR_LEN];
-        if (fd >= 0) {
-            close(fd);
-        }
         hf_free(s);
-        return hf_err_set(err, rc, "cannot answer DNS on %s: %s%s", hf_addr_str(bind_to, text),
-                          hf_strerror(rc),
-                          rc == -EADDRINUSE ? "; another program has this port"
-                          : rc == -EACCES   ? "; ports below 1024 need CAP_NET_BIND_SERVICE"
-                                            : "");
+        return rc;
     }
     *ret_server = s;
     return 0;
@@ -168,12 +250,12 @@ int hf_dns_server_open(struct hf_loop *loop, const struct hf_addr *bind_to, hf_d
 void hf_dns_server_close(struct hf_dns_server *s)
 {
     if (s) {
-        evdns_close_server_port(s->port);
+        hf_udp_close(s->udp);
         hf_free(s);
     }
 }
 
 uint16_t hf_dns_server_port(const struct hf_dns_server *s)
 {
-    return s->port_no;
+    return hf_udp_port(s->udp);
 }

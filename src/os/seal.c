@@ -188,8 +188,7 @@ void hf_opener_destroy(struct hf_opener *o)
     if (!o) {
         return;
     }
-    HF_LIST_FOREACH(it, &o->lru)
-    {
+    HF_LIST_FOREACH (it, &o->lru) {
         forget(o, HF_CONTAINER_OF(it, struct sender, lru));
     }
     hf_map_fini(&o->senders);

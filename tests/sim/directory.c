@@ -7,23 +7,31 @@
 #include "sim/sim.h"
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},     {"runs", required_argument, NULL, 'r'},
-    {"seconds", required_argument, NULL, 't'},  {"hosts", required_argument, NULL, 'n'},
-    {"services", required_argument, NULL, 'e'}, {"loss", required_argument, NULL, 'l'},
-    {"shared", no_argument, NULL, 'S'},         {"json", required_argument, NULL, 'j'},
-    {"golden", required_argument, NULL, 'g'},   {"write", no_argument, NULL, 'w'},
-    {"verbose", no_argument, NULL, 'v'},        {0},
+    {"seed", required_argument, NULL, 's'},
+    {"runs", required_argument, NULL, 'r'},
+    {"seconds", required_argument, NULL, 't'},
+    {"hosts", required_argument, NULL, 'n'},
+    {"services", required_argument, NULL, 'e'},
+    {"loss", required_argument, NULL, 'l'},
+    {"shared", no_argument, NULL, 'S'},
+    {"dump", no_argument, NULL, 'd'},
+    {"json", required_argument, NULL, 'j'},
+    {"golden", required_argument, NULL, 'g'},
+    {"write", no_argument, NULL, 'w'},
+    {"verbose", no_argument, NULL, 'v'},
+    {0},
 };
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "sim-directory [--seed N] [--runs N | --seconds N] [--verbose]\n"
-            "    many small clusters with all faults, one seed each\n"
-            "sim-directory --hosts N --shared [--services N] [--loss PERCENT] [--json FILE]\n"
-            "    one large cluster\n"
-            "sim-directory --golden DIRECTORY [--write]\n"
-            "    documented scenarios, compared with (or written as) golden traces\n");
+    fprintf(
+        stderr,
+        "sim-directory [--seed N] [--runs N | --seconds N] [--verbose]\n"
+        "    many small clusters with all faults, one seed each\n"
+        "sim-directory --hosts N --shared [--services N] [--loss PERCENT] [--dump] [--json FILE]\n"
+        "    one large cluster\n"
+        "sim-directory --golden DIRECTORY [--write]\n"
+        "    documented scenarios, compared with (or written as) golden traces\n");
     exit(2);
 }
 
@@ -63,6 +71,9 @@ int main(int argc, char **argv)
             break;
         case 'S':
             o.shared = true;
+            break;
+        case 'd':
+            o.dump = true;
             break;
         case 'j':
             o.json = optarg;

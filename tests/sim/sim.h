@@ -9,7 +9,7 @@ struct sim_options {
     uint64_t runs;
     uint32_t seconds; /* of real time; 0: as many as `runs` */
     uint32_t hosts, services, loss_percent;
-    bool shared, verbose, write_golden;
+    bool shared, dump, verbose, write_golden;
     const char *json;   /* file for the results, or NULL */
     const char *golden; /* directory of the golden traces, or NULL */
 };

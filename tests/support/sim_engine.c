@@ -159,8 +159,7 @@ static void cut(struct sim *s, uint64_t ring, uint32_t mask)
         }
         low = d->done > low ? d->done : low;
         high = d->ring_at > high ? d->ring_at : high;
-        HF_LIST_FOREACH(l, &d->queue)
-        {
+        HF_LIST_FOREACH (l, &d->queue) {
             const struct item *it = item_of(l);
             bool must = it->kind != MESSAGE || mask >> it->from & 1;
             low = it->ring == ring && must && it->at > low ? it->at : low;
@@ -168,8 +167,7 @@ static void cut(struct sim *s, uint64_t ring, uint32_t mask)
     }
     uint64_t end = low + (high > low ? hf_prng_below(&s->prng, high - low + 1) : 0);
     for (unsigned i = 0; i < s->opt.n; i++) {
-        HF_LIST_FOREACH(l, &s->node[i].queue)
-        {
+        HF_LIST_FOREACH (l, &s->node[i].queue) {
             if (mask >> i & 1 && item_of(l)->ring == ring && item_of(l)->at > end) {
                 pop(&s->node[i], item_of(l));
             }
@@ -418,8 +416,7 @@ struct sim *sim_create(const struct sim_opt *opt)
 
 static void clear(struct node *d)
 {
-    HF_LIST_FOREACH(l, &d->queue)
-    {
+    HF_LIST_FOREACH (l, &d->queue) {
         pop(d, item_of(l));
     }
     d->up = d->paused = d->behind = false;

@@ -83,8 +83,7 @@ static void local_free(struct hf_dir *d, struct local *l)
 /* Withdrawn names are remembered for deltas, but not without bound. */
 static void trim_removed(struct hf_dir *d)
 {
-    HF_LIST_FOREACH(node, &d->changes)
-    {
+    HF_LIST_FOREACH (node, &d->changes) {
         if (d->n_removed <= HF_HISTORY_MAX) {
             return;
         }
@@ -293,8 +292,7 @@ void hf_dir_own_leases(struct hf_dir *d, hf_time now, struct hf_dir_out *out)
     bool more = withdraw_all(d, is_expired, now, 0, now, out);
     d->count.leases_expired += d->count.published - before;
     d->lease_at = more ? now + HF_MS(1) : HF_NEVER;
-    HF_LIST_FOREACH(node, &d->changes)
-    {
+    HF_LIST_FOREACH (node, &d->changes) {
         d->lease_at = more ? d->lease_at : hf_time_min(d->lease_at, local_of(node)->expires);
     }
 }
@@ -309,8 +307,7 @@ void hf_dir_own_gone(struct hf_dir *d, uint32_t publisher, hf_time now, struct h
         return;
     }
     if (withdraw_all(d, is_held_by, now, publisher, now, out)) {
-        HF_LIST_FOREACH(node, &d->changes)
-        {
+        HF_LIST_FOREACH (node, &d->changes) {
             struct local *l = local_of(node);
             if (l->publisher == publisher) {
                 l->publisher = 0;
@@ -582,8 +579,7 @@ int hf_dir_encode_state(struct hf_dir *d, struct hf_slice requester, bool parts,
 
 void hf_dir_own_fini(struct hf_dir *d)
 {
-    HF_LIST_FOREACH(node, &d->changes)
-    {
+    HF_LIST_FOREACH (node, &d->changes) {
         local_free(d, local_of(node));
     }
     size_t pos = 0;

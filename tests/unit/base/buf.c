@@ -38,6 +38,21 @@ static void long_printf(void **state)
     hf_buf_fini(&b);
 }
 
+static void reserve_and_commit(void **state)
+{
+    (void)state;
+    struct hf_buf b;
+    hf_buf_init(&b, 10);
+    uint8_t *p = hf_buf_reserve(&b, 10);
+    assert_non_null(p);
+    memcpy(p, "abc", 3);
+    hf_buf_commit(&b, 3);
+    hf_assert_slice_str(hf_buf_slice(&b), "abc");
+    assert_null(hf_buf_reserve(&b, 8));
+    assert_int_equal(b.err, -HF_EFULL);
+    hf_buf_fini(&b);
+}
+
 static void json_strings(void **state)
 {
     (void)state;
@@ -65,9 +80,8 @@ static void out_of_memory_is_sticky(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(grows_to_its_limit),
-        HF_TEST(long_printf),
-        HF_TEST(json_strings),
+        HF_TEST(grows_to_its_limit),      HF_TEST(long_printf),
+        HF_TEST(reserve_and_commit),      HF_TEST(json_strings),
         HF_TEST(out_of_memory_is_sticky),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -239,15 +241,65 @@ static void privileges(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* ---- service manager ---- */
+
+static int manager_fd;
+
+static void on_notify(void *arg, unsigned events)
+{
+    (void)events;
+    struct seen *s = arg;
+    ssize_t n = recv(manager_fd, s->out, sizeof(s->out) - 1, 0);
+    s->out[n > 0 ? n : 0] = '\0';
+    s->calls++;
+    hf_loop_stop(loop);
+}
+
+static void tells_the_service_manager(void **state)
+{
+    (void)state;
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    struct seen s = {0};
+    struct hf_io *io;
+    hf_program_notify("READY=1"); /* nobody to tell */
+    assert_int_equal(hf_program_watchdog(loop), 0);
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "@hf-notify-%d", getpid());
+    setenv("NOTIFY_SOCKET", sa.sun_path, 1);
+    setenv("WATCHDOG_USEC", "2000", 1);
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(sa.sun_path));
+    sa.sun_path[0] = '\0'; /* abstract: no file to leave behind */
+    manager_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(manager_fd, (struct sockaddr *)&sa, len), 0);
+    assert_int_equal(hf_io_create(loop, manager_fd, HF_IO_READ, on_notify, &s, &io), 0);
+    hf_program_notify("READY=1");
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_string_equal(s.out, "READY=1");
+    assert_int_equal(hf_program_watchdog(loop), 0);
+    for (int i = 0; i < 3; i++) { /* again and again */
+        assert_int_equal(hf_loop_run(loop), 0);
+        assert_string_equal(s.out, "WATCHDOG=1");
+    }
+    assert_int_equal(s.calls, 4);
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    hf_io_destroy(io);
+    close(manager_fd);
+}
+
 #define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, create, destroy)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LOOP_TEST(ends),       LOOP_TEST(flood),
-        LOOP_TEST(hangs),      LOOP_TEST(grandchild_holds_the_pipe),
-        LOOP_TEST(not_found),  LOOP_TEST(killed),
-        HF_TEST(crash_report), HF_TEST(privileges),
+        LOOP_TEST(ends),
+        LOOP_TEST(flood),
+        LOOP_TEST(hangs),
+        LOOP_TEST(grandchild_holds_the_pipe),
+        LOOP_TEST(not_found),
+        LOOP_TEST(killed),
+        HF_TEST(crash_report),
+        HF_TEST(privileges),
+        LOOP_TEST(tells_the_service_manager),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

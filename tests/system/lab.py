@@ -1,0 +1,138 @@
+"""Drive holdfast-lab from tests: commands, and waiting for conditions with a deadline."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STATE = pathlib.Path("/run/holdfast-lab")
+DEADLINE = 20.0  # seconds; generous: what is late is a failure, what is early costs nothing
+
+
+def find_lab():
+    """holdfast-lab: HOLDFAST_BIN, then this tree's build directory, then its source."""
+    path = os.environ.get("HOLDFAST_BIN", "") + f":{ROOT}/build/src/lab:{ROOT}/src/lab"
+    return shutil.which("holdfast-lab", path=path)
+
+
+class Failed(Exception):
+    """A command failed; the text has its output."""
+
+
+class Lab:
+    """One lab. Commands raise Failed; down() may always be called."""
+
+    def __init__(self, name):
+        self.name = name
+        self.tool = find_lab()
+
+    # --- commands ---
+
+    def run(self, *args, check=True, timeout=90, stdin=None):
+        p = subprocess.run(
+            [self.tool, "--name", self.name, *map(str, args)],
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and p.returncode:
+            raise Failed(f"holdfast-lab {' '.join(map(str, args))}: {p.returncode}\n"
+                         f"{p.stdout}{p.stderr}")
+        return p
+
+    def up(self, *args):
+        return self.run("up", *args)
+
+    def down(self):
+        return self.run("down")
+
+    def exec(self, host, *command, **kw):
+        """Run a command on a host and give its output."""
+        return self.run("exec", host, "--", *command, **kw).stdout
+
+    def popen(self, host, *command, **kw):
+        """Start a command on a host; the caller ends it."""
+        kw = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
+              "text": True, **kw}
+        return subprocess.Popen([self.tool, "--name", self.name, "exec", host, "--", *command],
+                                **kw)
+
+    def put(self, host, path, text):
+        """Write a file on a host."""
+        self.run("exec", host, "--", "sh", "-c", f"cat >'{path}'", stdin=text)
+
+    def get(self, host, path):
+        return self.exec(host, "cat", path)
+
+    def address(self, host, v6=False):
+        text = self.exec(host, "ip", "-6" if v6 else "-4", "-j", "addr", "show", "dev", "eth0")
+        return next(a["local"] for i in json.loads(text) for a in i["addr_info"]
+                    if a["scope"] == "global")
+
+    def log(self, host):
+        return self.run("log", host).stdout
+
+    def state_of(self, host):
+        """The host's row of "status", as a dict."""
+        rows = [r.split() for r in self.run("status").stdout.splitlines()]
+        row = next(r for r in rows if r[0] == host)
+        return dict(zip(("host", "state", "cable", "drop", "holdfastd", "address"), row))
+
+    # --- holdfast ---
+
+    def json(self, host, *args):
+        return json.loads(self.exec(host, "holdfast", *args, "--json"))
+
+    def tree(self, host, prefix="/"):
+        """{name: (owner, value)}"""
+        return {e["name"]: (e["owner"], e["value"]) for e in self.json(host, "tree", prefix)}
+
+    def members(self, host):
+        """{host: state}"""
+        return {m["host"]: m["state"] for m in self.json(host, "members")}
+
+    def status(self, host):
+        return self.json(host, "status")
+
+    def counter(self, host, *words):
+        """Sum of the counters whose name has all the words in it."""
+        counters = self.status(host)["counters"]
+        return sum(v for k, v in counters.items() if all(w in k for w in words))
+
+    def publish(self, host, name, value):
+        """Publish, held by the process returned: killing it withdraws."""
+        p = self.popen(host, "holdfast", "publish", name, json.dumps(value))
+        self.until(lambda: name in self.tree(host, name), f"{name} published on {host}")
+        return p
+
+    def publish_detached(self, host, name, value, lease="1h"):
+        self.exec(host, "holdfast", "publish", "--detach", lease, name, json.dumps(value))
+
+    # --- waiting ---
+
+    @staticmethod
+    def until(condition, what, deadline=DEADLINE):
+        """Poll until the condition is true; what it raises meanwhile counts as false."""
+        end = time.monotonic() + deadline
+        last = None
+        while True:
+            try:
+                if condition():
+                    return
+                last = None
+            except (Failed, OSError, ValueError, KeyError, StopIteration) as e:
+                last = e
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {deadline} s: {what} ({last})")
+            time.sleep(0.05)
+
+    def until_tree(self, hosts, wanted, prefix="/", deadline=DEADLINE):
+        """Until each host shows exactly `wanted` ({name: owner}) under prefix."""
+        for host in hosts:
+            self.until(lambda h=host: {n: o for n, (o, _) in self.tree(h, prefix).items()} == wanted,
+                       f"{host} shows {wanted} under {prefix}", deadline)

@@ -1,0 +1,320 @@
+"""holdfast-lab itself: hosts, cables, power cuts, freezing, loss, and leaving nothing behind."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from lab import STATE, Lab
+
+# Prints what kind of TCP packet comes from an address.
+SNIFF = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("eth0", 0))
+source = bytes(int(x) for x in sys.argv[1].split("."))
+print("ready", flush=True)
+while True:
+    p = s.recv(2048)
+    if p[12:14] == b"\\x08\\x00" and p[26:30] == source and p[23] == 6:
+        flags = p[14 + (p[14] & 15) * 4 + 13]
+        print("FIN" if flags & 1 else "RST" if flags & 4 else "data", flush=True)
+"""
+SERVER = """
+import socket
+s = socket.create_server(("", 7000))
+print("ready", flush=True)
+c, _ = s.accept()
+while c.recv(100):
+    print("got", flush=True)
+print("closed", flush=True)
+"""
+CLIENT = """
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], 7000))
+while True:
+    s.send(b"x")
+    time.sleep(0.02)
+"""
+UDP_PING = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(int(sys.argv[2])):
+    s.sendto(b"x", (sys.argv[1], 7001)) # must not fail, whatever is lost
+s.sendto(b"x", (sys.argv[1], 7002))
+"""
+UDP_COUNT = """
+import socket, select
+a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+a.bind(("", 7001))
+end = socket.create_server(("", 7003))
+print("ready", flush=True)
+end.accept()
+n = 0
+while select.select([a], [], [], 0)[0]:
+    a.recv(10)
+    n += 1
+print(n, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(new_lab):
+    return new_lab("-n", "3", "--no-daemon")
+
+
+def python(lab, host, program, *args):
+    """Start a Python program on a host and wait for its "ready"."""
+    p = lab.popen(host, "/usr/bin/python3", "-c", program, *args)
+    if 'print("ready"' in program:
+        assert p.stdout.readline() == "ready\n"
+    return p
+
+
+def end(*processes):
+    for p in processes:
+        p.kill()
+        p.wait()
+        p.stdout.close()
+
+
+def reaches(lab, a, b, v6=False):
+    """Whether a TCP connection attempt from a gets an answer (a refusal) from b."""
+    text = ("import socket, sys\ntry:\n    socket.create_connection((sys.argv[1], 9), 0.5)\n"
+            "except ConnectionRefusedError:\n    print('yes')\nexcept OSError:\n    pass")
+    address = lab.address(b, v6) if lab.state_of(b)["state"] == "on" else lab.state_of(b)["address"]
+    return lab.exec(a, "/usr/bin/python3", "-c", text, address) == "yes\n"
+
+
+def test_hosts_are_apart(lab):
+    assert [lab.exec(h, "hostname").strip() for h in ("alpha", "beta", "gamma", "client")] == [
+        "alpha", "beta", "gamma", "client"]
+    for kind in ("net", "mnt", "uts", "pid", "ipc"):
+        spaces = {lab.exec(h, "readlink", f"/proc/self/ns/{kind}") for h in ("alpha", "client")}
+        assert len(spaces | {os.readlink(f"/proc/self/ns/{kind}") + "\n"}) == 3, kind
+    for path in ("/run", "/dev/shm", "/var/lib/holdfast", "/etc/holdfast"):
+        lab.put("alpha", f"{path}/mark", "alpha")
+        assert lab.run("exec", "beta", "--", "test", "-e", f"{path}/mark", check=False).returncode
+        assert not os.path.exists(f"{path}/mark")
+
+
+def test_network(lab):
+    assert reaches(lab, "alpha", "beta") and reaches(lab, "client", "gamma")
+    assert reaches(lab, "alpha", "beta", v6=True)
+    assert "gamma" in lab.exec("alpha", "getent", "hosts", "gamma")
+
+
+def test_nothing_in_the_machines_network(lab):
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    assert "alpha" not in links and lab.name not in links
+
+
+def test_exec_gives_status_and_output(lab):
+    p = lab.run("exec", "alpha", "--", "sh", "-c", "echo out; echo err >&2; exit 7", check=False)
+    assert (p.returncode, p.stdout, p.stderr) == (7, "out\n", "err\n")
+
+
+def test_orphans_are_reaped(lab):
+    lab.exec("alpha", "sh", "-c", "(sh -c 'exit 0' &) & exit 0")
+    lab.until(lambda: " Z" not in lab.exec("alpha", "ps", "-e", "-o", "pid,stat"), "no zombies")
+
+
+def connected(lab):
+    """A server and a sniffer on beta, a client on alpha that keeps sending."""
+    sniffer = python(lab, "beta", SNIFF, lab.address("alpha"))
+    server = python(lab, "beta", SERVER)
+    client = python(lab, "alpha", CLIENT, lab.address("beta"))
+    assert server.stdout.readline() == "got\n"
+    return sniffer, server, client
+
+
+def heard(sniffer):
+    sniffer.kill()
+    return set(sniffer.stdout.read().split())
+
+
+def test_a_killed_process_says_goodbye(lab):
+    """The counterpart of the next test: shows that the capture would see it."""
+    sniffer, server, client = connected(lab)
+    lab.exec("alpha", "pkill", "-KILL", "-f", "create_connection")
+    for line in server.stdout:
+        if line == "closed\n":
+            break
+    assert heard(sniffer) & {"FIN", "RST"}
+    end(server, client, sniffer)
+
+
+def test_power_off_sends_nothing(lab):
+    sniffer, server, client = connected(lab)
+    lab.run("power-off", "alpha")
+    assert lab.state_of("alpha")["state"] == "off"
+    assert not reaches(lab, "beta", "alpha")  # half a second in which it could still speak
+    assert heard(sniffer) == {"data"}
+    assert server.poll() is None  # it still waits: nobody told it
+    end(server, client, sniffer)
+    assert lab.run("exec", "alpha", "--", "true", check=False).returncode == 1
+    lab.run("power-off", "alpha")  # twice is once
+
+
+def test_boot_keeps_files_but_not_memory(lab):
+    lab.run("power-off", "beta")
+    lab.run("boot", "beta")
+    lab.put("beta", "/var/lib/holdfast/kept", "1")
+    lab.put("beta", "/run/lost", "1")
+    lab.run("power-off", "beta")
+    lab.run("boot", "beta")
+    assert lab.get("beta", "/var/lib/holdfast/kept") == "1"
+    assert lab.run("exec", "beta", "--", "test", "-e", "/run/lost", check=False).returncode
+    p = lab.run("boot", "beta", check=False)
+    assert p.returncode == 1 and "on already" in p.stderr
+
+
+def test_cut_and_heal(lab):
+    boot_all(lab)
+    lab.run("cut", "alpha")
+    assert not reaches(lab, "beta", "alpha") and not reaches(lab, "alpha", "client")
+    lab.run("power-off", "alpha")
+    lab.run("boot", "alpha")  # does not mend a cable
+    assert not reaches(lab, "beta", "alpha")
+    lab.run("heal", "alpha")
+    lab.until(lambda: reaches(lab, "beta", "alpha"), "healed")
+
+
+def test_freeze_and_thaw(lab):
+    boot_all(lab)
+    ticker = lab.popen("gamma", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
+    assert ticker.stdout.readline() == "1\n"
+    lab.run("freeze", "gamma")
+    assert lab.state_of("gamma")["state"] == "frozen"
+    os.set_blocking(ticker.stdout.fileno(), False)
+    while ticker.stdout.read():
+        pass
+    time.sleep(0.3)
+    assert not ticker.stdout.read()
+    p = lab.run("exec", "gamma", "--", "true", check=False)
+    assert p.returncode == 1 and "frozen" in p.stderr
+    lab.run("thaw", "gamma")
+    lab.until(ticker.stdout.read, "it goes on")
+    end(ticker)
+    lab.run("freeze", "gamma")
+    lab.run("power-off", "gamma")  # frozen hosts lose power too
+    lab.run("boot", "gamma")
+    assert lab.state_of("gamma")["state"] == "on"
+
+
+def lost(lab, source, target, packets):
+    receiver = python(lab, target, UDP_COUNT)
+    python(lab, source, UDP_PING, lab.address(target), str(packets)).communicate(timeout=30)
+    # the end over TCP, which loss cannot keep back, from a host that loses nothing
+    lab.exec("gamma", "/usr/bin/python3", "-c",
+             "import socket, sys\nsocket.create_connection((sys.argv[1], 7003), 20)",
+             lab.address(target))
+    got = int(receiver.communicate(timeout=30)[0])
+    return packets - got
+
+
+def test_drop(lab):
+    boot_all(lab)
+    assert lost(lab, "alpha", "beta", 2000) == 0
+    lab.run("drop", "alpha", 30)
+    assert 450 < lost(lab, "alpha", "beta", 2000) < 750
+    assert 450 < lost(lab, "client", "alpha", 2000) < 750
+    lab.run("drop", "alpha", 100)
+    assert not reaches(lab, "alpha", "beta")
+    lab.run("drop", "alpha", 0)
+    assert lost(lab, "alpha", "beta", 2000) == 0
+    assert "percent" in lab.run("drop", "alpha", 101, check=False).stderr
+
+
+def boot_all(lab):
+    for host in ("alpha", "beta", "gamma", "client"):
+        if lab.state_of(host)["state"] == "off":
+            lab.run("boot", host)
+
+
+def test_wrong_words(lab):
+    for args, text in (
+        (("cut", "omega"), "no host"),
+        (("exec", "../alpha", "--", "true"), "no host"),
+        (("up",), "there already"),
+        (("drop", "alpha", "many"), "percent"),
+        (("start", "client"), "no holdfastd"),
+    ):
+        p = lab.run(*args, check=False)
+        assert p.returncode == 1 and text in p.stderr, args
+    assert lab.run("fly", check=False).returncode == 2
+    p = Lab("no-such-lab").run("status", check=False)
+    assert p.returncode == 1 and "no lab" in p.stderr
+    assert "no name" in Lab("../x").run("up", check=False).stderr
+
+
+def leftovers(name):
+    found = [str(STATE / name)] if (STATE / name).exists() else []
+    found += [str(p) for p in pathlib.Path("/sys/fs/cgroup").glob(f"**/holdfast-lab.{name}")]
+    for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"/holdfast-lab/{name}/".encode() in p.read_bytes():
+                found.append(str(p))
+        except OSError:
+            pass
+    return found
+
+
+def test_several_at_once_and_nothing_left(lab, new_lab):
+    other = new_lab("-n", "1", "--no-daemon")
+    python(other, "alpha", "import time\nprint('ready', flush=True)\ntime.sleep(1000)")
+    assert other.address("alpha") != lab.address("alpha")
+    assert leftovers(other.name)
+    other.down()
+    assert leftovers(other.name) == []
+    other.down()  # idempotent
+    assert lab.state_of("client")["state"] == "on"
+
+
+def test_killed_from_outside(new_lab):
+    """Somebody kills a host's first process and the switch: status says so, down cleans up."""
+    lab = new_lab("-n", "2", "--no-daemon")
+    state = STATE / lab.name
+    os.kill(int((state / "hosts/alpha/init").read_text().split()[0]), signal.SIGKILL)
+    lab.until(lambda: lab.state_of("alpha")["state"] == "off", "alpha seen off")
+    lab.run("boot", "alpha")
+    assert lab.state_of("alpha")["state"] == "on"
+    os.kill(int((state / "switch").read_text().split()[0]), signal.SIGKILL)
+    lab.until(lambda: "gone" in lab.run("status").stderr, "the switch seen gone")
+    lab.down()
+    assert leftovers(lab.name) == []
+
+
+def test_reused_pid_is_not_killed(new_lab):
+    lab = new_lab("-n", "1", "--no-daemon")
+    bystander = subprocess.Popen(["sleep", "100"])
+    (STATE / lab.name / "hosts/alpha/holder").write_text(f"{bystander.pid} 1\n")
+    lab.down()
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_failed_up_leaves_nothing(tmp_path, monkeypatch):
+    """A holdfastd that dies at once: up fails with its last words and takes everything down."""
+    for name, text in (("holdfastd", "echo no luck today >&2; exit 3"), ("holdfast", "exit 1")):
+        program = tmp_path / name
+        keygen = 'if [ "$1" = keygen ]; then echo 00 >"$2"; exit 0; fi\n' if name == "holdfast" else ""
+        program.write_text(f"#!/bin/sh\n{keygen}{text}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("HOLDFAST_BIN", str(tmp_path))
+    lab = Lab(f"fails-{os.getpid()}")
+    lab.tool = str(pathlib.Path(__file__).resolve().parents[2] / "src/lab/holdfast-lab")
+    p = lab.run("up", check=False)
+    assert p.returncode == 1
+    assert "no luck today" in p.stderr and "does not come up" in p.stderr
+    assert leftovers(lab.name) == []
+
+
+def test_needs_root():
+    p = subprocess.run(["setpriv", "--reuid", "65534", "--clear-groups", Lab("x").tool, "up"],
+                       capture_output=True, text=True, check=False)
+    assert p.returncode == 1 and "needs root" in p.stderr

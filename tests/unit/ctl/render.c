@@ -1,0 +1,166 @@
+/* ctl/render: what operators read, from canned answers. */
+#include "ctl/render.h"
+
+#include "base/err.h"
+#include "support/test.h"
+
+static json_t *parse(const char *text)
+{
+    json_t *j = json_loads(text, JSON_DECODE_ANY, NULL);
+    assert_non_null(j);
+    return j;
+}
+
+static void assert_text(struct hf_buf *out, const char *expected)
+{
+    hf_buf_add(out, hf_slice("", 1));
+    assert_string_equal((const char *)out->p, expected);
+    hf_buf_fini(out);
+}
+
+static void spans(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t ms;
+        const char *text;
+    } rows[] = {{0, "0 ms"},          {999, "999 ms"},       {1000, "1 s"},
+                {2500, "2.5 s"},      {59999, "59.9 s"},     {200000, "3 m 20 s"},
+                {3600000, "1 h 0 m"}, {86400000, "1 d 0 h"}, {360000000, "4 d 4 h"}};
+    for (size_t i = 0; i < HF_ARRAY_LEN(rows); i++) {
+        struct hf_buf out;
+        hf_buf_init(&out, 100);
+        hf_render_span(&out, rows[i].ms);
+        assert_text(&out, rows[i].text);
+    }
+}
+
+static void nothing_controls_the_terminal(void **state)
+{
+    (void)state;
+    struct hf_buf out;
+    hf_buf_init(&out, 100);
+    hf_render_safe(&out, hf_slice_str("a\x1b[1m\tb\n\x7f\xc2\x9b\xff\xc3\xa9"));
+    assert_text(&out, "a?[1m\tb\n???\xc3\xa9");
+}
+
+static const char status[] =
+    "{\"host\":\"alpha\",\"state\":\"run\",\"version\":\"0.1.0\",\"incarnation\":4,"
+    "\"uptime_s\":65,\"pid\":7,\"cluster_key_id\":\"00c0ffee\",\"transport\":\"multicast\","
+    "\"heartbeat_ms\":1000,\"members\":3,\"services\":12,\"local_services\":2,\"pulls_active\":1,"
+    "\"peers_behind\":2,\"problems\":[]}";
+
+static void status_without_problems(void **state)
+{
+    (void)state;
+    json_t *j = parse(status);
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_status(&out, j, false), 0);
+    assert_text(&out, "alpha: running, no problems\n\n"
+                      "hosts       3 (of 2 not everything is known yet, 1 being pulled)\n"
+                      "services    12 (2 of this host)\n"
+                      "heartbeat   1 s, multicast\n"
+                      "key         00c0ffee\n"
+                      "holdfastd   0.1.0, up 1 m 5 s, pid 7, incarnation 4\n");
+    json_decref(j);
+}
+
+static void status_with_problems(void **state)
+{
+    (void)state;
+    json_t *j = parse(status);
+    json_object_set_new(j, "state", json_string("sync"));
+    json_object_set_new(
+        j, "problems",
+        parse("[{\"severity\":\"error\",\"what\":\"beta is silent\",\"remedy\":\"look\"},"
+              "{\"severity\":\"warning\",\"what\":\"hm\",\"remedy\":\"wait\\u001b\"}]"));
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_status(&out, j, false), 0);
+    static const char head[] = "alpha: fetching the tree, 2 problems\n\n"
+                               "ERROR  beta is silent\n    what to do: look\n"
+                               "WARNING  hm\n    what to do: wait?\n\nhosts ";
+    assert_true(hf_slice_starts(hf_buf_slice(&out), hf_slice_str(head)));
+    hf_buf_clear(&out);
+    assert_int_equal(hf_render_status(&out, j, true), 0);
+    assert_non_null(memmem(out.p, out.n, "\033[31mERROR", 10));
+    hf_buf_fini(&out);
+    json_decref(j);
+}
+
+static void members(void **state)
+{
+    (void)state;
+    json_t *j = parse(
+        "[{\"host\":\"alpha\",\"address\":\"\",\"state\":\"self\",\"incarnation\":1,"
+        "\"services\":10,\"period_ms\":1000},"
+        "{\"host\":\"be\",\"address\":\"10.0.0.2:7480\",\"state\":\"probing\",\"incarnation\":12,"
+        "\"services\":2,\"heard_ms\":3100,\"period_ms\":1000,\"behind\":true},"
+        "{\"host\":\"c\",\"address\":\"10.0.0.3:7480\",\"state\":\"waiting\",\"incarnation\":1,"
+        "\"services\":0,\"heard_ms\":1,\"period_ms\":1000,\"pull_failures\":1,"
+        "\"last_error\":\"no answer in time\"}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_members(&out, j, false), 0);
+    assert_text(&out, "HOST   ADDRESS        STATE    INCARNATION  SERVICES  HEARD  PERIOD  NOTE\n"
+                      "alpha  -              self     1            10        -      1 s     \n"
+                      "be     10.0.0.2:7480  probing  12           2         3.1 s  1 s     "
+                      "has more than is known here\n"
+                      "c      10.0.0.3:7480  waiting  1            0         1 ms   1 s     "
+                      "1 pull failed: no answer in time\n");
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_members(&out, j, true), 0);
+    assert_non_null(memmem(out.p, out.n, "\033[32mself\033[0m     1 ", 19));
+    hf_buf_fini(&out);
+    json_decref(j);
+}
+
+static void tree(void **state)
+{
+    (void)state;
+    json_t *j = parse("[{\"name\":\"/a\",\"owner\":\"alpha\",\"value\":{\"x\": [1, \"\\u00e9\"]}},"
+                      "{\"name\":\"/pg/orders\",\"owner\":\"b\",\"value\":{}}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_tree(&out, j), 0);
+    assert_text(&out, "NAME        HOST   VALUE\n"
+                      "/a          alpha  {\"x\":[1,\"\xc3\xa9\"]}\n"
+                      "/pg/orders  b      {}\n");
+    json_decref(j);
+}
+
+static void answers_of_another_shape(void **state)
+{
+    (void)state;
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    json_t *number = parse("5"), *object = parse("{}"), *list = parse("[5, {}, null]");
+    assert_int_equal(hf_render_status(&out, number, false), -HF_EPROTO);
+    assert_int_equal(hf_render_status(&out, object, false), 0);
+    assert_int_equal(hf_render_members(&out, object, false), -HF_EPROTO);
+    assert_int_equal(hf_render_members(&out, list, false), 0);
+    assert_int_equal(hf_render_tree(&out, object), -HF_EPROTO);
+    assert_int_equal(hf_render_tree(&out, list), 0);
+    hf_buf_fini(&out);
+    hf_buf_init(&out, 10); /* no room */
+    assert_int_equal(hf_render_members(&out, list, false), -HF_EFULL);
+    hf_buf_fini(&out);
+    json_decref(number);
+    json_decref(object);
+    json_decref(list);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HF_TEST(spans),
+        HF_TEST(nothing_controls_the_terminal),
+        HF_TEST(status_without_problems),
+        HF_TEST(status_with_problems),
+        HF_TEST(members),
+        HF_TEST(tree),
+        HF_TEST(answers_of_another_shape),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
