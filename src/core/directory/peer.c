@@ -381,7 +381,7 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
 static uint32_t watch_pull(struct hf_dir *d, uint32_t owner, hf_time now)
 {
     struct hf_dir_peer *p = &d->peer[owner];
-    if (p->busy) {
+    if (p->busy || hf_dir_slot(d, owner)) { /* its end, well or not, tells what is next */
         return UINT32_MAX;
     }
     int32_t wait = (int32_t)(p->due_ms - to_ms(now));
