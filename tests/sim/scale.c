@@ -399,7 +399,7 @@ static void report(struct scale *x, const struct mark *m)
            "%.0f s simulated; %" PRIu64 " steps; %" PRIu64 " changes, %" PRIu64 " deaths\n",
            hf_dir_peer_size(), (double)use.ru_maxrss / (1 << 20), cpu,
            (double)(x->w.net.now - m->at) / 1e9, x->w.n_steps, x->n_changes, x->n_crashes);
-    double idle = HF_DATAGRAM_HEAD_LEN_MAX - HF_HOST_NAME_MAX + x->w.host[0].name_len + 46 +
+    double idle = HF_DATAGRAM_HEAD_LEN_MAX - HF_HOST_NAME_MAX + x->w.host[0].name_len + 38 +
                   SIM_UDP_COST; /* a heartbeat whose changes have been repeated often enough */
     double per_s = (x->o->hosts - 1) / ((double)x->period / 1e9) * (100 - x->o->loss_percent) / 100;
     printf("a heartbeat that repeats nothing is %.0f bytes: %.0f packets, %.0f bytes per host and "

@@ -112,6 +112,12 @@ static void unicast(struct sim_world *w, struct sim_host *h, uint8_t kind, struc
         w->n_unsealed_probes += !h->sealing;
         return;
     }
+    if (w->shared && !sim_net_open(&w->net, h->index, target)) { /* thousands when it splits */
+        h->counter++;
+        count(w, SIM_SENT, 1,
+              HF_DATAGRAM_HEAD_LEN_MAX - HF_HOST_NAME_MAX + h->name_len + body.n + SIM_UDP_COST);
+        return;
+    }
     struct sim_packet *p = seal(h, kind, body);
     sent(w, h, p);
     send_one(w, p, target);

@@ -79,8 +79,11 @@ struct hf_dir {
 
     /* deadlines; HF_NEVER: none */
     hf_time heartbeat_at, advert_at, scan_at, lease_at, listen_until, sync_until, persist_at;
-    hf_time sent_at;    /* last advert */
-    hf_time scanned_at; /* last scan */
+    hf_time sent_at;      /* last advert */
+    hf_time scanned_at;   /* last scan */
+    uint32_t scan_from;   /* where a scan of several steps goes on; 0: none is under way */
+    hf_time scan_rest;    /* what the steps done so far want next */
+    uint32_t scan_probes; /* that this scan may still send */
 
     /* our own part */
     struct hf_part *own;  /* shared (ref), sealed */
