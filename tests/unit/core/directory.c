@@ -161,6 +161,25 @@ static void a_publisher_of_many_goes(void **state)
     assert_false(there(r, "/n/0"));
 }
 
+/* More than are remembered for deltas: found by a daemon that went round for ever. */
+static void more_withdrawn_than_remembered(void **state)
+{
+    struct rig *r = *state;
+    char name[32];
+    run(r);
+    for (int i = 0; i < 2 * HF_HISTORY_MAX; i++) {
+        snprintf(name, sizeof(name), "/n/%d", i);
+        assert_int_equal(publish(r, 1, name, VALUE, 0), 0);
+    }
+    step(r, &(struct hf_dir_in){.kind = HF_DIR_IN_PUBLISHER_GONE, .publisher = 1});
+    for (int i = 0; i < 1000 && hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries > 0; i++) {
+        timer(r);
+    }
+    assert_int_equal(hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries, 0);
+    assert_int_equal(publish(r, 2, "/n/0", VALUE, 0), 0);
+    assert_true(there(r, "/n/0"));
+}
+
 static void leases_run_out(void **state)
 {
     struct rig *r = *state;
@@ -345,6 +364,7 @@ int main(void)
         DIR_TEST(unseen_until_persisted),
         DIR_TEST(publishers_hold_their_names),
         DIR_TEST(a_publisher_of_many_goes),
+        DIR_TEST(more_withdrawn_than_remembered),
         DIR_TEST(leases_run_out),
         DIR_TEST(a_flood_is_refused),
         DIR_TEST(a_full_tree_is_refused),
