@@ -10,7 +10,8 @@
 #include "core/directory/directory.h"
 
 #define REPEAT_HEARTBEATS 8   /* a change is repeated by so many heartbeats (A-r3) */
-#define ADVERT_GAP HF_MS(2)   /* changes closer together share an advert */
+#define ADVERT_GAP HF_MS(2)   /* changes closer together share an advert, as far as they fit */
+#define ADVERT_HEAD_MAX 50    /* bytes of an advert's body before its changes */
 #define SILENT_PERIODS 3      /* then probes ... */
 #define GONE_PERIODS 4        /* ... and then it is gone (I6) */
 #define PROBES_MAX 5          /* within the one period between */
@@ -92,6 +93,7 @@ struct hf_dir {
     struct hf_part *own;  /* shared (ref), sealed */
     struct hf_map locals; /* name -> struct local, owned */
     struct hf_list changes;
+    size_t unsent;      /* bytes of changes that no advert has told yet */
     uint32_t n_removed; /* withdrawn ones on `changes` */
     uint64_t floor;     /* changes up to this version are partly forgotten: no delta from below */
     uint64_t beat_version[REPEAT_HEARTBEATS];

@@ -96,10 +96,25 @@ static void trim_removed(struct hf_dir *d)
     }
 }
 
+/*
+ * Before another change: do those not told yet still fit one advert with it? A burst is told as it
+ * goes, so that who loses nothing need not pull.
+ */
+static void tell_burst(struct hf_dir *d, const struct local *l, hf_time now, struct hf_dir_out *out)
+{
+    size_t size = HF_CHANGE_OVERHEAD + (size_t)l->entry->name_len + l->entry->value_len;
+    if (d->unsent + size > HF_ADVERT_BODY_MAX - ADVERT_HEAD_MAX && d->unsent > 0 &&
+        d->state == HF_DIR_RUN && out->body_len == 0) {
+        hf_dir_own_advert(d, 0, now, out);
+    }
+    d->unsent += size;
+}
+
 /* Make `next` (unsealed, taken) our part, as the version in which `l` changed. */
 static void advance_own(struct hf_dir *d, struct hf_part *next, struct local *l, hf_time now,
                         struct hf_dir_out *out)
 {
+    tell_burst(d, l, now, out);
     struct hf_part *before = d->own;
     d->own = hf_part_seal(next, before->key.version + 1, d->store);
     l->version = d->own->key.version;
@@ -394,6 +409,7 @@ void hf_dir_own_advert(struct hf_dir *d, uint8_t flags, hf_time now, struct hf_d
     }
     d->sent_at = now;
     d->advert_at = HF_NEVER;
+    d->unsent = 0;
 }
 
 /* What changed since `since`, ascending by name; NULL with *ret_n = 0 when there is nothing. */

@@ -180,6 +180,33 @@ static void more_withdrawn_than_remembered(void **state)
     assert_true(there(r, "/n/0"));
 }
 
+/* Who gets all adverts of a burst needs no pull: each leads on from the one before. */
+static void a_burst_is_told_as_it_goes(void **state)
+{
+    struct rig *r = *state;
+    char name[32];
+    uint64_t told = 0;
+    uint32_t adverts = 0;
+    run(r);
+    for (int i = 0; i <= 300; i++) {
+        if (i < 300) {
+            snprintf(name, sizeof(name), "/burst/%d", i);
+            assert_int_equal(publish(r, 1, name, VALUE, 0), 0);
+        } else {
+            timer(r); /* the rest */
+        }
+        if (act_of(r, HF_DIR_ACT_MULTICAST)) {
+            struct hf_advert a;
+            assert_int_equal(hf_advert_decode(hf_slice(r->out.body, r->out.body_len), &a), 0);
+            assert_true(a.from <= told);
+            told = a.version;
+            adverts++;
+        }
+    }
+    assert_int_equal(told, 300);
+    assert_in_range(adverts, 2, 30);
+}
+
 static void leases_run_out(void **state)
 {
     struct rig *r = *state;
@@ -365,6 +392,7 @@ int main(void)
         DIR_TEST(publishers_hold_their_names),
         DIR_TEST(a_publisher_of_many_goes),
         DIR_TEST(more_withdrawn_than_remembered),
+        DIR_TEST(a_burst_is_told_as_it_goes),
         DIR_TEST(leases_run_out),
         DIR_TEST(a_flood_is_refused),
         DIR_TEST(a_full_tree_is_refused),
