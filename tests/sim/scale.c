@@ -216,6 +216,7 @@ static void on_event(void *arg, const struct sim_event *e)
     } else if (e->kind == EV_CRASH && h->on) {
         bool for_long = e->data != NULL;
         x->n_crashes++;
+        x->last[e->host] = 0;
         sim_crash(&x->w, e->host, false);
         x->watch[e->host] = (struct watch){.since = x->w.net.now, .version = 1, .death = for_long};
         hf_time down = for_long ? 5 * x->period : HF_S(3);
@@ -273,7 +274,8 @@ static void start(struct scale *x)
     run_until_one(x, 10 * x->period + HF_S(30), "start");
     report_traffic(x, "start", &m);
     put(x, "start_s", (double)(x->w.net.now - m.at) / 1e9);
-    run_for(x, 2 * x->period, "quiet");
+    /* heartbeats repeat a change eight times: only then they are short */
+    run_for(x, x->o->hosts <= 1000 ? 9 * x->period : x->period / 2, "quiet");
     m = mark(x);
     run_for(x, x->period, "steady");
     report_traffic(x, "steady", &m);
@@ -290,9 +292,10 @@ static void churn(struct scale *x)
     }
     x->changing = true;
     sim_net_at(&x->w.net, x->w.net.now, EV_CHANGE, 0, 0, NULL);
-    run_for(x, 5 * x->period, "churn");
-    report_traffic(x, "churn", &m);
+    run_for(x, 4 * x->period, "churn");
     x->changing = false;
+    run_for(x, x->period, "churn");
+    report_traffic(x, "churn", &m);
     run_until_one(x, 10 * x->period + HF_S(30), "return");
 }
 
@@ -302,11 +305,11 @@ static void partition(struct scale *x)
     for (uint32_t i = 0; i < x->o->hosts; i++) {
         x->w.net.side[i] = i % 2;
     }
-    run_for(x, 4 * x->period, "partition");
+    run_for(x, 4 * x->period, "partition");           /* the other half is gone */
     for (uint32_t i = 0; i < x->o->hosts / 20; i++) { /* while they can't tell each other */
         change(x);
     }
-    run_for(x, x->period / 2, "partition");
+    run_for(x, x->period / 8, "partition");
     report_traffic(x, "partition", &m);
     for (uint32_t i = 0; i < x->o->hosts; i++) {
         uint32_t members = hf_dir_members(x->w.host[i].dir);
@@ -396,6 +399,14 @@ static void report(struct scale *x, const struct mark *m)
            "%.0f s simulated; %" PRIu64 " steps; %" PRIu64 " changes, %" PRIu64 " deaths\n",
            hf_dir_peer_size(), (double)use.ru_maxrss / (1 << 20), cpu,
            (double)(x->w.net.now - m->at) / 1e9, x->w.n_steps, x->n_changes, x->n_crashes);
+    double idle = HF_DATAGRAM_HEAD_LEN_MAX - HF_HOST_NAME_MAX + x->w.host[0].name_len + 38 +
+                  SIM_UDP_COST; /* a heartbeat whose changes have been repeated often enough */
+    double per_s = (x->o->hosts - 1) / ((double)x->period / 1e9) * (100 - x->o->loss_percent) / 100;
+    printf("a heartbeat that repeats nothing is %.0f bytes: %.0f packets, %.0f bytes per host and "
+           "second when nothing changes\n",
+           idle, per_s, per_s * idle);
+    put(x, "idle_packets_per_host_s", per_s);
+    put(x, "idle_bytes_per_host_s", per_s * idle);
     put(x, "peer_bytes", (double)hf_dir_peer_size());
     put(x, "rss_gib", (double)use.ru_maxrss / (1 << 20));
     put(x, "cpu_s", cpu);
@@ -462,7 +473,7 @@ int sim_scale(const struct sim_options *o)
     start(&x);
     churn(&x);
     partition(&x);
-    run_for(&x, 2 * x.period, "settle");
+    run_for(&x, x.period, "settle");
     report(&x, &m);
     same_tree(&x);
     report_swim(&x);

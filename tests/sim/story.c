@@ -343,6 +343,25 @@ static void partition(struct story *s)
     run_ms(s, 3000);
 }
 
+static void probe_and_change(struct story *s)
+{
+    given(s, 3);
+    publish(s, ALPHA, "/second");
+    TELL(s, "before that goes out, beta asks alpha for an advert");
+    struct sim_host *b = &s->w.host[BETA], *a = &s->w.host[ALPHA];
+    struct hf_datagram_head head = {.kind = HF_DATAGRAM_PROBE,
+                                    .incarnation = b->incarnation,
+                                    .counter = ++b->counter,
+                                    .host = hf_slice(b->name, b->name_len)};
+    memcpy(head.salt, b->salt, HF_SALT_LEN);
+    struct hf_dir_in in = {.kind = HF_DIR_IN_PROBE};
+    in.owner = hf_dir_store_owner(a->store, head.host);
+    in.head = &head;
+    in.from = (struct hf_endpoint){.family = HF_AF_INET, .addr = {10, 0, 0, BETA}, .port = 7400};
+    sim_step(&s->w, a, &in, NULL);
+    run_ms(s, 50);
+}
+
 static const struct {
     const char *name, *title;
     void (*tell)(struct story *s);
@@ -360,6 +379,8 @@ static const struct {
     {"start-order", "Listen, sync, and only then advertise oneself (A11).", start_order},
     {"bye", "A host that stops says so.", bye},
     {"large-entry", "What is larger than an advert is announced and pulled (A-r3).", large_entry},
+    {"probe-and-change", "An answer to one prober does not swallow the advert to all.",
+     probe_and_change},
     {"replay", "Replays are refused; they bring nobody back (A-r2, I8).", replay},
     {"lost-disk", "A host without its disk begins above the life that others know (A-r2).",
      lost_disk},

@@ -38,9 +38,10 @@ void sim_packet_unref(struct sim_packet *p)
     }
 }
 
-static void pull_free(struct sim_pull *p)
+static void pull_free(struct sim_world *w, struct sim_pull *p)
 {
-    hf_buf_fini(&p->body);
+    hf_buf_fini(&w->spare);
+    w->spare = p->body;
     free(p);
 }
 
@@ -111,6 +112,12 @@ static void unicast(struct sim_world *w, struct sim_host *h, uint8_t kind, struc
         w->n_unsealed_probes += !h->sealing;
         return;
     }
+    if (w->shared && !sim_net_open(&w->net, h->index, target)) { /* thousands when it splits */
+        h->counter++;
+        count(w, SIM_SENT, 1,
+              HF_DATAGRAM_HEAD_LEN_MAX - HF_HOST_NAME_MAX + h->name_len + body.n + SIM_UDP_COST);
+        return;
+    }
     struct sim_packet *p = seal(h, kind, body);
     sent(w, h, p);
     send_one(w, p, target);
@@ -149,7 +156,6 @@ static void ask(struct sim_world *w, struct sim_host *h, const struct hf_dir_act
                            .incarnation = a->incarnation,
                            .since = a->since,
                            .deadline = net->now + w->pull_deadline};
-    hf_buf_init(&p->body, (p->state ? HF_STATE_BODY_MAX : HF_PULL_BODY_MAX) + (1u << 20));
     w->n_pulls++;
     if (w->hooks.asked) {
         w->hooks.asked(w->hooks.arg, h, p);
@@ -160,6 +166,14 @@ static void ask(struct sim_world *w, struct sim_host *h, const struct hf_dir_act
         return;
     }
     hf_time handshakes = 3 * sim_net_latency(net); /* TCP and TLS, and the request itself */
+    if (w->shared) {
+        struct sim_host *t = &w->host[p->target];
+        hf_time from = net->now + handshakes;
+        t->busy_until = (t->busy_until > from ? t->busy_until : from) + w->serve;
+        p->direct = true;
+        sim_net_at(net, t->busy_until, EV_PULLED, p->asker, p->asker_boot, p);
+        return;
+    }
     sim_net_at(net, net->now + handshakes, EV_PULL, p->target, 0, p);
 }
 
@@ -306,7 +320,7 @@ static void drop_event(struct sim_world *w, struct sim_event *e)
         p->rc = -HF_ETIMEOUT;
         sim_net_at(&w->net, p->deadline, EV_PULLED, p->asker, p->asker_boot, p);
     } else if (e->kind == EV_PULLED) {
-        pull_free(e->data);
+        pull_free(w, e->data);
     }
 }
 
@@ -378,7 +392,7 @@ void sim_world_fini(struct sim_world *w)
     for (size_t i = 0; i < w->net.n_events; i++) {
         struct sim_event *e = &w->net.heap[i];
         if (e->kind == EV_PULL) {
-            pull_free(e->data);
+            pull_free(w, e->data);
         } else {
             drop_event(w, e);
         }
@@ -388,6 +402,7 @@ void sim_world_fini(struct sim_world *w)
         free(w->out);
     }
     free(w->host);
+    hf_buf_fini(&w->spare);
     sim_net_fini(&w->net);
 }
 
@@ -530,12 +545,24 @@ static void answer(struct sim_world *w, struct sim_host *h, struct sim_pull *p)
 {
     const struct sim_host *asker = &w->host[p->asker];
     struct hf_slice name = hf_slice(asker->name, asker->name_len);
+    p->body = w->spare;
+    w->spare = (struct hf_buf){0};
+    hf_buf_clear(&p->body);
+    p->body.n_max = (p->state ? HF_STATE_BODY_MAX : HF_PULL_BODY_MAX) + (1u << 20);
     p->rc = p->state
                 ? hf_dir_encode_state(h->dir, name, p->parts, w->net.now, &p->body)
                 : hf_dir_encode_pull(h->dir, name, p->incarnation, p->since, h->counter, &p->body);
     if (p->rc == 0 && sim_net_chance(&w->net, w->faults.pull_lies)) {
         lie(w, p);
     }
+}
+
+static void count_pull(struct sim_world *w, const struct sim_pull *p)
+{
+    uint64_t content = SIM_HTTP_COST + SIM_TLS_COST + (p->rc ? 0 : p->body.n);
+    uint64_t segments =
+        9 + (content / SIM_TCP_SEGMENT + 1) * 3 / 2; /* and their acknowledgements */
+    count(w, p->state ? SIM_STATES : SIM_PULLS, segments, content + segments * SIM_TCP_COST);
 }
 
 /* A request reaches its target, or does not. */
@@ -560,11 +587,24 @@ static void on_pull(struct sim_world *w, struct sim_host *h, struct sim_pull *p)
             done = p->deadline;
         }
     }
-    uint64_t content = SIM_HTTP_COST + SIM_TLS_COST + (p->rc ? 0 : p->body.n);
-    uint64_t segments =
-        9 + (content / SIM_TCP_SEGMENT + 1) * 3 / 2; /* and their acknowledgements */
-    count(w, p->state ? SIM_STATES : SIM_PULLS, segments, content + segments * SIM_TCP_COST);
+    count_pull(w, p);
     sim_net_at(net, done, EV_PULLED, p->asker, p->asker_boot, p);
+}
+
+/* The same in one event. False: nobody answered, the failure comes later. */
+static bool fetch(struct sim_world *w, struct sim_pull *p)
+{
+    struct sim_host *t = &w->host[p->target];
+    p->direct = false;
+    if (t->on && sim_net_open(&w->net, p->asker, p->target) && w->net.now <= p->deadline) {
+        answer(w, t, p);
+        count_pull(w, p);
+        return true;
+    }
+    p->rc = -HF_ETIMEOUT;
+    count_pull(w, p);
+    sim_net_at(&w->net, p->deadline, EV_PULLED, p->asker, p->asker_boot, p);
+    return false;
 }
 
 static void on_state(struct sim_world *w, struct sim_host *h, struct sim_pull *p)
@@ -670,7 +710,11 @@ static void on_event(struct sim_world *w, struct sim_event *e)
         } else if (e->kind == EV_DATAGRAM) {
             on_datagram(w, h, e->data);
         } else if (e->kind == EV_PULLED) {
-            on_pulled(w, h, e->data);
+            struct sim_pull *p = e->data;
+            if (p->direct && !fetch(w, p)) {
+                return;
+            }
+            on_pulled(w, h, p);
         } else if (e->kind == EV_PERSISTED) {
             on_persisted(w, h, (uintptr_t)e->data);
         } else {
@@ -680,7 +724,7 @@ static void on_event(struct sim_world *w, struct sim_event *e)
     if (e->kind == EV_DATAGRAM) {
         sim_packet_unref(e->data);
     } else if (e->kind == EV_PULLED) {
-        pull_free(e->data);
+        pull_free(w, e->data);
     }
 }
 

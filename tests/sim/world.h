@@ -61,6 +61,7 @@ struct sim_packet {
 struct sim_pull {
     uint32_t asker, asker_boot, owner, target;
     bool state, parts;
+    bool direct; /* large clusters: asked and answered in one event */
     uint64_t incarnation, since;
     hf_time deadline;
     int rc;
@@ -103,7 +104,8 @@ struct sim_world {
     hf_time pull_deadline;
     struct sim_traffic traffic[SIM_CHANNEL_COUNT_];
     uint64_t n_pulls, n_steps, n_unsealed_probes;
-    bool echo; /* multicast comes back to its sender */
+    struct hf_buf spare; /* room of the last body, used again */
+    bool echo;           /* multicast comes back to its sender */
 };
 
 /* User's events begin here. */

@@ -18,6 +18,9 @@
 #define BACKOFF_MS_MAX 30000u /* ... up to this */
 #define EXACT_SCAN_HOSTS 64   /* up to here peers are looked at when due, above in steps */
 
+#define SHELF_MAX 8           /* parts of silent peers that are kept for their return ... */
+#define SHELF_BYTES_MIN 16384 /* ... if they are longer than this to pull again */
+
 /* What one core knows of one owner. A-r4: at most 32 bytes. */
 struct hf_dir_peer {
     struct hf_part *part; /* shared (ref); NULL unless ALIVE or PROBING */
@@ -79,8 +82,11 @@ struct hf_dir {
 
     /* deadlines; HF_NEVER: none */
     hf_time heartbeat_at, advert_at, scan_at, lease_at, listen_until, sync_until, persist_at;
-    hf_time sent_at;    /* last advert */
-    hf_time scanned_at; /* last scan */
+    hf_time sent_at;      /* last advert */
+    hf_time scanned_at;   /* last scan */
+    uint32_t scan_from;   /* where a scan of several steps goes on; 0: none is under way */
+    hf_time scan_rest;    /* what the steps done so far want next */
+    uint32_t scan_probes; /* that this scan may still send */
 
     /* our own part */
     struct hf_part *own;  /* shared (ref), sealed */
@@ -97,6 +103,8 @@ struct hf_dir {
     uint32_t n_pulling;
     uint32_t queue[HF_PULL_QUEUE_MAX];
     uint32_t queue_head, n_queued;
+    struct hf_part *shelf[SHELF_MAX]; /* shared (ref); not in the tree, see hf_dir_shelf_find() */
+    uint32_t shelf_next;
     uint32_t state_from; /* who was asked for the cluster's state last */
     bool state_asked, state_done;
 
@@ -153,6 +161,12 @@ void hf_dir_on_state_member(struct hf_dir *d, const struct hf_dir_in *in, hf_tim
 void hf_dir_on_state_end(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,
                          struct hf_dir_out *out);
 struct pull_slot *hf_dir_slot(struct hf_dir *d, uint32_t owner);
+
+/* A silent peer's part is kept aside: if the same process returns, what changed is all to be
+ * pulled. */
+void hf_dir_shelf_put(struct hf_dir *d, struct hf_part *part);
+struct hf_part *hf_dir_shelf_find(const struct hf_dir *d, uint32_t owner);
+void hf_dir_shelf_drop(struct hf_dir *d, uint32_t owner);
 
 /* own.c: our own part */
 void hf_dir_own_publish(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,

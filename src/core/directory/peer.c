@@ -12,7 +12,9 @@ static uint32_t scan_step_ms(const struct hf_dir *d)
 void hf_dir_scan_by(struct hf_dir *d, hf_time t)
 {
     hf_time earliest = d->scanned_at + HF_MS(scan_step_ms(d));
-    d->scan_at = hf_time_min(d->scan_at, t > earliest ? t : earliest);
+    t = t > earliest ? t : earliest;
+    d->scan_at = hf_time_min(d->scan_at, t);
+    d->scan_rest = hf_time_min(d->scan_rest, t);
 }
 
 /* The peer's entries leave the tree; its record stays. */
@@ -352,6 +354,7 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
     uint32_t gone = GONE_PERIODS * period;
     gone = gone > slack_ms ? gone - slack_ms : gone;
     if (idle >= gone) {
+        hf_dir_shelf_put(d, p->part);
         drop_part(d, owner, "silent", out);
         forget(d, owner);
         return UINT32_MAX;
@@ -364,7 +367,8 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
         return gone - idle; /* no key of our own yet to ask it with */
     }
     uint32_t next = SILENT_PERIODS * period + p->probes * period / PROBES_MAX;
-    if (idle >= next && p->probes < PROBES_MAX) {
+    if (idle >= next && p->probes < PROBES_MAX && d->scan_probes > 0) {
+        d->scan_probes--;
         hf_dir_act(out, HF_DIR_ACT_PROBE, owner)->to = d->store->owner[owner].endpoint;
         d->count.probes_sent++;
         p->probes++;
@@ -378,7 +382,7 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
 static uint32_t watch_pull(struct hf_dir *d, uint32_t owner, hf_time now)
 {
     struct hf_dir_peer *p = &d->peer[owner];
-    if (p->busy) {
+    if (p->busy || hf_dir_slot(d, owner)) { /* its end, well or not, tells what is next */
         return UINT32_MAX;
     }
     int32_t wait = (int32_t)(p->due_ms - to_ms(now));
@@ -414,27 +418,32 @@ static uint32_t watch(struct hf_dir *d, uint32_t owner, uint32_t slack_ms, hf_ti
 /*
  * Look at all peers. In a small cluster exactly when one is due; in a large one at most every
  * twentieth of a period, for which `slack` makes up, so that nobody stays longer than GONE_PERIODS
- * (I6).
+ * (I6). When half a large cluster falls silent, probes are sent no faster than heartbeats come.
  */
 void hf_dir_scan(struct hf_dir *d, hf_time now, struct hf_dir_out *out)
 {
     uint32_t step_ms = scan_step_ms(d);
-    hf_time next = HF_NEVER;
+    if (d->scan_from == 0) {
+        d->scan_rest = HF_NEVER;
+        d->scanned_at = now;
+        d->scan_probes = step_ms ? 1 + step_ms * HF_HEARTBEATS_PER_S_MAX / 1000 : UINT32_MAX;
+    }
     d->scan_at = HF_NEVER;
-    d->scanned_at = now;
-    for (uint32_t id = 0; id < d->store->n_owners; id++) {
+    for (uint32_t id = d->scan_from; id < d->store->n_owners; id++) {
         if (d->peer[id].state == HF_DIR_PEER_ABSENT) {
             continue;
         }
         /* a peer needs at most 2 acts, what follows in this step at most HF_PULLS_MAX + 4 */
         if (out->n > HF_DIR_ACTS_MAX - HF_PULLS_MAX - 8) {
+            d->scan_from = id;
             d->scan_at = now; /* the rest in the next step */
             return;
         }
         uint32_t ms = watch(d, id, step_ms, now, out);
         if (ms != UINT32_MAX) {
-            next = hf_time_min(next, now + HF_MS(ms > step_ms ? ms : step_ms));
+            d->scan_rest = hf_time_min(d->scan_rest, now + HF_MS(ms > step_ms ? ms : step_ms));
         }
     }
-    d->scan_at = hf_time_min(d->scan_at, next);
+    d->scan_from = 0;
+    d->scan_at = d->scan_rest;
 }
