@@ -12,8 +12,8 @@
 #include "hostd/hostd.h"
 #include "os/file.h"
 
-#define PULL_TIME HF_S(10)
-#define STATE_TIME HF_S(20)
+#define PULL_TIME HF_S(30) /* much of it for TCP where many packets are lost */
+#define STATE_TIME HF_S(30)
 #define CONFLICT_SHOWN HF_S(60)
 
 struct pull {

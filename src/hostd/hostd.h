@@ -84,7 +84,7 @@ void hf_report_members(struct hf_hostd *h, struct hf_buf *out);
 /** Counters and gauges in Prometheus' text format. */
 void hf_report_metrics(struct hf_hostd *h, struct hf_buf *out);
 
-/* ---- main.c ---- */
+/* ---- reload.c ---- */
 
 /** Read the configuration file again; nothing changes if it is not valid. 0 or the error with text.
  */

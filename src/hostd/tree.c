@@ -362,9 +362,11 @@ bool hf_follow_tell(struct hf_follow *f, uint32_t most, hf_follow_fn *fn, void *
         f->at++;
     }
     bool more = f->n_dirty > 0 || (f->at < f->n_told && f->told[f->at].telling);
-    if (!more && !f->synced && most > 0) {
+    /* before we run, the tree is what we had time to hear of: that is not "all there was" */
+    bool sync = !more && !f->synced && hf_dir_state(f->all->dir) >= HF_DIR_RUN;
+    if (sync && most > 0) {
         f->synced = true;
         fn(arg, HF_FOLLOW_SYNCED, hf_slice(NULL, 0), NULL);
     }
-    return more || !f->synced;
+    return more || (sync && most == 0);
 }

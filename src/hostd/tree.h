@@ -45,7 +45,7 @@ enum hf_follow_event {
     HF_FOLLOW_ADDED = 1,
     HF_FOLLOW_CHANGED,
     HF_FOLLOW_REMOVED, /* the entry is the one that was there */
-    HF_FOLLOW_SYNCED,  /* once: all that was there at the beginning has been told */
+    HF_FOLLOW_SYNCED,  /* once, when we run: all that was there at the beginning has been told */
 };
 
 typedef void hf_follow_fn(void *arg, enum hf_follow_event event, struct hf_slice owner,

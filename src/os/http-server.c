@@ -133,7 +133,9 @@ static void put_head(struct hf_http_req *r, int status, const char *type, int64_
                      "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
                      "Connection: close\r\n\r\n",
                      status, reason(status), date, type, len,
-                     status == 405 ? "Allow: GET, HEAD\r\n" : "");
+                     status == 405   ? "Allow: GET, HEAD\r\n"
+                     : status == 503 ? "Retry-After: 2\r\n"
+                                     : "");
     put(r, hf_slice(buf, (size_t)n));
 }
 

@@ -229,10 +229,3 @@ int rig_get(struct hostd_rig *rig, uint16_t port, const char *target, char *body
     assert_int_equal(a.rc, 0);
     return a.status;
 }
-
-/* Of main.c, which is not linked here: the rig's configuration is not in a file. */
-int hf_hostd_reload(struct hf_hostd *h, struct hf_err *err)
-{
-    (void)h;
-    return hf_err_set(err, -HF_ECONFIG, "no configuration file");
-}

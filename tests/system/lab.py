@@ -110,8 +110,9 @@ class Lab:
         self.until(lambda: name in self.tree(host, name), f"{name} published on {host}")
         return p
 
-    def publish_detached(self, host, name, value, lease="1h"):
-        self.exec(host, "holdfast", "publish", "--detach", lease, name, json.dumps(value))
+    def publish_detached(self, host, name, value, lease=3600):
+        self.exec(host, "holdfast", "publish", name, json.dumps(value),
+                  "--detach", str(lease))
 
     # --- waiting ---
 

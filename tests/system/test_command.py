@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-HOLDFAST = os.environ["HOLDFAST"]
-EXAMPLE = os.environ["EXAMPLE"]
 REPOSITORY = pathlib.Path(__file__).parents[2]
+HOLDFAST = os.environ.get("HOLDFAST", str(REPOSITORY / "build/src/ctl/holdfast"))
+EXAMPLE = os.environ.get("EXAMPLE", str(REPOSITORY / "build/doc/examples/example-watch"))
 HELLO, PUBLISH, WITHDRAW, WATCH, UNWATCH, QUERY, TRACE, RELOAD = 1, 2, 3, 4, 5, 6, 7, 8
 RESULT, TEXT, EVENT, LINE = 16, 17, 18, 19
 E_HELD = -1011

@@ -216,6 +216,9 @@ void hf_dir_destroy(struct hf_dir *d)
             d->store->owner[d->slot[i].owner].users--;
         }
     }
+    for (uint32_t id = 0; id < d->store->n_owners; id++) {
+        hf_dir_shelf_drop(d, id);
+    }
     d->store->owner[d->self].users--;
     hf_dir_own_fini(d);
     hf_free(d->peer);

@@ -10,13 +10,17 @@
 #include "core/directory/directory.h"
 
 #define REPEAT_HEARTBEATS 8   /* a change is repeated by so many heartbeats (A-r3) */
-#define ADVERT_GAP HF_MS(2)   /* changes closer together share an advert */
+#define ADVERT_GAP HF_MS(2)   /* changes closer together share an advert, as far as they fit */
+#define ADVERT_HEAD_MAX 50    /* bytes of an advert's body before its changes */
 #define SILENT_PERIODS 3      /* then probes ... */
 #define GONE_PERIODS 4        /* ... and then it is gone (I6) */
 #define PROBES_MAX 5          /* within the one period between */
 #define BACKOFF_MS 100u       /* after a first failed pull; doubles ... */
 #define BACKOFF_MS_MAX 30000u /* ... up to this */
 #define EXACT_SCAN_HOSTS 64   /* up to here peers are looked at when due, above in steps */
+
+#define SHELF_MAX 8           /* parts of silent peers that are kept for their return ... */
+#define SHELF_BYTES_MIN 16384 /* ... if they are longer than this to pull again */
 
 /* What one core knows of one owner. A-r4: at most 32 bytes. */
 struct hf_dir_peer {
@@ -89,6 +93,7 @@ struct hf_dir {
     struct hf_part *own;  /* shared (ref), sealed */
     struct hf_map locals; /* name -> struct local, owned */
     struct hf_list changes;
+    size_t unsent;      /* bytes of changes that no advert has told yet */
     uint32_t n_removed; /* withdrawn ones on `changes` */
     uint64_t floor;     /* changes up to this version are partly forgotten: no delta from below */
     uint64_t beat_version[REPEAT_HEARTBEATS];
@@ -100,6 +105,8 @@ struct hf_dir {
     uint32_t n_pulling;
     uint32_t queue[HF_PULL_QUEUE_MAX];
     uint32_t queue_head, n_queued;
+    struct hf_part *shelf[SHELF_MAX]; /* shared (ref); not in the tree, see hf_dir_shelf_find() */
+    uint32_t shelf_next;
     uint32_t state_from; /* who was asked for the cluster's state last */
     bool state_asked, state_done;
 
@@ -156,6 +163,12 @@ void hf_dir_on_state_member(struct hf_dir *d, const struct hf_dir_in *in, hf_tim
 void hf_dir_on_state_end(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,
                          struct hf_dir_out *out);
 struct pull_slot *hf_dir_slot(struct hf_dir *d, uint32_t owner);
+
+/* A silent peer's part is kept aside: if the same process returns, what changed is all to be
+ * pulled. */
+void hf_dir_shelf_put(struct hf_dir *d, struct hf_part *part);
+struct hf_part *hf_dir_shelf_find(const struct hf_dir *d, uint32_t owner);
+void hf_dir_shelf_drop(struct hf_dir *d, uint32_t owner);
 
 /* own.c: our own part */
 void hf_dir_own_publish(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,

@@ -96,10 +96,25 @@ static void trim_removed(struct hf_dir *d)
     }
 }
 
+/*
+ * Before another change: do those not told yet still fit one advert with it? A burst is told as it
+ * goes, so that who loses nothing need not pull.
+ */
+static void tell_burst(struct hf_dir *d, const struct local *l, hf_time now, struct hf_dir_out *out)
+{
+    size_t size = HF_CHANGE_OVERHEAD + (size_t)l->entry->name_len + l->entry->value_len;
+    if (d->unsent + size > HF_ADVERT_BODY_MAX - ADVERT_HEAD_MAX && d->unsent > 0 &&
+        d->state == HF_DIR_RUN && out->body_len == 0) {
+        hf_dir_own_advert(d, 0, now, out);
+    }
+    d->unsent += size;
+}
+
 /* Make `next` (unsealed, taken) our part, as the version in which `l` changed. */
 static void advance_own(struct hf_dir *d, struct hf_part *next, struct local *l, hf_time now,
                         struct hf_dir_out *out)
 {
+    tell_burst(d, l, now, out);
     struct hf_part *before = d->own;
     d->own = hf_part_seal(next, before->key.version + 1, d->store);
     l->version = d->own->key.version;
@@ -132,7 +147,6 @@ static int withdraw(struct hf_dir *d, struct local *l, hf_time now, struct hf_di
     l->expires = HF_NEVER;
     d->n_removed++;
     advance_own(d, next, l, now, out);
-    trim_removed(d);
     return 0;
 }
 
@@ -250,6 +264,7 @@ void hf_dir_own_withdraw(struct hf_dir *d, const struct hf_dir_in *in, hf_time n
         d->count.refused_publish++;
     }
     result(d, out, rc ? rc : withdraw(d, l, now, out));
+    trim_removed(d);
 }
 
 /*
@@ -260,18 +275,17 @@ static bool withdraw_all(struct hf_dir *d, bool (*which)(const struct local *, h
                          hf_time at, uint32_t publisher, hf_time now, struct hf_dir_out *out)
 {
     struct hf_list *node = d->changes.next, *end = d->changes.prev;
-    bool last = hf_list_empty(&d->changes);
-    while (!last) {
+    bool last = hf_list_empty(&d->changes), more = false;
+    while (!last && !more) {
         struct local *l = local_of(node);
         last = node == end; /* what is withdrawn moves behind the end */
         node = node->next;
         if (!l->removed && which(l, at, publisher)) {
-            if (out->n > HF_DIR_ACTS_MAX - HF_PULLS_MAX - 8 || withdraw(d, l, now, out)) {
-                return true;
-            }
+            more = out->n > HF_DIR_ACTS_MAX - HF_PULLS_MAX - 8 || withdraw(d, l, now, out);
         }
     }
-    return false;
+    trim_removed(d); /* not before: it frees records that the walk may stand on */
+    return more;
 }
 
 static bool is_expired(const struct local *l, hf_time at, uint32_t publisher)
@@ -395,6 +409,7 @@ void hf_dir_own_advert(struct hf_dir *d, uint8_t flags, hf_time now, struct hf_d
     }
     d->sent_at = now;
     d->advert_at = HF_NEVER;
+    d->unsent = 0;
 }
 
 /* What changed since `since`, ascending by name; NULL with *ret_n = 0 when there is nothing. */

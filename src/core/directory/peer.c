@@ -354,6 +354,7 @@ static uint32_t watch_alive(struct hf_dir *d, uint32_t owner, uint32_t slack_ms,
     uint32_t gone = GONE_PERIODS * period;
     gone = gone > slack_ms ? gone - slack_ms : gone;
     if (idle >= gone) {
+        hf_dir_shelf_put(d, p->part);
         drop_part(d, owner, "silent", out);
         forget(d, owner);
         return UINT32_MAX;

@@ -14,6 +14,50 @@ struct pull_slot *hf_dir_slot(struct hf_dir *d, uint32_t owner)
     return NULL;
 }
 
+/* ---- the shelf ---- */
+
+struct hf_part *hf_dir_shelf_find(const struct hf_dir *d, uint32_t owner)
+{
+    for (size_t i = 0; i < SHELF_MAX; i++) {
+        if (d->shelf[i] && d->shelf[i]->key.owner == owner) {
+            return d->shelf[i];
+        }
+    }
+    return NULL;
+}
+
+static void shelf_clear(struct hf_dir *d, struct hf_part **place)
+{
+    if (*place) {
+        d->store->owner[(*place)->key.owner].users--;
+        hf_part_unref(*place);
+        *place = NULL;
+    }
+}
+
+void hf_dir_shelf_drop(struct hf_dir *d, uint32_t owner)
+{
+    for (size_t i = 0; i < SHELF_MAX; i++) {
+        if (d->shelf[i] && d->shelf[i]->key.owner == owner) {
+            shelf_clear(d, &d->shelf[i]);
+        }
+    }
+}
+
+void hf_dir_shelf_put(struct hf_dir *d, struct hf_part *part)
+{
+    if (part->bytes < SHELF_BYTES_MIN) {
+        return;
+    }
+    hf_dir_shelf_drop(d, part->key.owner);
+    struct hf_part **place = &d->shelf[d->shelf_next++ % SHELF_MAX]; /* the oldest makes room */
+    shelf_clear(d, place);
+    d->store->owner[part->key.owner].users++;
+    *place = hf_part_ref(part);
+}
+
+/* ---- asking ---- */
+
 void hf_dir_pull_queue(struct hf_dir *d, uint32_t owner)
 {
     struct hf_dir_peer *p = &d->peer[owner];
@@ -49,8 +93,9 @@ void hf_dir_pull_start(struct hf_dir *d, struct hf_dir_out *out)
         d->count.pulls_started++;
         struct hf_dir_act *a = hf_dir_act(out, HF_DIR_ACT_PULL, owner);
         a->to = d->store->owner[owner].endpoint;
-        a->incarnation = p->part ? p->part->key.incarnation : 0;
-        a->since = p->part && !p->full ? p->part->key.version : 0;
+        const struct hf_part *have = p->part ? p->part : hf_dir_shelf_find(d, owner);
+        a->incarnation = have ? have->key.incarnation : 0;
+        a->since = have && !p->full ? have->key.version : 0;
     }
 }
 
@@ -96,7 +141,7 @@ static int take_answer(struct hf_dir *d, uint32_t owner, const struct hf_pull *a
                        struct hf_dir_out *out)
 {
     struct hf_dir_peer *p = &d->peer[owner];
-    const struct hf_part *mine = p->part;
+    const struct hf_part *mine = p->part, *base = mine ? mine : hf_dir_shelf_find(d, owner);
     if (!hf_slice_eq(a->head.owner, hf_dir_store_name(d->store, owner))) {
         d->count.refused_owner++;
         return -HF_EOWNER;
@@ -107,14 +152,15 @@ static int take_answer(struct hf_dir *d, uint32_t owner, const struct hf_pull *a
         d->count.refused_stale++;
         return -HF_EREPLAY;
     }
-    bool usable = a->full || (same_life && a->from <= mine->key.version &&
-                              memcmp(mine->salt, a->head.salt, HF_SALT_LEN) == 0);
+    bool usable = a->full || (base && base->key.incarnation == a->head.incarnation &&
+                              a->from <= base->key.version &&
+                              memcmp(base->salt, a->head.salt, HF_SALT_LEN) == 0);
     if (!usable) {
         p->full = 1;
         return -HF_EPROTO;
     }
     struct hf_part *part = NULL;
-    int rc = part_of(d, owner, &a->head, a->full ? NULL : mine, a->changes, &part);
+    int rc = part_of(d, owner, &a->head, a->full ? NULL : base, a->changes, &part);
     if (rc) {
         d->count.refused_hash += rc == -HF_EMALF;
         d->count.refused_full += rc == -HF_EFULL;
@@ -127,6 +173,7 @@ static int take_answer(struct hf_dir *d, uint32_t owner, const struct hf_pull *a
     p->behind = 0;
     p->full = 0;
     p->fails = 0;
+    hf_dir_shelf_drop(d, owner);
     hf_dir_peer_alive(d, owner, part, &a->head, now, out);
     return 0;
 }

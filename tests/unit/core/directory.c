@@ -146,7 +146,7 @@ static void publishers_hold_their_names(void **state)
 static void a_publisher_of_many_goes(void **state)
 {
     struct rig *r = *state;
-    char name[16];
+    char name[32];
     run(r);
     for (int i = 0; i < 500; i++) {
         snprintf(name, sizeof(name), "/n/%d", i);
@@ -159,6 +159,52 @@ static void a_publisher_of_many_goes(void **state)
     assert_int_equal(hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries, 250);
     assert_true(there(r, "/n/1"));
     assert_false(there(r, "/n/0"));
+}
+
+/* More than are remembered for deltas: found by a daemon that went round for ever. */
+static void more_withdrawn_than_remembered(void **state)
+{
+    struct rig *r = *state;
+    char name[32];
+    run(r);
+    for (int i = 0; i < 2 * HF_HISTORY_MAX; i++) {
+        snprintf(name, sizeof(name), "/n/%d", i);
+        assert_int_equal(publish(r, 1, name, VALUE, 0), 0);
+    }
+    step(r, &(struct hf_dir_in){.kind = HF_DIR_IN_PUBLISHER_GONE, .publisher = 1});
+    for (int i = 0; i < 1000 && hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries > 0; i++) {
+        timer(r);
+    }
+    assert_int_equal(hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries, 0);
+    assert_int_equal(publish(r, 2, "/n/0", VALUE, 0), 0);
+    assert_true(there(r, "/n/0"));
+}
+
+/* Who gets all adverts of a burst needs no pull: each leads on from the one before. */
+static void a_burst_is_told_as_it_goes(void **state)
+{
+    struct rig *r = *state;
+    char name[32];
+    uint64_t told = 0;
+    uint32_t adverts = 0;
+    run(r);
+    for (int i = 0; i <= 300; i++) {
+        if (i < 300) {
+            snprintf(name, sizeof(name), "/burst/%d", i);
+            assert_int_equal(publish(r, 1, name, VALUE, 0), 0);
+        } else {
+            timer(r); /* the rest */
+        }
+        if (act_of(r, HF_DIR_ACT_MULTICAST)) {
+            struct hf_advert a;
+            assert_int_equal(hf_advert_decode(hf_slice(r->out.body, r->out.body_len), &a), 0);
+            assert_true(a.from <= told);
+            told = a.version;
+            adverts++;
+        }
+    }
+    assert_int_equal(told, 300);
+    assert_in_range(adverts, 2, 30);
 }
 
 static void leases_run_out(void **state)
@@ -204,7 +250,7 @@ static void a_full_tree_is_refused(void **state)
     struct rig *r = *state;
     run(r);
     static char value[HF_VALUE_LEN_MAX];
-    char name[16];
+    char name[32];
     memset(value, ' ', sizeof(value));
     value[0] = '{';
     value[sizeof(value) - 2] = '}';
@@ -233,6 +279,80 @@ static void bye_ends_it(void **state)
     assert_int_equal(hf_dir_deadline(r->dir), HF_NEVER);
     step(r, &(struct hf_dir_in){.kind = HF_DIR_IN_TIMER});
     assert_int_equal(r->out.n, 0);
+}
+
+/* An authentic advert of beta: version 3, nothing in it that we could apply. */
+static void hear_beta(struct rig *r, uint64_t counter, uint64_t hash)
+{
+    struct hf_datagram_head head = {.kind = HF_DATAGRAM_ADVERT,
+                                    .incarnation = 4,
+                                    .salt = {9},
+                                    .counter = counter,
+                                    .host = hf_slice_str("beta")};
+    struct hf_advert advert = {.period_ms = 1000, .version = 3, .from = 3, .hash = hash};
+    hf_rd_init(&advert.changes.r, hf_slice(NULL, 0));
+    struct hf_dir_in in = {.kind = HF_DIR_IN_ADVERT};
+    in.owner = hf_dir_store_owner(r->store, head.host);
+    in.head = &head;
+    in.advert = &advert;
+    step(r, &in);
+}
+
+/* What beta answers: all of its part (one entry), or that nothing has changed since. */
+static void beta_answers(struct rig *r, const struct hf_entry *e, bool full, uint64_t counter)
+{
+    static uint8_t body[HF_VALUE_LEN_MAX * 2];
+    struct hf_pull pull = {.head = {.owner = hf_slice_str("beta"),
+                                    .incarnation = 4,
+                                    .salt = {9},
+                                    .counter = counter,
+                                    .version = 3,
+                                    .hash = e->hash,
+                                    .period_ms = 1000},
+                           .full = full,
+                           .from = full ? 0 : 3};
+    struct hf_wr w;
+    struct hf_slice s;
+    hf_wr_init(&w, body, sizeof(body));
+    hf_pull_encode(&w, &pull, full ? 1 : 0);
+    if (full) {
+        hf_change_encode(&w,
+                         &(struct hf_change){.name = hf_entry_name(e), .value = hf_entry_value(e)});
+    }
+    assert_int_equal(hf_wr_end(&w, &s), 0);
+    assert_int_equal(hf_pull_decode(s, &pull), 0);
+    struct hf_dir_in in = {.kind = HF_DIR_IN_PULLED};
+    in.owner = hf_dir_store_owner(r->store, hf_slice_str("beta"));
+    in.pull = &pull;
+    step(r, &in);
+}
+
+static void a_large_part_returns_by_delta(void **state)
+{
+    struct rig *r = *state;
+    static char value[HF_VALUE_LEN_MAX];
+    run(r);
+    memset(value, ' ', sizeof(value));
+    value[0] = '{';
+    value[sizeof(value) - 1] = '}';
+    struct hf_entry *e = hf_entry_create(hf_slice_str("/big"), hf_slice(value, sizeof(value)));
+    hear_beta(r, 1, e->hash);
+    assert_int_equal(act_of(r, HF_DIR_ACT_PULL)->since, 0);
+    beta_answers(r, e, true, 1);
+    assert_true(act_of(r, HF_DIR_ACT_MEMBER)->up);
+    hf_time silent = r->now;
+    while (hf_dir_members(r->dir) == 2) {
+        timer(r);
+    }
+    assert_true(r->now - silent <= HF_S(4));
+    hear_beta(r, 2, e->hash);
+    assert_int_equal(hf_dir_members(r->dir), 1); /* alive only by a pull (A-r2) */
+    assert_int_equal(act_of(r, HF_DIR_ACT_PULL)->incarnation, 4);
+    assert_int_equal(act_of(r, HF_DIR_ACT_PULL)->since, 3);
+    beta_answers(r, e, false, 2);
+    assert_int_equal(hf_dir_members(r->dir), 2);
+    assert_int_equal(act_of(r, HF_DIR_ACT_PART)->after->n_entries, 1);
+    hf_entry_unref(e);
 }
 
 static void names(void **state)
@@ -271,10 +391,13 @@ int main(void)
         DIR_TEST(unseen_until_persisted),
         DIR_TEST(publishers_hold_their_names),
         DIR_TEST(a_publisher_of_many_goes),
+        DIR_TEST(more_withdrawn_than_remembered),
+        DIR_TEST(a_burst_is_told_as_it_goes),
         DIR_TEST(leases_run_out),
         DIR_TEST(a_flood_is_refused),
         DIR_TEST(a_full_tree_is_refused),
         DIR_TEST(bye_ends_it),
+        DIR_TEST(a_large_part_returns_by_delta),
         HF_TEST(names),
         HF_TEST(parts_share_entries),
     };

@@ -1,0 +1,104 @@
+"""The lab and its hosts, seen from the machine: control sockets, sockets in a host's network, and
+what the kernel says of a process."""
+import ctypes
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import ctl
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TOOL = ROOT / "build/src/lab/holdfast-lab"
+CLONE_NEWNET = 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Lab:
+    """One lab; down() may always be called."""
+
+    def __init__(self, name):
+        self.name = name
+        self.state = pathlib.Path("/run/holdfast-lab") / name
+
+    def popen(self, *args, **kw):
+        return subprocess.Popen([TOOL, "--name", self.name, *map(str, args)],
+                                stdin=subprocess.DEVNULL, **kw)
+
+    def run(self, *args):
+        p = subprocess.run([TOOL, "--name", self.name, *map(str, args)], stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                           timeout=90, check=False)
+        if p.returncode:
+            raise RuntimeError(f"holdfast-lab {' '.join(map(str, args))}: {p.stdout}")
+        return p.stdout
+
+    def down(self):
+        self.run("down")
+
+    def init_pid(self, host):
+        return int((self.state / "hosts" / host / "init").read_text().split()[0])
+
+    def address(self, host):
+        hosts = (self.state / "hosts" / host / "fs/etc/hosts").read_text().splitlines()
+        return next(a for a, n in (r.split() for r in hosts) if n == host and "." in a)
+
+    def control_path(self, host):
+        return f"/proc/{self.init_pid(host)}/root/run/holdfast/control.sock"
+
+    def client(self, host):
+        return ctl.Client(self.control_path(host))
+
+    def first_client(self, host, deadline=20.0):
+        """As soon as the daemon there answers."""
+        path, end = self.control_path(host), time.monotonic() + deadline
+        while True:
+            try:
+                return ctl.Client(path)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.001)
+
+    def connect(self, host, port):
+        """A TCP connection to a program that listens on the host's loopback."""
+        with open("/proc/self/ns/net", encoding="ascii") as home, \
+                open(f"/proc/{self.init_pid(host)}/ns/net", encoding="ascii") as there:
+            if libc.setns(there.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                s = socket.create_connection(("127.0.0.1", port), timeout=10)
+            finally:
+                if libc.setns(home.fileno(), CLONE_NEWNET):
+                    sys.exit("cannot return to the machine's network")
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return s
+
+
+def cpu_s(pid):
+    """CPU seconds of all threads so far, user and system, as the scheduler counts them (ns)."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
+            total += int(f.read().split()[0])
+    return total / 1e9
+
+
+def memory_mb(pid):
+    """{VmRSS, VmHWM, Pss} in MB (10^6 bytes)."""
+    out = {}
+    for name in ("status", "smaps_rollup"):
+        with open(f"/proc/{pid}/{name}", encoding="ascii") as f:
+            for row in f:
+                key = row.split(":")[0]
+                if key in ("VmRSS", "VmHWM", "Pss"):
+                    out[key] = int(row.split()[1]) * 1024 / 1e6
+    return out
+
+
+def percentile(values, p):
+    """Nearest rank."""
+    s = sorted(values)
+    return s[min(len(s) - 1, max(0, -(-len(s) * p // 100) - 1))]
