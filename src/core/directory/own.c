@@ -132,7 +132,6 @@ static int withdraw(struct hf_dir *d, struct local *l, hf_time now, struct hf_di
     l->expires = HF_NEVER;
     d->n_removed++;
     advance_own(d, next, l, now, out);
-    trim_removed(d);
     return 0;
 }
 
@@ -250,6 +249,7 @@ void hf_dir_own_withdraw(struct hf_dir *d, const struct hf_dir_in *in, hf_time n
         d->count.refused_publish++;
     }
     result(d, out, rc ? rc : withdraw(d, l, now, out));
+    trim_removed(d);
 }
 
 /*
@@ -260,18 +260,17 @@ static bool withdraw_all(struct hf_dir *d, bool (*which)(const struct local *, h
                          hf_time at, uint32_t publisher, hf_time now, struct hf_dir_out *out)
 {
     struct hf_list *node = d->changes.next, *end = d->changes.prev;
-    bool last = hf_list_empty(&d->changes);
-    while (!last) {
+    bool last = hf_list_empty(&d->changes), more = false;
+    while (!last && !more) {
         struct local *l = local_of(node);
         last = node == end; /* what is withdrawn moves behind the end */
         node = node->next;
         if (!l->removed && which(l, at, publisher)) {
-            if (out->n > HF_DIR_ACTS_MAX - HF_PULLS_MAX - 8 || withdraw(d, l, now, out)) {
-                return true;
-            }
+            more = out->n > HF_DIR_ACTS_MAX - HF_PULLS_MAX - 8 || withdraw(d, l, now, out);
         }
     }
-    return false;
+    trim_removed(d); /* only now: it frees what `node` may have been */
+    return more;
 }
 
 static bool is_expired(const struct local *l, hf_time at, uint32_t publisher)

@@ -161,6 +161,23 @@ static void a_publisher_of_many_goes(void **state)
     assert_false(there(r, "/n/0"));
 }
 
+/* The last live one stands before the oldest withdrawn one, which its withdrawal lets go of. */
+static void more_than_the_history_goes(void **state)
+{
+    struct rig *r = *state;
+    char name[32];
+    run(r);
+    for (int i = 0; i < HF_HISTORY_MAX + 100; i++) {
+        snprintf(name, sizeof(name), "/n/%d", i);
+        assert_int_equal(publish(r, 1, name, VALUE, 0), 0);
+    }
+    step(r, &(struct hf_dir_in){.kind = HF_DIR_IN_PUBLISHER_GONE, .publisher = 1});
+    while (hf_dir_part(r->dir, hf_dir_self(r->dir))->n_entries > 0) {
+        timer(r);
+    }
+    assert_int_equal(hf_dir_counters(r->dir)->published, 2 * (HF_HISTORY_MAX + 100));
+}
+
 static void leases_run_out(void **state)
 {
     struct rig *r = *state;
@@ -271,6 +288,7 @@ int main(void)
         DIR_TEST(unseen_until_persisted),
         DIR_TEST(publishers_hold_their_names),
         DIR_TEST(a_publisher_of_many_goes),
+        DIR_TEST(more_than_the_history_goes),
         DIR_TEST(leases_run_out),
         DIR_TEST(a_flood_is_refused),
         DIR_TEST(a_full_tree_is_refused),
