@@ -180,6 +180,9 @@ static int store(struct hf_dir *d, struct hf_entry *e, hf_time now, struct hf_di
     struct local *l = local_for(d, e);
     struct hf_part *next = l ? hf_part_fork(d->own) : NULL;
     int rc = next ? hf_part_put(next, e) : -ENOMEM;
+    if (rc == 0 && l->entry != e) { /* the map's key moves to the new entry's bytes */
+        rc = hf_map_put(&d->locals, hf_entry_name(e), l);
+    }
     if (rc) {
         hf_part_unref(next);
         if (l && l->version == 0) { /* made just now */
@@ -188,12 +191,9 @@ static int store(struct hf_dir *d, struct hf_entry *e, hf_time now, struct hf_di
         }
         return rc;
     }
-    if (l->entry != e) { /* the map's key moves to the new entry's bytes */
-        hf_map_remove(&d->locals, hf_entry_name(l->entry));
+    if (l->entry != e) {
         hf_entry_unref(l->entry);
         l->entry = hf_entry_ref(e);
-        rc = hf_map_put(&d->locals, hf_entry_name(e), l);
-        assert(rc == 0); /* a slot was freed just now */
     }
     d->n_removed -= l->removed;
     l->removed = false;
