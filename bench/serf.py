@@ -186,7 +186,7 @@ class Cluster:
 
     def measure(self, key, seconds):
         """One change after the other, for `seconds`; each until all hosts show it."""
-        took, late, flaps, k = [], 0, 0, 0
+        took, late, flaps, unconfirmed, k = [], 0, 0, 0, 0
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             owner, k = random.choice(self.hosts), k + 1
@@ -205,10 +205,13 @@ class Cluster:
                 late += 1
             else:
                 took.append(time.monotonic() - begin)
-            self.agents[owner].end()
+            try:
+                self.agents[owner].end()
+            except RuntimeError:
+                unconfirmed += 1  # "timeout waiting for update broadcast"
         return {f"{key}_count": k, f"{key}_p50_ms": percentile(took, 50) * 1e3,
                 f"{key}_p99_ms": percentile(took, 99) * 1e3,
-                f"{key}_not_within_15_s": late, f"{key}_owner_seen_failed": int(flaps > 0)}
+                f"{key}_not_within_15_s": late, f"{key}_unconfirmed": unconfirmed, f"{key}_owner_seen_failed": int(flaps > 0)}
 
     def stop(self):
         for a in self.agents.values():

@@ -151,7 +151,7 @@ static void on_event(void *arg, enum holdfast_event event, const char *owner, co
     static const char *const words[] = {"?", "added", "changed", "removed", "synced"};
     struct follow *f = arg;
     struct hf_buf out;
-    hf_buf_init(&out, 8 * HF_VALUE_LEN_MAX);
+    hf_buf_init(&out, (size_t)8 * HF_VALUE_LEN_MAX);
     json_t *json = json_loads(value, 0, NULL); /* again as text: on one line */
     char *line = json ? json_dumps(json, JSON_COMPACT) : NULL;
     if (f->opt->json && event == HOLDFAST_SYNCED) {

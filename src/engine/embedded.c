@@ -235,7 +235,7 @@ static int start_sequencer(struct embedded *e, uint64_t gen, bool collect, hf_ti
 /* Take generation gen, if nobody was faster. */
 static int take(struct embedded *e, uint64_t gen, bool collect, hf_time now)
 {
-    uint64_t highest;
+    uint64_t highest = 0;
     if (gen > GENERATION_MAX) {
         return -HF_EFULL;
     }

@@ -328,7 +328,7 @@ static void tap(void *arg, enum hf_log_level level, const char *prefix, const ch
     snprintf(line, sizeof(line), "%s%s%s", prefix, *prefix ? ": " : "", text);
     HF_LIST_FOREACH (node, &k->clients) {
         struct client *c = HF_CONTAINER_OF(node, struct client, node);
-        if (c->tracing && c->out.n < OUT_ENOUGH * 4) { /* a slow reader misses lines */
+        if (c->tracing && c->out.n / 4 < OUT_ENOUGH) { /* a slow reader misses lines */
             send_msg(c, &(struct hf_ctl_msg){
                             .type = HF_CTL_LINE, .seq = c->trace_seq, .text = hf_slice_str(line)});
         }

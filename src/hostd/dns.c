@@ -168,7 +168,8 @@ static bool judge(const struct question *q, uint32_t owner, const struct hf_entr
     snprintf(c.target, sizeof(c.target), "%s", target);
     bool ok = value && c.where != HF_SERVICE_AT_NOWHERE;
     if (q->type == HF_DNS_SRV) {
-        ok = ok && c.port > 0 && !(proto && *q->name->proto && strcasecmp(proto, q->name->proto));
+        ok = ok && c.port > 0 &&
+             !(proto && *q->name->proto && strcasecmp(proto, q->name->proto) != 0);
     } else {
         ok = ok && wants(q->type, &c.at);
     }

@@ -13,7 +13,6 @@
 #include "os/file.h"
 
 #define PULL_TIME HF_S(30) /* much of it for TCP where many packets are lost */
-#define STATE_TIME HF_S(30)
 #define CONFLICT_SHOWN HF_S(60)
 
 struct pull {
@@ -241,7 +240,7 @@ static void start_pull(struct hf_hostd *h, const struct hf_dir_act *a, bool stat
                                   .server = owner_name(h, a->owner),
                                   .target = (const char *)target.p,
                                   .body_max = state ? HF_STATE_BODY_MAX : HF_PULL_BODY_MAX,
-                                  .deadline = hf_now() + (state ? STATE_TIME : PULL_TIME)};
+                                  .deadline = hf_now() + PULL_TIME};
     int rc = target.err        ? target.err
              : opt.to.len == 0 ? -EADDRNOTAVAIL
                                : hf_http_get_start(h->loop, &opt, on_pulled, p, &p->get);

@@ -327,13 +327,14 @@ static uint32_t tell_owner(struct hf_follow *f, uint32_t owner, uint32_t most, h
             end(f, owner);
             return most;
         }
+        enum hf_follow_event event = after ? HF_FOLLOW_ADDED : HF_FOLLOW_REMOVED;
+        if (before && after) {
+            event = HF_FOLLOW_CHANGED;
+        }
         struct hf_entry *e = after ? after : before;
+        assert(e); /* a name that differs is in one of the two */
         if (hf_service_under(hf_entry_name(e), prefix)) {
-            fn(arg,
-               !before  ? HF_FOLLOW_ADDED
-               : !after ? HF_FOLLOW_REMOVED
-                        : HF_FOLLOW_CHANGED,
-               hf_dir_store_name(f->all->store, owner), e);
+            fn(arg, event, hf_dir_store_name(f->all->store, owner), e);
             most--;
         }
     }

@@ -72,7 +72,8 @@ int hf_addr_parse(const char *text, uint16_t port, struct hf_err *err, struct hf
 {
     char copy[HF_ADDR_STR_LEN], *host, *port_text;
     uint32_t n = port, scope = 0;
-    if (strlen(text) >= sizeof(copy) || !split(strcpy(copy, text), &host, &port_text)) {
+    if (strlen(text) >= sizeof(copy) ||
+        !split(memcpy(copy, text, strlen(text) + 1), &host, &port_text)) {
         return hf_err_set(err, -HF_ECONFIG,
                           "'%.80s' is not an address; expected 192.0.2.1, 192.0.2.1:80, "
                           "2001:db8::1 or [2001:db8::1]:80",

@@ -27,7 +27,7 @@ int hf_file_read(const char *path, struct hf_buf *buf)
     for (;;) {
         size_t room = buf->n_max - buf->n;
         size_t n = room < READ_CHUNK ? room : READ_CHUNK;
-        uint8_t over, *p = n ? hf_buf_reserve(buf, n) : &over;
+        uint8_t over = 0, *p = n ? hf_buf_reserve(buf, n) : &over;
         if (!p) {
             rc = buf->err;
             break;

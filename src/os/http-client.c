@@ -319,7 +319,7 @@ static int start(struct hf_http_get *g, const struct hf_http_get_opt *opt)
         *opt->target != '/' || strpbrk(opt->target, " \r\n")) {
         return -EINVAL;
     }
-    strcpy(g->server, opt->server);
+    memcpy(g->server, opt->server, strlen(opt->server) + 1);
     int rc = opt->tls ? hf_tls_new(opt->tls, opt->server, &g->ssl) : 0;
     if (rc) {
         return rc;
