@@ -1,10 +1,12 @@
 # The face of the project: each target installs what it needs (tools/setup), then does it.
 MAKEFLAGS += --no-print-directory
 FUZZ_SECONDS ?= 30
+SIM_SECONDS ?= 60
+SIM_SEED ?= $(shell date +%s)
 BUILD := build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory sim fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -29,9 +31,18 @@ bench-directory: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) bench/directory
 
+# random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
-	@meson test -C $(BUILD) --no-rebuild --suite sim --verbose
+	@$(BUILD)/tests/sim/sim-engine --seed $(SIM_SEED) --runs 3000
+	@$(BUILD)/tests/sim/sim-directory --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
+
+# 10,000 hosts: some 20 minutes and 3.3 GiB
+sim-large: setup-build $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@mkdir -p bench/out
+	@$(BUILD)/tests/sim/sim-directory --hosts 10000 --services 5 --loss 5 --shared --verbose \
+	    --json bench/out/simulation.json
 
 fuzz: setup-fuzz
 	@tools/run-fuzz $(FUZZ_SECONDS)
