@@ -358,9 +358,27 @@ static void tell_state(struct hf_hostd *h, enum hf_dir_state s)
     }
 }
 
-static void tell_member(const struct hf_hostd *h, const struct hf_dir_act *a)
+/* Remember who fell silent until it is back; the oldest is forgotten for a new one. */
+static void note_lost(struct hf_hostd *h, const struct hf_dir_act *a)
+{
+    struct hf_hostd_lost *oldest = &h->lost[0];
+    for (size_t i = 0; i < HF_HOSTD_LOST_MAX; i++) {
+        struct hf_hostd_lost *l = &h->lost[i];
+        if (strcmp(l->host, owner_name(h, a->owner)) == 0) {
+            *l = (struct hf_hostd_lost){0};
+        }
+        oldest = l->at < oldest->at ? l : oldest;
+    }
+    if (!a->up && strcmp(a->reason, "silent") == 0) {
+        oldest->at = hf_now();
+        snprintf(oldest->host, sizeof(oldest->host), "%s", owner_name(h, a->owner));
+    }
+}
+
+static void tell_member(struct hf_hostd *h, const struct hf_dir_act *a)
 {
     const struct hf_part *part = hf_dir_part(h->dir, a->owner);
+    note_lost(h, a);
     if (a->up) {
         hf_log_info(owner_name(h, a->owner), "alive, incarnation %llu, %u services",
                     part ? (unsigned long long)part->key.incarnation : 0,

@@ -34,6 +34,13 @@ struct hf_hostd_counters {
 #undef HF_HOSTD_COUNTER_FIELD
 };
 
+/* A host that fell silent and has not come back: for `holdfast status`. */
+struct hf_hostd_lost {
+    char host[HF_HOST_NAME_MAX + 1]; /* "": none */
+    hf_time at;
+};
+#define HF_HOSTD_LOST_MAX 8 /* the last so many are remembered */
+
 struct hf_hostd {
     struct hf_loop *loop;
     const char *config_path;
@@ -55,6 +62,7 @@ struct hf_hostd {
     struct hf_hostd_pulls *pulls; /* drive.c */
     hf_time conflict_at;          /* another host with our name was heard; 0: never */
     char conflict_from[HF_ADDR_STR_LEN];
+    struct hf_hostd_lost lost[HF_HOSTD_LOST_MAX];
     int persist_rc; /* of the last try to write our incarnation */
     int reload_rc;  /* of the last reload */
 

@@ -7,7 +7,7 @@
 #include "hostd/hostd.h"
 
 #define CONFLICT_SHOWN HF_S(60)
-#define FOREIGN_SHOWN_MIN 1
+#define LOST_SHOWN_S 3600 /* by then it is not coming back by itself */
 
 /* ---- problems: what is wrong, and what to do ---- */
 
@@ -30,6 +30,16 @@ static void problem(struct problems *p, const char *severity, const char *what, 
 static void problems_of_peers(const struct hf_hostd *h, struct problems *p)
 {
     char what[256];
+    for (size_t i = 0; i < HF_HOSTD_LOST_MAX; i++) {
+        const struct hf_hostd_lost *l = &h->lost[i];
+        long long ago = (long long)((hf_now() - l->at) / HF_NS_PER_S);
+        if (*l->host && ago < LOST_SHOWN_S) {
+            snprintf(what, sizeof(what),
+                     "%s fell silent %lld s ago: its services have left the tree", l->host, ago);
+            problem(p, "error", what,
+                    "see whether the host is up and its network works; it returns by itself");
+        }
+    }
     for (uint32_t id = 0; id < h->store->n_owners; id++) {
         struct hf_dir_peer_info i = hf_dir_peer_info(h->dir, id, hf_now());
         int rc = hf_drive_pull_error(h, id);
@@ -51,7 +61,7 @@ static void problems_of_network(const struct hf_hostd *h, struct problems *p)
 {
     char what[256];
     const struct hf_hostd_counters *c = &h->count;
-    if (c->datagrams_other_cluster + c->datagrams_forged >= FOREIGN_SHOWN_MIN) {
+    if (c->datagrams_other_cluster + c->datagrams_forged > 0) {
         snprintf(what, sizeof(what),
                  "%llu datagrams were sealed with another cluster's key, %llu were forged",
                  (unsigned long long)c->datagrams_other_cluster,

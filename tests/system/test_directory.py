@@ -118,9 +118,11 @@ def test_power_off_and_boot(lab):
     lab.until_tree(HOSTS, {"/t/stays": "alpha", "/t/goes": "gamma"})
     lab.run("power-off", "gamma")
     lab.until_tree(("alpha", "beta"), {"/t/stays": "alpha"})
+    assert "gamma fell silent" in problems(lab, "alpha")
     lab.run("boot", "gamma")
     lab.publish_detached("gamma", "/t/goes", {})
     lab.until_tree(HOSTS, {"/t/stays": "alpha", "/t/goes": "gamma"}, deadline=40)
+    assert "gamma" not in problems(lab, "alpha")
 
 
 def test_cut_and_heal(lab):
