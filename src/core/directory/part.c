@@ -503,3 +503,30 @@ struct hf_part *hf_part_seal(struct hf_part *p, uint64_t version, struct hf_dir_
     }
     return p;
 }
+
+int hf_part_lead(struct hf_dir_store *s, const struct hf_part_key *key,
+                 const uint8_t salt[HF_SALT_LEN], const struct hf_part *from,
+                 struct hf_changes changes, struct hf_part **ret_part)
+{
+    struct hf_part *part = hf_dir_store_part(s, key, salt);
+    if (part) {
+        *ret_part = part;
+        return 0;
+    }
+    part = from ? hf_part_fork(from) : hf_part_create(key->owner, key->incarnation, salt);
+    int rc = part ? 0 : -ENOMEM;
+    struct hf_change c;
+    while (rc == 0 && hf_changes_next(&changes, &c)) {
+        rc = c.removed ? hf_part_remove(part, c.name) : hf_part_put_value(part, c.name, c.value);
+        rc = rc == -HF_ENOTFOUND ? 0 : rc;
+    }
+    if (rc == 0 && part->key.hash != key->hash) {
+        rc = -HF_EMALF;
+    }
+    if (rc) {
+        hf_part_unref(part);
+        return rc;
+    }
+    *ret_part = hf_part_seal(part, key->version, s);
+    return 0;
+}

@@ -158,3 +158,12 @@ struct hf_part *hf_dir_store_part(struct hf_dir_store *s, const struct hf_part_k
  * found.
  */
 struct hf_part *hf_part_seal(struct hf_part *p, uint64_t version, struct hf_dir_store *s);
+
+/**
+ * The sealed part with this key and salt (a new reference): found in the store, or made of `from`
+ * (NULL: of nothing) by the changes. -HF_EMALF when these do not lead to key->hash, -HF_EFULL,
+ * -ENOMEM.
+ */
+HF_MUST int hf_part_lead(struct hf_dir_store *s, const struct hf_part_key *key,
+                         const uint8_t salt[HF_SALT_LEN], const struct hf_part *from,
+                         struct hf_changes changes, struct hf_part **ret_part);

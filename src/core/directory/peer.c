@@ -134,36 +134,6 @@ static void need_pull(struct hf_dir *d, uint32_t owner, hf_time now)
     }
 }
 
-/* The part that the advert leads to, found or made; NULL with *ret_rc otherwise. */
-static struct hf_part *advance(struct hf_dir *d, const struct hf_part *from,
-                               const struct hf_advert *a, int *ret_rc)
-{
-    struct hf_part_key key = from->key;
-    key.version = a->version;
-    key.hash = a->hash;
-    struct hf_part *part = hf_dir_store_part(d->store, &key, from->salt);
-    if (part) {
-        return part;
-    }
-    part = hf_part_fork(from);
-    int rc = part ? 0 : -ENOMEM;
-    struct hf_changes changes = a->changes;
-    struct hf_change c;
-    while (rc == 0 && hf_changes_next(&changes, &c)) {
-        rc = c.removed ? hf_part_remove(part, c.name) : hf_part_put_value(part, c.name, c.value);
-        rc = rc == -HF_ENOTFOUND ? 0 : rc;
-    }
-    if (rc == 0 && part->key.hash != a->hash) {
-        rc = -HF_EMALF;
-    }
-    if (rc) {
-        hf_part_unref(part);
-        *ret_rc = rc;
-        return NULL;
-    }
-    return hf_part_seal(part, a->version, d->store);
-}
-
 /* An advert of a living peer's present incarnation: ignore, apply, or see the gap (A2, A3). */
 void hf_dir_apply_advert(struct hf_dir *d, uint32_t owner, const struct hf_advert *a, hf_time now,
                          struct hf_dir_out *out)
@@ -180,7 +150,13 @@ void hf_dir_apply_advert(struct hf_dir *d, uint32_t owner, const struct hf_adver
         need_pull(d, owner, now);
         return;
     }
-    struct hf_part *part = a->version > mine ? advance(d, p->part, a, &rc) : NULL;
+    struct hf_part *part = NULL;
+    if (a->version > mine) {
+        struct hf_part_key key = p->part->key;
+        key.version = a->version;
+        key.hash = a->hash;
+        rc = hf_part_lead(d->store, &key, p->part->salt, p->part, a->changes, &part);
+    }
     if (!part) { /* ours is not what the owner has: ask for all of it */
         d->count.refused_hash += rc == -HF_EMALF;
         d->count.refused_full += rc == -HF_EFULL;

@@ -113,27 +113,7 @@ static int part_of(struct hf_dir *d, uint32_t owner, const struct hf_owner_head 
 {
     struct hf_part_key key = {
         .owner = owner, .incarnation = h->incarnation, .version = h->version, .hash = h->hash};
-    struct hf_part *part = hf_dir_store_part(d->store, &key, h->salt);
-    if (part) {
-        *ret_part = part;
-        return 0;
-    }
-    part = from ? hf_part_fork(from) : hf_part_create(owner, h->incarnation, h->salt);
-    int rc = part ? 0 : -ENOMEM;
-    struct hf_change c;
-    while (rc == 0 && hf_changes_next(&changes, &c)) {
-        rc = c.removed ? hf_part_remove(part, c.name) : hf_part_put_value(part, c.name, c.value);
-        rc = rc == -HF_ENOTFOUND ? 0 : rc;
-    }
-    if (rc == 0 && part->key.hash != h->hash) {
-        rc = -HF_EMALF;
-    }
-    if (rc) {
-        hf_part_unref(part);
-        return rc;
-    }
-    *ret_part = hf_part_seal(part, h->version, d->store);
-    return 0;
+    return hf_part_lead(d->store, &key, h->salt, from, changes, ret_part);
 }
 
 /* Take an owner's answer in. 0, or why it is refused. */

@@ -383,6 +383,33 @@ static void parts_share_entries(void **state)
     hf_part_unref(q);
 }
 
+static void changes_lead_to_a_hash(void **state)
+{
+    (void)state;
+    static const uint8_t salt[HF_SALT_LEN];
+    struct hf_dir_store *store;
+    struct hf_part *p = NULL, *again = NULL;
+    uint8_t buf[64];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_change_encode(&w,
+                     &(struct hf_change){.name = hf_slice_str("/a"), .value = hf_slice_str("{}")});
+    struct hf_changes changes = {.n = 1};
+    hf_rd_init(&changes.r, hf_slice(buf, hf_wr_len(&w)));
+    struct hf_entry *e = hf_entry_create(hf_slice_str("/a"), hf_slice_str("{}"));
+    struct hf_part_key key = {.owner = 0, .incarnation = 1, .version = 1, .hash = e->hash};
+    hf_entry_unref(e);
+    assert_int_equal(hf_dir_store_create(4, 1, &store), 0);
+    assert_int_equal(hf_part_lead(store, &key, salt, NULL, changes, &p), 0);
+    assert_int_equal(hf_part_lead(store, &key, salt, NULL, changes, &again), 0);
+    assert_ptr_equal(p, again); /* found, not made twice */
+    key.hash++;
+    assert_int_equal(hf_part_lead(store, &key, salt, NULL, changes, &again), -HF_EMALF);
+    hf_part_unref(p);
+    hf_part_unref(p);
+    hf_dir_store_destroy(store);
+}
+
 #define DIR_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -400,6 +427,7 @@ int main(void)
         DIR_TEST(a_large_part_returns_by_delta),
         HF_TEST(names),
         HF_TEST(parts_share_entries),
+        HF_TEST(changes_lead_to_a_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
