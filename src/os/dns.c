@@ -11,7 +11,6 @@
 #include "base/wr.h"
 #include "os/udp.h"
 
-#define PACKET_MAX 512 /* RFC 1035 4.2.1 */
 #define HEADER_LEN 12
 #define RECORD_LEN 10            /* type, class, TTL and length (RFC 1035 4.1.3) */
 #define SRV_LEN 6                /* priority, weight and port (RFC 2782) */
@@ -44,7 +43,7 @@ void hf_dns_reply_init(struct hf_dns_reply *reply, const char *name)
 {
     size_t used = HEADER_LEN + wire_len(name) + 4;
     memset(reply, 0, sizeof(*reply));
-    reply->left = used < PACKET_MAX ? PACKET_MAX - used : 0;
+    reply->left = used < HF_DNS_PACKET_MAX ? HF_DNS_PACKET_MAX - used : 0;
 }
 
 static bool same(const struct hf_dns_record *a, const struct hf_dns_record *b)
@@ -139,13 +138,13 @@ struct query {
     char name[HF_DNS_NAME_MAX + 2]; /* room for a last dot */
 };
 
-static void answer(struct hf_dns_server *s, const struct hf_addr *to, const struct query *q,
-                   unsigned rcode, unsigned flags, const struct hf_dns_reply *reply)
+/* Write the answer; returns its length, 0 if it does not fit. */
+static size_t answer(uint8_t buf[HF_DNS_PACKET_MAX], const struct query *q, unsigned rcode,
+                     unsigned flags, const struct hf_dns_reply *reply)
 {
-    uint8_t buf[PACKET_MAX];
     struct hf_wr w;
     struct hf_slice packet;
-    hf_wr_init(&w, buf, sizeof(buf));
+    hf_wr_init(&w, buf, HF_DNS_PACKET_MAX);
     hf_wr_u16(&w, q->id);
     hf_wr_u16(&w, (uint16_t)(FLAG_RESPONSE | flags | rcode |
                              (q->flags & (OPCODE_MASK | FLAG_RECURSION_DESIRED))));
@@ -158,9 +157,7 @@ static void answer(struct hf_dns_server *s, const struct hf_addr *to, const stru
         hf_wr_patch_u16(&w, counts, put_section(&w, reply, false));
         hf_wr_patch_u16(&w, counts + 4, put_section(&w, reply, true));
     }
-    if (hf_wr_end(&w, &packet) == 0) {
-        (void)!hf_udp_send(s->udp, to, packet); /* lost like any other datagram may be */
-    }
+    return hf_wr_end(&w, &packet) ? 0 : packet.n;
 }
 
 /* Read a name into text; bytes that no name of ours has become '?'. */
@@ -196,37 +193,46 @@ static bool read_question(struct hf_rd *r, struct hf_slice datagram, struct quer
     return true;
 }
 
-static void on_datagram(void *arg, const struct hf_addr *from, struct hf_slice data)
+size_t hf_dns_respond(struct hf_slice datagram, hf_dns_handler *fn, void *arg,
+                      uint8_t buf[HF_DNS_PACKET_MAX])
 {
-    struct hf_dns_server *s = arg;
     struct query q = {0};
     struct hf_rd r;
-    hf_rd_init(&r, data);
+    hf_rd_init(&r, datagram);
     q.id = hf_rd_u16(&r);
     q.flags = hf_rd_u16(&r);
     uint16_t n_questions = hf_rd_u16(&r);
     (void)hf_rd_bytes(&r,
                       6); /* answers do not belong here, additional ones (EDNS) may be ignored */
     if (r.err || q.flags & FLAG_RESPONSE) {
-        return; /* answering an answer could go on for ever */
+        return 0; /* answering an answer could go on for ever */
     }
     if (q.flags & OPCODE_MASK) {
-        answer(s, from, &q, NOTIMP, 0, NULL);
-        return;
+        return answer(buf, &q, NOTIMP, 0, NULL);
     }
-    if (n_questions != 1 || !read_question(&r, data, &q)) {
-        answer(s, from, &q, FORMERR, 0, NULL);
-        return;
+    if (n_questions != 1 || !read_question(&r, datagram, &q)) {
+        return answer(buf, &q, FORMERR, 0, NULL);
     }
     struct hf_dns_reply reply;
     hf_dns_reply_init(&reply, q.name);
     if (q.class == CLASS_IN || q.class == CLASS_ANY) {
-        s->fn(s->arg, q.name, q.type, &reply);
+        fn(arg, q.name, q.type, &reply);
     } else {
         reply.rcode = HF_DNS_REFUSED;
     }
-    answer(s, from, &q, reply.rcode, reply.rcode == HF_DNS_REFUSED ? 0 : FLAG_AUTHORITATIVE,
-           &reply);
+    return answer(buf, &q, reply.rcode, reply.rcode == HF_DNS_REFUSED ? 0 : FLAG_AUTHORITATIVE,
+                  &reply);
+}
+
+static void on_datagram(void *arg, const struct hf_addr *from, struct hf_slice data)
+{
+    struct hf_dns_server *s = arg;
+    uint8_t buf[HF_DNS_PACKET_MAX];
+    size_t n = hf_dns_respond(data, s->fn, s->arg, buf);
+    if (n > 0) {
+        (void)!hf_udp_send(s->udp, from,
+                           hf_slice(buf, n)); /* lost like any other datagram may be */
+    }
 }
 
 int hf_dns_server_open(struct hf_loop *loop, const struct hf_addr *bind, hf_dns_handler *fn,

@@ -6,11 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/slice.h"
 #include "os/addr.h"
 #include "os/loop.h"
 
 #define HF_DNS_NAME_MAX 253 /* characters of a name without the dot at its end */
 #define HF_DNS_RECORDS_MAX 32
+#define HF_DNS_PACKET_MAX 512 /* RFC 1035 4.2.1 */
 
 enum hf_dns_type {
     HF_DNS_A = 1,
@@ -50,6 +52,10 @@ bool hf_dns_reply_add(struct hf_dns_reply *reply, const struct hf_dns_record *re
 
 /** Called for every question for a name of class IN; fills reply. name is borrowed for the call. */
 typedef void hf_dns_handler(void *arg, const char *name, uint16_t type, struct hf_dns_reply *reply);
+
+/** The answer to one datagram, by fn, into buf; returns its length, 0: none is due. No I/O. */
+size_t hf_dns_respond(struct hf_slice datagram, hf_dns_handler *fn, void *arg,
+                      uint8_t buf[HF_DNS_PACKET_MAX]);
 
 struct hf_dns_server;
 
