@@ -29,7 +29,7 @@ enum holdfast_error {
     HOLDFAST_EVERSION = -1003,  /* holdfastd speaks another version of the protocol */
     HOLDFAST_EFULL = -1007,     /* a limit is reached */
     HOLDFAST_ERATE = -1008,     /* too many changes in a short time */
-    HOLDFAST_ENAME = -1009,     /* not a valid name: lower case path like /pg/orders/primary */
+    HOLDFAST_ENAME = -1009,     /* not a valid name: a path like /pg/orders/primary */
     HOLDFAST_EVALUE = -1010,    /* not one JSON object of at most 16384 bytes */
     HOLDFAST_EHELD = -1011,     /* another program holds an entry of this name */
     HOLDFAST_ENOTFOUND = -1012, /* no such entry or watch */
