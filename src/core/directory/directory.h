@@ -53,7 +53,7 @@ enum hf_dir_peer_state {
 };
 const char *hf_dir_peer_state_name(enum hf_dir_peer_state s);
 
-/* name, what it counts (A12). `holdfast status`, /metrics and the manual page are made from this.
+/* name, what it counts (A12): `holdfast status` and /metrics, with its HELP lines, are made of it.
  */
 #define HF_DIR_COUNTER_LIST(X)                                                                     \
     X(adverts_sent, "adverts sent, heartbeats and answers to probes included")                     \
