@@ -27,13 +27,6 @@ struct watch {
     bool dirty;
 };
 
-/* The tree, being sent in pieces. */
-struct query {
-    struct hf_list node;
-    uint32_t seq;
-    struct hf_tree_walk *walk; /* owned */
-};
-
 struct client {
     struct hf_list node;
     struct hf_control *control;
@@ -46,8 +39,10 @@ struct client {
     bool greeted;
     bool closing;
     struct hf_buf in, out;
-    struct hf_list watches, queries;
+    struct hf_list watches;
     uint32_t n_watches;
+    struct hf_tree_walk *walk; /* owned; the tree is being sent, later requests wait; or NULL */
+    uint32_t walk_seq;
     bool tracing;
     uint32_t trace_seq;
 };
@@ -124,13 +119,6 @@ static void drop_watch(struct watch *w)
     hf_free(w);
 }
 
-static void drop_query(struct query *q)
-{
-    hf_list_unlink(&q->node);
-    hf_tree_walk_destroy(q->walk);
-    hf_free(q);
-}
-
 static void set_tracing(struct client *c, bool on, uint32_t seq);
 
 /* Close; what it held is withdrawn (A1). */
@@ -144,9 +132,7 @@ static void drop_client(struct client *c)
     HF_LIST_FOREACH (node, &c->watches) {
         drop_watch(HF_CONTAINER_OF(node, struct watch, node));
     }
-    HF_LIST_FOREACH (node, &c->queries) {
-        drop_query(HF_CONTAINER_OF(node, struct query, node));
-    }
+    hf_tree_walk_destroy(c->walk);
     hf_list_unlink(&c->node);
     k->n_clients--;
     hf_io_destroy(c->io);
@@ -258,19 +244,11 @@ static void query_tree(struct client *c, const struct hf_ctl_msg *m)
         send_result(c, m->seq, -HF_ENAME, "a prefix begins with /");
         return;
     }
-    struct query *q = hf_alloc(sizeof(*q));
-    if (q) {
-        hf_list_init(&q->node);
-        q->seq = m->seq;
-        q->walk = hf_tree_walk_create(c->control->h->dir, c->control->h->store, m->value);
-    }
-    if (!q || !q->walk) {
-        hf_free(q);
+    c->walk_seq = m->seq;
+    c->walk = hf_tree_walk_create(c->control->h->dir, c->control->h->store, m->value);
+    if (!c->walk) {
         send_result(c, m->seq, -ENOMEM, NULL);
-        return;
     }
-    hf_list_insert(&c->queries, &q->node);
-    later(c->control);
 }
 
 static void query_config(struct hf_hostd *h, struct hf_buf *out)
@@ -409,31 +387,31 @@ static void on_message(struct client *c, const struct hf_ctl_msg *m)
 
 /* ---- reading and writing ---- */
 
-static void take_messages(struct client *c)
+/* Returns whether it stopped with requests perhaps left: others' turn, or the answers are read
+ * first. */
+static bool take_messages(struct client *c)
 {
     size_t at = 0;
-    int i;
-    for (i = 0; i < REQUESTS_AT_ONCE && !c->closing && c->out.n <= OUT_ENOUGH; i++) {
+    for (int i = 0; i < REQUESTS_AT_ONCE && !c->closing && !c->walk && c->out.n <= OUT_ENOUGH;
+         i++) {
         struct hf_ctl_msg m;
         int n = hf_ctl_decode(hf_slice(c->in.p + at, c->in.n - at), &m);
         if (n == 0) {
             hf_buf_consume(&c->in, at);
-            return;
+            return false;
         }
         if (n < 0) {
             hf_log_info(c->name, "sends %s: connection closed", hf_strerror(n));
             c->closing = true;
             /* a person with another version of the command wants to know */
             send_msg(c, &(struct hf_ctl_msg){.type = HF_CTL_HELLO, .version = HF_CTL_VERSION});
-            return;
+            return false;
         }
         at += (size_t)n;
         on_message(c, &m);
     }
     hf_buf_consume(&c->in, at);
-    if (i == REQUESTS_AT_ONCE) {
-        later(c->control); /* there may be more; otherwise it reads first */
-    }
+    return c->in.n > 0;
 }
 
 static void tell(void *arg, enum hf_follow_event event, struct hf_slice owner,
@@ -459,19 +437,16 @@ static void produce(struct client *c)
             w->dirty = hf_follow_tell(w->follow, TELL_AT_ONCE, tell, w);
         }
     }
-    HF_LIST_FOREACH (node, &c->queries) {
-        struct query *q = HF_CONTAINER_OF(node, struct query, node);
-        bool more = true;
-        while (more && !c->closing && c->out.n <= OUT_ENOUGH) {
-            struct hf_buf piece;
-            hf_buf_init(&piece, HF_CTL_FRAME_MAX);
-            more = hf_tree_walk_json(q->walk, &piece, OUT_ENOUGH);
-            send_text(c, q->seq, hf_buf_slice(&piece));
-            hf_buf_fini(&piece);
-        }
+    while (c->walk && !c->closing && c->out.n <= OUT_ENOUGH) {
+        struct hf_buf piece;
+        hf_buf_init(&piece, HF_CTL_FRAME_MAX);
+        bool more = hf_tree_walk_json(c->walk, &piece, OUT_ENOUGH);
+        send_text(c, c->walk_seq, hf_buf_slice(&piece));
+        hf_buf_fini(&piece);
         if (!more) {
-            send_result(c, q->seq, 0, "");
-            drop_query(q);
+            send_result(c, c->walk_seq, 0, "");
+            hf_tree_walk_destroy(c->walk);
+            c->walk = NULL;
         }
     }
 }
@@ -500,7 +475,7 @@ static bool flush(struct client *c)
 /* Is there more to make for a reader that has taken all we had? */
 static bool wants_more(struct client *c)
 {
-    bool more = !hf_list_empty(&c->queries);
+    bool more = c->walk != NULL;
     HF_LIST_FOREACH (node, &c->watches) {
         more = more || HF_CONTAINER_OF(node, struct watch, node)->dirty;
     }
@@ -510,19 +485,19 @@ static bool wants_more(struct client *c)
 /* One turn for a client: requests, answers, events. */
 static void serve(struct client *c)
 {
-    if (c->in.n > 0) {
-        take_messages(c);
-    }
+    bool waiting = c->in.n > 0 && take_messages(c);
     produce(c);
     if (!flush(c)) {
         drop_client(c);
         return;
     }
-    if (wants_more(c)) {
+    if (wants_more(c) || (waiting && !c->walk && c->out.n <= OUT_ENOUGH)) {
         later(c->control);
     }
-    /* no new requests from one that does not read the answers */
-    hf_io_set(c->io, (c->out.n > OUT_ENOUGH ? 0 : HF_IO_READ) | (c->out.n ? HF_IO_WRITE : 0));
+    /* no new requests from one that does not read the answers, or while there is no room for them
+     */
+    bool hear = c->out.n <= OUT_ENOUGH && c->in.n <= c->in.n_max - READ_PIECE;
+    hf_io_set(c->io, (hear ? HF_IO_READ : 0) | (c->out.n ? HF_IO_WRITE : 0));
 }
 
 static void on_later(void *arg)
@@ -575,7 +550,6 @@ static void on_accept(void *arg, unsigned events)
     hf_buf_init(&c->in, HF_CTL_FRAME_MAX + 4 + READ_PIECE);
     hf_buf_init(&c->out, HF_CTL_BACKLOG_MAX);
     hf_list_init(&c->watches);
-    hf_list_init(&c->queries);
     hf_list_init(&c->node);
     hf_list_insert(&k->clients, &c->node);
     k->n_clients++;
