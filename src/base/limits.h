@@ -20,6 +20,21 @@
 #define HF_PUBLISHERS_MAX 1024        /* local connections that hold entries */
 #define HF_HEARTBEATS_PER_S_MAX 500   /* that one host may receive from all others */
 
+/* groups */
+#define HF_GROUP_NAME_MAX 31          /* bytes: one DNS label */
+#define HF_GROUP_MEMBERS_MAX 16       /* hosts of a group: masks have 16 bits */
+#define HF_GROUP_RESOURCES_MAX 16     /* copies and attached resources of a group */
+#define HF_GROUP_COPIES_MAX 8         /* of these, copies */
+#define HF_GROUP_RESOURCE_NAME_MAX 31 /* bytes: one DNS label */
+#define HF_GROUP_AGENT_MAX 95         /* ocf:PROVIDER:TYPE */
+#define HF_GROUP_PROBE_MAX 159        /* parameters of the access probe */
+#define HF_GROUP_ADDRESS_MAX 63       /* text of a member's address */
+#define HF_GROUP_FENCE_TEXT_MAX 120   /* what an agent's promote hands to the group (X3) */
+#define HF_GROUP_TEXT_MAX 160         /* reasons in messages */
+#define HF_GROUP_GHOSTS_MAX 8
+#define HF_GSTATE_LEN_MAX 12288 /* an encoded state */
+#define HF_GROUPS_MAX 16        /* groups of one host */
+
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */
 #define HF_PULL_BODY_MAX (HF_PART_BYTES_MAX + (4u << 20))
