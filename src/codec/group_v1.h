@@ -244,6 +244,7 @@ struct hf_gmsg {
         } ack;
         struct {
             uint32_t node_id;
+            uint64_t version; /* that it did not acknowledge; 0: it said no hello, sent no state */
         } exclude;
         struct {
             bool quorate;
