@@ -21,7 +21,7 @@
 #define MEMBER_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8)
 #define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + DECLARED_LEN)
 #define GSTATE_LEN                                                                                 \
-    (5 + STR8(HF_GROUP_NAME_MAX) + 32 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
+    (5 + STR8(HF_GROUP_NAME_MAX) + 34 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
 #define GMSG_HEAD_LEN 20
 #define HELLO_LEN                                                                                  \
@@ -343,6 +343,8 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     hf_wr_u8(&w, s->phase);
     hf_wr_u8(&w, s->primary);
     hf_wr_u8(&w, s->primary_host);
+    hf_wr_u8(&w, s->last_primary);
+    hf_wr_u8(&w, s->cold);
     hf_wr_u8(&w, s->init);
     hf_wr_u8(&w, s->paused);
     hf_wr_u8(&w, s->degraded_refuse);
@@ -395,7 +397,8 @@ static bool whole_ok(const struct hf_gstate *s)
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
     return copies <= HF_GROUP_COPIES_MAX && mask_ok(s->in_sync, copies) &&
            index_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           (chosen || s->phase == HF_PHASE_NONE) && mask_ok(s->join.access, copies) &&
+           index_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
+           mask_ok(s->join.access, copies) &&
            (s->join.step == 0 || index_ok(s->join.subgroup, copies)) && s->id != 0;
 }
 
@@ -436,6 +439,8 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     st.phase = decode_u8_in(&r, 0, HF_PHASE_COUNT_);
     st.primary = hf_rd_u8(&r);
     st.primary_host = hf_rd_u8(&r);
+    st.last_primary = hf_rd_u8(&r);
+    st.cold = decode_bool(&r);
     st.init = decode_bool(&r);
     st.paused = decode_bool(&r);
     st.degraded_refuse = decode_bool(&r);
@@ -579,6 +584,7 @@ static void encode_body(struct hf_wr *w, const struct hf_gmsg *m)
     case HF_GMSG_ABLE:
         hf_wr_u16(w, m->able.access);
         hf_wr_u16(w, m->able.config);
+        hf_wr_u8(w, m->able.resigned);
         break;
     case HF_GMSG_MIRRORED:
         hf_wr_u64(w, m->mirrored.epoch);
@@ -671,6 +677,7 @@ static void decode_body(struct hf_rd *r, struct hf_gmsg *m)
     case HF_GMSG_ABLE:
         m->able.access = hf_rd_u16(r);
         m->able.config = hf_rd_u16(r);
+        m->able.resigned = decode_bool(r);
         break;
     case HF_GMSG_MIRRORED:
         m->mirrored.epoch = hf_rd_u64(r);
