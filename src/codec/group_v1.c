@@ -96,8 +96,9 @@ static bool alnum(uint8_t c)
  * `id=host@address=mode`. "" where a group needs none. */
 static bool address_ok(struct hf_slice s)
 {
+    static const uint8_t others[] = {'.', ':', '-', '_', '[', ']', '%'};
     for (size_t i = 0; i < s.n; i++) {
-        if (!alnum(s.p[i]) && !memchr(".:-_[]%", s.p[i], 7)) {
+        if (!alnum(s.p[i]) && !memchr(others, s.p[i], sizeof(others))) {
             return false;
         }
     }
