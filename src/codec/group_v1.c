@@ -25,7 +25,7 @@
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
 #define GMSG_HEAD_LEN 20
 #define HELLO_LEN                                                                                  \
-    (42 + STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8 + 1 + HF_GROUP_RESOURCES_MAX +   \
+    (42 + STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 11 + 1 + HF_GROUP_RESOURCES_MAX +  \
      1 + 4 * HF_GROUP_GHOSTS_MAX)
 #define JOIN_LEN (5 + STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + DECLARED_LEN)
 
@@ -480,7 +480,9 @@ static void encode_hello(struct hf_wr *w, const struct hf_gmsg *m)
     hf_wr_u8(w, m->hello.current);
     encode_str(w, m->hello.host);
     encode_str(w, m->hello.address);
-    hf_wr_u16(w, m->hello.able);
+    hf_wr_u16(w, m->hello.access);
+    hf_wr_u16(w, m->hello.config);
+    hf_wr_u8(w, m->hello.resigned);
     hf_wr_u16(w, m->hello.procdown);
     hf_wr_u16(w, m->hello.sync);
     hf_wr_u16(w, m->hello.async);
@@ -502,7 +504,9 @@ static void decode_hello(struct hf_rd *r, struct hf_gmsg *m)
     m->hello.current = decode_bool(r);
     decode_str(r, m->hello.host, HF_HOST_NAME_MAX, hf_host_name_ok);
     decode_str(r, m->hello.address, HF_GROUP_ADDRESS_MAX, address_ok);
-    m->hello.able = hf_rd_u16(r);
+    m->hello.access = hf_rd_u16(r);
+    m->hello.config = hf_rd_u16(r);
+    m->hello.resigned = decode_bool(r);
     m->hello.procdown = hf_rd_u16(r);
     m->hello.sync = hf_rd_u16(r);
     m->hello.async = hf_rd_u16(r);
@@ -570,6 +574,7 @@ static void encode_body(struct hf_wr *w, const struct hf_gmsg *m)
         break;
     case HF_GMSG_EXCLUDE:
         hf_wr_u32(w, m->exclude.node_id);
+        hf_wr_u64(w, m->exclude.version);
         break;
     case HF_GMSG_QUORUM:
         hf_wr_u8(w, m->quorum.quorate);
@@ -663,6 +668,7 @@ static void decode_body(struct hf_rd *r, struct hf_gmsg *m)
         break;
     case HF_GMSG_EXCLUDE:
         m->exclude.node_id = hf_rd_u32(r);
+        m->exclude.version = hf_rd_u64(r);
         break;
     case HF_GMSG_QUORUM:
         m->quorum.quorate = decode_bool(r);

@@ -231,7 +231,8 @@ struct hf_gmsg {
             bool current; /* this state is from a quorate view that it was in without a break */
             char host[HF_HOST_NAME_MAX + 1];
             char address[HF_GROUP_ADDRESS_MAX + 1];
-            uint16_t able;        /* as in ABLE */
+            uint16_t access, config; /* as in ABLE */
+            bool resigned;
             uint16_t procdown;    /* members whose process, not host, is known to be down */
             uint16_t sync, async; /* as in MIRRORED */
             uint8_t n_roles;
@@ -249,6 +250,7 @@ struct hf_gmsg {
         } ack;
         struct {
             uint32_t node_id;
+            uint64_t version; /* that it did not acknowledge; 0: it said no hello, sent no state */
         } exclude;
         struct {
             bool quorate;

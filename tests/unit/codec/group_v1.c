@@ -426,7 +426,9 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
         m->hello.quorate = m->hello.current = true;
         fill(m->hello.host, HF_HOST_NAME_MAX, 'h');
         fill(m->hello.address, HF_GROUP_ADDRESS_MAX, 'a');
-        m->hello.able = m->hello.procdown = 0x8001;
+        m->hello.access = m->hello.procdown = 0x8001;
+        m->hello.config = 0x7ffe;
+        m->hello.resigned = true;
         m->hello.sync = 3;
         m->hello.async = 0x55aa;
         m->hello.n_roles = HF_GROUP_RESOURCES_MAX;
@@ -447,6 +449,7 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
         break;
     case HF_GMSG_EXCLUDE:
         m->exclude.node_id = 0xdeadbeef;
+        m->exclude.version = UINT64_MAX;
         break;
     case HF_GMSG_QUORUM:
         m->quorum.quorate = true;
@@ -623,7 +626,7 @@ static void bad_bytes(void **state)
     size_t n;
     msg_max(&m, HF_GMSG_HELLO);
     assert_int_equal(encode_msg(a, sizeof(a), &m, &n), 0);
-    size_t n_roles = 20 + 42 + 64 + 64 + 8, n_ghosts = n_roles + 1 + HF_GROUP_RESOURCES_MAX;
+    size_t n_roles = 20 + 42 + 64 + 64 + 11, n_ghosts = n_roles + 1 + HF_GROUP_RESOURCES_MAX;
     assert_int_equal(a[n_roles], HF_GROUP_RESOURCES_MAX);
     assert_int_equal(a[n_ghosts], HF_GROUP_GHOSTS_MAX);
     a[n_ghosts]++;
