@@ -33,7 +33,9 @@ static const char *unfit(const struct hf_group *g, const struct hf_gmsg *m)
     const struct hf_gstate *s = &g->s;
     uint8_t copies = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
-        copies += s->resource[i].kind == HF_RESOURCE_COPY;
+        if (s->resource[i].kind == HF_RESOURCE_COPY) {
+            copies++;
+        }
     }
     if (s->n_members >= HF_GROUP_MEMBERS_MAX) {
         return "the group has as many members as it can have";
