@@ -227,10 +227,10 @@ static void apply_left(struct hf_cpg_view *v, const struct hf_cpg_addr *a, bool 
     }
 }
 
-static bool is_listed(const struct hf_cpg_event *e, const struct hf_cpg_peer *p)
+static bool is_listed(const struct hf_cpg_event *e, uint32_t node, uint32_t pid)
 {
     for (size_t i = 0; i < e->n_members; i++) {
-        if (e->member[i].node == p->node && e->member[i].pid == p->pid) {
+        if (e->member[i].node == node && e->member[i].pid == pid) {
             return true;
         }
     }
@@ -240,12 +240,12 @@ static bool is_listed(const struct hf_cpg_event *e, const struct hf_cpg_peer *p)
 static void step_confchg(struct hf_cpg_view *v, const struct hf_cpg_event *e, hf_time now)
 {
     bool joint = false; /* the union lost somebody */
-    v->events++;
+    v->events += e->n_left > 0;
     for (size_t i = 0; i < e->n_left; i++) {
         apply_left(v, &e->left[i], &joint);
     }
     for (unsigned i = v->n_peers; i-- > 0;) {
-        if (!is_listed(e, &v->peer[i])) {
+        if (!is_listed(e, v->peer[i].node, v->peer[i].pid)) {
             joint |= v->peer[i].joint;
             remove_peer(v, &v->peer[i], HF_ENGINE_PROCDOWN);
         }
@@ -376,22 +376,25 @@ static void step_welcome(struct hf_cpg_view *v, struct hf_cpg_peer *from,
     if (from == me) {
         v->answering = false;
     }
-    if (!p || !p->asked) {
-        return;
-    }
-    if (v->events - 1 - p->at != f->delta) {
-        p->since = now;
+    if (!p) {
         return;
     }
     if (v->state == HF_CPG_FRESH && p != me) {
         p->elder = true;
+        v->announced = false;
+        return;
+    }
+    if (!p->asked || v->events - 1 - p->at != f->delta) {
+        p->since = now;
         return;
     }
     if (p == me) {
         v->count = f->count;
         (void)unite(v, f);
     }
-    p->asked = false;
+    for (unsigned i = 0; i < v->n_peers; i++) {
+        v->peer[i].asked = false; /* p does not know of them: they will say HELLO again */
+    }
     p->joint = true;
     v->count++;
     settle(v, now);
@@ -408,6 +411,7 @@ static void step_take(struct hf_cpg_view *v, struct hf_cpg_peer *from, hf_time n
         begin_alone(v, now);
     } else {
         from->elder = true;
+        v->announced = false;
     }
 }
 
@@ -417,7 +421,7 @@ static void step_control(struct hf_cpg_view *v, struct hf_cpg_peer *from,
     if (!v->has_ring || f->rep != v->rep || f->ring != v->ring) {
         return; /* sent before the ring changed */
     }
-    v->events++;
+    v->events += f->kind == HF_CPG_V1_STATE || f->kind == HF_CPG_V1_WELCOME;
     if (f->kind == HF_CPG_V1_HELLO) {
         step_hello(v, from, f, now);
     } else if (f->kind == HF_CPG_V1_STATE) {
@@ -513,10 +517,14 @@ static void hold(struct hf_cpg_view *v, const struct hf_cpg_event *e)
     hf_list_insert(&v->held, &h->node);
 }
 
-/* Did this event end our doubts? */
+/* Did this event end our doubts? Our own leave does, since no PROBE comes back after it. */
 static void check_probe(struct hf_cpg_view *v, const struct hf_cpg_event *e)
 {
     struct hf_cpg_v1_frame f;
+    if (e->what == HF_CPG_CONFCHG && !is_listed(e, v->opt.node, v->opt.pid)) {
+        v->doubt = false;
+        return;
+    }
     if (e->what != HF_CPG_MESSAGE || e->node != v->opt.node || e->pid != v->opt.pid ||
         hf_cpg_v1_decode(e->msg, &f) != 0 || f.kind != HF_CPG_V1_PROBE || f.nonce != v->nonce) {
         return;

@@ -69,7 +69,8 @@ struct hf_cpg_view_opt {
  * APART from the others until one of them has multicast their STATE, which puts them into the
  * union, at the same place for all. Who joins CPG within a ring did not see what happened since
  * its beginning: a member of the union answers its HELLO with a WELCOME, which is void if
- * anything else was ordered between the two.
+ * anything that may change the union was ordered between the two. Whoever else waits for one then
+ * says HELLO again, so that the new member knows of it, too.
  */
 enum hf_cpg_state { HF_CPG_OUT, HF_CPG_FRESH, HF_CPG_APART, HF_CPG_IN, HF_CPG_GONE };
 
@@ -105,7 +106,7 @@ struct hf_cpg_view {
     uint64_t number; /* of our last view; 0: none yet */
     uint64_t base;   /* the last ring in which we were IN */
     uint64_t apart;  /* views since then */
-    uint64_t events; /* CONFCHGs and valid control messages in this ring */
+    uint64_t events; /* in this ring, that may change the union: leavers, STATEs, WELCOMEs */
     bool announced;  /* our HELLO or STATE of this ring was sent */
     bool taking;     /* our TAKE of this ring was sent */
     bool answering;  /* our WELCOME is under way */
