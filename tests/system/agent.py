@@ -38,6 +38,7 @@ def run_agent(agent, action, params, env=None, timeout_ms=60000, prefix=()):
         **{f"OCF_RESKEY_{k}": str(v) for k, v in params.items()},
         **(env or {}),
     }
+    # what an agent leaves running must not hold its output open
     return subprocess.run([*prefix, AGENTS / agent, action], env=full, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=timeout_ms / 1000 + 5, check=False)
 
