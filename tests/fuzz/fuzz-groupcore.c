@@ -715,25 +715,27 @@ static void simple(struct node *n, enum hf_group_in_kind kind)
     step(n, &in);
 }
 
-/* All goes well for a while: messages arrive, disks write, agents succeed. */
+/* All goes well for a while: messages arrive, disks write, agents and fencing succeed. */
 static void settle(unsigned rounds)
 {
+    static const uint8_t first_ok[] = {0, 0, 0};
+    struct hf_rd r;
     for (unsigned k = 0; k < rounds; k++) {
         deliver(DELIVERIES_MAX);
         for (unsigned i = 0; i < world.n; i++) {
             struct node *n = &world.node[i];
             persisted(n, 0);
             config(n, 0);
-            for (uint8_t i = 0; i < HF_GROUP_COPIES_MAX; i++) {
-                access_probe(n, i, false);
+            for (uint8_t c = 0; c < HF_GROUP_COPIES_MAX; c++) {
+                access_probe(n, c, false);
             }
             unsigned ops = n->n_ops;
             for (unsigned j = 0; j < ops; j++) {
-                static const uint8_t first_ok[] = {0, 0, 0};
-                struct hf_rd r;
                 hf_rd_init(&r, hf_slice(first_ok, sizeof(first_ok)));
                 done(n, &r);
             }
+            hf_rd_init(&r, hf_slice(first_ok, sizeof(first_ok)));
+            fenced(n, &r);
         }
         assert(world.head == world.tail || world.tail - world.head < QUEUE_MAX);
     }
