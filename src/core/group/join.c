@@ -134,6 +134,7 @@ static void admit(struct hf_group *g, struct hf_gpeer *p)
     if (p->node_id == g->self_node) {
         g->access = m->access;
         g->told_access = m->access;
+        g->current = true;
         if (g->join_request) {
             hf_group_result(g, g->join_request, 0, "%s is a member of %s", g->host, g->name);
             g->join_request = 0;
