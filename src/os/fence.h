@@ -81,7 +81,7 @@ typedef void hf_fence_done(void *arg, const struct hf_fence_result *res);
  * -ENOMEM; err (may be NULL) tells. */
 HF_MUST int hf_fence_start(struct hf_loop *loop, const struct hf_fence_opt *opt, hf_fence_done *fn,
                            void *arg, struct hf_err *err, struct hf_fence_run **ret_run);
-/** Kill it now; fn is not called. NULL is fine; not after fn. */
+/** Kill it now; fn is not called. NULL is fine; not from fn or after it. */
 void hf_fence_kill(struct hf_fence_run *run);
 
 /* ---- a host, by levels ---- */
@@ -139,5 +139,6 @@ typedef void hf_fence_host_done(void *arg, const struct hf_fence_host_result *re
 HF_MUST int hf_fence_host(struct hf_loop *loop, const struct hf_fence_host_opt *opt,
                           hf_fence_host_done *fn, void *arg, struct hf_err *err,
                           struct hf_fence_host_run **ret_run);
-/** Stop it: the agent that runs is killed, fn is not called. NULL is fine; not after fn. */
+/** Stop it: the agent that runs is killed, fn is not called. NULL is fine; not from fn or after it.
+ */
 void hf_fence_host_kill(struct hf_fence_host_run *run);

@@ -8,8 +8,9 @@
 #include "base/slice.h"
 #include "os/loop.h"
 
-#define HF_OCF_ROOT "/usr/lib/ocf" /* where Debian's resource-agents are, and their shell library  \
-                                    */
+#define HF_OCF_ROOT                                                                                \
+    "/usr/lib/ocf" /* where Debian's resource-agents are, and their shell library                  \
+                    */
 
 /* What an action can end with: name, number, what a person reads. */
 #define HF_OCF_RC_LIST(X)                                                                          \
@@ -120,7 +121,7 @@ struct hf_ocf_pair {
 struct hf_ocf_opt {
     const struct hf_ocf_agent *agent;
     const char *instance;             /* OCF_RESOURCE_INSTANCE: the resource's name */
-    const char *action;               /* "monitor": a-z, 0-9 and '-' */
+    const char *action;               /* "monitor": a-z, 0-9, '-' and '_' */
     const struct hf_ocf_pair *params; /* OCF_RESKEY_*; names of letters, digits and '_' */
     size_t n_params;
     const struct hf_ocf_pair *env; /* further variables, whole names: HOLDFAST_GROUP, PATH, ...;
@@ -171,11 +172,13 @@ typedef void hf_ocf_done(void *arg, const struct hf_ocf_result *res);
  */
 HF_MUST int hf_ocf_start(struct hf_loop *loop, const struct hf_ocf_opt *opt, hf_ocf_done *fn,
                          void *arg, struct hf_err *err, struct hf_ocf_run **ret_run);
-/** Kill it now, with all in its process group; fn is not called. NULL is fine; not after fn. */
+/** Kill it now, with all in its process group; fn is not called. NULL is fine; not
+ * from fn or after it. */
 void hf_ocf_kill(struct hf_ocf_run *run);
 
-/** rc is 0 and m the agent's meta-data, owned by who is called; or rc and err->text tell why not.
- */
+/** rc is 0 and m the agent's meta-data, owned by who is called; or rc tells why not, and err->text:
+ * -HF_ETIMEOUT, -HF_EPROTO (the action failed), -errno (cannot be started), or what
+ * hf_ocf_meta_parse() found. */
 typedef void hf_ocf_meta_done(void *arg, int rc, const struct hf_err *err, struct hf_ocf_meta *m);
 
 /** Run the agent's `meta-data` and parse it. -ENOMEM. End it early with hf_ocf_kill(). */
