@@ -278,7 +278,7 @@ static int finish_fence(struct hf_conf_load *load, const struct hf_hostd_config 
     for (size_t i = 0; i < c->fence.n; i++) {
         if (f[i].hosts.n == 0) {
             char key[192];
-            snprintf(key, sizeof(key), "fence %.64s", f[i].name);
+            snprintf(key, sizeof(key), "fence %.64s", f[i].title.name);
             return hf_conf_refuse(load, key, "has no hosts: list those that it can fence");
         }
     }

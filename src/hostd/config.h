@@ -25,7 +25,7 @@ enum hf_hostd_engine {
 
 /* A device that fences hosts. */
 struct hf_hostd_fence {
-    char *name;
+    struct hf_conf_title title;
     char *agent; /* fence_ipmilan, or an absolute path */
     int64_t level;
     struct hf_conf_list hosts; /* HOST or HOST:PLUG; "*": every host */

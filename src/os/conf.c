@@ -19,10 +19,9 @@ struct given {
     bool complete; /* another one would be a second assignment */
 };
 
-/* What the file said of the items of a titled section. */
+/* What the file said of the items of a titled section: per item, per option. */
 struct titled_given {
-    int *line;           /* of each item's end */
-    struct given *given; /* per item, per option */
+    struct given *given;
 };
 
 struct hf_conf_load {
@@ -385,9 +384,15 @@ static char *item_at(const struct hf_conf_titled *t, const char *snapshot, size_
     return (char *)items->item + i * t->size;
 }
 
+static struct hf_conf_title *title_at(const struct hf_conf_titled *t, const char *snapshot,
+                                      size_t i)
+{
+    return (void *)item_at(t, snapshot, i);
+}
+
 static const char *item_title(const struct hf_conf_titled *t, const char *snapshot, size_t i)
 {
-    return *(char **)(void *)item_at(t, snapshot, i);
+    return title_at(t, snapshot, i)->name;
 }
 
 static size_t n_items(const struct hf_conf_titled *t, const char *snapshot)
@@ -426,7 +431,7 @@ static int titled_line(const struct hf_conf_load *l, const char *key)
                     return g->line;
                 }
             }
-            return l->titled[t].line[i];
+            return title_at(titled, l->snapshot, i)->line;
         }
     }
     return 0;
@@ -596,19 +601,17 @@ static int add_item(struct hf_conf_load *l, size_t t, const char *title, int lin
         refuse_at(l, line, text);
         return -HF_ECONFIG;
     }
-    int *lines = grow(tg->line, items->n, sizeof(*lines));
-    tg->line = lines ? lines : tg->line;
     struct given *given = grow(tg->given, items->n, titled->n_opts * sizeof(*given));
     tg->given = given ? given : tg->given;
     void *more = grow(items->item, items->n, titled->size);
     items->item = more ? more : items->item;
-    if (!lines || !given || !more) {
+    if (!given || !more) {
         return -ENOMEM;
     }
-    tg->line[items->n] = line;
-    char *item = item_at(titled, l->snapshot, items->n++);
-    int rc = hf_conf_set_string((char **)(void *)item, title);
-    return rc ? rc : set_defaults(titled->opt, titled->n_opts, item);
+    struct hf_conf_title *item = title_at(titled, l->snapshot, items->n++);
+    item->line = line;
+    int rc = hf_conf_set_string(&item->name, title);
+    return rc ? rc : set_defaults(titled->opt, titled->n_opts, (char *)item);
 }
 
 /* The item that cfg is, made when it is met for the first time. */
@@ -962,7 +965,6 @@ int hf_conf_load_mem(const struct hf_conf_schema *schema, const char *name, stru
     hf_free(copy);
     hf_free(l.given);
     for (size_t t = 0; l.titled && t < schema->n_titled; t++) {
-        hf_free(l.titled[t].line);
         hf_free(l.titled[t].given);
     }
     hf_free(l.titled);
@@ -1020,7 +1022,7 @@ void hf_conf_destroy(const struct hf_conf_schema *schema, void *snapshot)
         struct hf_conf_items *items = (void *)((char *)snapshot + titled->offset);
         for (size_t i = 0; i < items->n; i++) {
             char *item = item_at(titled, snapshot, i);
-            hf_free(*(char **)(void *)item);
+            hf_free(title_at(titled, snapshot, i)->name);
             free_values(titled->opt, titled->n_opts, item);
         }
         hf_free(items->item);
@@ -1043,6 +1045,11 @@ void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1])
 }
 
 /* ---- listings ---- */
+
+bool hf_conf_duration(const char *s, int64_t *ret_ms)
+{
+    return parse_number(HF_CONF_DURATION, s, ret_ms);
+}
 
 bool hf_conf_is_secret(const char *name)
 {

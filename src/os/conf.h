@@ -72,11 +72,16 @@ struct hf_conf_opt {
     bool required;      /* STRING in a titled section: has no default, def is "" */
 };
 
+struct hf_conf_title {
+    char *name; /* owned by the snapshot */
+    int line;   /* where it was given */
+};
+
 /* A section that may be given many times, each time with a title: fence ipmi1 { ... }. */
 struct hf_conf_titled {
     const char *name;              /* at the top level */
     size_t offset;                 /* of a struct hf_conf_items in the snapshot */
-    size_t size;                   /* of an item, a struct that begins with char *title (owned) */
+    size_t size;                   /* of an item, which begins with a struct hf_conf_title */
     const struct hf_conf_opt *opt; /* their section is "", their offsets are in the item */
     size_t n_opts;
     size_t n_max; /* items */
@@ -135,6 +140,9 @@ void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1]);
 /** The first option that differs between two snapshots and is not `live`, into buf; false: none. */
 bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, const void *b,
                           char *buf, size_t n);
+
+/** A duration as in a file; false: it is none. */
+HF_MUST bool hf_conf_duration(const char *s, int64_t *ret_ms);
 
 /** Does the name of a parameter tell of a secret (passw, secret, token, key)? Its value is not for
  * logs and listings. */

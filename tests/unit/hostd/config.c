@@ -112,7 +112,7 @@ static void fence_devices(void **state)
                                              "watchdog { device = /dev/watchdog timeout = 5s }");
     const struct hf_hostd_fence *f = c->fence.item;
     assert_int_equal(c->fence.n, 1);
-    assert_string_equal(f->name, "ipmi");
+    assert_string_equal(f->title.name, "ipmi");
     assert_string_equal(f->agent, "fence_ipmilan");
     assert_string_equal(f->hosts.item[1], "beta:2");
     assert_string_equal(f->options.pair[1].value, "x");

@@ -22,7 +22,8 @@ struct sample {
 };
 
 struct machine {
-    char *name, *maker;
+    struct hf_conf_title title;
+    char *maker;
     struct hf_conf_list owners;
     struct hf_conf_pairs options;
     int64_t wait_ms;
@@ -80,10 +81,10 @@ static int finish(struct hf_conf_load *load, void *snapshot)
         const struct machine *m = (struct machine *)s->machines.item + i;
         if (m->wait_ms == 7000) {
             char key[64];
-            snprintf(key, sizeof(key), "machine %s.wait", m->name);
+            snprintf(key, sizeof(key), "machine %s.wait", m->title.name);
             return hf_conf_refuse(load, key, "seven is refused");
         }
-        if (strcmp(m->name, "bad") == 0) {
+        if (strcmp(m->title.name, "bad") == 0) {
             return hf_conf_refuse(load, "machine bad", "is refused");
         }
     }
@@ -176,7 +177,7 @@ static void titled_sections(void **state)
     struct sample *s = load_ok(full);
     assert_int_equal(s->machines.n, 2);
     const struct machine *m = s->machines.item;
-    assert_string_equal(m[0].name, "a");
+    assert_string_equal(m[0].title.name, "a");
     assert_string_equal(m[0].maker, "us");
     assert_int_equal(m[0].owners.n, 2);
     assert_string_equal(m[0].owners.item[1], "y:z");
@@ -185,7 +186,7 @@ static void titled_sections(void **state)
     assert_string_equal(m[0].options.pair[0].value, "10.0.0.1");
     assert_string_equal(m[0].options.pair[1].value, "p $x");
     assert_int_equal(m[0].wait_ms, 1000);
-    assert_string_equal(m[1].name, "b");
+    assert_string_equal(m[1].title.name, "b");
     assert_int_equal(m[1].owners.n, 0);
     assert_int_equal(m[1].options.n, 0);
     assert_int_equal(m[1].wait_ms, 2000);
@@ -384,6 +385,16 @@ static void each_failing_allocation(void **state)
     }
 }
 
+static void durations(void **state)
+{
+    (void)state;
+    int64_t ms;
+    assert_true(hf_conf_duration("90s", &ms));
+    assert_int_equal(ms, 90000);
+    assert_false(hf_conf_duration("90", &ms));
+    assert_false(hf_conf_duration("", &ms));
+}
+
 static void machine_name(void **state)
 {
     (void)state;
@@ -408,6 +419,7 @@ int main(void)
         HF_TEST(the_manual_lists_every_option),
         HF_TEST(files),
         HF_TEST(each_failing_allocation),
+        HF_TEST(durations),
         HF_TEST(machine_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
