@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 struct node {
     struct hf_group *g;
     uint64_t ring; /* its view; 0: none */
+    uint64_t told; /* the last view that it was told of; quorum may be told first */
     uint64_t incarnation;
     uint32_t n_ops;
     struct hf_group_agent_act ops[PENDING_MAX];
@@ -91,7 +92,7 @@ static void on_send(struct node *n, struct hf_slice msg)
     struct hf_gmsg m;
     int rc = hf_gmsg_decode(msg, &m);
     assert(rc == 0);
-    assert(n->ring == 0 || m.ring == n->ring);
+    assert(n->ring == 0 || m.ring == n->told);
     if (m.kind == HF_GMSG_HELLO) {
         world.hello = m;
     }
@@ -299,7 +300,7 @@ static void view(uint8_t mask, uint8_t how)
         if (how & 4) {
             quorum(n, quorate);
         }
-        n->ring = ring;
+        n->told = ring;
         step(n, &vi);
         if (!(how & 4)) {
             quorum(n, quorate);
