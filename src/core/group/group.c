@@ -576,6 +576,9 @@ static void on_config(struct hf_group *g, const struct hf_group_in *in)
     struct hf_glocal *l = &g->local[in->resource];
     l->config_asked = false;
     if (in->rc == 0) {
+        if (!l->have_config && l->role == HF_ROLE_STOPPED && l->op == HF_OP_NONE) {
+            l->role = HF_ROLE_UNKNOWN; /* nobody has looked yet */
+        }
         l->have_config = true;
         l->config_hash = in->config_hash;
     } else {
