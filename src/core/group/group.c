@@ -137,6 +137,18 @@ void hf_group_changed(struct hf_group *g)
     g->s.version++;
 }
 
+/* After a pause (I10): what comes back of us in this view proves that we are in it. */
+static void send_ping(struct hf_group *g)
+{
+    g->ping_nonce = hf_prng_u64(&g->prng) | 1;
+    g->ping_at = g->now + g->answer;
+    if (g->standing != HF_GROUP_OUT) {
+        struct hf_gmsg m = {.kind = HF_GMSG_PING};
+        m.ping.nonce = g->ping_nonce;
+        hf_group_send(g, &m);
+    }
+}
+
 void hf_group_enter(struct hf_group *g, enum hf_group_standing s)
 {
     static const uint8_t next[HF_GROUP_STATE_COUNT_] = {
@@ -152,6 +164,8 @@ void hf_group_enter(struct hf_group *g, enum hf_group_standing s)
     g->since = g->now;
     if (s != HF_GROUP_IN) {
         g->decides = false;
+    } else if (g->suspect) {
+        send_ping(g); /* the one of an earlier view has gone with it */
     }
 }
 
@@ -426,17 +440,6 @@ hf_time hf_group_deadline(const struct hf_group *g)
 }
 
 /* ---- pauses (I10) ---- */
-
-static void send_ping(struct hf_group *g)
-{
-    g->ping_nonce = hf_prng_u64(&g->prng) | 1;
-    g->ping_at = g->now + g->answer;
-    if (g->standing != HF_GROUP_OUT) {
-        struct hf_gmsg m = {.kind = HF_GMSG_PING};
-        m.ping.nonce = g->ping_nonce;
-        hf_group_send(g, &m);
-    }
-}
 
 static void on_gap(struct hf_group *g)
 {
