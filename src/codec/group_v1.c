@@ -362,14 +362,18 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     return hf_wr_end(&w, ret_s);
 }
 
+/* One of the copies, or none. */
+static bool copy_ok(uint8_t i, unsigned copies)
+{
+    return i == HF_GROUP_NONE || (i < HF_GROUP_RESOURCES_MAX && copies >> i & 1);
+}
+
 /* What one part of the state says of another. */
 static bool whole_ok(const struct hf_gstate *s)
 {
-    unsigned copies = 0;
+    unsigned copies = 0; /* a mask: one that was brought later comes behind what is attached */
     for (unsigned i = 0; i < s->n_resources; i++) {
-        if (s->resource[i].kind == HF_RESOURCE_COPY && copies++ != i) {
-            return false; /* behind an attached one */
-        }
+        copies |= s->resource[i].kind == HF_RESOURCE_COPY ? 1u << i : 0;
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(s->resource[i].name, s->resource[k].name) == 0) {
                 return false;
@@ -378,7 +382,7 @@ static bool whole_ok(const struct hf_gstate *s)
     }
     for (unsigned i = 0; i < s->n_members; i++) {
         const struct hf_gmember *m = &s->member[i];
-        if (!mask_ok(m->access, copies) || !index_ok(m->subgroup, copies) ||
+        if (m->access & ~copies || !copy_ok(m->subgroup, copies) ||
             !mask_ok(m->dirty, s->n_resources)) {
             return false;
         }
@@ -389,11 +393,11 @@ static bool whole_ok(const struct hf_gstate *s)
         }
     }
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
-    return copies <= HF_GROUP_COPIES_MAX && mask_ok(s->in_sync, copies) &&
-           index_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           index_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
-           mask_ok(s->join.access, copies) &&
-           (s->join.step == 0 || index_ok(s->join.subgroup, copies)) && s->id != 0;
+    return __builtin_popcount(copies) <= HF_GROUP_COPIES_MAX && !(s->in_sync & ~copies) &&
+           copy_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
+           copy_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
+           !(s->join.access & ~copies) &&
+           (s->join.step == 0 || copy_ok(s->join.subgroup, copies)) && s->id != 0;
 }
 
 /* Magic, checksum and version, in this order in all versions: damage is not taken for a newer

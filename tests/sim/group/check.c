@@ -93,12 +93,6 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
     if (gs_mirrors(w, d) && !(s->in_sync >> j->index & 1) && !forced) {
         gs_fail(w, "I2", "%s promotes %s, which is not in S", h->name, w->def[d].name);
     }
-    for (uint32_t l = 0; j->act.init && l < w->n_lines; l++) {
-        if (w->line[l].acked) {
-            gs_fail(w, "I3", "%s may make %s anew, but there are acknowledged writes", h->name,
-                    w->def[d].name);
-        }
-    }
 }
 
 /* ---- members agree ---- */

@@ -112,7 +112,12 @@ int gs_def_of(const struct gs_world *w, const char *name)
 int gs_def_at(const struct gs_world *w, const struct gs_host *h, uint8_t index)
 {
     const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
-    return s && index < s->n_resources ? gs_def_of(w, s->resource[index].name) : -1;
+    if (!s || index >= s->n_resources) {
+        return -1;
+    }
+    const char *name = s->resource[index].name;
+    bool same = index < w->n_defs && strcmp(w->def[index].name, name) == 0; /* nearly always */
+    return same ? index : gs_def_of(w, name);
 }
 
 bool gs_runs(const struct gs_host *h)
@@ -195,7 +200,12 @@ static void start_write(struct gs_world *w, struct gs_host *h)
 static void act_persist(struct gs_world *w, struct gs_host *h, const struct hf_group_act *a)
 {
     GS_TRACE(w, "%s   writes %" PRIu64 ".%u", h->name, a->version >> 32, (uint32_t)a->version);
-    assert(a->bytes.n <= HF_GSTATE_LEN_MAX);
+    static struct hf_gstate back;
+    int rc = hf_gstate_decode(a->bytes, &back);
+    if (rc || back.version != a->version) {
+        gs_fail(w, "disk", "%s writes a state that it could not read: %s", h->name,
+                hf_strerror(rc));
+    }
     if (h->writing) {
         h->waiting = true;
         h->wait_version = a->version;
@@ -1251,7 +1261,6 @@ void gs_run(struct gs_world *w, hf_time until)
                 on_event(w, &e);
             }
         }
-        gs_check_instant(w);
     }
 }
 

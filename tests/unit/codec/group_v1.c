@@ -178,6 +178,11 @@ static void states(void **state)
     states_there_and_back(&s);
     state_small(&s);
     states_there_and_back(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED; /* the copy behind it was brought later */
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.member[1].access = s.in_sync = 5;
+    s.member[1].subgroup = 2;
+    states_there_and_back(&s);
     s.n_members = s.n_resources = 0;
     memset(s.member, 0, sizeof(s.member));
     memset(s.resource, 0, sizeof(s.resource));
@@ -333,8 +338,6 @@ struct bad_state {
     X(probe_line, strcpy(s->resource[0].probe, "a=b\nc=d"))                                        \
     X(kind_none, s->resource[2].kind = 0)                                                          \
     X(kind_beyond, s->resource[2].kind = 3)                                                        \
-    X(copy_behind_attached, s->resource[1].kind = HF_RESOURCE_ATTACHED;                            \
-      s->resource[2].kind = HF_RESOURCE_COPY)                                                      \
     X(flags, s->resource[0].flags = 16)                                                            \
     X(host_beyond, s->resource[0].host = 2)                                                        \
     X(mirror, s->resource[0].mirror = HF_MIRROR_COUNT_)                                            \
