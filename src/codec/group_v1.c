@@ -433,6 +433,9 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     decode_str(&r, st.name, HF_GROUP_NAME_MAX, hf_host_name_ok);
     st.id = hf_rd_u64(&r);
     st.version = hf_rd_u64(&r);
+    if (st.version >= HF_GSTATE_VERSION_MAX) {
+        hf_rd_fail(&r, -HF_EMALF);
+    }
     st.epoch = hf_rd_u64(&r);
     st.phase = decode_u8_in(&r, 0, HF_PHASE_COUNT_);
     st.primary = hf_rd_u8(&r);
@@ -494,6 +497,9 @@ static void decode_hello(struct hf_rd *r, struct hf_gmsg *m)
 {
     m->hello.incarnation = hf_rd_u64(r);
     m->hello.version = hf_rd_u64(r);
+    if (m->hello.version >= HF_GSTATE_VERSION_MAX) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
     m->hello.epoch = hf_rd_u64(r);
     m->hello.hash = hf_rd_u64(r);
     m->hello.persisted = hf_rd_u64(r);

@@ -71,7 +71,8 @@ static void state_max(struct hf_gstate *s)
 {
     memset(s, 0, sizeof(*s));
     fill(s->name, HF_GROUP_NAME_MAX, 'g');
-    s->id = s->version = s->epoch = UINT64_MAX;
+    s->id = s->epoch = UINT64_MAX;
+    s->version = HF_GSTATE_VERSION_MAX - 1;
     s->phase = HF_PHASE_RUNNING;
     s->primary = s->last_primary = HF_GROUP_COPIES_MAX - 1;
     s->primary_host = HF_GROUP_MEMBERS_MAX - 1;
@@ -427,7 +428,8 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
     m->group_id = UINT64_MAX;
     switch ((enum hf_gmsg_kind)kind) {
     case HF_GMSG_HELLO:
-        m->hello.incarnation = m->hello.version = m->hello.epoch = m->hello.hash = UINT64_MAX;
+        m->hello.incarnation = m->hello.epoch = m->hello.hash = UINT64_MAX;
+        m->hello.version = HF_GSTATE_VERSION_MAX - 1;
         m->hello.persisted = 12;
         m->hello.quorate = m->hello.current = true;
         fill(m->hello.host, HF_HOST_NAME_MAX, 'h');
