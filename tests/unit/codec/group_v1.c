@@ -333,8 +333,6 @@ struct bad_state {
     X(probe_line, strcpy(s->resource[0].probe, "a=b\nc=d"))                                        \
     X(kind_none, s->resource[2].kind = 0)                                                          \
     X(kind_beyond, s->resource[2].kind = 3)                                                        \
-    X(copy_behind_attached, s->resource[1].kind = HF_RESOURCE_ATTACHED;                            \
-      s->resource[2].kind = HF_RESOURCE_COPY)                                                      \
     X(flags, s->resource[0].flags = 16)                                                            \
     X(host_beyond, s->resource[0].host = 2)                                                        \
     X(mirror, s->resource[0].mirror = HF_MIRROR_COUNT_)                                            \
@@ -403,6 +401,18 @@ static void good_states(void **state)
     s.primary = HF_GROUP_NONE;
     size_t n = encode_state(&s, a);
     assert_int_equal(decode_state(a, n, &got), 0);
+    /* a copy that came later, behind what is attached */
+    state_small(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED;
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.in_sync = 5;
+    s.member[1].subgroup = 2;
+    s.member[1].access = 4;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), 0);
+    s.member[1].subgroup = 1;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), -HF_EMALF);
 }
 
 /* ---- messages ---- */
