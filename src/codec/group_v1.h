@@ -127,8 +127,9 @@ struct hf_gstate {
     struct hf_gjoin join;
     uint8_t n_members, n_resources;
     struct hf_gmember member[HF_GROUP_MEMBERS_MAX];
-    struct hf_gresource
-        resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority; attached ones by order */
+    /* Copies by priority; attached ones by order. Numbers never change: a copy that is brought
+     * later comes behind what is attached. */
+    struct hf_gresource resource[HF_GROUP_RESOURCES_MAX];
 };
 
 /** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. The state

@@ -178,6 +178,11 @@ static void states(void **state)
     states_there_and_back(&s);
     state_small(&s);
     states_there_and_back(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED; /* the copy behind it was brought later */
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.member[1].access = s.in_sync = 5;
+    s.member[1].subgroup = 2;
+    states_there_and_back(&s);
     s.n_members = s.n_resources = 0;
     memset(s.member, 0, sizeof(s.member));
     memset(s.resource, 0, sizeof(s.resource));
