@@ -407,6 +407,18 @@ static void good_states(void **state)
     s.primary = HF_GROUP_NONE;
     size_t n = encode_state(&s, a);
     assert_int_equal(decode_state(a, n, &got), 0);
+    /* a copy that came later, behind what is attached */
+    state_small(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED;
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.in_sync = 5;
+    s.member[1].subgroup = 2;
+    s.member[1].access = 4;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), 0);
+    s.member[1].subgroup = 1;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), -HF_EMALF);
 }
 
 /* ---- messages ---- */
