@@ -577,6 +577,9 @@ static void on_config(struct hf_group *g, const struct hf_group_in *in)
     l->config_asked = false;
     g->config_awaited &= (uint16_t)~BIT(in->resource);
     if (in->rc == 0) {
+        if (!l->have_config && l->role == HF_ROLE_STOPPED && l->op == HF_OP_NONE) {
+            l->role = HF_ROLE_UNKNOWN; /* nobody has looked yet */
+        }
         l->have_config = true;
         l->config_hash = in->config_hash;
     } else {

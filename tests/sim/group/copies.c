@@ -263,7 +263,7 @@ int gs_data_source(struct gs_world *w, struct gs_host *h, struct gs_job *j)
     }
     r->async = j->async;
     for (uint32_t m = 0; m < w->n_defs; m++) {
-        if (j->sync >> m & 1 && m != d) {
+        if (j->grow >> m & 1 && m != d) {
             struct gs_host *hm = backup_of(w, m);
             bool there = hm && gs_linked(w, h->i, hm->i) && w->copy[m].follows == (int)d;
             if (!there || r->confirmed[m] < w->line[w->copy[d].line].acked ||

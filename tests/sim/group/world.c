@@ -280,6 +280,7 @@ static void act_agent(struct gs_world *w, struct gs_host *h, const struct hf_gro
     j->resource = (uint8_t)d;
     j->index = a->agent.resource;
     j->sync = defs_of(w, h, a->agent.sync);
+    j->grow = defs_of(w, h, a->agent.grow);
     j->async = defs_of(w, h, a->agent.async);
     j->source = a->agent.op == HF_OP_MIRROR_TARGET ? (int8_t)gs_def_at(w, h, a->agent.source) : -1;
     cast_agent(w, h, j);

@@ -66,7 +66,7 @@ struct gs_job {
     uint8_t index;    /* the state's number of it when it was asked for */
     uint8_t host;     /* FENCE, CONFIG */
     struct hf_group_agent_act act;
-    uint16_t sync, async; /* definitions */
+    uint16_t sync, async, grow; /* definitions */
     int8_t source;
     hf_time began, deadline;
     int rc;
