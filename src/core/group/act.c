@@ -43,10 +43,19 @@ bool hf_group_all_stopped(const struct hf_group *g)
 
 /* ---- telling the others ---- */
 
+/* While an action is under way that may make it run, nobody knows whether it does. */
+uint8_t hf_group_sure_role(const struct hf_group *g, uint8_t i)
+{
+    const struct hf_glocal *l = &g->local[i];
+    bool starts = l->op == HF_OP_START || l->op == HF_OP_PROMOTE || l->op == HF_OP_MIRROR_TARGET;
+    bool quiet = l->role == HF_ROLE_STOPPED || l->role == HF_ROLE_UNPROMOTED;
+    return starts && quiet ? HF_ROLE_UNKNOWN : l->role;
+}
+
 void hf_group_told_all(struct hf_group *g)
 {
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
-        g->local[i].told = g->local[i].role;
+        g->local[i].told = hf_group_sure_role(g, i);
     }
     g->told_access = g->access;
     g->told_config = hf_group_config_mask(g);
@@ -56,7 +65,7 @@ void hf_group_told_all(struct hf_group *g)
 static void tell_role(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
-    if (!l->tell && l->told == l->role) {
+    if (!l->tell && (l->told == l->role || (l->op != HF_OP_NONE && l->op != HF_OP_ACCESS))) {
         return;
     }
     struct hf_gmsg m = {.kind = HF_GMSG_ROLE};
@@ -438,7 +447,10 @@ static void reconcile(struct hf_group *g, uint8_t i)
     if (l->op != HF_OP_NONE || g->now < l->again_at) {
         return;
     }
-    if (l->role == HF_ROLE_UNKNOWN && !has_config(g, i)) {
+    if (l->role == HF_ROLE_UNKNOWN && HAS(g->config_awaited, i)) {
+        return;
+    }
+    if (l->role == HF_ROLE_UNKNOWN && !l->have_config && g->s.resource[i].config_hash) {
         l->role = HF_ROLE_STOPPED; /* it has never been here */
         return;
     }
@@ -505,6 +517,12 @@ static void mirror_source(struct hf_group *g)
     start_op(g, g->s.primary, HF_OP_MIRROR_SOURCE);
 }
 
+/* The primary host knows of this mirror: by mirror-source, or, what was in S, by promote. */
+static bool awaited_by_primary(const struct hf_group *g, uint8_t i)
+{
+    return HAS(g->s.in_sync, i) || (HAS(g->sync | g->async, i) && g->mirrored_epoch == g->s.epoch);
+}
+
 static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
@@ -512,7 +530,7 @@ static void mirror_target(struct hf_group *g, uint8_t i)
     if (s->phase != HF_PHASE_RUNNING || s->resource[i].host != hf_group_self(g) ||
         i == s->primary || s->resource[i].mirror != HF_MIRROR_AIMED ||
         !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
-        g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
+        g->now < l->again_at || !awaited_by_primary(g, i) ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
         l->tell || l->unseen || !hf_group_may_act(g)) {
         return;

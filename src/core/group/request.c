@@ -50,6 +50,7 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
     if (!switch_target(g, m->request.member, m->request.resource, &to, &r)) {
         return "no other host that is wanted can run a copy that is in sync";
     }
+    hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = to;
     s->resource[r].host = to;
@@ -87,6 +88,7 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     s->resource[r].failed_on = 0;
     s->resource[r].restarts = 0;
     s->resource[r].host = host;
+    hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = host;
     s->cold = false;

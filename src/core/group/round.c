@@ -124,7 +124,7 @@ void hf_group_say_hello(struct hf_group *g)
         m.hello.async = g->async;
     }
     for (uint8_t i = 0; i < m.hello.n_roles; i++) {
-        m.hello.role[i] = g->local[i].role;
+        m.hello.role[i] = hf_group_sure_role(g, i);
     }
     m.hello.n_ghosts = g->n_ghosts;
     memcpy(m.hello.ghost, g->ghost, sizeof(m.hello.ghost));

@@ -14,6 +14,7 @@
 #define OP_TIMEOUT HF_S(3)
 
 static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in);
+static void tell_configs(struct gs_world *w, struct gs_host *h);
 
 /* ---- telling ---- */
 
@@ -339,6 +340,7 @@ static void act_result(struct gs_world *w, struct gs_host *h, const struct hf_gr
     GS_TELL(w, "%s < %s: %s", h->name, a->rc ? hf_strerror(a->rc) : "done", a->text);
     h->asked = 0;
     h->last_rc = a->rc;
+    h->tell_configs = h->asked_join && !a->rc;
     h->leave_engine = h->asked_join && a->rc && !h->has_record && !h->writing;
 }
 
@@ -444,6 +446,10 @@ static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in
     hf_group_step(h->g, in, w->net.now, &w->out);
     gs_check_state(w, h);
     do_acts(w, h);
+    if (h->tell_configs) { /* a member now: with what it brings */
+        h->tell_configs = false;
+        tell_configs(w, h);
+    }
     set_timer(w, h);
 }
 
@@ -591,13 +597,13 @@ static void tell_configs(struct gs_world *w, struct gs_host *h)
     const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
     for (uint8_t i = 0; s && i < s->n_resources; i++) {
         int d = gs_def_of(w, s->resource[i].name);
-        if (d >= 0 && h->config >> d & 1) {
-            step(w, h,
-                 &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
-                                       .resource = i,
-                                       .config_hash = w->def[d].config_hash});
-            s = h->g ? hf_group_state(h->g) : NULL;
-        }
+        bool there = d >= 0 && h->config >> d & 1;
+        step(w, h,
+             &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
+                                   .rc = there ? 0 : -ENOENT,
+                                   .resource = i,
+                                   .config_hash = there ? w->def[d].config_hash : 0});
+        s = h->g ? hf_group_state(h->g) : NULL;
     }
 }
 
@@ -630,9 +636,9 @@ void gs_daemon_start(struct gs_world *w, uint32_t i)
         h->record_version = 0;
         return;
     }
+    tell_configs(w, h);
     engine_join(w, h);
     set_timer(w, h);
-    tell_configs(w, h);
 }
 
 bool gs_may_lose(const struct gs_world *w, const struct gs_host *h)

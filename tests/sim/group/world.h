@@ -99,7 +99,7 @@ struct gs_host {
     uint32_t asked; /* its operator's request under way; 0: none */
     bool asked_join;
     int last_rc;
-    bool leave_engine;
+    bool leave_engine, tell_configs; /* after this step */
 
     /* disk */
     bool has_record, damaged;
