@@ -19,7 +19,7 @@
     (STR8(HF_GROUP_RESOURCE_NAME_MAX) + STR8(HF_GROUP_AGENT_MAX) + STR8(HF_GROUP_PROBE_MAX) + 10)
 #define RESOURCE_LEN (DECLARED_LEN + 13)
 #define MEMBER_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8)
-#define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + DECLARED_LEN)
+#define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + RESOURCE_LEN)
 #define GSTATE_LEN                                                                                 \
     (5 + STR8(HF_GROUP_NAME_MAX) + 34 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
@@ -238,16 +238,6 @@ static void decode_declared(struct hf_rd *r, struct hf_gresource *res)
     res->config_hash = hf_rd_u64(r);
 }
 
-/* A copy that a joiner brings. */
-static void decode_brought(struct hf_rd *r, struct hf_gresource *res)
-{
-    decode_declared(r, res);
-    res->host = HF_GROUP_NONE;
-    if (res->kind != HF_RESOURCE_COPY) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-}
-
 static void encode_resource(struct hf_wr *w, const struct hf_gresource *res)
 {
     encode_declared(w, res);
@@ -308,7 +298,7 @@ static void encode_join(struct hf_wr *w, const struct hf_gjoin *j)
     hf_wr_u8(w, j->subgroup);
     hf_wr_u8(w, j->brings);
     if (j->brings) {
-        encode_declared(w, &j->brought);
+        encode_resource(w, &j->brought);
     }
 }
 
@@ -324,8 +314,11 @@ static void decode_join(struct hf_rd *r, struct hf_gjoin *j)
     j->access = hf_rd_u16(r);
     j->subgroup = hf_rd_u8(r);
     j->brings = decode_bool(r);
-    if (j->brings) {
-        decode_brought(r, &j->brought);
+    if (j->brings) { /* not on any member yet */
+        decode_resource(r, 0, &j->brought);
+        if (j->brought.kind != HF_RESOURCE_COPY) {
+            hf_rd_fail(r, -HF_EMALF);
+        }
     }
 }
 
@@ -553,7 +546,11 @@ static void decode_gjoin(struct hf_rd *r, struct hf_gmsg *m)
     decode_str(r, m->join.address, HF_GROUP_ADDRESS_MAX, address_ok);
     m->join.brings = decode_bool(r);
     if (m->join.brings) {
-        decode_brought(r, &m->join.brought);
+        decode_declared(r, &m->join.brought);
+        m->join.brought.host = HF_GROUP_NONE;
+        if (m->join.brought.kind != HF_RESOURCE_COPY) {
+            hf_rd_fail(r, -HF_EMALF);
+        }
     }
 }
 

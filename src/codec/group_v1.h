@@ -104,7 +104,7 @@ struct hf_gjoin {
     uint16_t access;
     uint8_t subgroup;
     bool brings;                 /* a copy of its own (B9) */
-    struct hf_gresource brought; /* if so: up to config_hash, the rest is not encoded */
+    struct hf_gresource brought; /* if so */
 };
 
 struct hf_gstate {
@@ -293,7 +293,7 @@ struct hf_gmsg {
             char host[HF_HOST_NAME_MAX + 1];
             char address[HF_GROUP_ADDRESS_MAX + 1];
             bool brings;
-            struct hf_gresource brought;
+            struct hf_gresource brought; /* name to config_hash; the rest is the group's */
         } join;
         struct {
             uint32_t request;

@@ -36,6 +36,7 @@ struct hf_glocal {
     uint64_t role_epoch; /* PROMOTED, OPEN: the reign for which it was promoted */
     uint8_t told;        /* role in our last HELLO or ROLE */
     bool tell;           /* an action has ended that others have not been told of */
+    uint8_t unseen;      /* our ROLEs on their way: nobody has decided on them yet */
     uint8_t op;          /* action under way: enum hf_op */
     uint32_t serial;     /* of it */
     uint64_t op_epoch;
@@ -142,6 +143,7 @@ struct hf_group {
     bool left_told;
     uint16_t fencing;              /* fencing under way here */
     uint16_t fence_done, fence_ok; /* outcome not told yet */
+    uint16_t fence_told;           /* told, and on its way */
     char fence_text[HF_GROUP_TEXT_MAX + 1];
     uint32_t create_request;
 
@@ -178,6 +180,9 @@ const struct hf_gpeer *hf_group_peer(const struct hf_group *g, uint8_t member);
 void hf_group_changed(struct hf_group *g);
 /** May what can't be undone begin here now? (G3, I10) */
 bool hf_group_may_act(const struct hf_group *g);
+
+/** Ask oneself, through the group, whether one is still of it (I10). */
+void hf_group_ping(struct hf_group *g);
 
 /* round.c: views */
 void hf_group_view(struct hf_group *g, const struct hf_engine_view *v);

@@ -88,6 +88,9 @@ static void state_max(struct hf_gstate *s)
     resource_max(&s->join.brought, 0);
     fill(s->join.brought.name, HF_GROUP_RESOURCE_NAME_MAX, 'z');
     s->join.brought.host = HF_GROUP_NONE;
+    s->join.brought.mirror = HF_MIRROR_COUNT_ - 1;
+    s->join.brought.restarts = UINT8_MAX;
+    s->join.brought.epoch = UINT64_MAX;
     s->n_members = HF_GROUP_MEMBERS_MAX;
     s->n_resources = HF_GROUP_RESOURCES_MAX;
     for (unsigned i = 0; i < s->n_members; i++) {
