@@ -66,7 +66,7 @@ uint32_t hf_control_clients(const struct hf_control *c)
 
 static void send_msg(struct client *c, const struct hf_ctl_msg *m)
 {
-    size_t room = 64 + m->owner.n + m->name.n + m->value.n + m->text.n;
+    size_t room = hf_ctl_room(m);
     if (c->out.n > HF_CTL_BACKLOG_MAX - room) {
         c->closing = true; /* does not read what it asked for */
         return;
@@ -356,11 +356,16 @@ static void on_request(struct client *c, const struct hf_ctl_msg *m)
         rc = hf_hostd_reload(c->control->h, &err);
         send_result(c, m->seq, rc, err.text);
         return;
+    case HF_CTL_GROUP:
+    case HF_CTL_FOLLOW:
+        send_result(c, m->seq, -HF_ENOTFOUND, "this holdfastd has no groups");
+        return;
     case HF_CTL_HELLO:
     case HF_CTL_RESULT:
     case HF_CTL_TEXT:
     case HF_CTL_EVENT:
     case HF_CTL_LINE:
+    case HF_CTL_GROUP_STATE:
         break;
     }
     c->closing = true; /* not for a client to send */

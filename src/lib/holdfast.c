@@ -588,6 +588,9 @@ static int on_msg(struct holdfast *h, const struct hf_ctl_msg *m)
     case HF_CTL_RELOAD:
     case HF_CTL_TEXT:
     case HF_CTL_LINE:
+    case HF_CTL_GROUP:
+    case HF_CTL_FOLLOW:
+    case HF_CTL_GROUP_STATE:
         break;
     }
     return -HF_EPROTO;
