@@ -467,6 +467,30 @@ def test_the_example_program(start, tmp_path):
     assert process.returncode == 0
 
 
+def group_state(seq, flags, epoch=0, host=b""):
+    return frame(GROUP_STATE, struct.pack(">IBBQ", seq, flags, 4, epoch) + string(1, b"r")
+                 + string(1, host) + string(1, b"192.0.2.1"))
+
+
+def test_the_leader_example(start, tmp_path):
+    def answer(kind, seq, body):
+        assert (kind, body) == (FOLLOW, string(1, b"jobs"))
+        return (result(seq) + group_state(seq, 0) + group_state(seq, 3, 1, b"beta")
+                + group_state(seq, 7, 2, b"alpha") + group_state(seq, 7, 4, b"alpha"))
+
+    daemon = start(answer)
+    process = subprocess.Popen([EXAMPLE.replace("watch", "lead"), "jobs"], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               env={**os.environ, "HOLDFAST_SOCKET": str(tmp_path / "sock")})
+    expected = ["jobs: nobody works", "jobs: beta works", "begin to work in epoch 2",
+                "stop working: epoch 2 is over", "begin to work in epoch 4"]
+    assert [process.stdout.readline().rstrip() for _ in expected] == expected
+    daemon.close()  # it cannot know any more
+    assert process.stdout.readline() == "stop working: epoch 4 is over\n"
+    process.communicate(timeout=10)  # the end of its input ends it
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("words, expected", [
     (["holdfast", "me"], ["members", "metrics"]),
     (["holdfast", "-s", "x", "sta"], ["status"]),
