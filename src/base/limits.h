@@ -50,3 +50,13 @@
 #define HF_SSE_CLIENTS_MAX 128
 #define HF_SSE_BACKLOG_MAX (4u << 20)
 #define HF_SENDERS_MAX 32768 /* senders whose derived key is remembered */
+
+/* agents */
+#define HF_OCF_META_MAX (256u << 10)   /* bytes of an agent's meta-data */
+#define HF_OCF_META_ITEMS_MAX 1024     /* actions, and parameters, of one agent */
+#define HF_OCF_OUTPUT_MAX (64u << 10)  /* bytes kept of an action's stdout, and of its stderr */
+#define HF_OCF_ENV_MAX (256u << 10)    /* bytes of an action's environment */
+#define HF_OCF_REASON_MAX 512          /* bytes of an exit reason */
+#define HF_FENCE_INPUT_MAX (16u << 10) /* bytes of a fence agent's options */
+#define HF_FENCE_OUTPUT_MAX (64u << 10)
+#define HF_FENCE_STEPS_MAX 64 /* actions of devices to fence one host */

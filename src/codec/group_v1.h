@@ -114,6 +114,8 @@ struct hf_gstate {
     uint8_t phase;
     uint8_t primary;      /* the primary resource */
     uint8_t primary_host; /* who hosts it, or is to */
+    uint8_t last_primary; /* the copy that was promoted last: the newest data is in it */
+    bool cold;            /* nobody was there without a break: wait for the former primary host */
     bool init;            /* the first copy has never been started: it may be made (create) */
     bool paused;          /* by the operator: nothing is done by itself */
     bool degraded_refuse; /* S never shrinks to the primary alone (X5) */
@@ -122,7 +124,8 @@ struct hf_gstate {
     struct hf_gjoin join;
     uint8_t n_members, n_resources;
     struct hf_gmember member[HF_GROUP_MEMBERS_MAX];
-    struct hf_gresource resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority, then attached */
+    struct hf_gresource
+        resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority; attached ones by order */
 };
 
 /** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. */
@@ -255,6 +258,7 @@ struct hf_gmsg {
         struct {
             uint16_t access, config; /* copies that it reaches; resources whose configuration it
                                         has */
+            bool resigned;           /* it is to host nothing: it stops, or its disk fails */
         } able;
         struct {
             uint64_t epoch;

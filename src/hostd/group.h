@@ -56,7 +56,10 @@ struct hf_group_mirror_info {
 };
 
 struct hf_group_info {
-    const struct hf_group *core; /* borrowed until the next turn of the loop */
+    const char *name;
+    /* Borrowed until the next turn of the loop; NULL: this host cannot take part (`problem`). */
+    const struct hf_group *core;
+    char problem[256]; /* what keeps this host from taking part and what to do, or "" */
     struct hf_group_mirror_info mirror[HF_GROUP_RESOURCES_MAX];
     char error[HF_GROUP_RESOURCES_MAX][HF_GROUP_TEXT_MAX + 1]; /* last failure of an agent here */
 };
