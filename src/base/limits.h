@@ -59,4 +59,5 @@
 #define HF_OCF_REASON_MAX 512          /* bytes of an exit reason */
 #define HF_FENCE_INPUT_MAX (16u << 10) /* bytes of a fence agent's options */
 #define HF_FENCE_OUTPUT_MAX (64u << 10)
-#define HF_FENCE_STEPS_MAX 64 /* actions of devices to fence one host */
+#define HF_FENCE_TEXT_MAX 1024 /* bytes of what is told of a failure */
+#define HF_FENCE_STEPS_MAX 64  /* actions of devices to fence one host */

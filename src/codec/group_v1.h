@@ -10,7 +10,10 @@
 #include "base/slice.h"
 
 #define HF_GROUP_VERSION 1
-#define HF_GROUP_NONE 0xff /* no member, no resource */
+#define HF_GROUP_NONE 0xff     /* no member, no resource */
+#define HF_GMSG_LEN_MAX 1024   /* bytes of a message: what an engine carries */
+#define HF_GROUP_PIECE_MAX 900 /* bytes of the state in one message */
+#define HF_GROUP_OPS 10        /* numbers of enum hf_op (core/group) */
 
 /* ---- the state: equal on all members, kept on the disk of each ---- */
 
@@ -101,7 +104,7 @@ struct hf_gjoin {
     uint16_t access;
     uint8_t subgroup;
     bool brings;                 /* a copy of its own (B9) */
-    struct hf_gresource brought; /* if so */
+    struct hf_gresource brought; /* if so: up to config_hash, the rest is not encoded */
 };
 
 struct hf_gstate {
@@ -128,10 +131,12 @@ struct hf_gstate {
         resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority; attached ones by order */
 };
 
-/** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. */
+/** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. The state
+ * has to be one that can be decoded; who joins is left out in step 0. */
 HF_MUST int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n,
                              struct hf_slice *ret_s);
-/** Total: every index and mask in it is in range afterwards. -HF_EMALF, -HF_ETRUNC, -HF_ETRAIL,
+/** Total: every index and mask in it is in range afterwards, and what is unused is zero, so that
+ * equal states compare equal with memcmp(). -HF_EMALF (also: damaged), -HF_ETRUNC, -HF_ETRAIL,
  * -HF_EVERSION. */
 HF_MUST int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state);
 
@@ -226,7 +231,8 @@ struct hf_gmsg {
             bool current; /* this state is from a quorate view that it was in without a break */
             char host[HF_HOST_NAME_MAX + 1];
             char address[HF_GROUP_ADDRESS_MAX + 1];
-            uint16_t able;        /* as in ABLE */
+            uint16_t access, config; /* as in ABLE */
+            bool resigned;
             uint16_t procdown;    /* members whose process, not host, is known to be down */
             uint16_t sync, async; /* as in MIRRORED */
             uint8_t n_roles;
@@ -244,6 +250,7 @@ struct hf_gmsg {
         } ack;
         struct {
             uint32_t node_id;
+            uint64_t version; /* that it did not acknowledge; 0: it said no hello, sent no state */
         } exclude;
         struct {
             bool quorate;
@@ -299,9 +306,11 @@ struct hf_gmsg {
     };
 };
 
-/** Append a message. The sticky error of the writer tells when it did not fit. */
+/** Append a message. The sticky error of the writer tells when it did not fit. Of a text, what is
+ * over HF_GROUP_TEXT_MAX is cut and control characters become spaces. */
 struct hf_wr;
 void hf_gmsg_encode(struct hf_wr *w, const struct hf_gmsg *m);
-/** Total; strings are terminated and valid, enums and counts in range. Indices of members and
- * resources are only < 16 or NONE: whether they exist depends on the state. */
+/** Total; strings are terminated and valid, enums and counts in range, a piece within its state. A
+ * brought copy has host HF_GROUP_NONE. Indices of members and resources are only < 16 or NONE:
+ * whether they exist depends on the state. */
 HF_MUST int hf_gmsg_decode(struct hf_slice s, struct hf_gmsg *ret_msg);

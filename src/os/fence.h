@@ -118,10 +118,10 @@ struct hf_fence_host_opt {
 /* How it ended; borrowed for the call. */
 struct hf_fence_host_result {
     int rc; /* 0: fenced; -HF_ENOTFOUND: no device can; -HF_ETIMEOUT: the total time is over;
-               -HF_EPROTO: each level failed */
+               -HF_EPROTO: a device of each level failed */
     unsigned level; /* rc 0: the level that did it */
-    /* Done: "off by ipmi1, ipmi2 (level 1)"; else each device that failed, in order, with its text:
-     * "level 1: ipmi1: timed out after 20 s; level 2: pdu: Unable to connect". */
+    /* "off by pdu (level 2); failed: level 1: ipmi1: timed out after 20 s", or of a failure the
+     * devices in order: "level 1: ipmi1: timed out after 20 s; level 2: pdu: Unable to connect". */
     const char *text;
     hf_time duration;
 };

@@ -10,11 +10,11 @@ struct hf_watchdog;
 
 /**
  * Open the device at path ("/dev/watchdog") and set its time: from now on the host is rebooted when
- * hf_watchdog_pet() is not called in time, also when this program dies. A driver may round the
- * time up: see hf_watchdog_timeout(). Refused (-HF_EVALUE) if the device can only do less than
- * asked. A plain file or a fifo that somebody reads is taken as a device without a time of its own:
- * for tests and the lab. timeout is rounded up to whole seconds, at least 1. Errors: -errno
- * (-EBUSY: another program has it), err tells.
+ * hf_watchdog_pet() is not called in time, also when this program dies. timeout is rounded up to
+ * whole seconds, at least 1. Others count on the host being gone by then: a device that would fire
+ * later is refused (-HF_EVALUE), one that fires earlier is used, see hf_watchdog_timeout(). A plain
+ * file, or a fifo that somebody reads, is taken as a device without a time of its own: for tests
+ * and the lab. Errors: -errno (-EBUSY: another program has it), err tells.
  */
 HF_MUST int hf_watchdog_open(const char *path, hf_time timeout, struct hf_err *err,
                              struct hf_watchdog **ret_watchdog);
@@ -29,8 +29,8 @@ HF_MUST int hf_watchdog_pet(struct hf_watchdog *w, struct hf_err *err);
 
 /**
  * Disarm by the magic close 'V', close and free: nothing is rebooted. -errno if 'V' could not be
- * written, -HF_EVALUE if this device cannot be disarmed (nowayout, or no WDIOF_MAGICCLOSE on a
- * real one): w is freed all the same, but the host will be rebooted; err tells. NULL is fine: 0.
+ * written, -HF_EVALUE if this device has no magic close: w is freed all the same, but the host will
+ * be rebooted; err tells. A kernel with nowayout reboots it in any case. NULL is fine: 0.
  */
 HF_MUST int hf_watchdog_disarm(struct hf_watchdog *w, struct hf_err *err);
 /** Close without 'V', and free: the device fires after its time. NULL is fine. */

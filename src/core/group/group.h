@@ -101,7 +101,6 @@ struct hf_group_conf {
     uint32_t retry_ms;   /* try again what failed: 10000 */
     uint32_t stable_ms;  /* a primary that ran so long has its restarts forgotten: 600000 */
     uint32_t join_ms;    /* the longest join: 60000 */
-    uint32_t restarts;   /* in place, before the resource counts as failed: 1; 255: none */
 };
 
 /* ---- what goes in ---- */
