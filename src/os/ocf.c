@@ -335,8 +335,9 @@ int hf_ocf_start(struct hf_loop *loop, const struct hf_ocf_opt *opt, hf_ocf_done
     if (rc) {
         hf_free(r);
         rc = rc == -HF_EFULL ? -HF_EVALUE : rc;
-        return hf_err_set(err, rc, "cannot run %s of %.100s: %s", opt->action, opt->instance,
-                          rc == -HF_EVALUE ? "its parameters are too long" : hf_strerror(rc));
+        hf_err_set(err, rc, "cannot run %s of %.100s: %s", opt->action, opt->instance,
+                   rc == -HF_EVALUE ? "its parameters are too long" : hf_strerror(rc));
+        return rc;
     }
     *ret_run = r;
     return 0;

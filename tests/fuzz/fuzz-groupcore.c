@@ -518,7 +518,6 @@ static void restart(struct node *n, uint8_t how)
     struct hf_group_conf conf = {.name = "orders", .host = hosts[i], .address = addresses[i]};
     conf.incarnation = ++n->incarnation;
     conf.seed = i;
-    conf.restarts = how >> 5;
     hf_group_destroy(n->g);
     n->g = NULL;
     n->ring = 0;

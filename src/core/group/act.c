@@ -68,6 +68,7 @@ static void tell_role(struct hf_group *g, uint8_t i)
     m.role.text = hf_slice_str(l->text);
     l->tell = false;
     l->told = l->role;
+    l->unseen++;
     hf_group_send(g, &m);
 }
 
@@ -91,6 +92,7 @@ void hf_group_tell(struct hf_group *g)
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         if (HAS(g->fence_done, m)) {
             g->fence_done &= (uint16_t)~BIT(m);
+            g->fence_told |= BIT(m);
             struct hf_gmsg f = {.kind = HF_GMSG_FENCED};
             f.fenced.member = m;
             f.fenced.ok = HAS(g->fence_ok, m);
@@ -444,7 +446,8 @@ static void reconcile(struct hf_group *g, uint8_t i)
     }
     uint8_t op = step_towards(g, i, attached ? wanted_attached(g, i) : wanted_copy(g, i));
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
-    if (op == HF_OP_NONE || (!harmless && (!hf_group_may_act(g) || !has_config(g, i))) ||
+    if (op == HF_OP_NONE ||
+        (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
         !in_order(g, i, op)) {
         return;
     }
@@ -493,7 +496,7 @@ static void mirror_source(struct hf_group *g)
     }
     wanted_mirrors(g, &sync, &async);
     bool in_force = g->mirrored_epoch == g->s.epoch && g->sync == sync && g->async == async;
-    if (in_force || g->mirrored_sent || !hf_group_may_act(g)) {
+    if (in_force || g->mirrored_sent || l->tell || l->unseen || !hf_group_may_act(g)) {
         return;
     }
     l->op_sync = sync;
@@ -510,7 +513,7 @@ static void mirror_target(struct hf_group *g, uint8_t i)
         !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
         g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
-        l->tell || !hf_group_may_act(g)) {
+        l->tell || l->unseen || !hf_group_may_act(g)) {
         return;
     }
     start_op(g, i, HF_OP_MIRROR_TARGET);
@@ -606,8 +609,8 @@ static void fence(struct hf_group *g)
         return;
     }
     for (uint8_t m = 0; m < g->s.n_members; m++) {
-        if (!HAS(targets, m) || HAS(g->fencing | g->fence_done, m) || fence_later(g, m) ||
-            executor(g, m) != hf_group_self(g)) {
+        if (!HAS(targets, m) || HAS(g->fencing | g->fence_done | g->fence_told, m) ||
+            fence_later(g, m) || executor(g, m) != hf_group_self(g)) {
             continue;
         }
         g->fencing |= BIT(m);

@@ -36,6 +36,7 @@ struct hf_glocal {
     uint64_t role_epoch; /* PROMOTED, OPEN: the reign for which it was promoted */
     uint8_t told;        /* role in our last HELLO or ROLE */
     bool tell;           /* an action has ended that others have not been told of */
+    uint8_t unseen;      /* our ROLEs on their way: nobody has decided on them yet */
     uint8_t op;          /* action under way: enum hf_op */
     uint32_t serial;     /* of it */
     uint64_t op_epoch;
@@ -142,6 +143,7 @@ struct hf_group {
     bool left_told;
     uint16_t fencing;              /* fencing under way here */
     uint16_t fence_done, fence_ok; /* outcome not told yet */
+    uint16_t fence_told;           /* told, and on its way */
     char fence_text[HF_GROUP_TEXT_MAX + 1];
     uint32_t create_request;
 

@@ -33,7 +33,9 @@ static const char *unfit(const struct hf_group *g, const struct hf_gmsg *m)
     const struct hf_gstate *s = &g->s;
     uint8_t copies = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
-        copies += s->resource[i].kind == HF_RESOURCE_COPY;
+        if (s->resource[i].kind == HF_RESOURCE_COPY) {
+            copies++;
+        }
     }
     if (s->n_members >= HF_GROUP_MEMBERS_MAX) {
         return "the group has as many members as it can have";
@@ -132,6 +134,7 @@ static void admit(struct hf_group *g, struct hf_gpeer *p)
     if (p->node_id == g->self_node) {
         g->access = m->access;
         g->told_access = m->access;
+        g->current = true;
         if (g->join_request) {
             hf_group_result(g, g->join_request, 0, "%s is a member of %s", g->host, g->name);
             g->join_request = 0;

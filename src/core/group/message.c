@@ -95,6 +95,9 @@ static void on_role(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
 {
     struct hf_gstate *s = &g->s;
     uint8_t i = m->role.resource;
+    if (p->node_id == g->self_node && i < HF_GROUP_RESOURCES_MAX && g->local[i].unseen) {
+        g->local[i].unseen--;
+    }
     if (i >= s->n_resources || p->member == HF_GROUP_NONE) {
         g->count.refused_sender++;
         return;
@@ -172,6 +175,9 @@ static void on_mirror(struct hf_group *g, const struct hf_gpeer *p, const struct
 static void on_fenced(struct hf_group *g, const struct hf_gpeer *p, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
+    if (p->node_id == g->self_node && m->fenced.member < HF_GROUP_MEMBERS_MAX) {
+        g->fence_told &= (uint16_t)~BIT(m->fenced.member);
+    }
     if (m->fenced.member >= s->n_members || p->member == HF_GROUP_NONE) {
         g->count.refused_sender++;
         return;

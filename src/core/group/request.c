@@ -237,6 +237,7 @@ void hf_group_remove_member(struct hf_group *g, uint8_t m)
     g->procdown = (uint16_t)((g->procdown & low) | (g->procdown >> 1 & ~low));
     g->fencing = (uint16_t)((g->fencing & low) | (g->fencing >> 1 & ~low));
     g->fence_done = (uint16_t)((g->fence_done & low) | (g->fence_done >> 1 & ~low));
+    g->fence_told = (uint16_t)((g->fence_told & low) | (g->fence_told >> 1 & ~low));
     g->fence_ok = (uint16_t)((g->fence_ok & low) | (g->fence_ok >> 1 & ~low));
     hf_group_recount(g);
 }

@@ -82,6 +82,10 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
     g->decides = g->half = false;
     g->present = 0;
     g->hello_sent = false;
+    g->fence_told = 0;
+    for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
+        g->local[i].unseen = 0;
+    }
     g->taken = 0;
     hf_group_enter(g, in ? HF_GROUP_HELLO : HF_GROUP_OUT);
     if (!in) {

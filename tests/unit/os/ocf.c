@@ -711,7 +711,20 @@ static void stateful(void **state)
     story("ocf:heartbeat:Stateful", rows, HF_ARRAY_LEN(rows), NULL, 0);
 }
 
-/* In a network namespace of its own, that the process then stays in: it must be the last test. */
+/* A network namespace of our own, in which we are root and stay. */
+static void enter_namespace(void)
+{
+    unsigned uid = geteuid();
+    assert_int_equal(unshare(CLONE_NEWNET | (uid ? CLONE_NEWUSER : 0)), 0);
+    if (uid) {
+        FILE *f = fopen("/proc/self/uid_map", "w");
+        assert_non_null(f);
+        assert_true(fprintf(f, "0 %u 1", uid) > 0);
+        assert_int_equal(fclose(f), 0);
+    }
+}
+
+/* The last test: see enter_namespace(). */
 static void ipaddr2(void **state)
 {
     (void)state;
@@ -720,7 +733,7 @@ static void ipaddr2(void **state)
     static const struct row rows[] = {
         {"monitor", 7}, {"start", 0}, {"monitor", 0}, {"stop", 0}, {"monitor", 7},
     };
-    assert_int_equal(unshare(CLONE_NEWNET | (geteuid() ? CLONE_NEWUSER : 0)), 0);
+    enter_namespace();
     story("ocf:heartbeat:IPaddr2", rows, HF_ARRAY_LEN(rows), params, HF_ARRAY_LEN(params));
     struct seen s = run_debian("ocf:heartbeat:IPaddr2", "start", params + 1, 2);
     assert_int_equal(s.res.rc, HF_OCF_ERR_CONFIGURED);
