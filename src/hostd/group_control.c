@@ -98,9 +98,10 @@ static void on_timer(void *arg)
         }
         char text[512];
         const char *reason = why(gc, c->group);
-        snprintf(text, sizeof(text), "not done within %g s, but it may still be: %s%s%s",
-                 c->wait_ms / 1000.0, reason, *reason ? "; holdfast group show " : "see ",
-                 *reason ? c->group : "holdfast group show");
+        int n = snprintf(text, sizeof(text),
+                         "not done within %g s, but it may still be: ", c->wait_ms / 1000.0);
+        snprintf(text + n, sizeof(text) - (size_t)n, "%s%s",
+                 *reason ? reason : "see holdfast group show ", *reason ? "" : c->group);
         hf_groups_forget(gc->h->groups, c);
         on_done(c, -HF_ETIMEOUT, text);
     }
