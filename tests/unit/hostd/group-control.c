@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -33,16 +34,21 @@ static struct hf_ctl_msg receive(struct world *w)
     return m;
 }
 
-static void dial(struct world *w)
+static void greet(struct world *w, int fd)
 {
-    int fd;
-    assert_int_equal(hf_conn_dial(w->path, &fd), 0);
     hf_conn_init(&w->conn, fd);
     assert_int_equal(hf_conn_send(&w->conn, &(struct hf_ctl_msg){.type = HF_CTL_HELLO,
                                                                  .version = HF_CTL_VERSION,
                                                                  .text = hf_slice_str("test")}),
                      0);
     assert_int_equal(receive(w).type, HF_CTL_HELLO);
+}
+
+static void dial(struct world *w)
+{
+    int fd;
+    assert_int_equal(hf_conn_dial(w->path, &fd), 0);
+    greet(w, fd);
 }
 
 static int setup(void **state)
@@ -235,6 +241,29 @@ static void the_daemon_ends(void **state)
     assert_non_null(w->groups.done_arg); /* teardown finds it forgotten */
 }
 
+/* Who may only publish may not say what agents do as root. */
+static void others_may_look_only(void **state)
+{
+    struct world *w = *state;
+    if (geteuid() != 0) {
+        return; /* nobody else to be */
+    }
+    hf_conn_fini(&w->conn);
+    assert_int_equal(chmod(w->rig.dir, 0755), 0);
+    assert_int_equal(chmod(w->path, 0666), 0);
+    assert_int_equal(seteuid(65534), 0);
+    int fd;
+    int rc = hf_conn_dial(w->path, &fd);
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(rc, 0);
+    greet(w, fd);
+    send_msg(w, group(HF_CTL_GROUP_CREATE, "", "", "resource x {}"));
+    expect_result(w, 1, -EPERM, "only root may change groups");
+    send_msg(w, (struct hf_ctl_msg){.type = HF_CTL_FOLLOW, .name = hf_slice_str("orders")});
+    expect_result(w, 2, 0, "success");
+    assert_int_equal(w->groups.n_commands, 0);
+}
+
 static void queries(void **state)
 {
     struct world *w = *state;
@@ -308,8 +337,9 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_action), TEST(outcomes_come_later), TEST(refused_at_once), TEST(time_is_up),
-        TEST(too_many),     TEST(the_daemon_ends),     TEST(queries),         TEST(followers),
+        TEST(every_action), TEST(outcomes_come_later), TEST(refused_at_once),      TEST(time_is_up),
+        TEST(too_many),     TEST(the_daemon_ends),     TEST(others_may_look_only), TEST(queries),
+        TEST(followers),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
