@@ -19,7 +19,7 @@
     (STR8(HF_GROUP_RESOURCE_NAME_MAX) + STR8(HF_GROUP_AGENT_MAX) + STR8(HF_GROUP_PROBE_MAX) + 10)
 #define RESOURCE_LEN (DECLARED_LEN + 13)
 #define MEMBER_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8)
-#define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + DECLARED_LEN)
+#define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + RESOURCE_LEN)
 #define GSTATE_LEN                                                                                 \
     (5 + STR8(HF_GROUP_NAME_MAX) + 34 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
@@ -238,16 +238,6 @@ static void decode_declared(struct hf_rd *r, struct hf_gresource *res)
     res->config_hash = hf_rd_u64(r);
 }
 
-/* A copy that a joiner brings. */
-static void decode_brought(struct hf_rd *r, struct hf_gresource *res)
-{
-    decode_declared(r, res);
-    res->host = HF_GROUP_NONE;
-    if (res->kind != HF_RESOURCE_COPY) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-}
-
 static void encode_resource(struct hf_wr *w, const struct hf_gresource *res)
 {
     encode_declared(w, res);
@@ -308,7 +298,7 @@ static void encode_join(struct hf_wr *w, const struct hf_gjoin *j)
     hf_wr_u8(w, j->subgroup);
     hf_wr_u8(w, j->brings);
     if (j->brings) {
-        encode_declared(w, &j->brought);
+        encode_resource(w, &j->brought);
     }
 }
 
@@ -324,8 +314,11 @@ static void decode_join(struct hf_rd *r, struct hf_gjoin *j)
     j->access = hf_rd_u16(r);
     j->subgroup = hf_rd_u8(r);
     j->brings = decode_bool(r);
-    if (j->brings) {
-        decode_brought(r, &j->brought);
+    if (j->brings) { /* not on any member yet */
+        decode_resource(r, 0, &j->brought);
+        if (j->brought.kind != HF_RESOURCE_COPY) {
+            hf_rd_fail(r, -HF_EMALF);
+        }
     }
 }
 
@@ -369,14 +362,18 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     return hf_wr_end(&w, ret_s);
 }
 
+/* One of the copies, or none. */
+static bool copy_ok(uint8_t i, unsigned copies)
+{
+    return i == HF_GROUP_NONE || (i < HF_GROUP_RESOURCES_MAX && copies >> i & 1);
+}
+
 /* What one part of the state says of another. */
 static bool whole_ok(const struct hf_gstate *s)
 {
-    unsigned copies = 0;
+    unsigned copies = 0; /* a mask: one that was brought later comes behind what is attached */
     for (unsigned i = 0; i < s->n_resources; i++) {
-        if (s->resource[i].kind == HF_RESOURCE_COPY && copies++ != i) {
-            return false; /* behind an attached one */
-        }
+        copies |= s->resource[i].kind == HF_RESOURCE_COPY ? 1u << i : 0;
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(s->resource[i].name, s->resource[k].name) == 0) {
                 return false;
@@ -385,7 +382,7 @@ static bool whole_ok(const struct hf_gstate *s)
     }
     for (unsigned i = 0; i < s->n_members; i++) {
         const struct hf_gmember *m = &s->member[i];
-        if (!mask_ok(m->access, copies) || !index_ok(m->subgroup, copies) ||
+        if (m->access & ~copies || !copy_ok(m->subgroup, copies) ||
             !mask_ok(m->dirty, s->n_resources)) {
             return false;
         }
@@ -396,11 +393,11 @@ static bool whole_ok(const struct hf_gstate *s)
         }
     }
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
-    return copies <= HF_GROUP_COPIES_MAX && mask_ok(s->in_sync, copies) &&
-           index_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           index_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
-           mask_ok(s->join.access, copies) &&
-           (s->join.step == 0 || index_ok(s->join.subgroup, copies)) && s->id != 0;
+    return __builtin_popcount(copies) <= HF_GROUP_COPIES_MAX && !(s->in_sync & ~copies) &&
+           copy_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
+           copy_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
+           !(s->join.access & ~copies) &&
+           (s->join.step == 0 || copy_ok(s->join.subgroup, copies)) && s->id != 0;
 }
 
 /* Magic, checksum and version, in this order in all versions: damage is not taken for a newer
@@ -553,7 +550,11 @@ static void decode_gjoin(struct hf_rd *r, struct hf_gmsg *m)
     decode_str(r, m->join.address, HF_GROUP_ADDRESS_MAX, address_ok);
     m->join.brings = decode_bool(r);
     if (m->join.brings) {
-        decode_brought(r, &m->join.brought);
+        decode_declared(r, &m->join.brought);
+        m->join.brought.host = HF_GROUP_NONE;
+        if (m->join.brought.kind != HF_RESOURCE_COPY) {
+            hf_rd_fail(r, -HF_EMALF);
+        }
     }
 }
 

@@ -104,7 +104,7 @@ struct hf_gjoin {
     uint16_t access;
     uint8_t subgroup;
     bool brings;                 /* a copy of its own (B9) */
-    struct hf_gresource brought; /* if so: up to config_hash, the rest is not encoded */
+    struct hf_gresource brought; /* if so */
 };
 
 struct hf_gstate {
@@ -127,8 +127,9 @@ struct hf_gstate {
     struct hf_gjoin join;
     uint8_t n_members, n_resources;
     struct hf_gmember member[HF_GROUP_MEMBERS_MAX];
-    struct hf_gresource
-        resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority; attached ones by order */
+    /* Copies by priority; attached ones by order. Numbers never change: a copy that is brought
+     * later comes behind what is attached. */
+    struct hf_gresource resource[HF_GROUP_RESOURCES_MAX];
 };
 
 /** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. The state
@@ -293,7 +294,7 @@ struct hf_gmsg {
             char host[HF_HOST_NAME_MAX + 1];
             char address[HF_GROUP_ADDRESS_MAX + 1];
             bool brings;
-            struct hf_gresource brought;
+            struct hf_gresource brought; /* name to config_hash; the rest is the group's */
         } join;
         struct {
             uint32_t request;

@@ -363,6 +363,27 @@ static struct hf_slice rest_of(struct hf_rd *r, size_t n_max)
     return hf_rd_bytes(r, n < left ? n : left);
 }
 
+/* Of three hosts and two copies each copy is reached by another one, and the first by two. */
+static bool reaches(const struct node *n, const struct hf_gstate *s, uint8_t resource)
+{
+    unsigned copies = 0;
+    for (unsigned i = 0; i < s->n_resources; i++) {
+        copies += s->resource[i].kind == HF_RESOURCE_COPY;
+    }
+    return resource < copies && (unsigned)(n - world.node) % copies == resource;
+}
+
+/* A recurring access probe. */
+static void access_probe(struct node *n, uint8_t resource, bool wrong)
+{
+    const struct hf_gstate *s = n->g ? hf_group_state(n->g) : NULL;
+    struct hf_group_in in = {.kind = HF_GROUP_IN_DONE, .op = HF_OP_ACCESS, .resource = resource};
+    if (s && resource < s->n_resources && s->resource[resource].kind == HF_RESOURCE_COPY) {
+        in.rc = reaches(n, s, resource) != wrong ? 0 : 5;
+        step(n, &in);
+    }
+}
+
 static void done(struct node *n, struct hf_rd *r)
 {
     static const uint8_t rcs[] = {0, 0, 0, 0, 0, 1, 2, 5, 6, 7, 8, 9, 99, 255};
@@ -376,6 +397,9 @@ static void done(struct node *n, struct hf_rd *r)
         in.serial = n->ops[i].serial;
         if (in.op == HF_OP_MONITOR && rc == 0) {
             in.rc = 7;
+        }
+        if (in.op == HF_OP_ACCESS && rc == 0 && s && !reaches(n, s, in.resource)) {
+            in.rc = 5;
         }
         n->n_ops--;
         memmove(&n->ops[i], &n->ops[i + 1], (n->n_ops - i) * sizeof(n->ops[0]));
@@ -500,6 +524,7 @@ static void create_group(struct node *n, struct hf_rd *r)
     in.group_id = ++world.groups;
     in.join_request = number(n);
     step(n, &in);
+    config(n, 8);
 }
 
 static void join(struct node *n, uint8_t how)
@@ -690,22 +715,27 @@ static void simple(struct node *n, enum hf_group_in_kind kind)
     step(n, &in);
 }
 
-/* All goes well for a while: messages arrive, disks write, agents succeed. */
+/* All goes well for a while: messages arrive, disks write, agents and fencing succeed. */
 static void settle(unsigned rounds)
 {
+    static const uint8_t first_ok[] = {0, 0, 0};
+    struct hf_rd r;
     for (unsigned k = 0; k < rounds; k++) {
         deliver(DELIVERIES_MAX);
         for (unsigned i = 0; i < world.n; i++) {
             struct node *n = &world.node[i];
             persisted(n, 0);
             config(n, 0);
+            for (uint8_t c = 0; c < HF_GROUP_COPIES_MAX; c++) {
+                access_probe(n, c, false);
+            }
             unsigned ops = n->n_ops;
             for (unsigned j = 0; j < ops; j++) {
-                static const uint8_t first_ok[] = {0, 0, 0};
-                struct hf_rd r;
                 hf_rd_init(&r, hf_slice(first_ok, sizeof(first_ok)));
                 done(n, &r);
             }
+            hf_rd_init(&r, hf_slice(first_ok, sizeof(first_ok)));
+            fenced(n, &r);
         }
         assert(world.head == world.tail || world.tail - world.head < QUEUE_MAX);
     }
@@ -749,6 +779,9 @@ static void command(struct hf_rd *r)
         break;
     case 9:
         lie_hello(r, strange_version(arg), arg);
+        break;
+    case 10:
+        access_probe(n, arg & 15, (arg & 16) != 0);
         break;
     case 16:
         done(n, r);

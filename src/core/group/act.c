@@ -124,6 +124,7 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;
         a->agent.async = l->op_async;
+        a->agent.grow = l->op_sync & (uint16_t)~s->in_sync;
     }
 }
 

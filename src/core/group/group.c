@@ -427,11 +427,11 @@ hf_time hf_group_deadline(const struct hf_group *g)
 
 /* ---- pauses (I10) ---- */
 
-static void send_ping(struct hf_group *g)
+void hf_group_ping(struct hf_group *g)
 {
     g->ping_nonce = hf_prng_u64(&g->prng) | 1;
     g->ping_at = g->now + g->answer;
-    if (g->standing != HF_GROUP_OUT) {
+    if (g->standing == HF_GROUP_IN) { /* otherwise once we are in */
         struct hf_gmsg m = {.kind = HF_GMSG_PING};
         m.ping.nonce = g->ping_nonce;
         hf_group_send(g, &m);
@@ -445,7 +445,7 @@ static void on_gap(struct hf_group *g)
     hf_group_event(g, true,
                    "this process was stopped for a while: it does nothing until it has "
                    "heard from the group");
-    send_ping(g);
+    hf_group_ping(g);
 }
 
 /* ---- the engine, and the rest of what comes in ---- */
@@ -524,6 +524,10 @@ static void on_create(struct hf_group *g, const struct hf_group_in *in)
     g->have_state = true;
     g->was_member = true;
     g->create_request = in->join_request;
+    if (g->standing != HF_GROUP_OUT) { /* our hello did not tell of it */
+        hf_group_enter(g, HF_GROUP_OUT);
+        hf_group_out_act(g, HF_GROUP_ACT_REJOIN);
+    }
 }
 
 static void on_join_wanted(struct hf_group *g, const struct hf_group_in *in)
@@ -572,6 +576,9 @@ static void on_config(struct hf_group *g, const struct hf_group_in *in)
     struct hf_glocal *l = &g->local[in->resource];
     l->config_asked = false;
     if (in->rc == 0) {
+        if (!l->have_config && l->role == HF_ROLE_STOPPED && l->op == HF_OP_NONE) {
+            l->role = HF_ROLE_UNKNOWN; /* nobody has looked yet */
+        }
         l->have_config = true;
         l->config_hash = in->config_hash;
     } else {

@@ -181,6 +181,9 @@ void hf_group_changed(struct hf_group *g);
 /** May what can't be undone begin here now? (G3, I10) */
 bool hf_group_may_act(const struct hf_group *g);
 
+/** Ask oneself, through the group, whether one is still of it (I10). */
+void hf_group_ping(struct hf_group *g);
+
 /* round.c: views */
 void hf_group_view(struct hf_group *g, const struct hf_engine_view *v);
 void hf_group_say_hello(struct hf_group *g);

@@ -262,7 +262,10 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
         g->local[i].told_seen = HF_SEEN_NOTHING;
     }
     hf_group_recount(g);
-    if (!g->have_state) {
+    if (g->suspect) {
+        hf_group_ping(g);
+    }
+    if (!g->have_state || !source) {
         return;
     }
     g->procdown = source->procdown & (uint16_t)~g->present;

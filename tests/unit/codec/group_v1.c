@@ -88,6 +88,9 @@ static void state_max(struct hf_gstate *s)
     resource_max(&s->join.brought, 0);
     fill(s->join.brought.name, HF_GROUP_RESOURCE_NAME_MAX, 'z');
     s->join.brought.host = HF_GROUP_NONE;
+    s->join.brought.mirror = HF_MIRROR_COUNT_ - 1;
+    s->join.brought.restarts = UINT8_MAX;
+    s->join.brought.epoch = UINT64_MAX;
     s->n_members = HF_GROUP_MEMBERS_MAX;
     s->n_resources = HF_GROUP_RESOURCES_MAX;
     for (unsigned i = 0; i < s->n_members; i++) {
@@ -174,6 +177,11 @@ static void states(void **state)
     state_max(&s);
     states_there_and_back(&s);
     state_small(&s);
+    states_there_and_back(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED; /* the copy behind it was brought later */
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.member[1].access = s.in_sync = 5;
+    s.member[1].subgroup = 2;
     states_there_and_back(&s);
     s.n_members = s.n_resources = 0;
     memset(s.member, 0, sizeof(s.member));
@@ -330,8 +338,6 @@ struct bad_state {
     X(probe_line, strcpy(s->resource[0].probe, "a=b\nc=d"))                                        \
     X(kind_none, s->resource[2].kind = 0)                                                          \
     X(kind_beyond, s->resource[2].kind = 3)                                                        \
-    X(copy_behind_attached, s->resource[1].kind = HF_RESOURCE_ATTACHED;                            \
-      s->resource[2].kind = HF_RESOURCE_COPY)                                                      \
     X(flags, s->resource[0].flags = 16)                                                            \
     X(host_beyond, s->resource[0].host = 2)                                                        \
     X(mirror, s->resource[0].mirror = HF_MIRROR_COUNT_)                                            \
