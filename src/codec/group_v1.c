@@ -362,7 +362,6 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     return hf_wr_end(&w, ret_s);
 }
 
-<<<<<<< HEAD
 /* HF_GROUP_NONE, or one of those in the mask. */
 static bool one_of(uint8_t i, uint16_t mask)
 {
@@ -372,20 +371,6 @@ static bool one_of(uint8_t i, uint16_t mask)
 static bool names_unique(const struct hf_gstate *s)
 {
     for (unsigned i = 0; i < s->n_resources; i++) {
-=======
-/* One of the copies, or none. */
-static bool copy_ok(uint8_t i, unsigned copies)
-{
-    return i == HF_GROUP_NONE || (i < HF_GROUP_RESOURCES_MAX && copies >> i & 1);
-}
-
-/* What one part of the state says of another. */
-static bool whole_ok(const struct hf_gstate *s)
-{
-    unsigned copies = 0; /* a mask: one that was brought later comes behind what is attached */
-    for (unsigned i = 0; i < s->n_resources; i++) {
-        copies |= s->resource[i].kind == HF_RESOURCE_COPY ? 1u << i : 0;
->>>>>>> main
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(s->resource[i].name, s->resource[k].name) == 0) {
                 return false;
@@ -393,14 +378,6 @@ static bool whole_ok(const struct hf_gstate *s)
         }
     }
     for (unsigned i = 0; i < s->n_members; i++) {
-<<<<<<< HEAD
-=======
-        const struct hf_gmember *m = &s->member[i];
-        if (m->access & ~copies || !copy_ok(m->subgroup, copies) ||
-            !mask_ok(m->dirty, s->n_resources)) {
-            return false;
-        }
->>>>>>> main
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(s->member[i].host, s->member[k].host) == 0) {
                 return false;
@@ -429,19 +406,11 @@ static bool whole_ok(const struct hf_gstate *s)
         }
     }
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
-<<<<<<< HEAD
     return n_copies <= HF_GROUP_COPIES_MAX && (s->in_sync & ~copies) == 0 &&
            one_of(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
            one_of(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
            (s->join.access & ~copies) == 0 &&
            (s->join.step == 0 || one_of(s->join.subgroup, copies)) && s->id != 0 && names_unique(s);
-=======
-    return __builtin_popcount(copies) <= HF_GROUP_COPIES_MAX && !(s->in_sync & ~copies) &&
-           copy_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           copy_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
-           !(s->join.access & ~copies) &&
-           (s->join.step == 0 || copy_ok(s->join.subgroup, copies)) && s->id != 0;
->>>>>>> main
 }
 
 /* Magic, checksum and version, in this order in all versions: damage is not taken for a newer
