@@ -468,6 +468,7 @@ static void look_after(void)
     for (uint32_t i = 0; i < w->n; i++) {
         gs_power_on(w, i);
         gs_daemon_start(w, i);
+        gs_give_config(w, i);
     }
     see_to_members();
     struct gs_host *h = any_member();

@@ -607,6 +607,17 @@ static void tell_configs(struct gs_world *w, struct gs_host *h)
     }
 }
 
+/* The operator gives a member, whose disk was lost, its copies' configuration again (group join). */
+void gs_give_config(struct gs_world *w, uint32_t i)
+{
+    struct gs_host *h = &w->host[i];
+    uint8_t self = h->g ? hf_group_self(h->g) : HF_GROUP_NONE;
+    if (self != HF_GROUP_NONE) {
+        h->config |= h->reach;
+        tell_configs(w, h);
+    }
+}
+
 void gs_daemon_start(struct gs_world *w, uint32_t i)
 {
     struct gs_host *h = &w->host[i];

@@ -231,6 +231,7 @@ bool gs_chance(struct gs_world *w, uint32_t per_mille);
 void gs_power_on(struct gs_world *w, uint32_t i);
 void gs_power_off(struct gs_world *w, uint32_t i);
 void gs_daemon_start(struct gs_world *w, uint32_t i);
+void gs_give_config(struct gs_world *w, uint32_t i);
 void gs_daemon_kill(struct gs_world *w, uint32_t i);
 void gs_daemon_stop(struct gs_world *w, uint32_t i);
 /** Its disk is new: no record, no configuration, and its own copies are empty. The host is off. */
