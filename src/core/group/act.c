@@ -517,12 +517,6 @@ static void mirror_source(struct hf_group *g)
     start_op(g, g->s.primary, HF_OP_MIRROR_SOURCE);
 }
 
-/* The primary host knows of this mirror: by mirror-source, or, what was in S, by promote. */
-static bool awaited_by_primary(const struct hf_group *g, uint8_t i)
-{
-    return HAS(g->s.in_sync, i) || (HAS(g->sync | g->async, i) && g->mirrored_epoch == g->s.epoch);
-}
-
 static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
@@ -530,7 +524,7 @@ static void mirror_target(struct hf_group *g, uint8_t i)
     if (s->phase != HF_PHASE_RUNNING || s->resource[i].host != hf_group_self(g) ||
         i == s->primary || s->resource[i].mirror != HF_MIRROR_AIMED ||
         !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
-        g->now < l->again_at || !awaited_by_primary(g, i) ||
+        g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
         l->tell || l->unseen || !hf_group_may_act(g)) {
         return;
