@@ -83,12 +83,14 @@ static void encode_body(struct hf_wr *w, const struct hf_cpg_v1_frame *f)
         break;
     }
     if (f->kind == HF_CPG_V1_HELLO) {
+        hf_wr_u64(w, f->nonce);
         hf_wr_str8(w, f->host);
     } else if (f->kind == HF_CPG_V1_STATE) {
         encode_members(w, f);
     } else if (f->kind == HF_CPG_V1_WELCOME) {
         hf_wr_u32(w, f->node);
         hf_wr_u32(w, f->pid);
+        hf_wr_u64(w, f->nonce);
         hf_wr_u32(w, f->delta);
         hf_wr_u64(w, f->count);
         encode_members(w, f);
@@ -131,12 +133,14 @@ static void decode_body(struct hf_rd *r, struct hf_cpg_v1_frame *f)
         hf_rd_fail(r, -HF_EMALF);
     }
     if (f->kind == HF_CPG_V1_HELLO) {
+        f->nonce = hf_rd_u64(r);
         f->host = rd_name(r);
     } else if (f->kind == HF_CPG_V1_STATE) {
         decode_members(r, f);
     } else if (f->kind == HF_CPG_V1_WELCOME) {
         f->node = hf_rd_u32(r);
         f->pid = hf_rd_u32(r);
+        f->nonce = hf_rd_u64(r);
         f->delta = hf_rd_u32(r);
         f->count = hf_rd_u64(r);
         decode_members(r, f);

@@ -21,9 +21,9 @@
 /* name, number, fields; rep and ring: the totem ring that the sender was in */
 #define HF_CPG_V1_LIST(X)                                                                          \
     X(MSG, 1, "data: an application's message")                                                    \
-    X(HELLO, 2, "rep, ring, host: I joined within this ring, tell me where you are")               \
+    X(HELLO, 2, "rep, ring, nonce, host: I joined within this ring, tell me where you are")        \
     X(STATE, 3, "rep, ring, members: we came into this ring together")                             \
-    X(WELCOME, 4, "rep, ring, node, pid, delta, count, members: the answer to a HELLO")            \
+    X(WELCOME, 4, "rep, ring, node, pid, nonce, delta, count, members: answer to a HELLO")         \
     X(TAKE, 5, "rep, ring: nobody answered my HELLO, I begin anew")                                \
     X(PROBE, 6, "nonce: was I left behind?")
 
@@ -48,9 +48,9 @@ struct hf_cpg_v1_frame {
     uint32_t rep;         /* totem's representative of the ring */
     uint64_t ring;        /* totem's sequence number of the ring */
     uint32_t node, pid;   /* WELCOME: who is meant */
-    uint32_t delta;       /* WELCOME: events between its HELLO and this, as the sender saw them */
+    uint32_t delta;       /* WELCOME: events between that HELLO and this, as its sender saw them */
     uint64_t count;       /* WELCOME: changes of membership in this ring so far */
-    uint64_t nonce;       /* PROBE */
+    uint64_t nonce;       /* PROBE, HELLO; WELCOME: of the HELLO that it answers */
     struct hf_slice host; /* HELLO: 1 ... HF_HOST_NAME_MAX, printable ASCII */
     struct hf_slice data; /* MSG: <= HF_CPG_V1_DATA_MAX */
     struct hf_cpg_v1_member member[HF_CPG_V1_MEMBERS_MAX];

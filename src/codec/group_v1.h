@@ -15,6 +15,9 @@
 #define HF_GROUP_PIECE_MAX 900 /* bytes of the state in one message */
 #define HF_GROUP_OPS 10        /* numbers of enum hf_op (core/group) */
 
+/* Versions above this one are nobody's: at one view a second it takes 68 years to get there. */
+#define HF_GSTATE_VERSION_MAX ((uint64_t)1 << 63)
+
 /* ---- the state: equal on all members, kept on the disk of each ---- */
 
 /* What the group thinks of a copy. Only copies in S (in_sync) are promoted (I2). */

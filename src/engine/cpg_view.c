@@ -356,6 +356,7 @@ static void step_hello(struct hf_cpg_view *v, struct hf_cpg_peer *from,
     if (!from->joint) {
         set_host(from, f->host);
         from->asked = true;
+        from->hello = f->nonce;
         from->at = v->events;
         from->since = now;
     }
@@ -384,7 +385,7 @@ static void step_welcome(struct hf_cpg_view *v, struct hf_cpg_peer *from,
         v->announced = false;
         return;
     }
-    if (!p->asked || v->events - 1 - p->at != f->delta) {
+    if (!p->asked || p->hello != f->nonce || v->events - 1 - p->at != f->delta) {
         p->since = now;
         return;
     }
@@ -664,6 +665,7 @@ static void flush_in(struct hf_cpg_view *v)
     struct hf_cpg_v1_frame f = {.kind = HF_CPG_V1_WELCOME,
                                 .node = p->node,
                                 .pid = p->pid,
+                                .nonce = p->hello,
                                 .delta = (uint32_t)(v->events - p->at),
                                 .count = v->count};
     list_members(v, &f);
@@ -682,6 +684,7 @@ void hf_cpg_view_flush(struct hf_cpg_view *v, hf_time now)
         v->probing = send_control(v, &f);
     } else if (v->state == HF_CPG_FRESH && !v->announced) {
         f.kind = HF_CPG_V1_HELLO;
+        f.nonce = ++v->nonce;
         f.host = hf_slice_str(v->opt.host);
         v->announced = send_control(v, &f);
     } else if (v->state == HF_CPG_FRESH) {

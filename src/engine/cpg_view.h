@@ -84,7 +84,7 @@ struct hf_cpg_peer {
     bool awaited;                    /* came into the ring with us: it, or who speaks for it, will
                                         make it joint */
     bool asked;                      /* its HELLO waits for a WELCOME */
-    uint64_t at;                     /* count of events at its HELLO */
+    uint64_t hello, at;              /* that HELLO's nonce, and the count of events then */
     hf_time since;                   /* when that was, or when a WELCOME was void */
 };
 
@@ -102,19 +102,19 @@ struct hf_cpg_view {
     uint64_t ring;
     uint32_t nodes[HF_CPG_NODES_MAX];
     unsigned n_nodes;
-    uint64_t count;  /* changes of the union in this ring */
-    uint64_t number; /* of our last view; 0: none yet */
-    uint64_t base;   /* the last ring in which we were IN */
-    uint64_t apart;  /* views since then */
-    uint64_t events; /* in this ring, that may change the union: leavers, STATEs, WELCOMEs */
-    bool announced;  /* our HELLO or STATE of this ring was sent */
-    bool taking;     /* our TAKE of this ring was sent */
-    bool answering;  /* our WELCOME is under way */
-    hf_time since;   /* when this ring, or our part in it, began */
-    bool doubt;      /* we were paused: events are held until our PROBEs came back (I10) */
-    bool probing;    /* the current PROBE was sent */
-    unsigned rounds; /* PROBEs still to come back */
-    uint64_t nonce;
+    uint64_t count;      /* changes of the union in this ring */
+    uint64_t number;     /* of our last view; 0: none yet */
+    uint64_t base;       /* the last ring in which we were IN */
+    uint64_t apart;      /* views since then */
+    uint64_t events;     /* in this ring, that may change the union: leavers, STATEs, WELCOMEs */
+    bool announced;      /* our HELLO or STATE of this ring was sent */
+    bool taking;         /* our TAKE of this ring was sent */
+    bool answering;      /* our WELCOME is under way */
+    hf_time since;       /* when this ring, or our part in it, began */
+    bool doubt;          /* we were paused: events are held until our PROBEs came back (I10) */
+    bool probing;        /* the current PROBE was sent */
+    unsigned rounds;     /* PROBEs still to come back */
+    uint64_t nonce;      /* of our last PROBE or HELLO */
     struct hf_list held; /* events not looked at yet */
     size_t held_bytes;
     int failed;         /* GONE with this error: the engine is lost */

@@ -292,6 +292,9 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     }
     judge(g);
     g->current = g->decides && hf_group_self(g) != HF_GROUP_NONE;
+    if (g->term_next << 32 >= HF_GSTATE_VERSION_MAX) {
+        g->decides = g->current = false; /* somebody has made numbers up */
+    }
     if (!g->decides) {
         return;
     }

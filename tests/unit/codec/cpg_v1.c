@@ -33,6 +33,7 @@ static void check(const struct hf_cpg_v1_frame *want)
     assert_int_equal(hf_cpg_v1_decode(hf_slice(a, n), &f), 0);
     assert_int_equal(f.kind, want->kind);
     assert_int_equal(f.ring, want->ring);
+    assert_int_equal(f.nonce, want->nonce);
     assert_int_equal(f.n, want->n);
     assert_true(hf_slice_eq(f.data, want->data) && hf_slice_eq(f.host, want->host));
     assert_int_equal(encode(b, sizeof(b), &f), n);
@@ -57,13 +58,14 @@ static void there_and_back(void **state)
     const struct hf_cpg_v1_frame frames[] = {
         {.kind = HF_CPG_V1_MSG, .data = b},
         {.kind = HF_CPG_V1_MSG, .data = hf_slice(data, sizeof(data))},
-        {.kind = HF_CPG_V1_HELLO, .rep = 1, .ring = 4, .host = a},
+        {.kind = HF_CPG_V1_HELLO, .rep = 1, .ring = 4, .nonce = 3, .host = a},
         {.kind = HF_CPG_V1_STATE, .rep = 1, .ring = 4, .n = 2, .member = {{1, 9, a}, {2, 7, b}}},
         {.kind = HF_CPG_V1_WELCOME,
          .rep = 1,
          .ring = 4,
          .node = 2,
          .pid = 7,
+         .nonce = 8,
          .delta = 3,
          .count = 5,
          .n = 1,
