@@ -41,6 +41,12 @@ bool hf_group_all_stopped(const struct hf_group *g)
     return true;
 }
 
+static bool promotable(const struct hf_group *g, uint8_t i)
+{
+    return g->s.resource[i].kind == HF_RESOURCE_COPY &&
+           g->s.resource[i].flags & HF_RESOURCE_PROMOTABLE;
+}
+
 /* ---- telling the others ---- */
 
 /* While an action is under way that may make it run, nobody knows whether it does. */
@@ -81,6 +87,23 @@ static void tell_role(struct hf_group *g, uint8_t i)
     hf_group_send(g, &m);
 }
 
+/* A promotion of which the others have not heard: the message went with an earlier view. */
+static void promoted_again(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    if (s->phase != HF_PHASE_PROMOTING || hf_group_self(g) != s->primary_host) {
+        return;
+    }
+    struct hf_glocal *l = &g->local[s->primary];
+    if ((l->role == HF_ROLE_PROMOTED || l->role == HF_ROLE_OPEN) && l->role_epoch == s->epoch &&
+        l->op == HF_OP_NONE && !l->unseen) {
+        l->tell = true;
+        l->last_op = promotable(g, s->primary) ? HF_OP_PROMOTE : HF_OP_START;
+        l->last_rc = 0;
+        l->last_epoch = s->epoch;
+    }
+}
+
 void hf_group_tell(struct hf_group *g)
 {
     if (g->standing != HF_GROUP_IN || !g->have_state || hf_group_self(g) == HF_GROUP_NONE) {
@@ -95,6 +118,7 @@ void hf_group_tell(struct hf_group *g)
         m.able.resigned = g->told_resigned = g->resigned;
         hf_group_send(g, &m);
     }
+    promoted_again(g);
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
         tell_role(g, i);
     }
@@ -135,12 +159,6 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
         a->agent.async = l->op_async;
         a->agent.grow = l->op_sync & (uint16_t)~s->in_sync;
     }
-}
-
-static bool promotable(const struct hf_group *g, uint8_t i)
-{
-    return g->s.resource[i].kind == HF_RESOURCE_COPY &&
-           g->s.resource[i].flags & HF_RESOURCE_PROMOTABLE;
 }
 
 static bool plain_open(const struct hf_group *g, uint8_t i)
@@ -517,12 +535,6 @@ static void mirror_source(struct hf_group *g)
     start_op(g, g->s.primary, HF_OP_MIRROR_SOURCE);
 }
 
-/* The primary host knows of this mirror: by mirror-source, or, what was in S, by promote. */
-static bool awaited_by_primary(const struct hf_group *g, uint8_t i)
-{
-    return HAS(g->s.in_sync, i) || (HAS(g->sync | g->async, i) && g->mirrored_epoch == g->s.epoch);
-}
-
 static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
@@ -530,7 +542,7 @@ static void mirror_target(struct hf_group *g, uint8_t i)
     if (s->phase != HF_PHASE_RUNNING || s->resource[i].host != hf_group_self(g) ||
         i == s->primary || s->resource[i].mirror != HF_MIRROR_AIMED ||
         !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
-        g->now < l->again_at || !awaited_by_primary(g, i) ||
+        g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
         l->tell || l->unseen || !hf_group_may_act(g)) {
         return;

@@ -715,7 +715,7 @@ static void end_daemon(struct gs_world *w, struct gs_host *h)
 
 void gs_daemon_kill(struct gs_world *w, uint32_t i)
 {
-    if (w->host[i].daemon) {
+    if (w->host[i].daemon && !w->host[i].frozen) {
         GS_TELL(w, "-- %s's daemon dies", w->host[i].name);
         end_process(w, &w->host[i], false);
     }
@@ -905,6 +905,14 @@ void gs_join(struct gs_world *w, uint32_t i, int brings)
          &(struct hf_group_in){.kind = HF_GROUP_IN_JOIN,
                                .brought = brings >= 0 ? &w->def[brings] : NULL,
                                .join_request = h->asked});
+}
+
+void gs_give_config(struct gs_world *w, uint32_t i, uint32_t d)
+{
+    struct gs_host *h = &w->host[i];
+    GS_TELL(w, "-- the operator gives %s the configuration of %s", h->name, w->def[d].name);
+    h->config |= (uint16_t)(1u << d);
+    tell_configs(w, h);
 }
 
 void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, const char *of)

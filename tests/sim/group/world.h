@@ -251,6 +251,8 @@ void gs_effect(struct gs_world *w, struct gs_host *h, struct gs_job *j);
 
 int gs_create(struct gs_world *w, uint32_t i);
 void gs_join(struct gs_world *w, uint32_t i, int brings);
+/** The operator writes the configuration of a resource anew: its last copy went with a disk. */
+void gs_give_config(struct gs_world *w, uint32_t i, uint32_t def);
 /** An operator's request at host i. */
 void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, const char *of);
 
@@ -291,6 +293,8 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
 const char *gs_check_settled(struct gs_world *w, char *buf, size_t n);
 /** Tell what is new in the state. */
 void gs_tell_state(struct gs_world *w, const struct gs_host *h);
+/** Tell what everybody thinks now. */
+void gs_tell_all(struct gs_world *w);
 
 /* ---- chaos.c, story.c ---- */
 
