@@ -692,6 +692,10 @@ int hf_group_create(const struct hf_group_conf *conf, struct hf_slice record, hf
         }
         g->have_state = true;
         g->persisted = g->s.version;
+        for (uint8_t i = 0; conf->config_hash && i < g->s.n_resources; i++) {
+            g->local[i].have_config = conf->config_hash[i] != 0;
+            g->local[i].config_hash = conf->config_hash[i];
+        }
     }
     snprintf(g->name, sizeof(g->name), "%s", conf->name);
     snprintf(g->host, sizeof(g->host), "%s", conf->host);
