@@ -487,7 +487,6 @@ static void look_after(void)
     for (uint32_t i = 0; i < w->n; i++) {
         gs_power_on(w, i);
         gs_daemon_start(w, i);
-        gs_give_config(w, i);
     }
     see_to_members();
     see_to_configs();

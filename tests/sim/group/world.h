@@ -114,6 +114,7 @@ struct gs_host {
     uint16_t config; /* definitions of which it has the configuration */
 
     uint16_t reach; /* copies that it really reaches */
+    uint16_t told_reach;
     struct gs_res res[GS_RES_MAX];
     struct gs_job job[GS_JOBS_MAX];
 
@@ -231,7 +232,6 @@ bool gs_chance(struct gs_world *w, uint32_t per_mille);
 void gs_power_on(struct gs_world *w, uint32_t i);
 void gs_power_off(struct gs_world *w, uint32_t i);
 void gs_daemon_start(struct gs_world *w, uint32_t i);
-void gs_give_config(struct gs_world *w, uint32_t i);
 void gs_daemon_kill(struct gs_world *w, uint32_t i);
 void gs_daemon_stop(struct gs_world *w, uint32_t i);
 /** Its disk is new: no record, no configuration, and its own copies are empty. The host is off. */
