@@ -277,6 +277,7 @@ void gs_tell_all(struct gs_world *w)
         if (!s) {
             continue;
         }
+        GS_TELL(w, "* %s has the configuration of %x, reaches %x", h->name, h->config, h->reach);
         GS_TELL(w, "* %s is %s, version %" PRIu64 ".%u, sees %s, quorate %d, phase %s: %s", h->name,
                 hf_group_standing_name(hf_group_standing(h->g)), s->version >> 32,
                 (uint32_t)s->version, members_text(s, hf_group_present(h->g), text, sizeof(text)),

@@ -1138,6 +1138,20 @@ static void poll(struct gs_world *w, struct gs_host *h)
         if (d < 0 || self == HF_GROUP_NONE) {
             continue;
         }
+        if (w->def[d].kind == HF_RESOURCE_COPY && h->config >> d & 1 &&
+            !busy_with(h, (uint32_t)d) &&
+            ((h->reach ^ h->told_reach) >> d & 1 || gs_below(w, 16) == 0)) {
+            uint16_t bit = (uint16_t)(1u << d);
+            h->told_reach = (uint16_t)((h->told_reach & ~bit) | (h->reach & bit));
+            step(w, h,
+                 &(struct hf_group_in){.kind = HF_GROUP_IN_DONE,
+                                       .resource = i,
+                                       .op = HF_OP_ACCESS,
+                                       .rc = h->reach & bit ? 0 : 5});
+            if (!h->g) {
+                return;
+            }
+        }
         uint8_t role = hf_group_role(h->g, self, i);
         if (role != HF_ROLE_UNPROMOTED && role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN) {
             continue;

@@ -114,6 +114,7 @@ struct gs_host {
     uint16_t config; /* definitions of which it has the configuration */
 
     uint16_t reach; /* copies that it really reaches */
+    uint16_t told_reach;
     struct gs_res res[GS_RES_MAX];
     struct gs_job job[GS_JOBS_MAX];
 
