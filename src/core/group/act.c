@@ -267,9 +267,7 @@ static void failed(struct hf_group *g, uint8_t i, uint8_t op, int rc)
         l->again_at = g->now + HF_S(1);
     } else if (op == HF_OP_MIRROR_TARGET) {
         l->again_at = g->now + HF_S(1);
-        if (l->role == HF_ROLE_UNPROMOTED) {
-            l->role = HF_ROLE_FAILED; /* whatever it follows, it is not what it should */
-        }
+        l->role = HF_ROLE_FAILED; /* whatever it follows, or whether it runs: stop it */
     } else {
         l->role = HF_ROLE_FAILED;
     }
