@@ -674,7 +674,7 @@ static void removed(struct hf_group *g)
 {
     bool member = hf_group_self(g) != HF_GROUP_NONE;
     if (!member && g->was_member && g->standing == HF_GROUP_IN && g->have_state &&
-        hf_group_all_stopped(g) && !g->left_told) {
+        hf_group_all_stopped(g) && !g->left_told && g->persisted == g->s.version) {
         g->was_member = false;
         g->left_told = true;
         hf_group_event(g, true, "this host is not a member of %s any more", g->name);

@@ -23,7 +23,8 @@ struct hf_gpeer {
     uint8_t member;             /* its number in the state; HF_GROUP_NONE: not a member */
     bool quorate, current, resigned;
     uint64_t version, epoch, hash, group_id;
-    uint64_t acked; /* version on its disk */
+    uint64_t acked;   /* version on its disk */
+    uint64_t removed; /* version in which it stopped being a member; 0: it has not */
     uint16_t access, config, procdown, sync, async;
     char host[HF_HOST_NAME_MAX + 1];
     char address[HF_GROUP_ADDRESS_MAX + 1];

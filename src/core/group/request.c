@@ -217,6 +217,11 @@ void hf_group_on_request(struct hf_group *g, struct hf_gpeer *p, const struct hf
 void hf_group_remove_member(struct hf_group *g, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        if (g->peer[i].member == m) {
+            g->peer[i].removed = s->version + 1; /* of the change that follows */
+        }
+    }
     for (uint8_t i = m; i + 1 < s->n_members; i++) {
         s->member[i] = s->member[i + 1];
         g->procdown_at[i] = g->procdown_at[i + 1];
