@@ -33,8 +33,19 @@ static int check_length(const char *what, struct hf_slice s, size_t max)
                : hf_cmd_fail(HF_EXIT_FAILED, "the name of a %s has at most %zu bytes", what, max);
 }
 
-/* Send it, and wait until it is done or refused. */
-static int request(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m)
+/* Print why it failed; holdfastd does not know the name of the file with the definition. */
+static int failed(int rc, const struct hf_err *err, const char *path)
+{
+    static const char definition[] = "definition:";
+    const char *text = *err->text ? err->text : hf_strerror(rc);
+    if (path && strncmp(text, definition, sizeof(definition) - 1) == 0) {
+        return hf_cmd_fail(hf_ask_exit(rc), "%s:%s", path, text + sizeof(definition) - 1);
+    }
+    return hf_cmd_fail(hf_ask_exit(rc), "%s", text);
+}
+
+/* Send it, and wait until it is done or refused. path: of its definition, or NULL. */
+static int request_file(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m, const char *path)
 {
     struct hf_ask a;
     struct hf_err err = {0};
@@ -54,7 +65,7 @@ static int request(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m)
         hf_ask_close(&a);
     }
     if (rc) {
-        return hf_cmd_fail(hf_ask_exit(rc), "%s", *err.text ? err.text : hf_strerror(rc));
+        return failed(rc, &err, path);
     }
     struct hf_buf out;
     hf_buf_init(&out, 4096);
@@ -62,6 +73,11 @@ static int request(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m)
     printf("%.*s\n", HF_SLICE_FMT(hf_buf_slice(&out)));
     hf_buf_fini(&out);
     return HF_EXIT_OK;
+}
+
+static int request(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m)
+{
+    return request_file(opt, m, NULL);
 }
 
 static int request_with(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m, const char *path)
@@ -75,7 +91,7 @@ static int request_with(const struct hf_cmd_opt *opt, struct hf_ctl_msg *m, cons
                                  HF_GROUP_DEFINITION_MAX)
                : rc ? hf_cmd_fail(HF_EXIT_FAILED, "cannot read %s: %s", path, hf_strerror(rc))
                : text.n == 0 ? hf_cmd_fail(HF_EXIT_FAILED, "%s is empty", path)
-                             : request(opt, m);
+                             : request_file(opt, m, path);
     hf_buf_fini(&text);
     return code;
 }

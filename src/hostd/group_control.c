@@ -312,11 +312,11 @@ void hf_group_control_tell(struct hf_group_control *gc, void *client)
         }
         f->dirty = false;
         hf_group_summarize(gc->h->groups, f->last.group, &now);
-        if (f->told && memcmp(&now, &f->last, sizeof(now)) == 0) {
+        if (f->told && hf_group_summary_eq(&now, &f->last)) {
             continue;
         }
         f->told = true;
-        memcpy(&f->last, &now, sizeof(now));
+        f->last = now;
         gc->ops.send(client, &(struct hf_ctl_msg){.type = HF_CTL_GROUP_STATE,
                                                   .seq = f->seq,
                                                   .flags = now.flags,

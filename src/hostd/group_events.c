@@ -69,8 +69,8 @@ static void tell_group(struct hf_group_events *e, struct hf_group_teller *t, siz
 {
     struct hf_group_summary now;
     hf_group_summarize(e->h->groups, t->told[i].group, &now);
-    if (first || memcmp(&now, &t->told[i], sizeof(now)) != 0) {
-        memcpy(&t->told[i], &now, sizeof(now));
+    if (first || !hf_group_summary_eq(&now, &t->told[i])) {
+        t->told[i] = now;
         hf_buf_str(buf, "event: group\ndata: ");
         hf_group_summary_json(&now, buf);
         hf_buf_str(buf, "\n\n");

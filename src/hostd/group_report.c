@@ -95,7 +95,7 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
                         struct hf_group_summary *ret_summary)
 {
     struct hf_group_summary *sum = ret_summary;
-    memset(sum, 0, sizeof(*sum));
+    *sum = (struct hf_group_summary){0};
     snprintf(sum->group, sizeof(sum->group), "%s", name);
     const struct hf_group_info *info = gs ? hf_groups_find(gs, name) : NULL;
     const struct hf_gstate *s = info && info->core ? hf_group_state(info->core) : NULL;
@@ -111,6 +111,13 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
         snprintf(sum->host, sizeof(sum->host), "%s", m->host);
         snprintf(sum->address, sizeof(sum->address), "%s", m->address);
     }
+}
+
+bool hf_group_summary_eq(const struct hf_group_summary *a, const struct hf_group_summary *b)
+{
+    return strcmp(a->group, b->group) == 0 && a->flags == b->flags && a->phase == b->phase &&
+           a->epoch == b->epoch && strcmp(a->resource, b->resource) == 0 &&
+           strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0;
 }
 
 void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out)

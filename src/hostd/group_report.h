@@ -6,7 +6,7 @@
 #include "base/slice.h"
 #include "hostd/group.h"
 
-/* What followers care about; unused bytes are zero, so that memcmp() tells whether it is new. */
+/* What followers care about. */
 struct hf_group_summary {
     char group[HF_GROUP_NAME_MAX + 1];
     uint8_t flags; /* enum hf_ctl_group_flags */
@@ -20,6 +20,8 @@ struct hf_group_summary {
 /** The summary of a group by its name; of one that is not here all but the name is empty. */
 void hf_group_summarize(const struct hf_groups *gs, const char *name,
                         struct hf_group_summary *ret_summary);
+
+bool hf_group_summary_eq(const struct hf_group_summary *a, const struct hf_group_summary *b);
 
 /** Append it as a JSON object. */
 void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out);

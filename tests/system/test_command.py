@@ -274,6 +274,14 @@ def test_group_definitions_that_cannot_be_sent(start, tmp_path):
     assert daemon.requests == []
 
 
+def test_group_definitions_that_are_refused(start, tmp_path):
+    path = tmp_path / "def"
+    path.write_text("x {\n}\n")
+    start(lambda kind, seq, body: result(seq, -1016, b"definition:1: no section x"))
+    assert run(tmp_path, "group", "create", "g", str(path)) == (
+        1, "", f"holdfast: {path}:1: no section x\n")
+
+
 def test_group_silence(start, tmp_path):
     code, _, err = run(tmp_path, "group", "pause", "g")
     assert code == 3 and "no socket" in err

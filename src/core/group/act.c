@@ -463,9 +463,6 @@ static void reconcile(struct hf_group *g, uint8_t i)
     if (l->op != HF_OP_NONE || g->now < l->again_at) {
         return;
     }
-    if (l->role == HF_ROLE_UNKNOWN && HAS(g->config_awaited, i)) {
-        return;
-    }
     if (l->role == HF_ROLE_UNKNOWN && !l->have_config && g->s.resource[i].config_hash) {
         l->role = HF_ROLE_STOPPED; /* it has never been here */
         return;

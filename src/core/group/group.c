@@ -575,7 +575,6 @@ static void on_config(struct hf_group *g, const struct hf_group_in *in)
     }
     struct hf_glocal *l = &g->local[in->resource];
     l->config_asked = false;
-    g->config_awaited &= (uint16_t)~BIT(in->resource);
     if (in->rc == 0) {
         if (!l->have_config && l->role == HF_ROLE_STOPPED && l->op == HF_OP_NONE) {
             l->role = HF_ROLE_UNKNOWN; /* nobody has looked yet */
@@ -696,8 +695,9 @@ int hf_group_create(const struct hf_group_conf *conf, struct hf_slice record, hf
         }
         g->have_state = true;
         g->persisted = g->s.version;
-        for (uint8_t i = 0; i < g->s.n_resources; i++) {
-            g->config_awaited |= g->s.resource[i].config_hash ? BIT(i) : 0;
+        for (uint8_t i = 0; conf->config_hash && i < g->s.n_resources; i++) {
+            g->local[i].have_config = conf->config_hash[i] != 0;
+            g->local[i].config_hash = conf->config_hash[i];
         }
     }
     snprintf(g->name, sizeof(g->name), "%s", conf->name);

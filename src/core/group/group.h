@@ -101,6 +101,9 @@ struct hf_group_conf {
     uint32_t retry_ms;   /* try again what failed: 10000 */
     uint32_t stable_ms;  /* a primary that ran so long has its restarts forgotten: 600000 */
     uint32_t join_ms;    /* the longest join: 60000 */
+    /* Of what is here of each resource of the record, by its number (0: nothing), borrowed for the
+     * call; NULL: nothing at all. Where there is nothing, nothing can be running. */
+    const uint64_t *config_hash;
 };
 
 /* ---- what goes in ---- */

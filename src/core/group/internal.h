@@ -137,7 +137,6 @@ struct hf_group {
     uint32_t serial;
     uint16_t access; /* copies that we reach */
     uint16_t told_access, told_config;
-    uint16_t config_awaited; /* the driver has not said yet whether it has it */
     bool told_resigned;
     bool resigned; /* nothing is to run here */
     bool stopping, stopped, bye_sent;

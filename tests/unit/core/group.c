@@ -281,21 +281,19 @@ static void view(struct world *w, int reason)
 static void boot(struct world *w, unsigned i)
 {
     struct host *h = &w->host[i];
+    uint64_t config[HF_GROUP_RESOURCES_MAX];
+    for (uint8_t r = 0; r < HF_GROUP_RESOURCES_MAX; r++) {
+        config[r] = 99;
+    }
     struct hf_group_conf conf = {.name = "orders",
                                  .host = names[i],
                                  .address = addresses[i],
                                  .incarnation = ++w->incarnation,
-                                 .seed = i + 1};
+                                 .seed = i + 1,
+                                 .config_hash = config};
     assert_int_equal(hf_group_create(&conf, hf_slice(h->record, h->record_len), w->now, &h->g), 0);
     h->up = true;
     h->wants_in = true;
-    const struct hf_gstate *s = hf_group_state(h->g);
-    for (uint8_t r = 0; s && r < s->n_resources; r++) {
-        struct hf_group_in in = {.kind = HF_GROUP_IN_CONFIG};
-        in.resource = r;
-        in.config_hash = s->resource[r].config_hash;
-        step(w, i, &in);
-    }
 }
 
 static struct hf_gresource resource(const char *name, uint8_t kind, uint8_t flags)
@@ -445,6 +443,25 @@ static void test_daemon_restarts_in_place(void **st)
     assert_int_equal(state(w, 1)->epoch, epoch);
 }
 
+/* The first step already: whatever may be running is looked at, not taken for stopped. */
+static void test_restart_looks_at_everything(void **st)
+{
+    struct world *w = *st;
+    dummy_group(w);
+    struct host *h = &w->host[0];
+    hf_group_destroy(h->g);
+    boot(w, 0);
+    hf_group_step(h->g, &(struct hf_group_in){.kind = HF_GROUP_IN_TIMER}, w->now, h->out);
+    unsigned seen = 0;
+    for (uint32_t k = 0; k < h->out->n; k++) {
+        const struct hf_group_act *a = &h->out->act[k];
+        seen |= a->kind == HF_GROUP_ACT_AGENT ? 1u << a->agent.resource : 0;
+    }
+    assert_int_equal(seen, 3);
+    assert_int_equal(hf_group_role(h->g, 0, 0), HF_ROLE_UNKNOWN);
+    assert_int_equal(hf_group_role(h->g, 0, 1), HF_ROLE_UNKNOWN);
+}
+
 static void test_switch(void **st)
 {
     struct world *w = *st;
@@ -582,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_peer_takes_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_fence_holds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_restarts_in_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart_looks_at_everything, setup, teardown),
         cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_resource_moves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
