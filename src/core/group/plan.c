@@ -270,9 +270,10 @@ static bool copy_is_free(const struct hf_group *g, uint8_t r, uint8_t but)
         if (m == but) {
             continue;
         }
-        if (HAS(g->present, m)
-                ? role_at(g, m, r) != HF_ROLE_STOPPED && HAS(g->s.member[m].access, r)
-                : HAS(g->s.member[m].dirty, r) && dangerous(g, m, BIT(r))) {
+        uint8_t role = role_at(g, m, r);
+        bool may = HAS(g->s.member[m].access | g->s.member[m].dirty, r) || role != HF_ROLE_UNKNOWN;
+        if (HAS(g->present, m) ? role != HF_ROLE_STOPPED && may
+                               : HAS(g->s.member[m].dirty, r) && dangerous(g, m, BIT(r))) {
             return false;
         }
     }
