@@ -188,9 +188,13 @@ bool hf_group_may_act(const struct hf_group *g)
 
 /* ---- the disk ---- */
 
-/* What is written is always the newest; a version that was overtaken is not missed. */
+/* What is written is always the newest; a version that was overtaken is not missed. A member whose
+ * record was lost writes none before others have decided without counting it. */
 static void persist(struct hf_group *g)
 {
+    if (g->persisted == 0 && !g->decides && !g->create_request) {
+        return;
+    }
     bool ours = hf_group_self(g) != HF_GROUP_NONE || g->was_member;
     if (!g->have_state || g->persisting || g->persisted == g->s.version || !ours ||
         g->now < g->persist_at) {
@@ -236,6 +240,7 @@ static void on_persisted(struct hf_group *g, uint64_t version, int rc)
         return;
     }
     g->persisted = version;
+    hf_group_say_hello(g);
     if (g->disk_bad) {
         g->disk_bad = false;
         g->resigned = g->stopping;
@@ -410,6 +415,7 @@ hf_time hf_group_deadline(const struct hf_group *g)
 {
     hf_time t = answer_deadline(g);
     if (g->have_state && !g->persisting && g->persisted != g->s.version &&
+        (g->persisted || g->decides || g->create_request) &&
         (hf_group_self(g) != HF_GROUP_NONE || g->was_member)) {
         t = hf_time_min(t, g->persist_at);
     }

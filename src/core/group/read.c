@@ -96,9 +96,9 @@ static const char *why_not_deciding(struct hf_group *g)
     }
     list(g, hf_group_absent(g), hosts, sizeof(hosts));
     snprintf(g->why, sizeof(g->why),
-             "too few of the group's members are here to know its newest state; boot %s, or "
-             "confirm which of them is off",
-             hosts);
+             "too few members with a record of the group are here to know its newest state; boot "
+             "%s, or force a copy to be it",
+             hosts[0] ? hosts : "more of them");
     return g->why;
 }
 

@@ -98,7 +98,8 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
 /* Once the view and the quorum of its ring are known, in whatever order they came. */
 void hf_group_say_hello(struct hf_group *g)
 {
-    if (g->standing != HF_GROUP_HELLO || g->hello_sent || g->quorum_ring < g->ring) {
+    bool making = g->create_request && g->persisted == 0;
+    if (g->standing != HF_GROUP_HELLO || g->hello_sent || g->quorum_ring < g->ring || making) {
         return;
     }
     g->hello_sent = true;
@@ -228,7 +229,7 @@ static void judge(struct hf_group *g)
         }
         quorate = quorate && p->quorate;
         current = current && p->current;
-        n += p->version > 0;
+        n += p->acked > 0;
     }
     bool all = n * 2 > g->s.n_members;
     g->half = !all && current && n * 2 == g->s.n_members;
