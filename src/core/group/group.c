@@ -496,8 +496,13 @@ static void on_quorum(struct hf_group *g, bool quorate, uint64_t ring)
 
 static void on_create(struct hf_group *g, const struct hf_group_in *in)
 {
-    if (g->have_state || in->n_resources > HF_GROUP_RESOURCES_MAX || in->n_resources == 0) {
+    if (g->have_state) {
         hf_group_result(g, in->join_request, -HF_EHELD, "%s is a group already", g->name);
+        return;
+    }
+    if (in->n_resources > HF_GROUP_RESOURCES_MAX || in->n_resources == 0) {
+        hf_group_result(g, in->join_request, -HF_EVALUE, "a group has 1 to %d resources",
+                        HF_GROUP_RESOURCES_MAX);
         return;
     }
     struct hf_gstate *s = &g->s;
@@ -547,6 +552,11 @@ static void on_join_wanted(struct hf_group *g, const struct hf_group_in *in)
 {
     if (hf_group_self(g) != HF_GROUP_NONE) {
         hf_group_result(g, in->join_request, 0, "%s is a member of %s already", g->host, g->name);
+        return;
+    }
+    if (g->join_request) {
+        hf_group_result(g, in->join_request, -HF_EHELD, "%s is joining %s already", g->host,
+                        g->name);
         return;
     }
     g->join_request = in->join_request;

@@ -63,7 +63,7 @@ void hf_group_on_join(struct hf_group *g, struct hf_gpeer *p, const struct hf_gm
         return;
     }
     if (!g->decides || s->join.step != 0) {
-        if (ours) { /* another one joins now, or nobody decides: later */
+        if (ours && g->join_step == ASKED) { /* another one joins now, or nobody decides: later */
             g->join_step = ASK;
             g->join_again = g->now + HF_S(1);
         }

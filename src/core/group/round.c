@@ -120,7 +120,8 @@ void hf_group_say_hello(struct hf_group *g)
     m.hello.access = g->access;
     m.hello.config = hf_group_config_mask(g);
     m.hello.resigned = g->resigned;
-    if (g->mirrored_epoch == g->s.epoch && g->have_state && hf_group_self(g) == g->s.primary_host) {
+    if (g->mirrored_epoch == g->s.epoch && g->have_state && g->s.primary != HF_GROUP_NONE &&
+        hf_group_self(g) == g->s.primary_host) {
         m.hello.sync = g->sync | BIT(g->s.primary); /* its own bit: they are in force */
         m.hello.async = g->async;
     }
@@ -283,8 +284,8 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
         const struct hf_gpeer *p = &g->peer[i];
         if (p->member != HF_GROUP_NONE && HAS(g->present, p->member)) {
             all_fresh = all_fresh && !p->current;
-            if (p->member == g->s.primary_host && p->epoch == g->s.epoch &&
-                HAS(p->sync, g->s.primary)) {
+            if (p->member == g->s.primary_host && g->s.primary != HF_GROUP_NONE &&
+                p->epoch == g->s.epoch && HAS(p->sync, g->s.primary)) {
                 g->sync = p->sync & (uint16_t)~BIT(g->s.primary);
                 g->async = p->async;
                 g->mirrored_epoch = g->s.epoch;
