@@ -261,6 +261,11 @@ void hf_group_join_done(struct hf_group *g, uint8_t op, uint8_t resource, int rc
 
 void hf_group_join_act(struct hf_group *g)
 {
+    if (g->join_request && hf_group_self(g) != HF_GROUP_NONE) { /* with another disk, perhaps */
+        hf_group_result(g, g->join_request, 0, "%s is a member of %s already", g->host, g->name);
+        g->join_request = 0;
+        return;
+    }
     if (!g->join_request || g->standing != HF_GROUP_IN || !g->have_state ||
         hf_group_self(g) != HF_GROUP_NONE) {
         return;

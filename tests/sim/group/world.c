@@ -587,6 +587,15 @@ static int make_core(struct gs_world *w, struct gs_host *h, bool empty)
     conf.seed = hf_prng_u64(&w->net.prng);
     h->timer_at = HF_NEVER;
     h->checked = 0;
+    uint64_t hash[HF_GROUP_RESOURCES_MAX] = {0};
+    static struct hf_gstate s;
+    if (!empty && hf_gstate_decode(hf_slice(h->record, h->record_n), &s) == 0) {
+        for (uint8_t i = 0; i < s.n_resources; i++) {
+            int d = gs_def_of(w, s.resource[i].name);
+            hash[i] = d >= 0 && h->config >> d & 1 ? w->def[d].config_hash : 0;
+        }
+        conf.config_hash = hash;
+    }
     struct hf_slice record = empty ? hf_slice(NULL, 0) : hf_slice(h->record, h->record_n);
     return hf_group_create(&conf, record, w->net.now, &h->g);
 }
@@ -636,7 +645,6 @@ void gs_daemon_start(struct gs_world *w, uint32_t i)
         h->record_version = 0;
         return;
     }
-    tell_configs(w, h);
     engine_join(w, h);
     set_timer(w, h);
 }
