@@ -32,8 +32,10 @@
 #define HF_GROUP_FENCE_TEXT_MAX 120   /* what an agent's promote hands to the group (X3) */
 #define HF_GROUP_TEXT_MAX 160         /* reasons in messages */
 #define HF_GROUP_GHOSTS_MAX 8
-#define HF_GSTATE_LEN_MAX 12288 /* an encoded state */
-#define HF_GROUPS_MAX 16        /* groups of one host */
+#define HF_GSTATE_LEN_MAX 12288       /* an encoded state */
+#define HF_GROUPS_MAX 16              /* groups of one host */
+#define HF_GROUP_DEFINITION_MAX 65536 /* bytes of a group's definition, as an operator gives it */
+#define HF_GROUP_COMMANDS_MAX 16      /* operators' commands under way on one host */
 
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */

@@ -362,14 +362,15 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     return hf_wr_end(&w, ret_s);
 }
 
-/* What one part of the state says of another. */
-static bool whole_ok(const struct hf_gstate *s)
+/* HF_GROUP_NONE, or one of those in the mask. */
+static bool one_of(uint8_t i, uint16_t mask)
 {
-    unsigned copies = 0;
+    return i == HF_GROUP_NONE || (i < 16 && (mask >> i & 1));
+}
+
+static bool names_unique(const struct hf_gstate *s)
+{
     for (unsigned i = 0; i < s->n_resources; i++) {
-        if (s->resource[i].kind == HF_RESOURCE_COPY && copies++ != i) {
-            return false; /* behind an attached one */
-        }
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(s->resource[i].name, s->resource[k].name) == 0) {
                 return false;
@@ -377,23 +378,39 @@ static bool whole_ok(const struct hf_gstate *s)
         }
     }
     for (unsigned i = 0; i < s->n_members; i++) {
-        const struct hf_gmember *m = &s->member[i];
-        if (!mask_ok(m->access, copies) || !index_ok(m->subgroup, copies) ||
-            !mask_ok(m->dirty, s->n_resources)) {
-            return false;
-        }
         for (unsigned k = 0; k < i; k++) {
-            if (strcmp(m->host, s->member[k].host) == 0) {
+            if (strcmp(s->member[i].host, s->member[k].host) == 0) {
                 return false;
             }
         }
     }
+    return true;
+}
+
+/* What one part of the state says of another. */
+static bool whole_ok(const struct hf_gstate *s)
+{
+    uint16_t copies = 0;
+    unsigned n_copies = 0;
+    for (unsigned i = 0; i < s->n_resources; i++) {
+        if (s->resource[i].kind == HF_RESOURCE_COPY) {
+            copies |= (uint16_t)(1u << i);
+            n_copies++;
+        }
+    }
+    for (unsigned i = 0; i < s->n_members; i++) {
+        const struct hf_gmember *m = &s->member[i];
+        if ((m->access & ~copies) || !one_of(m->subgroup, copies) ||
+            !mask_ok(m->dirty, s->n_resources)) {
+            return false;
+        }
+    }
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
-    return copies <= HF_GROUP_COPIES_MAX && mask_ok(s->in_sync, copies) &&
-           index_ok(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           index_ok(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
-           mask_ok(s->join.access, copies) &&
-           (s->join.step == 0 || index_ok(s->join.subgroup, copies)) && s->id != 0;
+    return n_copies <= HF_GROUP_COPIES_MAX && (s->in_sync & ~copies) == 0 &&
+           one_of(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
+           one_of(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
+           (s->join.access & ~copies) == 0 &&
+           (s->join.step == 0 || one_of(s->join.subgroup, copies)) && s->id != 0 && names_unique(s);
 }
 
 /* Magic, checksum and version, in this order in all versions: damage is not taken for a newer
@@ -429,6 +446,9 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     decode_str(&r, st.name, HF_GROUP_NAME_MAX, hf_host_name_ok);
     st.id = hf_rd_u64(&r);
     st.version = hf_rd_u64(&r);
+    if (st.version >= HF_GSTATE_VERSION_MAX) {
+        hf_rd_fail(&r, -HF_EMALF);
+    }
     st.epoch = hf_rd_u64(&r);
     st.phase = decode_u8_in(&r, 0, HF_PHASE_COUNT_);
     st.primary = hf_rd_u8(&r);
@@ -490,6 +510,9 @@ static void decode_hello(struct hf_rd *r, struct hf_gmsg *m)
 {
     m->hello.incarnation = hf_rd_u64(r);
     m->hello.version = hf_rd_u64(r);
+    if (m->hello.version >= HF_GSTATE_VERSION_MAX) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
     m->hello.epoch = hf_rd_u64(r);
     m->hello.hash = hf_rd_u64(r);
     m->hello.persisted = hf_rd_u64(r);

@@ -15,6 +15,9 @@
 #define HF_GROUP_PIECE_MAX 900 /* bytes of the state in one message */
 #define HF_GROUP_OPS 10        /* numbers of enum hf_op (core/group) */
 
+/* Versions above this one are nobody's: at one view a second it takes 68 years to get there. */
+#define HF_GSTATE_VERSION_MAX ((uint64_t)1 << 63)
+
 /* ---- the state: equal on all members, kept on the disk of each ---- */
 
 /* What the group thinks of a copy. Only copies in S (in_sync) are promoted (I2). */
@@ -127,8 +130,9 @@ struct hf_gstate {
     struct hf_gjoin join;
     uint8_t n_members, n_resources;
     struct hf_gmember member[HF_GROUP_MEMBERS_MAX];
-    struct hf_gresource
-        resource[HF_GROUP_RESOURCES_MAX]; /* copies by priority; attached ones by order */
+    /* Copies by priority; attached ones by order. Numbers never change: a copy that is brought
+     * later comes behind what is attached. */
+    struct hf_gresource resource[HF_GROUP_RESOURCES_MAX];
 };
 
 /** Encode for disk, wire and hash. -HF_EFULL if buf_n < HF_GSTATE_LEN_MAX was too little. The state

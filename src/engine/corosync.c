@@ -344,11 +344,11 @@ static void remove_group(struct corosync *e, struct group *g)
 
 static int open_group(struct group *g)
 {
-    cpg_model_v1_data_t model = {.model = CPG_MODEL_V1,
-                                 .cpg_deliver_fn = on_deliver,
-                                 .cpg_confchg_fn = on_confchg,
-                                 .cpg_totem_confchg_fn = on_totem,
-                                 .flags = CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF};
+    static cpg_model_v1_data_t model = {.model = CPG_MODEL_V1,
+                                        .cpg_deliver_fn = on_deliver,
+                                        .cpg_confchg_fn = on_confchg,
+                                        .cpg_totem_confchg_fn = on_totem,
+                                        .flags = CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF};
     struct hf_cpg_view_opt opt = {.pid = (uint32_t)getpid(),
                                   .patience = g->e->silence / 4,
                                   .send = group_send,

@@ -62,7 +62,7 @@ static bool in_ring(const struct hf_cpg_view *v, uint32_t node)
 static void add_peer(struct hf_cpg_view *v, uint32_t node, uint32_t pid)
 {
     unsigned at = v->n_peers;
-    if (at == HF_CPG_PEERS_MAX) {
+    if (at == HF_CPG_PEERS_MAX || node == 0) {
         return;
     }
     while (at > 0 && (v->peer[at - 1].node > node ||
@@ -237,10 +237,10 @@ static bool is_listed(const struct hf_cpg_event *e, uint32_t node, uint32_t pid)
     return false;
 }
 
-static void step_confchg(struct hf_cpg_view *v, const struct hf_cpg_event *e, hf_time now)
+/* Make the peers what CPG lists. Did the union lose somebody? */
+static bool relist(struct hf_cpg_view *v, const struct hf_cpg_event *e)
 {
-    bool joint = false; /* the union lost somebody */
-    v->events += e->n_left > 0;
+    bool joint = false;
     for (size_t i = 0; i < e->n_left; i++) {
         apply_left(v, &e->left[i], &joint);
     }
@@ -250,28 +250,34 @@ static void step_confchg(struct hf_cpg_view *v, const struct hf_cpg_event *e, hf
             remove_peer(v, &v->peer[i], HF_ENGINE_PROCDOWN);
         }
     }
-    for (size_t i = 0; i < e->n_members; i++) {
+    bool left = v->state != HF_CPG_OUT && !self(v); /* also if we are listed again */
+    for (size_t i = 0; i < e->n_members && !left; i++) {
         if (!find(v, e->member[i].node, e->member[i].pid)) {
             add_peer(v, e->member[i].node, e->member[i].pid);
         }
     }
-    v->count += joint;
+    return joint;
+}
+
+static void step_confchg(struct hf_cpg_view *v, const struct hf_cpg_event *e, hf_time now)
+{
+    v->events += e->n_left > 0;
+    v->count += relist(v, e);
     if (!self(v)) {
         if (v->state != HF_CPG_OUT) {
             end(v);
         }
-        return;
-    }
-    if (v->state == HF_CPG_OUT) {
+    } else if (v->state == HF_CPG_OUT) {
         begin_fresh(v, e, now);
-    } else if (v->turning) {
-        return; /* one view for the whole change: at its TOTEM */
-    } else if (v->state == HF_CPG_IN) {
-        settle(v, now);
-    } else if (v->state == HF_CPG_APART && v->changed && v->number) {
-        tell(v, apart_number(v));
+        check_alone(v, now);
+    } else if (!v->turning) { /* else one view for the whole change: at its TOTEM */
+        if (v->state == HF_CPG_IN) {
+            settle(v, now);
+        } else if (v->state == HF_CPG_APART && v->changed && v->number) {
+            tell(v, apart_number(v));
+        }
+        check_alone(v, now);
     }
-    check_alone(v, now);
 }
 
 /* A new ring: who came with us stays our view; its union is empty. */
@@ -318,6 +324,10 @@ static void step_totem(struct hf_cpg_view *v, const struct hf_cpg_event *e, hf_t
     for (unsigned i = 0; i < v->n_peers; i++) {
         v->peer[i].here = in_ring(v, v->peer[i].node);
     }
+    if (!in_ring(v, v->opt.node)) {
+        fail(v, -HF_EPROTO);
+        return;
+    }
     if (!same && !first) {
         begin_ring(v, now);
     }
@@ -330,21 +340,29 @@ static void set_host(struct hf_cpg_peer *p, struct hf_slice host)
     memcpy(p->host, host.p, host.n);
 }
 
+/* May p come into the union? One process of a node may. */
+static bool may_unite(const struct hf_cpg_view *v, const struct hf_cpg_peer *p)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < v->n_peers; i++) {
+        if (v->peer[i].joint && v->peer[i].node == p->node) {
+            return false;
+        }
+        n += v->peer[i].joint;
+    }
+    return p->here && n < HF_ENGINE_MEMBERS_MAX;
+}
+
 /* Put those that are listed, and here, into the union. Did it change? */
 static bool unite(struct hf_cpg_view *v, const struct hf_cpg_v1_frame *f)
 {
     bool changed = false;
-    unsigned n = 0;
-    for (unsigned i = 0; i < v->n_peers; i++) {
-        n += v->peer[i].joint;
-    }
     for (unsigned i = 0; i < f->n; i++) {
         struct hf_cpg_peer *p = find(v, f->member[i].node, f->member[i].pid);
-        if (p && p->here && !p->joint && n < HF_ENGINE_MEMBERS_MAX) {
+        if (p && may_unite(v, p)) {
             set_host(p, f->member[i].host);
             p->joint = changed = true;
             p->asked = p->awaited = false;
-            n++;
         }
     }
     return changed;
@@ -396,7 +414,7 @@ static void step_welcome(struct hf_cpg_view *v, struct hf_cpg_peer *from,
     for (unsigned i = 0; i < v->n_peers; i++) {
         v->peer[i].asked = false; /* p does not know of them: they will say HELLO again */
     }
-    p->joint = true;
+    p->joint = p->joint || may_unite(v, p);
     v->count++;
     settle(v, now);
 }

@@ -11,6 +11,7 @@
 #include "hostd/control.h"
 #include "hostd/dns.h"
 #include "hostd/group.h"
+#include "hostd/group_tree.h"
 #include "hostd/hostd.h"
 #include "hostd/web.h"
 #include "os/file.h"
@@ -133,6 +134,9 @@ static int open_all(struct hf_hostd *h, struct hf_err *err)
     rc = rc ? rc : hf_control_open(h, err, &h->control); /* first: is another one running? */
     rc = rc ? rc : hf_drive_open(h, err);
     rc = rc ? rc : hf_groups_open(h, err, &h->groups); /* what runs here has missed us */
+    if (rc == 0 && h->groups) {
+        rc = hf_group_tree_open(h, err, &h->group_tree);
+    }
     rc = rc ? rc : hf_web_open(h, err, &h->web);
     rc = rc ? rc : hf_dns_open(h, err, &h->dns);
     rc = rc ? rc : hf_program_drop(h->config->user, err);
@@ -145,6 +149,7 @@ static void close_all(struct hf_hostd *h)
     hf_web_close(h->web);
     hf_control_close(h->control);
     h->control = NULL;
+    hf_group_tree_close(h->group_tree);
     hf_groups_close(h->groups);
     h->groups = NULL;
     hf_drive_close(h);

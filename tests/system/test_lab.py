@@ -329,6 +329,8 @@ def test_corosync(new_lab):
         lab.until(lambda h=host: quorum(h).get("Nodes") == "5", f"{host} sees five")
     assert quorum("alpha")["Expected votes"] == "5"
     assert re.search(r"totem.token .*= 700\n", lab.exec("alpha", "corosync-cmapctl"))
+    # with half a token, an idle ring's links were taken for dead at 300 ms, every nine seconds
+    assert re.search(r"knet_ping_timeout .*= 1000\n", lab.exec("alpha", "corosync-cmapctl"))
     assert lab.status("alpha")
     lab.fence("alpha", "off", "beta")
     lab.run("power-off", "gamma")

@@ -41,12 +41,27 @@ bool hf_group_all_stopped(const struct hf_group *g)
     return true;
 }
 
+static bool promotable(const struct hf_group *g, uint8_t i)
+{
+    return g->s.resource[i].kind == HF_RESOURCE_COPY &&
+           g->s.resource[i].flags & HF_RESOURCE_PROMOTABLE;
+}
+
 /* ---- telling the others ---- */
+
+/* While an action is under way that may make it run, nobody knows whether it does. */
+uint8_t hf_group_sure_role(const struct hf_group *g, uint8_t i)
+{
+    const struct hf_glocal *l = &g->local[i];
+    bool starts = l->op == HF_OP_START || l->op == HF_OP_PROMOTE || l->op == HF_OP_MIRROR_TARGET;
+    bool quiet = l->role == HF_ROLE_STOPPED || l->role == HF_ROLE_UNPROMOTED;
+    return starts && quiet ? HF_ROLE_UNKNOWN : l->role;
+}
 
 void hf_group_told_all(struct hf_group *g)
 {
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
-        g->local[i].told = g->local[i].role;
+        g->local[i].told = hf_group_sure_role(g, i);
     }
     g->told_access = g->access;
     g->told_config = hf_group_config_mask(g);
@@ -56,7 +71,7 @@ void hf_group_told_all(struct hf_group *g)
 static void tell_role(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
-    if (!l->tell && l->told == l->role) {
+    if (!l->tell && (l->told == l->role || (l->op != HF_OP_NONE && l->op != HF_OP_ACCESS))) {
         return;
     }
     struct hf_gmsg m = {.kind = HF_GMSG_ROLE};
@@ -70,6 +85,23 @@ static void tell_role(struct hf_group *g, uint8_t i)
     l->told = l->role;
     l->unseen++;
     hf_group_send(g, &m);
+}
+
+/* A promotion of which the others have not heard: the message went with an earlier view. */
+static void promoted_again(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    if (s->phase != HF_PHASE_PROMOTING || hf_group_self(g) != s->primary_host) {
+        return;
+    }
+    struct hf_glocal *l = &g->local[s->primary];
+    if ((l->role == HF_ROLE_PROMOTED || l->role == HF_ROLE_OPEN) && l->role_epoch == s->epoch &&
+        l->op == HF_OP_NONE && !l->unseen) {
+        l->tell = true;
+        l->last_op = promotable(g, s->primary) ? HF_OP_PROMOTE : HF_OP_START;
+        l->last_rc = 0;
+        l->last_epoch = s->epoch;
+    }
 }
 
 void hf_group_tell(struct hf_group *g)
@@ -86,6 +118,7 @@ void hf_group_tell(struct hf_group *g)
         m.able.resigned = g->told_resigned = g->resigned;
         hf_group_send(g, &m);
     }
+    promoted_again(g);
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
         tell_role(g, i);
     }
@@ -126,12 +159,6 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
         a->agent.async = l->op_async;
         a->agent.grow = l->op_sync & (uint16_t)~s->in_sync;
     }
-}
-
-static bool promotable(const struct hf_group *g, uint8_t i)
-{
-    return g->s.resource[i].kind == HF_RESOURCE_COPY &&
-           g->s.resource[i].flags & HF_RESOURCE_PROMOTABLE;
 }
 
 static bool plain_open(const struct hf_group *g, uint8_t i)
@@ -240,9 +267,7 @@ static void failed(struct hf_group *g, uint8_t i, uint8_t op, int rc)
         l->again_at = g->now + HF_S(1);
     } else if (op == HF_OP_MIRROR_TARGET) {
         l->again_at = g->now + HF_S(1);
-        if (l->role == HF_ROLE_UNPROMOTED) {
-            l->role = HF_ROLE_FAILED; /* whatever it follows, it is not what it should */
-        }
+        l->role = HF_ROLE_FAILED; /* whatever it follows, or whether it runs: stop it */
     } else {
         l->role = HF_ROLE_FAILED;
     }
@@ -438,7 +463,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     if (l->op != HF_OP_NONE || g->now < l->again_at) {
         return;
     }
-    if (l->role == HF_ROLE_UNKNOWN && !has_config(g, i)) {
+    if (l->role == HF_ROLE_UNKNOWN && !l->have_config && g->s.resource[i].config_hash) {
         l->role = HF_ROLE_STOPPED; /* it has never been here */
         return;
     }
@@ -649,7 +674,7 @@ static void removed(struct hf_group *g)
 {
     bool member = hf_group_self(g) != HF_GROUP_NONE;
     if (!member && g->was_member && g->standing == HF_GROUP_IN && g->have_state &&
-        hf_group_all_stopped(g) && !g->left_told) {
+        hf_group_all_stopped(g) && !g->left_told && g->persisted == g->s.version) {
         g->was_member = false;
         g->left_told = true;
         hf_group_event(g, true, "this host is not a member of %s any more", g->name);

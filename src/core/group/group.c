@@ -177,6 +177,12 @@ bool hf_group_may_act(const struct hf_group *g)
             return false;
         }
     }
+    for (uint8_t i = 0; i < g->n_peers; i++) { /* it must have on disk that it is none any more */
+        const struct hf_gpeer *p = &g->peer[i];
+        if (p->removed && !p->excluded && !p->gone && p->acked < p->removed) {
+            return false;
+        }
+    }
     return true;
 }
 
@@ -185,8 +191,9 @@ bool hf_group_may_act(const struct hf_group *g)
 /* What is written is always the newest; a version that was overtaken is not missed. */
 static void persist(struct hf_group *g)
 {
-    if (!g->have_state || g->persisting || g->persisted == g->s.version ||
-        hf_group_self(g) == HF_GROUP_NONE || g->now < g->persist_at) {
+    bool ours = hf_group_self(g) != HF_GROUP_NONE || g->was_member;
+    if (!g->have_state || g->persisting || g->persisted == g->s.version || !ours ||
+        g->now < g->persist_at) {
         return;
     }
     struct hf_slice s;
@@ -403,7 +410,7 @@ hf_time hf_group_deadline(const struct hf_group *g)
 {
     hf_time t = answer_deadline(g);
     if (g->have_state && !g->persisting && g->persisted != g->s.version &&
-        hf_group_self(g) != HF_GROUP_NONE) {
+        (hf_group_self(g) != HF_GROUP_NONE || g->was_member)) {
         t = hf_time_min(t, g->persist_at);
     }
     if (g->suspect && g->ping_at) {
@@ -576,6 +583,9 @@ static void on_config(struct hf_group *g, const struct hf_group_in *in)
     struct hf_glocal *l = &g->local[in->resource];
     l->config_asked = false;
     if (in->rc == 0) {
+        if (!l->have_config && l->role == HF_ROLE_STOPPED && l->op == HF_OP_NONE) {
+            l->role = HF_ROLE_UNKNOWN; /* nobody has looked yet */
+        }
         l->have_config = true;
         l->config_hash = in->config_hash;
     } else {
@@ -709,8 +719,8 @@ int hf_group_create(const struct hf_group_conf *conf, struct hf_slice record, hf
     g->join_time = ms_or(conf->join_ms, 60000);
     hf_prng_init(&g->prng, conf->seed);
     g->now = g->since = now;
-    g->was_member = g->have_state && hf_group_self(g) != HF_GROUP_NONE;
-    if (g->was_member) {
+    g->was_member = g->have_state;
+    if (hf_group_self(g) != HF_GROUP_NONE) {
         g->access = g->s.member[hf_group_self(g)].access;
     }
     *ret_group = g;

@@ -23,7 +23,8 @@ struct hf_gpeer {
     uint8_t member;             /* its number in the state; HF_GROUP_NONE: not a member */
     bool quorate, current, resigned;
     uint64_t version, epoch, hash, group_id;
-    uint64_t acked; /* version on its disk */
+    uint64_t acked;   /* version on its disk */
+    uint64_t removed; /* version in which it stopped being a member; 0: it has not */
     uint16_t access, config, procdown, sync, async;
     char host[HF_HOST_NAME_MAX + 1];
     char address[HF_GROUP_ADDRESS_MAX + 1];
@@ -197,6 +198,12 @@ void hf_group_recount(struct hf_group *g);
 void hf_group_plan(struct hf_group *g);
 uint16_t hf_group_fence_targets(const struct hf_group *g);
 uint16_t hf_group_absent(const struct hf_group *g);
+/** Member m may still be starting this: what it told of it counts no more until it tells again. */
+void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t resource);
+/** The primary host is another one from now on, or none. */
+void hf_group_doubt_primary(struct hf_group *g);
+/** The primary host is to tell again how it sees this mirror. */
+void hf_group_forget_seen(struct hf_group *g, uint8_t resource);
 bool hf_group_able_at(const struct hf_group *g, uint8_t member, uint8_t resource);
 uint16_t hf_group_copies(const struct hf_gstate *s);
 uint16_t hf_group_mirrored_copies(const struct hf_gstate *s);
@@ -227,6 +234,7 @@ void hf_group_act(struct hf_group *g);
 void hf_group_done(struct hf_group *g, const struct hf_group_in *in);
 void hf_group_tell(struct hf_group *g);
 void hf_group_told_all(struct hf_group *g);
+uint8_t hf_group_sure_role(const struct hf_group *g, uint8_t i);
 bool hf_group_all_stopped(const struct hf_group *g);
 /** True if the configuration is there, or asked for; false: nobody has it. */
 bool hf_group_ask_config(struct hf_group *g, uint8_t resource);

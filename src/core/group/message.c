@@ -76,7 +76,7 @@ static void mirror_role(struct hf_group *g, struct hf_gresource *r, const struct
     uint8_t i = m->role.resource;
     if (m->role.rc == 0) {
         r->mirror = HAS(s->in_sync, i) ? HF_MIRROR_IN_SYNC : HF_MIRROR_SYNCING;
-        g->seen[i] = HF_SEEN_NOTHING;
+        hf_group_forget_seen(g, i);
         hf_group_changed(g);
         return;
     }
@@ -111,7 +111,7 @@ static void on_role(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
         for (uint8_t k = 0; k < s->n_resources; k++) {
             if (s->resource[k].mirror == HF_MIRROR_GROWING) {
                 s->resource[k].mirror = HF_MIRROR_SYNCING;
-                g->seen[k] = HF_SEEN_NOTHING;
+                hf_group_forget_seen(g, k);
                 hf_group_changed(g);
             }
         }

@@ -94,6 +94,36 @@ static bool may_host(const struct hf_group *g, uint8_t m, uint8_t r)
            role_at(g, m, r) != HF_ROLE_STUCK;
 }
 
+void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        struct hf_gpeer *p = &g->peer[i];
+        if (p->member == m && HAS(g->present, m) &&
+            (p->role[r] == HF_ROLE_STOPPED || p->role[r] == HF_ROLE_UNPROMOTED)) {
+            p->role[r] = HF_ROLE_UNKNOWN;
+            if (p->node_id == g->self_node) {
+                g->local[r].told = HF_ROLE_UNKNOWN;
+            }
+        }
+    }
+}
+
+void hf_group_doubt_primary(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    for (uint8_t i = 0; i < s->n_resources && s->phase >= HF_PHASE_PROMOTING; i++) {
+        if (i == s->primary || s->resource[i].kind == HF_RESOURCE_ATTACHED) {
+            hf_group_doubt(g, s->primary_host, i);
+        }
+    }
+}
+
+void hf_group_forget_seen(struct hf_group *g, uint8_t r)
+{
+    g->seen[r] = HF_SEEN_NOTHING;
+    g->local[r].told_seen = HF_SEEN_NOTHING;
+}
+
 /* ---- members ---- */
 
 static void set_subgroup(struct hf_group *g, struct hf_gmember *m)
@@ -258,6 +288,7 @@ static void backup_host(struct hf_group *g, uint8_t r)
         return;
     }
     if (h != HF_GROUP_NONE) {
+        hf_group_doubt(g, h, r);
         x->host = HF_GROUP_NONE;
         hf_group_changed(g);
     }
@@ -266,7 +297,7 @@ static void backup_host(struct hf_group *g, uint8_t r)
         x->host = m;
         if (x->mirror == HF_MIRROR_IN_SYNC && x->flags & HF_RESOURCE_MIRROR) {
             x->mirror = HF_MIRROR_AIMED;
-            g->seen[r] = HF_SEEN_NOTHING;
+            hf_group_forget_seen(g, r);
         }
         hf_group_changed(g);
         hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
@@ -362,6 +393,7 @@ static void begin(struct hf_group *g, uint8_t r, uint8_t m)
     if (s->primary != r || s->primary_host != m) {
         s->resource[r].restarts = 0;
     }
+    hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = m;
     s->resource[r].host = m;
@@ -379,6 +411,7 @@ static void next(struct hf_group *g)
     if (hf_group_choose(g, &r, &m, &wait)) {
         begin(g, r, m);
     } else if (g->s.phase != HF_PHASE_NONE) {
+        hf_group_doubt_primary(g);
         g->s.phase = HF_PHASE_NONE;
         hf_group_changed(g);
         hf_group_event(g, true,
@@ -498,7 +531,9 @@ void hf_group_promoted(struct hf_group *g)
     s->last_primary = s->primary;
     s->init = false;
     s->phase = HF_PHASE_OPENING;
-    memset(g->seen, 0, sizeof(g->seen));
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        hf_group_forget_seen(g, i);
+    }
     g->sync = g->async = 0;
     g->mirrored_epoch = 0;
     hf_group_changed(g);
@@ -589,8 +624,7 @@ static void primary(struct hf_group *g)
 static void aim(struct hf_group *g, uint8_t i)
 {
     g->s.resource[i].mirror = HF_MIRROR_AIMED;
-    g->seen[i] = HF_SEEN_NOTHING;
-    g->local[i].told_seen = HF_SEEN_NOTHING; /* the primary host tells again */
+    hf_group_forget_seen(g, i);
     hf_group_changed(g);
 }
 

@@ -50,6 +50,7 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
     if (!switch_target(g, m->request.member, m->request.resource, &to, &r)) {
         return "no other host that is wanted can run a copy that is in sync";
     }
+    hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = to;
     s->resource[r].host = to;
@@ -87,6 +88,7 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     s->resource[r].failed_on = 0;
     s->resource[r].restarts = 0;
     s->resource[r].host = host;
+    hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = host;
     s->cold = false;
@@ -215,6 +217,11 @@ void hf_group_on_request(struct hf_group *g, struct hf_gpeer *p, const struct hf
 void hf_group_remove_member(struct hf_group *g, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        if (g->peer[i].member == m) {
+            g->peer[i].removed = s->version + 1; /* of the change that follows */
+        }
+    }
     for (uint8_t i = m; i + 1 < s->n_members; i++) {
         s->member[i] = s->member[i + 1];
         g->procdown_at[i] = g->procdown_at[i + 1];

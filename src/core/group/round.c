@@ -124,7 +124,7 @@ void hf_group_say_hello(struct hf_group *g)
         m.hello.async = g->async;
     }
     for (uint8_t i = 0; i < m.hello.n_roles; i++) {
-        m.hello.role[i] = g->local[i].role;
+        m.hello.role[i] = hf_group_sure_role(g, i);
     }
     m.hello.n_ghosts = g->n_ghosts;
     memcpy(m.hello.ghost, g->ghost, sizeof(m.hello.ghost));
@@ -292,6 +292,9 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     }
     judge(g);
     g->current = g->decides && hf_group_self(g) != HF_GROUP_NONE;
+    if (g->term_next << 32 >= HF_GSTATE_VERSION_MAX) {
+        g->decides = g->current = false; /* somebody has made numbers up */
+    }
     if (!g->decides) {
         return;
     }

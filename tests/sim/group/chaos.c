@@ -461,6 +461,25 @@ static bool needs_operator(struct gs_host *h)
     return false;
 }
 
+/* A configuration that went with the disks of all who had it is written anew. */
+static void see_to_configs(void)
+{
+    struct gs_world *w = &x.w;
+    for (uint32_t d = 0; d < w->n_defs; d++) {
+        bool there = false;
+        struct gs_host *h = NULL;
+        for (uint32_t i = 0; i < w->n; i++) {
+            struct gs_host *o = &w->host[i];
+            bool fit = w->def[d].kind != HF_RESOURCE_COPY || x.reach[i] >> d & 1;
+            there = there || (o->config >> d & 1 && o->wanted && !o->left);
+            h = fit && o->g && hf_group_self(o->g) != HF_GROUP_NONE ? o : h;
+        }
+        if (!there && h) {
+            gs_give_config(w, h->i, d);
+        }
+    }
+}
+
 /* What a patient operator does about once a second. */
 static void look_after(void)
 {
@@ -470,6 +489,7 @@ static void look_after(void)
         gs_daemon_start(w, i);
     }
     see_to_members();
+    see_to_configs();
     struct gs_host *h = any_member();
     if (h && hf_group_state(h->g)->paused && w->net.now >= x.resume_at) {
         x.resume_at = w->net.now + HF_S(3);
@@ -501,6 +521,7 @@ static void settle(void)
         quiet = 0;
         gs_run(w, w->net.now + HF_S(3));
     }
+    gs_tell_all(w);
     gs_fail(w, "settle", "%.300s", why ? why : "never for long");
 }
 

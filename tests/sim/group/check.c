@@ -93,12 +93,6 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
     if (gs_mirrors(w, d) && !(s->in_sync >> j->index & 1) && !forced) {
         gs_fail(w, "I2", "%s promotes %s, which is not in S", h->name, w->def[d].name);
     }
-    for (uint32_t l = 0; j->act.init && l < w->n_lines; l++) {
-        if (w->line[l].acked) {
-            gs_fail(w, "I3", "%s may make %s anew, but there are acknowledged writes", h->name,
-                    w->def[d].name);
-        }
-    }
 }
 
 /* ---- members agree ---- */
@@ -272,6 +266,37 @@ void gs_tell_state(struct gs_world *w, const struct gs_host *h)
     }
     w->told_version = s->version;
     w->told = *s;
+}
+
+void gs_tell_all(struct gs_world *w)
+{
+    char text[100];
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct gs_host *h = &w->host[i];
+        const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
+        if (!s) {
+            continue;
+        }
+        GS_TELL(w, "* %s has the configuration of %x, reaches %x", h->name, h->config, h->reach);
+        GS_TELL(w, "* %s is %s, version %" PRIu64 ".%u, sees %s, quorate %d, phase %s: %s", h->name,
+                hf_group_standing_name(hf_group_standing(h->g)), s->version >> 32,
+                (uint32_t)s->version, members_text(s, hf_group_present(h->g), text, sizeof(text)),
+                hf_group_quorate(h->g), hf_phase_name(s->phase), hf_group_why(h->g));
+        for (uint8_t r = 0; r < s->n_resources; r++) {
+            GS_TELL(w, "*   %s on %s: %s, here %s, failed on %s: %s", s->resource[r].name,
+                    member_name(s, s->resource[r].host), hf_mirror_name(s->resource[r].mirror),
+                    hf_role_name(hf_group_role(h->g, hf_group_self(h->g), r)),
+                    members_text(s, s->resource[r].failed_on, text, sizeof(text)),
+                    hf_group_resource_why(h->g, r));
+            GS_TELL(w, "*   can have it: %s",
+                    members_text(s, hf_group_able(h->g, r), text, sizeof(text)));
+        }
+    }
+    for (uint32_t d = 0; d < w->n_defs; d++) {
+        const struct gs_copy *c = &w->copy[d];
+        GS_TELL(w, "* %s is at %u:%u, follows %d%s%s", w->def[d].name, c->line, c->pos, c->follows,
+                c->empty ? ", empty" : "", c->invalid ? ", invalid" : "");
+    }
 }
 
 /* ---- once all is mended ---- */

@@ -218,6 +218,12 @@ int gs_data_promote(struct gs_world *w, struct gs_host *h, uint32_t d, const str
     }
     if (has_data(w, d)) {
         if (c->empty && j->act.init) {
+            for (uint32_t l = 0; l < w->n_lines; l++) {
+                if (w->line[l].acked && !w->knowledge_lost) {
+                    gs_fail(w, "I3", "%s makes %s anew, but there are acknowledged writes", h->name,
+                            w->def[d].name);
+                }
+            }
             *c = (struct gs_copy){.follows = -1, .copy_from = -1};
             c->line = new_line(w, w->n_lines, 0);
         }

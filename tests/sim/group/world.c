@@ -14,6 +14,7 @@
 #define OP_TIMEOUT HF_S(3)
 
 static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in);
+static void tell_configs(struct gs_world *w, struct gs_host *h);
 
 /* ---- telling ---- */
 
@@ -112,7 +113,12 @@ int gs_def_of(const struct gs_world *w, const char *name)
 int gs_def_at(const struct gs_world *w, const struct gs_host *h, uint8_t index)
 {
     const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
-    return s && index < s->n_resources ? gs_def_of(w, s->resource[index].name) : -1;
+    if (!s || index >= s->n_resources) {
+        return -1;
+    }
+    const char *name = s->resource[index].name;
+    bool same = index < w->n_defs && strcmp(w->def[index].name, name) == 0; /* nearly always */
+    return same ? index : gs_def_of(w, name);
 }
 
 bool gs_runs(const struct gs_host *h)
@@ -195,7 +201,12 @@ static void start_write(struct gs_world *w, struct gs_host *h)
 static void act_persist(struct gs_world *w, struct gs_host *h, const struct hf_group_act *a)
 {
     GS_TRACE(w, "%s   writes %" PRIu64 ".%u", h->name, a->version >> 32, (uint32_t)a->version);
-    assert(a->bytes.n <= HF_GSTATE_LEN_MAX);
+    static struct hf_gstate back;
+    int rc = hf_gstate_decode(a->bytes, &back);
+    if (rc || back.version != a->version) {
+        gs_fail(w, "disk", "%s writes a state that it could not read: %s", h->name,
+                hf_strerror(rc));
+    }
     if (h->writing) {
         h->waiting = true;
         h->wait_version = a->version;
@@ -329,6 +340,7 @@ static void act_result(struct gs_world *w, struct gs_host *h, const struct hf_gr
     GS_TELL(w, "%s < %s: %s", h->name, a->rc ? hf_strerror(a->rc) : "done", a->text);
     h->asked = 0;
     h->last_rc = a->rc;
+    h->tell_configs = h->asked_join && !a->rc;
     h->leave_engine = h->asked_join && a->rc && !h->has_record && !h->writing;
 }
 
@@ -434,6 +446,10 @@ static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in
     hf_group_step(h->g, in, w->net.now, &w->out);
     gs_check_state(w, h);
     do_acts(w, h);
+    if (h->tell_configs) { /* a member now: with what it brings */
+        h->tell_configs = false;
+        tell_configs(w, h);
+    }
     set_timer(w, h);
 }
 
@@ -581,13 +597,13 @@ static void tell_configs(struct gs_world *w, struct gs_host *h)
     const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
     for (uint8_t i = 0; s && i < s->n_resources; i++) {
         int d = gs_def_of(w, s->resource[i].name);
-        if (d >= 0 && h->config >> d & 1) {
-            step(w, h,
-                 &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
-                                       .resource = i,
-                                       .config_hash = w->def[d].config_hash});
-            s = h->g ? hf_group_state(h->g) : NULL;
-        }
+        bool there = d >= 0 && h->config >> d & 1;
+        step(w, h,
+             &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
+                                   .rc = there ? 0 : -ENOENT,
+                                   .resource = i,
+                                   .config_hash = there ? w->def[d].config_hash : 0});
+        s = h->g ? hf_group_state(h->g) : NULL;
     }
 }
 
@@ -620,9 +636,9 @@ void gs_daemon_start(struct gs_world *w, uint32_t i)
         h->record_version = 0;
         return;
     }
+    tell_configs(w, h);
     engine_join(w, h);
     set_timer(w, h);
-    tell_configs(w, h);
 }
 
 bool gs_may_lose(const struct gs_world *w, const struct gs_host *h)
@@ -688,7 +704,7 @@ static void end_daemon(struct gs_world *w, struct gs_host *h)
 
 void gs_daemon_kill(struct gs_world *w, uint32_t i)
 {
-    if (w->host[i].daemon) {
+    if (w->host[i].daemon && !w->host[i].frozen) {
         GS_TELL(w, "-- %s's daemon dies", w->host[i].name);
         end_process(w, &w->host[i], false);
     }
@@ -878,6 +894,14 @@ void gs_join(struct gs_world *w, uint32_t i, int brings)
          &(struct hf_group_in){.kind = HF_GROUP_IN_JOIN,
                                .brought = brings >= 0 ? &w->def[brings] : NULL,
                                .join_request = h->asked});
+}
+
+void gs_give_config(struct gs_world *w, uint32_t i, uint32_t d)
+{
+    struct gs_host *h = &w->host[i];
+    GS_TELL(w, "-- the operator gives %s the configuration of %s", h->name, w->def[d].name);
+    h->config |= (uint16_t)(1u << d);
+    tell_configs(w, h);
 }
 
 void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, const char *of)
@@ -1114,6 +1138,20 @@ static void poll(struct gs_world *w, struct gs_host *h)
         if (d < 0 || self == HF_GROUP_NONE) {
             continue;
         }
+        if (w->def[d].kind == HF_RESOURCE_COPY && h->config >> d & 1 &&
+            !busy_with(h, (uint32_t)d) &&
+            ((h->reach ^ h->told_reach) >> d & 1 || gs_below(w, 16) == 0)) {
+            uint16_t bit = (uint16_t)(1u << d);
+            h->told_reach = (uint16_t)((h->told_reach & ~bit) | (h->reach & bit));
+            step(w, h,
+                 &(struct hf_group_in){.kind = HF_GROUP_IN_DONE,
+                                       .resource = i,
+                                       .op = HF_OP_ACCESS,
+                                       .rc = h->reach & bit ? 0 : 5});
+            if (!h->g) {
+                return;
+            }
+        }
         uint8_t role = hf_group_role(h->g, self, i);
         if (role != HF_ROLE_UNPROMOTED && role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN) {
             continue;
@@ -1251,7 +1289,6 @@ void gs_run(struct gs_world *w, hf_time until)
                 on_event(w, &e);
             }
         }
-        gs_check_instant(w);
     }
 }
 

@@ -99,7 +99,7 @@ struct gs_host {
     uint32_t asked; /* its operator's request under way; 0: none */
     bool asked_join;
     int last_rc;
-    bool leave_engine;
+    bool leave_engine, tell_configs; /* after this step */
 
     /* disk */
     bool has_record, damaged;
@@ -114,6 +114,7 @@ struct gs_host {
     uint16_t config; /* definitions of which it has the configuration */
 
     uint16_t reach; /* copies that it really reaches */
+    uint16_t told_reach;
     struct gs_res res[GS_RES_MAX];
     struct gs_job job[GS_JOBS_MAX];
 
@@ -250,6 +251,8 @@ void gs_effect(struct gs_world *w, struct gs_host *h, struct gs_job *j);
 
 int gs_create(struct gs_world *w, uint32_t i);
 void gs_join(struct gs_world *w, uint32_t i, int brings);
+/** The operator writes the configuration of a resource anew: its last copy went with a disk. */
+void gs_give_config(struct gs_world *w, uint32_t i, uint32_t def);
 /** An operator's request at host i. */
 void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, const char *of);
 
@@ -290,6 +293,8 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
 const char *gs_check_settled(struct gs_world *w, char *buf, size_t n);
 /** Tell what is new in the state. */
 void gs_tell_state(struct gs_world *w, const struct gs_host *h);
+/** Tell what everybody thinks now. */
+void gs_tell_all(struct gs_world *w);
 
 /* ---- chaos.c, story.c ---- */
 

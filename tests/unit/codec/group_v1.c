@@ -71,7 +71,8 @@ static void state_max(struct hf_gstate *s)
 {
     memset(s, 0, sizeof(*s));
     fill(s->name, HF_GROUP_NAME_MAX, 'g');
-    s->id = s->version = s->epoch = UINT64_MAX;
+    s->id = s->epoch = UINT64_MAX;
+    s->version = HF_GSTATE_VERSION_MAX - 1;
     s->phase = HF_PHASE_RUNNING;
     s->primary = s->last_primary = HF_GROUP_COPIES_MAX - 1;
     s->primary_host = HF_GROUP_MEMBERS_MAX - 1;
@@ -177,6 +178,11 @@ static void states(void **state)
     state_max(&s);
     states_there_and_back(&s);
     state_small(&s);
+    states_there_and_back(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED; /* the copy behind it was brought later */
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.member[1].access = s.in_sync = 5;
+    s.member[1].subgroup = 2;
     states_there_and_back(&s);
     s.n_members = s.n_resources = 0;
     memset(s.member, 0, sizeof(s.member));
@@ -333,8 +339,6 @@ struct bad_state {
     X(probe_line, strcpy(s->resource[0].probe, "a=b\nc=d"))                                        \
     X(kind_none, s->resource[2].kind = 0)                                                          \
     X(kind_beyond, s->resource[2].kind = 3)                                                        \
-    X(copy_behind_attached, s->resource[1].kind = HF_RESOURCE_ATTACHED;                            \
-      s->resource[2].kind = HF_RESOURCE_COPY)                                                      \
     X(flags, s->resource[0].flags = 16)                                                            \
     X(host_beyond, s->resource[0].host = 2)                                                        \
     X(mirror, s->resource[0].mirror = HF_MIRROR_COUNT_)                                            \
@@ -403,6 +407,18 @@ static void good_states(void **state)
     s.primary = HF_GROUP_NONE;
     size_t n = encode_state(&s, a);
     assert_int_equal(decode_state(a, n, &got), 0);
+    /* a copy that came later, behind what is attached */
+    state_small(&s);
+    s.resource[1].kind = HF_RESOURCE_ATTACHED;
+    s.resource[2].kind = HF_RESOURCE_COPY;
+    s.in_sync = 5;
+    s.member[1].subgroup = 2;
+    s.member[1].access = 4;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), 0);
+    s.member[1].subgroup = 1;
+    n = encode_state(&s, a);
+    assert_int_equal(decode_state(a, n, &got), -HF_EMALF);
 }
 
 /* ---- messages ---- */
@@ -424,7 +440,8 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
     m->group_id = UINT64_MAX;
     switch ((enum hf_gmsg_kind)kind) {
     case HF_GMSG_HELLO:
-        m->hello.incarnation = m->hello.version = m->hello.epoch = m->hello.hash = UINT64_MAX;
+        m->hello.incarnation = m->hello.epoch = m->hello.hash = UINT64_MAX;
+        m->hello.version = HF_GSTATE_VERSION_MAX - 1;
         m->hello.persisted = 12;
         m->hello.quorate = m->hello.current = true;
         fill(m->hello.host, HF_HOST_NAME_MAX, 'h');
