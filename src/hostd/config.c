@@ -14,7 +14,7 @@
 
 static const char *const transports[] = {"multicast", "unicast", NULL};
 static const char *const syncs[] = {"pull", "dump", NULL};
-static const char *const engines[] = {"embedded", NULL};
+static const char *const engines[] = {"embedded", "corosync", NULL};
 static const char *const levels[] = {"err", "warn", "info", "debug", NULL};
 static const char *const traces[] = {
 #define TRACE_NAME(id, name, text) name,
@@ -150,7 +150,7 @@ static const struct hf_conf_opt options[] = {
      .doc = "Subsystems to trace from the start, as \"holdfast trace\" does at run time",
      .live = true},
     {"engine", "type", HF_CONF_ENUM, AT(engine.type), .names = engines, .def = "embedded",
-     .doc = "Engine for groups"},
+     .doc = "Engine for groups: embedded in holdfastd, for one machine; corosync, for several"},
     {"engine", "run_dir", HF_CONF_STRING, AT(engine.run_dir), .max = 60, .check = check_path,
      .def = "",
      .doc = "embedded: directory that the daemons of one machine share; empty: this daemon alone"},
@@ -162,6 +162,9 @@ static const struct hf_conf_opt options[] = {
      .doc =
          "A pause of this process longer than this may have excluded it; embedded: who is silent "
          "for so long is passed over"},
+    {"agents", "root", HF_CONF_STRING, AT(agents.root), .min = 1, .max = PATH_LEN_MAX,
+     .check = check_path, .def = "/usr/lib/ocf",
+     .doc = "Directories (DIR:DIR) in which resource.d/PROVIDER/TYPE are OCF agents"},
     {"watchdog", "device", HF_CONF_STRING, AT(watchdog.device), .max = PATH_LEN_MAX,
      .check = check_path, .def = "",
      .doc = "The kernel's watchdog, as /dev/watchdog, used while this host hosts a resource that "

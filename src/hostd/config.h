@@ -21,6 +21,7 @@ enum hf_hostd_sync {
 
 enum hf_hostd_engine {
     HF_HOSTD_ENGINE_EMBEDDED,
+    HF_HOSTD_ENGINE_COROSYNC,
 };
 
 /* A device that fences hosts. */
@@ -85,6 +86,9 @@ struct hf_hostd_config {
         char *device; /* "": none */
         int64_t timeout_ms;
     } watchdog;
+    struct {
+        char *root; /* path list */
+    } agents;
     struct hf_conf_items fence; /* struct hf_hostd_fence */
 };
 

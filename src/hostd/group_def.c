@@ -299,7 +299,7 @@ int hf_group_def_resolve(const char *file, const struct hf_group_def_resource *r
     hf_buf_init(&text, HF_CONF_FILE_MAX);
     hf_group_def_text(r, &text);
     rc = text.err;
-    g.config_hash = hf_group_def_hash(hf_buf_slice(&text));
+    g.config_hash = meta ? hf_group_def_hash(hf_buf_slice(&text)) : 0; /* nothing to know */
     hf_buf_fini(&text);
     if (rc) {
         return hf_err_set(err, rc, "%s: resource %s: %s", file, g.name, hf_strerror(rc));

@@ -49,6 +49,7 @@ struct hf_hostd {
     struct hf_hostd_config *config; /* owned; swapped whole on reload */
     struct hf_key key;
     hf_time started_at;
+    bool stopping;
 
     struct hf_dir_store *store;
     struct hf_dir *dir;

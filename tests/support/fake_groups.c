@@ -202,6 +202,14 @@ int hf_groups_history(const struct hf_groups *gs, const char *name, struct hf_bu
     return 0;
 }
 
+int hf_groups_config(const struct hf_groups *gs, const char *path, struct hf_buf *out)
+{
+    (void)gs;
+    (void)path;
+    (void)out;
+    return -HF_ENOTFOUND;
+}
+
 int hf_groups_listen(struct hf_groups *gs, hf_group_changed *fn, void *arg)
 {
     for (size_t i = 0; i < FAKE_LISTENERS_MAX; i++) {
