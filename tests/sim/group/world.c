@@ -259,7 +259,9 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
         j->apply_anyway = gs_chance(w, 500);
     } else if ((sick && !probe && j->act.op != HF_OP_STOP && j->act.op != HF_OP_DEMOTE) ||
                gs_chance(w, probe ? w->faults.agent_fails / 4 : w->faults.agent_fails)) {
-        j->rc = sick ? r->sick_rc : codes[gs_below(w, sizeof(codes))];
+        j->rc = sick    ? r->sick_rc
+                : probe ? 1 /* 2, 5 or 6 would say that nothing can be running */
+                        : codes[gs_below(w, sizeof(codes))];
         j->apply_anyway = gs_chance(w, 300);
     } else if (gs_chance(w, w->faults.agent_lies)) {
         /* what a monitor can find out; and an empty copy stays what it is */
