@@ -262,7 +262,7 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
         j->apply_anyway = gs_chance(w, 300);
     } else if (gs_chance(w, w->faults.agent_lies)) {
         j->lie = j->act.op == HF_OP_START || j->act.op == HF_OP_PROMOTE ||
-                 j->act.op == HF_OP_OPEN || j->act.op == HF_OP_MIRROR_TARGET;
+                 j->act.op == HF_OP_MIRROR_TARGET; /* nobody could find out about an open */
     }
     at(w, effect < j->deadline ? effect : j->deadline, GS_EV_EFFECT, h, job_data(h, j));
 }
