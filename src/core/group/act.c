@@ -347,15 +347,21 @@ static bool cut_off(const struct hf_group *g)
 {
     bool unsure = g->suspect && g->ping_at == 0;
     bool quorum_known = g->quorum_ring >= g->ring;
-    return g->standing == HF_GROUP_OUT || unsure || (quorum_known && !g->quorate);
+    if (g->standing == HF_GROUP_OUT) { /* the others wait as long for a daemon to come back */
+        return g->now >= g->adrift_at;
+    }
+    return unsure || (quorum_known && !g->quorate);
 }
 
 static uint8_t wanted_attached(const struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
-    bool reign = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
-                 g->local[s->primary].role == HF_ROLE_OPEN && !cut_off(g) && !g->resigned;
-    if (!reign) {
+    bool ours = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
+                !cut_off(g) && !g->resigned;
+    if (ours && g->local[s->primary].role == HF_ROLE_UNKNOWN) {
+        return g->local[i].role; /* our last process may have left both running */
+    }
+    if (!ours || g->local[s->primary].role != HF_ROLE_OPEN) {
         return HF_ROLE_STOPPED;
     }
     for (uint8_t k = 0; k < i; k++) { /* in order */

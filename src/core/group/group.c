@@ -150,6 +150,7 @@ void hf_group_enter(struct hf_group *g, enum hf_group_standing s)
     assert(HAS(next[g->standing], s));
     g->standing = s;
     g->since = g->now;
+    g->adrift_at = g->now; /* whoever goes out from here on was in a view */
     if (s != HF_GROUP_IN) {
         g->decides = false;
     }
@@ -415,6 +416,9 @@ static void patience(struct hf_group *g)
 hf_time hf_group_deadline(const struct hf_group *g)
 {
     hf_time t = answer_deadline(g);
+    if (g->standing == HF_GROUP_OUT && g->have_state && g->now < g->adrift_at) {
+        t = hf_time_min(t, g->adrift_at);
+    }
     if (g->have_state && !g->persisting && g->persisted != g->s.version &&
         (g->persisted || g->decides || g->create_request) &&
         (hf_group_self(g) != HF_GROUP_NONE || g->was_member)) {
@@ -736,6 +740,7 @@ int hf_group_create(const struct hf_group_conf *conf, struct hf_slice record, hf
     g->join_time = ms_or(conf->join_ms, 60000);
     hf_prng_init(&g->prng, conf->seed);
     g->now = g->since = now;
+    g->adrift_at = now + g->restart;
     g->was_member = g->have_state;
     if (hf_group_self(g) != HF_GROUP_NONE) {
         g->access = g->s.member[hf_group_self(g)].access;

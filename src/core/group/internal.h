@@ -91,7 +91,8 @@ struct hf_group {
     bool quorate;
     uint64_t quorum_ring;
     uint64_t ring;
-    hf_time since; /* of the standing */
+    hf_time since;     /* of the standing */
+    hf_time adrift_at; /* out of all views from then on: cut off; a new process has time (G6) */
     uint8_t n_peers;
     struct hf_gpeer peer[HF_GROUP_PEERS_MAX];
     uint32_t self_node; /* our node id in this view */
