@@ -209,9 +209,16 @@ static void resource_roles(struct hf_table *t, const json_t *r)
 static void resource_notes(struct hf_buf *out, const json_t *r)
 {
     char label[128];
+    struct hf_buf failed;
     const json_t *seen = json_object_get(r, "seen");
     const char *name = hf_json_text(r, "name");
     add_note(out, name, hf_json_text(r, "why"));
+    hf_buf_init(&failed, 4096);
+    add_list(&failed, json_object_get(r, "failed_on"));
+    hf_buf_add(&failed, hf_slice("", 1));
+    snprintf(label, sizeof(label), "%.60s, could not be run on", name);
+    add_note(out, label, failed.err ? "" : (const char *)failed.p);
+    hf_buf_fini(&failed);
     snprintf(label, sizeof(label), "%.60s, mirroring is %.20s", name, hf_json_text(seen, "state"));
     add_note(out, label, hf_json_text(seen, "reason"));
     snprintf(label, sizeof(label), "%.60s, last error of its agent on this host", name);

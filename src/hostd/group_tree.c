@@ -111,8 +111,10 @@ static void value_of_group(struct hf_buf *out, const struct hf_group_summary *s,
     if (phase) {
         member(out, "phase", hf_phase_name(s->phase));
     }
-    member(out, "resource", s->resource);
-    member(out, "host", s->host);
+    if (*s->host) {
+        member(out, "resource", s->resource);
+        member(out, "host", s->host);
+    }
     if (*s->address) {
         member(out, "address", s->address);
     }
