@@ -117,9 +117,7 @@ enum hf_group_in_kind {
     HF_GROUP_IN_PERSISTED, /* the state of HF_GROUP_ACT_PERSIST is on disk, or (rc) is not */
     HF_GROUP_IN_DONE,      /* HF_GROUP_ACT_AGENT has ended; also each recurring monitor's result */
     HF_GROUP_IN_MIRROR,    /* mirror-state on the primary host says this of a copy */
-    HF_GROUP_IN_CONFIG,    /* the configuration of a resource is here (rc 0), or can't be had. After
-                              create with a record: once for each resource of it, before the engine's
-                              group is joined (-ENOENT: there is none here) */
+    HF_GROUP_IN_CONFIG,    /* the configuration of a resource is here (rc 0), or can't be had */
     HF_GROUP_IN_FENCED,    /* HF_GROUP_ACT_FENCE has ended */
     HF_GROUP_IN_REQUEST,   /* an operator's; outcome by HF_GROUP_ACT_RESULT */
     HF_GROUP_IN_CREATE,    /* make the group: we are its first member */

@@ -63,7 +63,7 @@ void hf_group_on_join(struct hf_group *g, struct hf_gpeer *p, const struct hf_gm
         return;
     }
     if (!g->decides || s->join.step != 0) {
-        if (ours) { /* another one joins now, or nobody decides: later */
+        if (ours && g->join_step == ASKED) { /* another one joins now, or nobody decides: later */
             g->join_step = ASK;
             g->join_again = g->now + HF_S(1);
         }
@@ -261,6 +261,11 @@ void hf_group_join_done(struct hf_group *g, uint8_t op, uint8_t resource, int rc
 
 void hf_group_join_act(struct hf_group *g)
 {
+    if (g->join_request && hf_group_self(g) != HF_GROUP_NONE) { /* with another disk, perhaps */
+        hf_group_result(g, g->join_request, 0, "%s is a member of %s already", g->host, g->name);
+        g->join_request = 0;
+        return;
+    }
     if (!g->join_request || g->standing != HF_GROUP_IN || !g->have_state ||
         hf_group_self(g) != HF_GROUP_NONE) {
         return;

@@ -96,9 +96,9 @@ static const char *why_not_deciding(struct hf_group *g)
     }
     list(g, hf_group_absent(g), hosts, sizeof(hosts));
     snprintf(g->why, sizeof(g->why),
-             "too few of the group's members are here to know its newest state; boot %s, or "
-             "confirm which of them is off",
-             hosts);
+             "too few members with a record of the group are here to know its newest state; boot "
+             "%s, or force a copy to be it",
+             hosts[0] ? hosts : "more of them");
     return g->why;
 }
 
@@ -198,6 +198,9 @@ const char *hf_group_why(const struct hf_group *cg)
         return g->why;
     case HF_PHASE_RUNNING:
         if (!HAS(g->present, g->s.primary_host)) {
+            if (hf_group_fence_targets(g)) {
+                return why_clearing(g);
+            }
             snprintf(g->why, sizeof(g->why),
                      "holdfastd of the primary host %s is down; waiting for it to come back",
                      g->s.member[g->s.primary_host].host);

@@ -98,7 +98,8 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
 /* Once the view and the quorum of its ring are known, in whatever order they came. */
 void hf_group_say_hello(struct hf_group *g)
 {
-    if (g->standing != HF_GROUP_HELLO || g->hello_sent || g->quorum_ring < g->ring) {
+    bool making = g->create_request && g->persisted == 0;
+    if (g->standing != HF_GROUP_HELLO || g->hello_sent || g->quorum_ring < g->ring || making) {
         return;
     }
     g->hello_sent = true;
@@ -119,7 +120,8 @@ void hf_group_say_hello(struct hf_group *g)
     m.hello.access = g->access;
     m.hello.config = hf_group_config_mask(g);
     m.hello.resigned = g->resigned;
-    if (g->mirrored_epoch == g->s.epoch && g->have_state && hf_group_self(g) == g->s.primary_host) {
+    if (g->mirrored_epoch == g->s.epoch && g->have_state && g->s.primary != HF_GROUP_NONE &&
+        hf_group_self(g) == g->s.primary_host) {
         m.hello.sync = g->sync | BIT(g->s.primary); /* its own bit: they are in force */
         m.hello.async = g->async;
     }
@@ -228,7 +230,7 @@ static void judge(struct hf_group *g)
         }
         quorate = quorate && p->quorate;
         current = current && p->current;
-        n += p->version > 0;
+        n += p->acked > 0 && p->resigned != HF_RESIGNED_DISK;
     }
     bool all = n * 2 > g->s.n_members;
     g->half = !all && current && n * 2 == g->s.n_members;
@@ -282,8 +284,8 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
         const struct hf_gpeer *p = &g->peer[i];
         if (p->member != HF_GROUP_NONE && HAS(g->present, p->member)) {
             all_fresh = all_fresh && !p->current;
-            if (p->member == g->s.primary_host && p->epoch == g->s.epoch &&
-                HAS(p->sync, g->s.primary)) {
+            if (p->member == g->s.primary_host && g->s.primary != HF_GROUP_NONE &&
+                p->epoch == g->s.epoch && HAS(p->sync, g->s.primary)) {
                 g->sync = p->sync & (uint16_t)~BIT(g->s.primary);
                 g->async = p->async;
                 g->mirrored_epoch = g->s.epoch;
@@ -489,10 +491,9 @@ void hf_group_exclude(struct hf_group *g, uint32_t node_id)
     }
 }
 
-/* Quorum can change without a view. Gained: this is as good as a new view. */
-void hf_group_on_quorum(struct hf_group *g, struct hf_gpeer *p, bool quorate)
+/* Gained: this is as good as a new view. */
+void hf_group_rejudge(struct hf_group *g)
 {
-    p->quorate = quorate;
     if (g->standing != HF_GROUP_IN || !g->have_state) {
         return;
     }

@@ -443,7 +443,7 @@ static bool needs_operator(struct gs_host *h)
             return true;
         }
     }
-    if (s->phase != HF_PHASE_NONE) {
+    if (s->phase != HF_PHASE_NONE && hf_group_quorate(h->g)) {
         return false;
     }
     for (uint8_t i = 0; i < s->n_resources; i++) {
@@ -503,17 +503,22 @@ static void settle(void)
     static char buf[600];
     hf_time end = w->net.now + SETTLE;
     const char *why = "";
-    uint32_t asked = 0;
+    uint32_t asked = 0, stuck = 0;
     mend();
     for (uint32_t quiet = 0; w->net.now < end;) {
         look_after();
         gs_run(w, w->net.now + HF_S(1));
         why = gs_check_settled(w, buf, sizeof(buf));
         quiet = why ? 0 : quiet + 1;
+        struct gs_host *h = any_member();
+        stuck = h && !hf_group_quorate(h->g) ? stuck + 1 : 0; /* records were lost: who decides? */
+        if (stuck >= 30 && asked < 6 && needs_operator(h)) {
+            asked++;
+            stuck = 0;
+        }
         if (quiet < 3) {
             continue;
         }
-        struct gs_host *h = any_member();
         if (!h || asked == 6 || !needs_operator(h)) {
             return;
         }

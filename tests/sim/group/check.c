@@ -353,6 +353,17 @@ static bool could_run(const struct gs_world *w, const struct hf_gstate *s)
     return false;
 }
 
+/* A member may have died between its admission and its first record. */
+static bool too_few_records(const struct gs_world *w, const struct hf_gstate *s)
+{
+    uint32_t n = 0;
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        int h = gs_host_of(w, s->member[m].host);
+        n += h >= 0 && w->host[h].has_record;
+    }
+    return n * 2 <= s->n_members;
+}
+
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
@@ -431,6 +442,9 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase == HF_PHASE_NONE && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
+    }
+    if (too_few_records(w, s)) {
+        return NULL; /* nobody can know the newest state; the operator would begin anew */
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);
