@@ -269,6 +269,13 @@ static void put_copy(struct hf_buf *out, const struct hf_group_info *info,
     put_members(out, "able", s, hf_group_able(info->core, i));
 }
 
+/* Who controls it: a copy's own host; what is attached follows the primary. */
+static uint8_t controller(const struct hf_gstate *s, const struct hf_gresource *r)
+{
+    bool follows = r->kind == HF_RESOURCE_ATTACHED && r->host == HF_GROUP_NONE && has_primary(s);
+    return follows ? s->primary_host : r->host;
+}
+
 static void put_resource(struct hf_buf *out, const struct hf_group_info *info,
                          const struct hf_gstate *s, uint8_t i)
 {
@@ -282,7 +289,7 @@ static void put_resource(struct hf_buf *out, const struct hf_group_info *info,
     put_bool(out, "mirror_capable", r->flags & HF_RESOURCE_MIRROR);
     put_bool(out, "opens", r->flags & HF_RESOURCE_OPEN);
     put_bool(out, "fence_none", r->flags & HF_RESOURCE_FENCE_NONE);
-    put_str(out, "host", member_name(s, r->host));
+    put_str(out, "host", member_name(s, controller(s, r)));
     if (copy) {
         put_copy(out, info, s, i);
     }

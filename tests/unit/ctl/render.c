@@ -197,6 +197,26 @@ static void a_group(void **state)
     json_decref(j);
 }
 
+static void a_group_that_clears(void **state)
+{
+    (void)state;
+    json_t *j = parse("[{\"name\":\"g\",\"phase\":\"clearing\",\"epoch\":2,\"quorate\":true,"
+                      "\"primary\":{\"resource\":\"c\",\"host\":\"a\",\"address\":\"::1\"},"
+                      "\"hosts\":[{\"host\":\"a\",\"address\":\"::1\",\"here\":true}],"
+                      "\"resources\":[]}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    assert_text(&out, "group g: clearing, epoch 2, quorate\n"
+                      "  chosen    c at a (::1)\n"
+                      "\n"
+                      "  HOST  ADDRESS  SUBGROUP  STATE\n"
+                      "  a     ::1      none      this host, chosen\n"
+                      "\n"
+                      "  RESOURCE  STATE  HOST  ROLES\n");
+    json_decref(j);
+}
+
 static void a_group_without_primary(void **state)
 {
     (void)state;
@@ -317,6 +337,7 @@ int main(void)
         HF_TEST(members),
         HF_TEST(tree),
         HF_TEST(a_group),
+        HF_TEST(a_group_that_clears),
         HF_TEST(a_group_without_primary),
         HF_TEST(a_large_group_fits),
         HF_TEST(groups_of_the_status),

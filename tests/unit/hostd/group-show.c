@@ -119,6 +119,8 @@ static void a_group_as_json(void **state)
     assert_json(json_object_get(json_array_get(json_object_get(g, "resources"), 0), "error"),
                 "\"monitor: \\\"down\\\"\"");
     assert_json(json_object_get(json_object_get(g, "counters"), "promotions"), "7");
+    assert_json(json_object_get(json_array_get(json_object_get(g, "resources"), 2), "host"),
+                "\"alpha\"");
     json_decref(list);
     json_decref(groups_json(w, "orders"));
 }
