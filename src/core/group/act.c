@@ -169,6 +169,13 @@ static bool plain_open(const struct hf_group *g, uint8_t i)
 
 /* ---- outcome of actions ---- */
 
+/* Did the group let it be started here, and has not seen it stopped since? */
+static bool may_run_here(const struct hf_group *g, uint8_t i)
+{
+    uint8_t self = hf_group_self(g);
+    return self != HF_GROUP_NONE && HAS(g->s.member[self].dirty, i);
+}
+
 static void monitored(struct hf_group *g, uint8_t i, int rc)
 {
     struct hf_glocal *l = &g->local[i];
@@ -203,8 +210,9 @@ static void monitored(struct hf_group *g, uint8_t i, int rc)
             }
         }
         break;
-    default: /* where the agent can't run, nothing of it does */
-        if (first && (rc == OCF_ERR_ARGS || rc == OCF_ERR_INSTALLED || rc == OCF_ERR_CONFIGURED)) {
+    default: /* where the agent can't run nothing of it does, unless it was started here before */
+        if (first && !may_run_here(g, i) &&
+            (rc == OCF_ERR_ARGS || rc == OCF_ERR_INSTALLED || rc == OCF_ERR_CONFIGURED)) {
             l->role = HF_ROLE_STOPPED;
         } else if (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_STUCK) {
             l->role = HF_ROLE_FAILED;
@@ -339,15 +347,21 @@ static bool cut_off(const struct hf_group *g)
 {
     bool unsure = g->suspect && g->ping_at == 0;
     bool quorum_known = g->quorum_ring >= g->ring;
-    return g->standing == HF_GROUP_OUT || unsure || (quorum_known && !g->quorate);
+    if (g->standing == HF_GROUP_OUT) { /* the others wait as long for a daemon to come back */
+        return g->now >= g->adrift_at;
+    }
+    return unsure || (quorum_known && !g->quorate);
 }
 
 static uint8_t wanted_attached(const struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
-    bool reign = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
-                 g->local[s->primary].role == HF_ROLE_OPEN && !cut_off(g) && !g->resigned;
-    if (!reign) {
+    bool ours = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
+                !cut_off(g) && !g->resigned;
+    if (ours && g->local[s->primary].role == HF_ROLE_UNKNOWN) {
+        return g->local[i].role; /* our last process may have left both running */
+    }
+    if (!ours || g->local[s->primary].role != HF_ROLE_OPEN) {
         return HF_ROLE_STOPPED;
     }
     for (uint8_t k = 0; k < i; k++) { /* in order */

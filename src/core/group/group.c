@@ -150,6 +150,7 @@ void hf_group_enter(struct hf_group *g, enum hf_group_standing s)
     assert(HAS(next[g->standing], s));
     g->standing = s;
     g->since = g->now;
+    g->adrift_at = g->now; /* whoever goes out from here on was in a view */
     if (s != HF_GROUP_IN) {
         g->decides = false;
     }
@@ -173,7 +174,7 @@ bool hf_group_may_act(const struct hf_group *g)
     }
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && !p->resigned && p->acked < g->s.version) {
+        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
             return false;
         }
     }
@@ -236,14 +237,15 @@ static void on_persisted(struct hf_group *g, uint64_t version, int rc)
                            "until it can",
                            hf_strerror(rc));
         }
-        g->disk_bad = g->resigned = true;
+        g->disk_bad = true;
+        g->resigned = HF_RESIGNED_DISK;
         return;
     }
     g->persisted = version;
     hf_group_say_hello(g);
     if (g->disk_bad) {
         g->disk_bad = false;
-        g->resigned = g->stopping;
+        g->resigned = g->stopping && !g->s.paused ? HF_RESIGNED_STOPS : HF_RESIGNED_NO;
         hf_group_event(g, false, "the group's state can be kept on disk again");
     }
     send_ack(g);
@@ -291,7 +293,7 @@ static void exclude_silent(struct hf_group *g)
             : g->standing == HF_GROUP_SYNC
                 ? p->node_id == g->source
                 : HAS(g->present, p->member == HF_GROUP_NONE ? HF_GROUP_MEMBERS_MAX : p->member) &&
-                      !p->resigned && p->acked < g->s.version;
+                      p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version;
         if (late) {
             send_exclude(g, p);
         }
@@ -350,7 +352,7 @@ static bool acks_missing(const struct hf_group *g)
 {
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && !p->resigned && p->acked < g->s.version) {
+        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
             return true;
         }
     }
@@ -414,6 +416,9 @@ static void patience(struct hf_group *g)
 hf_time hf_group_deadline(const struct hf_group *g)
 {
     hf_time t = answer_deadline(g);
+    if (g->standing == HF_GROUP_OUT && g->have_state && g->now < g->adrift_at) {
+        t = hf_time_min(t, g->adrift_at);
+    }
     if (g->have_state && !g->persisting && g->persisted != g->s.version &&
         (g->persisted || g->decides || g->create_request) &&
         (hf_group_self(g) != HF_GROUP_NONE || g->was_member)) {
@@ -572,7 +577,7 @@ static void on_stop(struct hf_group *g)
 {
     g->stopping = true;
     if (!g->s.paused) {
-        g->resigned = true;
+        g->resigned = g->resigned ? g->resigned : HF_RESIGNED_STOPS;
     }
 }
 
@@ -735,6 +740,7 @@ int hf_group_create(const struct hf_group_conf *conf, struct hf_slice record, hf
     g->join_time = ms_or(conf->join_ms, 60000);
     hf_prng_init(&g->prng, conf->seed);
     g->now = g->since = now;
+    g->adrift_at = now + g->restart;
     g->was_member = g->have_state;
     if (hf_group_self(g) != HF_GROUP_NONE) {
         g->access = g->s.member[hf_group_self(g)].access;

@@ -198,6 +198,9 @@ const char *hf_group_why(const struct hf_group *cg)
         return g->why;
     case HF_PHASE_RUNNING:
         if (!HAS(g->present, g->s.primary_host)) {
+            if (hf_group_fence_targets(g)) {
+                return why_clearing(g);
+            }
             snprintf(g->why, sizeof(g->why),
                      "holdfastd of the primary host %s is down; waiting for it to come back",
                      g->s.member[g->s.primary_host].host);

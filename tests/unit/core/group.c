@@ -462,6 +462,28 @@ static void test_restart_looks_at_everything(void **st)
     assert_int_equal(hf_group_role(h->g, 0, 1), HF_ROLE_UNKNOWN);
 }
 
+/* A new process that is in no view yet leaves alone what runs, as long as the others wait for it.
+ */
+static void test_restart_without_view(void **st)
+{
+    struct world *w = *st;
+    dummy_group(w);
+    hf_group_destroy(w->host[0].g);
+    w->host[0].up = false;
+    view(w, HF_ENGINE_PROCDOWN);
+    for (unsigned i = 1; i < 3; i++) { /* what they decide is not looked at */
+        power_off(w, i);
+    }
+    boot(w, 0);
+    step(w, 0, &(struct hf_group_in){.kind = HF_GROUP_IN_TIMER});
+    pass(w, HF_S(4));
+    assert_int_equal(hf_group_role(w->host[0].g, 0, 0), HF_ROLE_OPEN);
+    assert_int_equal(hf_group_role(w->host[0].g, 0, 1), HF_ROLE_OPEN);
+    pass(w, HF_S(4));
+    assert_int_equal(w->host[0].role[0], 7);
+    assert_int_equal(w->host[0].role[1], 7);
+}
+
 static void test_switch(void **st)
 {
     struct world *w = *st;
@@ -600,6 +622,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_failed_fence_holds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_restarts_in_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_looks_at_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart_without_view, setup, teardown),
         cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_resource_moves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
