@@ -469,7 +469,8 @@ static bool in_order(const struct hf_group *g, uint8_t i, uint8_t op)
     if (g->s.resource[i].kind == HF_RESOURCE_ATTACHED) {
         return attached_stopped(g, (uint8_t)(i + 1));
     }
-    bool backup = g->local[i].role == HF_ROLE_UNPROMOTED && i != g->s.primary;
+    uint8_t role = g->local[i].role;
+    bool backup = role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN && i != g->s.primary;
     return backup || attached_stopped(g, 0);
 }
 

@@ -699,6 +699,10 @@ static void mirror(struct hf_group *g, uint8_t i)
         } else if (g->seen[i] == HF_SEEN_CAUGHT_UP || g->seen[i] == HF_SEEN_IN_SYNC) {
             r->mirror = HF_MIRROR_GROWING;
             hf_group_changed(g);
+        } else if (g->seen[i] == HF_SEEN_FAILED) {
+            r->mirror = HF_MIRROR_FAILED; /* tried again later */
+            hf_group_unmirrored(g);
+            hf_group_changed(g);
         }
         break;
     case HF_MIRROR_GROWING:
