@@ -207,6 +207,9 @@ uint16_t hf_group_absent(const struct hf_group *g);
 void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t resource);
 /** The primary host is another one from now on, or none. */
 void hf_group_doubt_primary(struct hf_group *g);
+/** What is in force at the primary host is not what is wanted any more: it puts it in force anew.
+ */
+void hf_group_unmirrored(struct hf_group *g);
 /** The primary host is to tell again how it sees this mirror. */
 void hf_group_forget_seen(struct hf_group *g, uint8_t resource);
 bool hf_group_able_at(const struct hf_group *g, uint8_t member, uint8_t resource);
