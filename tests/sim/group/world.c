@@ -1027,7 +1027,7 @@ static void fence_effect(struct gs_world *w, struct gs_host *h, struct gs_job *j
     bool fails = w->fence_broken[j->host] || gs_chance(w, w->faults.fence_fails);
     j->effect_done = true;
     j->rc = fails ? -EIO : 0;
-    if (!fails || gs_chance(w, 100)) {
+    if (!fails || (!w->fence_broken[j->host] && gs_chance(w, 100))) {
         gs_power_off(w, j->host);
     }
     at(w, w->net.now + random_span(w, 100), GS_EV_DONE, h, job_data(h, j));
