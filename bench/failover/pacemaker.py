@@ -14,8 +14,7 @@ import sys
 import time
 import xml.etree.ElementTree as xml_tree
 
-from common import (HOSTS, BenchLab, Late, SteadyClock, median, save, say, table,
-                    until)
+from common import HOSTS, BenchLab, Late, SteadyClock, median, save, say, table, until
 
 RESOURCE = "r1"
 SETTLE = 60.0  # s, for the cluster to be whole again
@@ -41,9 +40,8 @@ class Pacemaker:
         for host in HOSTS:
             self.start(host)
         until(self.view, "a designated controller", 2 * SETTLE, 0.3)
-        # as fence-agents would be asked to: "off", so that the bench itself says when to boot
         self.property("stonith-enabled", "false")
-        self.property("stonith-action", "off")
+        self.property("stonith-action", "off")  # the bench itself says when to boot
         self.admin("crm_attribute", "-t", "rsc_defaults", "-n", "resource-stickiness", "-v", "100")
         self.admin("cibadmin", "-o", "resources", "-C", "-X", PRIMITIVE)
         self.wait_whole()
@@ -197,11 +195,13 @@ def column(rows, key):
 
 
 def run_token(token, opt, crashes):
-    """{key: median, key_samples: rows}"""
+    """{key: median, key_min, key_max, key_samples: rows}"""
     out = {}
 
     def add(key, rows, name):
-        out[key] = median(column(rows, name))
+        values = column(rows, name)
+        out[key] = median(values)
+        out[f"{key}_min"], out[f"{key}_max"] = min(values, default=None), max(values, default=None)
         out[f"{key}_samples"] = rows
 
     cluster = Pacemaker(BenchLab(f"pcmk{os.getpid()}"))
@@ -214,8 +214,7 @@ def run_token(token, opt, crashes):
         if "move" not in opt.without:
             rows = sample(f"token {token}, move", max(3, opt.samples // 2), move, cluster)
             add(f"pacemaker_switch_{token}_ms", rows, "ms")
-            add(f"pacemaker_switch_stopped_{token}_ms", rows, "stopped_ms")
-            del out[f"pacemaker_switch_stopped_{token}_ms_samples"]
+            out[f"pacemaker_switch_stopped_{token}_ms"] = median(column(rows, "stopped_ms"))
         if "stonith" in opt.without:
             return out
         cluster.admin("cibadmin", "-o", "resources", "-C", "-X", FENCE)

@@ -183,6 +183,15 @@ static bool decode_bool(struct hf_rd *r)
     return v;
 }
 
+static uint8_t decode_resigned(struct hf_rd *r)
+{
+    uint8_t v = hf_rd_u8(r);
+    if (v >= HF_RESIGNED_COUNT_) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
+    return v;
+}
+
 /* min ... max - 1 */
 static uint8_t decode_u8_in(struct hf_rd *r, uint8_t min, unsigned max)
 {
@@ -522,7 +531,7 @@ static void decode_hello(struct hf_rd *r, struct hf_gmsg *m)
     decode_str(r, m->hello.address, HF_GROUP_ADDRESS_MAX, address_ok);
     m->hello.access = hf_rd_u16(r);
     m->hello.config = hf_rd_u16(r);
-    m->hello.resigned = decode_bool(r);
+    m->hello.resigned = decode_resigned(r);
     m->hello.procdown = hf_rd_u16(r);
     m->hello.sync = hf_rd_u16(r);
     m->hello.async = hf_rd_u16(r);
@@ -704,7 +713,7 @@ static void decode_body(struct hf_rd *r, struct hf_gmsg *m)
     case HF_GMSG_ABLE:
         m->able.access = hf_rd_u16(r);
         m->able.config = hf_rd_u16(r);
-        m->able.resigned = decode_bool(r);
+        m->able.resigned = decode_resigned(r);
         break;
     case HF_GMSG_MIRRORED:
         m->mirrored.epoch = hf_rd_u64(r);

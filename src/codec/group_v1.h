@@ -193,6 +193,14 @@ enum hf_role {
 };
 const char *hf_role_name(uint8_t r);
 
+/* Does a member want to host something? */
+enum hf_resigned {
+    HF_RESIGNED_NO,
+    HF_RESIGNED_STOPS, /* no: it stops in order */
+    HF_RESIGNED_DISK,  /* no, and what it knows is not on its disk: it does not count as there */
+    HF_RESIGNED_COUNT_
+};
+
 enum hf_gtimeout {
     HF_GTIMEOUT_PROCDOWN = 1, /* a daemon did not come back (member) */
     HF_GTIMEOUT_BOOT,         /* enough waiting for the former primary at a cold start */
@@ -236,9 +244,9 @@ struct hf_gmsg {
             char host[HF_HOST_NAME_MAX + 1];
             char address[HF_GROUP_ADDRESS_MAX + 1];
             uint16_t access, config; /* as in ABLE */
-            bool resigned;
-            uint16_t procdown;    /* members whose process, not host, is known to be down */
-            uint16_t sync, async; /* as in MIRRORED */
+            uint8_t resigned;        /* as in ABLE */
+            uint16_t procdown;       /* members whose process, not host, is known to be down */
+            uint16_t sync, async;    /* as in MIRRORED */
             uint8_t n_roles;
             uint8_t role[HF_GROUP_RESOURCES_MAX];
             uint8_t n_ghosts;
@@ -269,7 +277,7 @@ struct hf_gmsg {
         struct {
             uint16_t access, config; /* copies that it reaches; resources whose configuration it
                                         has */
-            bool resigned;           /* it is to host nothing: it stops, or its disk fails */
+            uint8_t resigned;        /* enum hf_resigned */
         } able;
         struct {
             uint64_t epoch;

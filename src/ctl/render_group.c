@@ -50,11 +50,17 @@ static void add_phase(struct hf_buf *out, const json_t *g, bool colour)
     hf_buf_str(out, colour ? HF_PLAIN : "");
 }
 
+/* Is the primary only chosen: does it wait until others have stopped? */
+static bool is_chosen(const json_t *g)
+{
+    return strcmp(hf_json_text(g, "phase"), "clearing") == 0;
+}
+
 static void add_primary(struct hf_buf *out, const json_t *g)
 {
     const json_t *p = json_object_get(g, "primary");
     if (json_is_object(p)) {
-        hf_buf_str(out, "  primary   ");
+        hf_buf_str(out, is_chosen(g) ? "  chosen    " : "  primary   ");
         hf_render_text(out, hf_json_text(p, "resource"));
         hf_buf_str(out, " at ");
         hf_render_text(out, hf_json_text(p, "host"));
@@ -111,7 +117,7 @@ static void host_state(struct hf_table *t, const json_t *g, const json_t *m)
                           : is_true(m, "present") ? "present"
                                                   : "absent");
     if (*primary && strcmp(primary, hf_json_text(m, "host")) == 0) {
-        hf_buf_str(&t->cells, ", primary host");
+        hf_buf_str(&t->cells, is_chosen(g) ? ", chosen" : ", primary host");
     }
     hf_buf_str(&t->cells, is_true(m, "fenced") ? ", fenced" : "");
     hf_buf_str(&t->cells, is_true(m, "leaving") ? ", leaving" : "");
@@ -198,7 +204,10 @@ static void resource_roles(struct hf_table *t, const json_t *r)
         hf_render_text(&t->cells, hf_json_text(role, "host"));
         hf_buf_str(&t->cells, ":");
         const char *name = hf_json_text(role, "role");
-        hf_render_text(&t->cells, attached && strcmp(name, "promoted") == 0 ? "started" : name);
+        hf_render_text(&t->cells,
+                       attached && (strcmp(name, "promoted") == 0 || strcmp(name, "open") == 0)
+                           ? "started"
+                           : name);
     }
     if (t->cells.n == from) {
         hf_buf_str(&t->cells, "nothing is known");
@@ -209,9 +218,16 @@ static void resource_roles(struct hf_table *t, const json_t *r)
 static void resource_notes(struct hf_buf *out, const json_t *r)
 {
     char label[128];
+    struct hf_buf failed;
     const json_t *seen = json_object_get(r, "seen");
     const char *name = hf_json_text(r, "name");
     add_note(out, name, hf_json_text(r, "why"));
+    hf_buf_init(&failed, 4096);
+    add_list(&failed, json_object_get(r, "failed_on"));
+    hf_buf_add(&failed, hf_slice("", 1));
+    snprintf(label, sizeof(label), "%.60s, could not be run on", name);
+    add_note(out, label, failed.err ? "" : (const char *)failed.p);
+    hf_buf_fini(&failed);
     snprintf(label, sizeof(label), "%.60s, mirroring is %.20s", name, hf_json_text(seen, "state"));
     add_note(out, label, hf_json_text(seen, "reason"));
     snprintf(label, sizeof(label), "%.60s, last error of its agent on this host", name);

@@ -69,6 +69,13 @@ static void put_members(struct hf_buf *out, const char *name, const struct hf_gs
     hf_buf_str(out, "]");
 }
 
+/* In the phase `none` the state still says who was it last. */
+static bool has_primary(const struct hf_gstate *s)
+{
+    return s->phase != HF_PHASE_NONE && s->primary < s->n_resources &&
+           s->primary_host < s->n_members;
+}
+
 static const char *member_name(const struct hf_gstate *s, uint8_t m)
 {
     return m < s->n_members ? s->member[m].host : "";
@@ -105,9 +112,9 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
     sum->flags = flags_of(info->core, s);
     sum->phase = s->phase;
     sum->epoch = s->epoch;
-    snprintf(sum->resource, sizeof(sum->resource), "%s", resource_name(s, s->primary));
-    if (s->primary_host < s->n_members) {
+    if (has_primary(s)) {
         const struct hf_gmember *m = &s->member[s->primary_host];
+        snprintf(sum->resource, sizeof(sum->resource), "%s", resource_name(s, s->primary));
         snprintf(sum->host, sizeof(sum->host), "%s", m->host);
         snprintf(sum->address, sizeof(sum->address), "%s", m->address);
     }
@@ -140,7 +147,7 @@ void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out)
 static void put_primary(struct hf_buf *out, const struct hf_gstate *s)
 {
     key(out, "primary");
-    if (s->primary >= s->n_resources || s->primary_host >= s->n_members) {
+    if (!has_primary(s)) {
         hf_buf_str(out, "null");
         return;
     }
@@ -175,6 +182,7 @@ static void put_state(struct hf_buf *out, const struct hf_gstate *s)
     put_str(out, "phase", hf_phase_name(s->phase));
     put_number(out, "epoch", s->epoch);
     put_primary(out, s);
+    put_str(out, "last_primary", resource_name(s, s->last_primary));
     put_resources(out, "in_sync", s, s->in_sync);
     put_bool(out, "init", s->init);
     put_bool(out, "paused", s->paused);
@@ -261,6 +269,13 @@ static void put_copy(struct hf_buf *out, const struct hf_group_info *info,
     put_members(out, "able", s, hf_group_able(info->core, i));
 }
 
+/* Who controls it: a copy's own host; what is attached follows the primary. */
+static uint8_t controller(const struct hf_gstate *s, const struct hf_gresource *r)
+{
+    bool follows = r->kind == HF_RESOURCE_ATTACHED && r->host == HF_GROUP_NONE && has_primary(s);
+    return follows ? s->primary_host : r->host;
+}
+
 static void put_resource(struct hf_buf *out, const struct hf_group_info *info,
                          const struct hf_gstate *s, uint8_t i)
 {
@@ -274,7 +289,7 @@ static void put_resource(struct hf_buf *out, const struct hf_group_info *info,
     put_bool(out, "mirror_capable", r->flags & HF_RESOURCE_MIRROR);
     put_bool(out, "opens", r->flags & HF_RESOURCE_OPEN);
     put_bool(out, "fence_none", r->flags & HF_RESOURCE_FENCE_NONE);
-    put_str(out, "host", member_name(s, r->host));
+    put_str(out, "host", member_name(s, controller(s, r)));
     if (copy) {
         put_copy(out, info, s, i);
     }

@@ -111,8 +111,10 @@ static void value_of_group(struct hf_buf *out, const struct hf_group_summary *s,
     if (phase) {
         member(out, "phase", hf_phase_name(s->phase));
     }
-    member(out, "resource", s->resource);
-    member(out, "host", s->host);
+    if (*s->host) {
+        member(out, "resource", s->resource);
+        member(out, "host", s->host);
+    }
     if (*s->address) {
         member(out, "address", s->address);
     }
@@ -136,7 +138,8 @@ static void want_resource(struct hf_group_tree *t, const struct hf_group_info *i
     const struct hf_gresource *r = &s->resource[i];
     uint8_t role = hf_group_role(info->core, self, i);
     bool runs = role == HF_ROLE_UNPROMOTED || role == HF_ROLE_PROMOTED || role == HF_ROLE_OPEN;
-    if (r->host != self || !runs || strcmp(r->name, "primary") == 0) {
+    bool ours = r->kind == HF_RESOURCE_ATTACHED || r->host == self; /* attached: of the primary */
+    if (!ours || !runs || strcmp(r->name, "primary") == 0) {
         return;
     }
     char name[HF_SERVICE_NAME_MAX + 1];

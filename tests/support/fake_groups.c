@@ -48,7 +48,7 @@ void fake_groups_init(struct hf_groups *gs)
     s->member[2].dirty = 2;
     resource(s, "copy1", HF_RESOURCE_COPY, 0);
     resource(s, "copy2", HF_RESOURCE_COPY, 1);
-    resource(s, "address", HF_RESOURCE_ATTACHED, 0);
+    resource(s, "address", HF_RESOURCE_ATTACHED, HF_GROUP_NONE);
     s->resource[0].mirror = s->resource[1].mirror = HF_MIRROR_IN_SYNC;
     s->resource[0].epoch = s->resource[1].epoch = 7;
     g->standing = HF_GROUP_IN;

@@ -169,6 +169,13 @@ static bool plain_open(const struct hf_group *g, uint8_t i)
 
 /* ---- outcome of actions ---- */
 
+/* Did the group let it be started here, and has not seen it stopped since? */
+static bool may_run_here(const struct hf_group *g, uint8_t i)
+{
+    uint8_t self = hf_group_self(g);
+    return self != HF_GROUP_NONE && HAS(g->s.member[self].dirty, i);
+}
+
 static void monitored(struct hf_group *g, uint8_t i, int rc)
 {
     struct hf_glocal *l = &g->local[i];
@@ -203,8 +210,9 @@ static void monitored(struct hf_group *g, uint8_t i, int rc)
             }
         }
         break;
-    default: /* where the agent can't run, nothing of it does */
-        if (first && (rc == OCF_ERR_ARGS || rc == OCF_ERR_INSTALLED || rc == OCF_ERR_CONFIGURED)) {
+    default: /* where the agent can't run nothing of it does, unless it was started here before */
+        if (first && !may_run_here(g, i) &&
+            (rc == OCF_ERR_ARGS || rc == OCF_ERR_INSTALLED || rc == OCF_ERR_CONFIGURED)) {
             l->role = HF_ROLE_STOPPED;
         } else if (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_STUCK) {
             l->role = HF_ROLE_FAILED;

@@ -174,7 +174,7 @@ bool hf_group_may_act(const struct hf_group *g)
     }
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && !p->resigned && p->acked < g->s.version) {
+        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
             return false;
         }
     }
@@ -237,14 +237,15 @@ static void on_persisted(struct hf_group *g, uint64_t version, int rc)
                            "until it can",
                            hf_strerror(rc));
         }
-        g->disk_bad = g->resigned = true;
+        g->disk_bad = true;
+        g->resigned = HF_RESIGNED_DISK;
         return;
     }
     g->persisted = version;
     hf_group_say_hello(g);
     if (g->disk_bad) {
         g->disk_bad = false;
-        g->resigned = g->stopping;
+        g->resigned = g->stopping && !g->s.paused ? HF_RESIGNED_STOPS : HF_RESIGNED_NO;
         hf_group_event(g, false, "the group's state can be kept on disk again");
     }
     send_ack(g);
@@ -292,7 +293,7 @@ static void exclude_silent(struct hf_group *g)
             : g->standing == HF_GROUP_SYNC
                 ? p->node_id == g->source
                 : HAS(g->present, p->member == HF_GROUP_NONE ? HF_GROUP_MEMBERS_MAX : p->member) &&
-                      !p->resigned && p->acked < g->s.version;
+                      p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version;
         if (late) {
             send_exclude(g, p);
         }
@@ -351,7 +352,7 @@ static bool acks_missing(const struct hf_group *g)
 {
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && !p->resigned && p->acked < g->s.version) {
+        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
             return true;
         }
     }
@@ -576,7 +577,7 @@ static void on_stop(struct hf_group *g)
 {
     g->stopping = true;
     if (!g->s.paused) {
-        g->resigned = true;
+        g->resigned = g->resigned ? g->resigned : HF_RESIGNED_STOPS;
     }
 }
 

@@ -21,7 +21,8 @@ struct hf_gpeer {
     bool hello, excluded, gone; /* said hello; did not answer; said bye */
     bool foreign;               /* of another group with our name */
     uint8_t member;             /* its number in the state; HF_GROUP_NONE: not a member */
-    bool quorate, current, resigned;
+    bool quorate, current;
+    uint8_t resigned; /* enum hf_resigned */
     uint64_t version, epoch, hash, group_id;
     uint64_t acked;   /* version on its disk */
     uint64_t removed; /* version in which it stopped being a member; 0: it has not */
@@ -139,8 +140,8 @@ struct hf_group {
     uint32_t serial;
     uint16_t access; /* copies that we reach */
     uint16_t told_access, told_config;
-    bool told_resigned;
-    bool resigned; /* nothing is to run here */
+    uint8_t told_resigned;
+    uint8_t resigned; /* enum hf_resigned: nothing is to run here */
     bool stopping, stopped, bye_sent;
     bool left_told;
     uint16_t fencing;              /* fencing under way here */
@@ -192,7 +193,8 @@ void hf_group_say_hello(struct hf_group *g);
 void hf_group_on_hello(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg *m);
 void hf_group_on_state(struct hf_group *g, const struct hf_gpeer *p, const struct hf_gmsg *m);
 void hf_group_exclude(struct hf_group *g, uint32_t node_id);
-void hf_group_on_quorum(struct hf_group *g, struct hf_gpeer *p, bool quorate);
+/** Who counts has changed within a view: do we still decide, or again? */
+void hf_group_rejudge(struct hf_group *g);
 void hf_group_recount(struct hf_group *g);
 
 /* plan.c: what the group decides, from the common state only */

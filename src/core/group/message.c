@@ -26,11 +26,12 @@ static void on_ack(struct hf_group *g, struct hf_gpeer *p, uint64_t version)
 static void on_exclude(struct hf_group *g, uint32_t node_id, uint64_t version)
 {
     struct hf_gpeer *p = peer_from(g, node_id);
-    bool late = p && (g->standing == HF_GROUP_HELLO ? version == 0 && !p->hello
-                      : g->standing == HF_GROUP_SYNC
-                          ? version == 0 && node_id == g->source
-                          : version == g->s.version && g->have_state &&
-                                p->member != HF_GROUP_NONE && p->acked < version && !p->resigned);
+    bool late =
+        p && (g->standing == HF_GROUP_HELLO ? version == 0 && !p->hello
+              : g->standing == HF_GROUP_SYNC
+                  ? version == 0 && node_id == g->source
+                  : version == g->s.version && g->have_state && p->member != HF_GROUP_NONE &&
+                        p->acked < version && p->resigned != HF_RESIGNED_DISK);
     if (late) {
         hf_group_exclude(g, node_id);
     }
@@ -139,8 +140,11 @@ static void on_able(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
 {
     p->access = m->able.access;
     p->config = m->able.config;
+    bool counts = (p->resigned == HF_RESIGNED_DISK) != (m->able.resigned == HF_RESIGNED_DISK);
     p->resigned = m->able.resigned;
-    (void)g;
+    if (counts) {
+        hf_group_rejudge(g);
+    }
 }
 
 /* ---- mirrors ---- */
@@ -299,7 +303,8 @@ static void apply(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg *
         return;
     }
     if (m->kind == HF_GMSG_QUORUM) {
-        hf_group_on_quorum(g, p, m->quorum.quorate);
+        p->quorate = m->quorum.quorate;
+        hf_group_rejudge(g);
         return;
     }
     if (m->kind == HF_GMSG_PING) {

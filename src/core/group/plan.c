@@ -110,7 +110,10 @@ void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
 
 void hf_group_doubt_primary(struct hf_group *g)
 {
-    const struct hf_gstate *s = &g->s;
+    struct hf_gstate *s = &g->s;
+    if (s->phase == HF_PHASE_CLEARING && s->primary != HF_GROUP_NONE) {
+        s->resource[s->primary].host = HF_GROUP_NONE; /* it was to wait until the copy is free */
+    }
     for (uint8_t i = 0; i < s->n_resources && s->phase >= HF_PHASE_PROMOTING; i++) {
         if (i == s->primary || s->resource[i].kind == HF_RESOURCE_ATTACHED) {
             hf_group_doubt(g, s->primary_host, i);

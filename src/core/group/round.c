@@ -230,7 +230,7 @@ static void judge(struct hf_group *g)
         }
         quorate = quorate && p->quorate;
         current = current && p->current;
-        n += p->acked > 0;
+        n += p->acked > 0 && p->resigned != HF_RESIGNED_DISK;
     }
     bool all = n * 2 > g->s.n_members;
     g->half = !all && current && n * 2 == g->s.n_members;
@@ -491,10 +491,9 @@ void hf_group_exclude(struct hf_group *g, uint32_t node_id)
     }
 }
 
-/* Quorum can change without a view. Gained: this is as good as a new view. */
-void hf_group_on_quorum(struct hf_group *g, struct hf_gpeer *p, bool quorate)
+/* Gained: this is as good as a new view. */
+void hf_group_rejudge(struct hf_group *g)
 {
-    p->quorate = quorate;
     if (g->standing != HF_GROUP_IN || !g->have_state) {
         return;
     }

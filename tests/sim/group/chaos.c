@@ -452,8 +452,8 @@ static bool needs_operator(struct gs_host *h)
         for (uint8_t m = 0; m < s->n_members; m++) {
             reached = reached || s->member[m].subgroup == i;
         }
-        if (d >= 0 && reached && s->resource[i].kind == HF_RESOURCE_COPY && !w->copy[d].empty &&
-            !w->copy[d].invalid) {
+        if (d >= 0 && reached && s->resource[i].kind == HF_RESOURCE_COPY &&
+            (s->init || (!w->copy[d].empty && !w->copy[d].invalid))) {
             gs_request(w, h->i, HF_GREQUEST_FORCE, NULL, s->resource[i].name);
             return true;
         }
@@ -512,7 +512,10 @@ static void settle(void)
         quiet = why ? 0 : quiet + 1;
         struct gs_host *h = any_member();
         stuck = h && !hf_group_quorate(h->g) ? stuck + 1 : 0; /* records were lost: who decides? */
-        if (stuck >= 30 && asked < 6 && needs_operator(h)) {
+        if (stuck >= 30 && asked < 6) {
+            if (!needs_operator(h)) {
+                return; /* there is no data left to go on with: the group has to be made anew */
+            }
             asked++;
             stuck = 0;
         }

@@ -62,6 +62,19 @@ bool gs_has_acked(const struct gs_world *w, const struct gs_copy *c)
     return true;
 }
 
+/* Something was acknowledged, and a copy still has it. */
+static bool somebody_has_acked(const struct gs_world *w)
+{
+    for (uint32_t d = 0; d < w->n_defs; d++) {
+        for (uint32_t l = 0; l < w->n_lines && !w->copy[d].empty; l++) {
+            if (w->line[l].acked && has_point(w, l, w->line[l].acked, &w->copy[d])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* b has everything acknowledged that a has. */
 static bool covers(const struct gs_world *w, const struct gs_copy *a, const struct gs_copy *b)
 {
@@ -218,11 +231,12 @@ int gs_data_promote(struct gs_world *w, struct gs_host *h, uint32_t d, const str
     }
     if (has_data(w, d)) {
         if (c->empty && j->act.init) {
+            if (somebody_has_acked(w) && !w->knowledge_lost) {
+                gs_fail(w, "I3", "%s makes %s anew, but there are acknowledged writes", h->name,
+                        w->def[d].name);
+            }
             for (uint32_t l = 0; l < w->n_lines; l++) {
-                if (w->line[l].acked && !w->knowledge_lost) {
-                    gs_fail(w, "I3", "%s makes %s anew, but there are acknowledged writes", h->name,
-                            w->def[d].name);
-                }
+                w->line[l].acked = 0; /* all went with the disks before the group knew of any */
             }
             *c = (struct gs_copy){.follows = -1, .copy_from = -1};
             c->line = new_line(w, w->n_lines, 0);

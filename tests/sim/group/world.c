@@ -250,6 +250,7 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
     bool probe = j->act.op == HF_OP_MONITOR || j->act.op == HF_OP_ACCESS;
     uint64_t usual = probe ? 20 : j->act.op == HF_OP_MIRROR_SOURCE ? 60 : 200;
     hf_time effect = w->net.now + random_span(w, usual);
+    uint32_t d = j->resource;
     j->deadline = w->net.now + OP_TIMEOUT;
     bool sick = w->net.now < r->sick_until;
     if (gs_chance(w, w->faults.agent_hangs)) {
@@ -258,11 +259,14 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
         j->apply_anyway = gs_chance(w, 500);
     } else if ((sick && !probe && j->act.op != HF_OP_STOP && j->act.op != HF_OP_DEMOTE) ||
                gs_chance(w, probe ? w->faults.agent_fails / 4 : w->faults.agent_fails)) {
-        j->rc = sick ? r->sick_rc : codes[gs_below(w, sizeof(codes))];
+        j->rc = sick    ? r->sick_rc
+                : probe ? 1 /* 2, 5 or 6 would say that nothing can be running */
+                        : codes[gs_below(w, sizeof(codes))];
         j->apply_anyway = gs_chance(w, 300);
     } else if (gs_chance(w, w->faults.agent_lies)) {
-        j->lie = j->act.op == HF_OP_START || j->act.op == HF_OP_PROMOTE ||
-                 j->act.op == HF_OP_MIRROR_TARGET; /* nobody could find out about an open */
+        /* what a monitor can find out; and an empty copy stays what it is */
+        j->lie = j->act.op == HF_OP_START || j->act.op == HF_OP_MIRROR_TARGET ||
+                 (j->act.op == HF_OP_PROMOTE && !w->copy[d].empty);
     }
     at(w, effect < j->deadline ? effect : j->deadline, GS_EV_EFFECT, h, job_data(h, j));
 }
@@ -587,6 +591,7 @@ static int make_core(struct gs_world *w, struct gs_host *h, bool empty)
     conf.seed = hf_prng_u64(&w->net.prng);
     h->timer_at = HF_NEVER;
     h->checked = 0;
+    h->told_reach = (uint16_t)~h->reach;
     uint64_t hash[HF_GROUP_RESOURCES_MAX] = {0};
     static struct hf_gstate s;
     if (!empty && hf_gstate_decode(hf_slice(h->record, h->record_n), &s) == 0) {

@@ -448,7 +448,7 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
         fill(m->hello.address, HF_GROUP_ADDRESS_MAX, 'a');
         m->hello.access = m->hello.procdown = 0x8001;
         m->hello.config = 0x7ffe;
-        m->hello.resigned = true;
+        m->hello.resigned = HF_RESIGNED_DISK;
         m->hello.sync = 3;
         m->hello.async = 0x55aa;
         m->hello.n_roles = HF_GROUP_RESOURCES_MAX;
@@ -485,7 +485,7 @@ static void msg_max(struct hf_gmsg *m, uint8_t kind)
     case HF_GMSG_ABLE:
         m->able.access = 0xff;
         m->able.config = 0xffff;
-        m->able.resigned = true;
+        m->able.resigned = HF_RESIGNED_DISK;
         break;
     case HF_GMSG_MIRRORED:
         m->mirrored.epoch = 8;

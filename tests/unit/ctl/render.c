@@ -148,7 +148,8 @@ static const char groups[] =
     "\"mirror\":\"syncing\",\"seen\":{\"state\":\"syncing\",\"percent\":47,\"reason\":\"\"},"
     "\"roles\":[{\"host\":\"gamma\",\"role\":\"unpromoted\"}]},"
     "{\"name\":\"copy3\",\"kind\":\"copy\",\"mirror_capable\":true,\"host\":\"\","
-    "\"mirror\":\"diverged\",\"why\":\"has data that the primary lacks: holdfast group resume "
+    "\"mirror\":\"diverged\",\"failed_on\":[\"beta\",\"delta\"],\"why\":\"has data that the "
+    "primary lacks: holdfast group resume "
     "orders copy3 lets it be overwritten\",\"seen\":{\"state\":\"failed\",\"reason\":\"no slot\"},"
     "\"error\":\"start: pg_ctl: could not start server, and here comes a sentence that is longer "
     "than one line of one hundred columns\"},"
@@ -185,6 +186,7 @@ static void a_group(void **state)
         "  ip        attached                  alpha  alpha:started\n"
         "  copy3: has data that the primary lacks: holdfast group resume orders copy3 lets it be "
         "overwritten\n"
+        "  copy3, could not be run on: beta delta\n"
         "  copy3, mirroring is failed: no slot\n"
         "  copy3, last error of its agent on this host: start: pg_ctl: could not start server, and "
         "here comes\n"
@@ -192,6 +194,26 @@ static void a_group(void **state)
         "\n"
         "group lead: nothing is known of it yet\n"
         "  why: joining: waits for a member to answer\n");
+    json_decref(j);
+}
+
+static void a_group_that_clears(void **state)
+{
+    (void)state;
+    json_t *j = parse("[{\"name\":\"g\",\"phase\":\"clearing\",\"epoch\":2,\"quorate\":true,"
+                      "\"primary\":{\"resource\":\"c\",\"host\":\"a\",\"address\":\"::1\"},"
+                      "\"hosts\":[{\"host\":\"a\",\"address\":\"::1\",\"here\":true}],"
+                      "\"resources\":[]}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    assert_text(&out, "group g: clearing, epoch 2, quorate\n"
+                      "  chosen    c at a (::1)\n"
+                      "\n"
+                      "  HOST  ADDRESS  SUBGROUP  STATE\n"
+                      "  a     ::1      none      this host, chosen\n"
+                      "\n"
+                      "  RESOURCE  STATE  HOST  ROLES\n");
     json_decref(j);
 }
 
@@ -315,6 +337,7 @@ int main(void)
         HF_TEST(members),
         HF_TEST(tree),
         HF_TEST(a_group),
+        HF_TEST(a_group_that_clears),
         HF_TEST(a_group_without_primary),
         HF_TEST(a_large_group_fits),
         HF_TEST(groups_of_the_status),

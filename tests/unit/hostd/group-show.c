@@ -119,6 +119,8 @@ static void a_group_as_json(void **state)
     assert_json(json_object_get(json_array_get(json_object_get(g, "resources"), 0), "error"),
                 "\"monitor: \\\"down\\\"\"");
     assert_json(json_object_get(json_object_get(g, "counters"), "promotions"), "7");
+    assert_json(json_object_get(json_array_get(json_object_get(g, "resources"), 2), "host"),
+                "\"alpha\"");
     json_decref(list);
     json_decref(groups_json(w, "orders"));
 }
@@ -155,7 +157,6 @@ static void a_group_without_primary_that_somebody_joins(void **state)
     struct world *w = *state;
     struct hf_gstate *s = &w->groups.core.s;
     s->phase = HF_PHASE_NONE;
-    s->primary = s->primary_host = HF_GROUP_NONE;
     s->paused = s->degraded_refuse = true;
     s->join.step = 2;
     snprintf(s->join.host, sizeof(s->join.host), "delta");
@@ -277,9 +278,13 @@ static void the_primary_is_in_the_tree_while_it_runs(void **state)
     fake_groups_changed(&w->groups, NULL);
     assert_null(strstr(tree(w), "/group/orders/primary"));
     assert_null(strstr(tree(w), "\"/group/orders\""));
+    g->s.phase = HF_PHASE_NONE; /* beta was it, and says so */
+    fake_groups_changed(&w->groups, NULL);
+    assert_null(strstr(tree(w), "\"/group/orders\""));
     g->present = 1; /* beta is not there: we are the first that is */
     fake_groups_changed(&w->groups, NULL);
-    assert_part(tree(w), "\"/group/orders\"");
+    assert_part(tree(w), "{\"name\":\"/group/orders\",\"owner\":\"alpha\",\"value\":{\"group\":"
+                         "\"orders\",\"epoch\":7,\"phase\":\"none\"}}");
     w->groups.info.name = NULL;
     fake_groups_changed(&w->groups, NULL);
     assert_string_equal(tree(w), "[]\n");
