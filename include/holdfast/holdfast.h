@@ -1,5 +1,6 @@
 /*
- * libholdfast: publish services in a Holdfast cluster's directory, and follow those of others.
+ * libholdfast: publish services in a Holdfast cluster's directory, follow those of others, and
+ * follow groups: where their primary runs, and whether that is here.
  *
  * A handle speaks to the local holdfastd. It has one file descriptor to wait for, never changing,
  * no threads, and no event loop of its own: wait until holdfast_fd() is readable, then call
@@ -8,8 +9,8 @@
  *
  * Threads: a handle may be used by one thread at a time. Callbacks run only inside
  * holdfast_dispatch() and the functions with a time limit, in the thread that called them. They may
- * publish, withdraw, watch and unwatch; they must not call holdfast_dispatch(), a function with a
- * time limit, or holdfast_destroy().
+ * publish, withdraw, watch, unwatch, follow and unfollow; they must not call holdfast_dispatch(), a
+ * function with a time limit, or holdfast_destroy().
  *
  * Results: 0, or negative: -errno, or one of enum holdfast_error.
  */
@@ -32,7 +33,7 @@ enum holdfast_error {
     HOLDFAST_ENAME = -1009,     /* not a valid name: a path like /pg/orders/primary */
     HOLDFAST_EVALUE = -1010,    /* not one JSON object of at most 16384 bytes */
     HOLDFAST_EHELD = -1011,     /* another program holds an entry of this name */
-    HOLDFAST_ENOTFOUND = -1012, /* no such entry or watch */
+    HOLDFAST_ENOTFOUND = -1012, /* no such entry, watch or follow */
     HOLDFAST_ETIMEOUT = -1013,  /* no answer in time */
     HOLDFAST_ECLOSED = -1014,   /* the connection was lost before the answer came */
     HOLDFAST_EPROTO = -1019,    /* what answers does not follow the protocol */
@@ -135,6 +136,54 @@ int holdfast_watch(struct holdfast *h, const char *prefix, holdfast_watch_fn *fn
 
 /** End a watch: its fn is not called any more. Returns 0 or HOLDFAST_ENOTFOUND. */
 int holdfast_unwatch(struct holdfast *h, uint32_t watch);
+
+/** What a group does now; its figure is in holdfastd(8). */
+enum holdfast_phase {
+    HOLDFAST_NO_PRIMARY = 0, /* and none can be chosen now */
+    HOLDFAST_CLEARING = 1,   /* others stop, or are fenced, before the chosen one starts */
+    HOLDFAST_PROMOTING = 2,
+    HOLDFAST_OPENING = 3,
+    HOLDFAST_RUNNING = 4,
+};
+
+/** A group as this host knows it. Later versions may append members. */
+struct holdfast_group {
+    const char *name;
+    int member;  /* this host is one, and the connection to its holdfastd is there */
+    int quorate; /* this host acts in it: there is a quorum, and all hosts in sight were heard */
+    /* The primary runs here: this host leads. Only true while member and quorate are. */
+    int is_here;
+    enum holdfast_phase phase;
+    uint64_t epoch;       /* grows with each new primary, also on the same host */
+    const char *resource; /* the primary resource, its host and that one's address; "": none */
+    const char *host;
+    const char *address;
+};
+
+/** A group is, or has become, so. Borrowed for the call. */
+typedef void holdfast_group_fn(void *arg, const struct holdfast_group *group);
+
+/**
+ * Follow a group of this host, also one that it has not joined yet. fn is told how the group is,
+ * and again whenever that changes; what changed several times meanwhile is told once, so look at
+ * epoch to know whether a leadership has ended in between. When the connection to holdfastd is
+ * lost, fn is told once, with the last known content but member, quorate and is_here 0; after a
+ * reconnect, how it is then.
+ *
+ * A program that is to run once in the cluster follows a group whose resource has no agent, and
+ * works while is_here is set. It must stop by itself what it does when is_here goes, and should
+ * give epoch to those that it works on, so that they can refuse what comes from an earlier one: a
+ * process that was stopped for a while (a frozen machine) still believes that it leads until it has
+ * dispatched.
+ *
+ * arg is borrowed until holdfast_group_unfollow() or destroy. Returns 0 with *ret_follow (never 0),
+ * HOLDFAST_ENAME, HOLDFAST_EFULL (64 watches and follows), -ENOMEM.
+ */
+int holdfast_group_follow(struct holdfast *h, const char *name, holdfast_group_fn *fn, void *arg,
+                          uint32_t *ret_follow);
+
+/** Follow no longer: its fn is not called any more. Returns 0 or HOLDFAST_ENOTFOUND. */
+int holdfast_group_unfollow(struct holdfast *h, uint32_t follow);
 
 /** Text of a code, static. */
 const char *holdfast_strerror(int code);

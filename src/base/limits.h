@@ -20,6 +20,23 @@
 #define HF_PUBLISHERS_MAX 1024        /* local connections that hold entries */
 #define HF_HEARTBEATS_PER_S_MAX 500   /* that one host may receive from all others */
 
+/* groups */
+#define HF_GROUP_NAME_MAX 31          /* bytes: one DNS label */
+#define HF_GROUP_MEMBERS_MAX 16       /* hosts of a group: masks have 16 bits */
+#define HF_GROUP_RESOURCES_MAX 16     /* copies and attached resources of a group */
+#define HF_GROUP_COPIES_MAX 8         /* of these, copies */
+#define HF_GROUP_RESOURCE_NAME_MAX 31 /* bytes: one DNS label */
+#define HF_GROUP_AGENT_MAX 95         /* ocf:PROVIDER:TYPE */
+#define HF_GROUP_PROBE_MAX 159        /* parameters of the access probe */
+#define HF_GROUP_ADDRESS_MAX 63       /* text of a member's address */
+#define HF_GROUP_FENCE_TEXT_MAX 120   /* what an agent's promote hands to the group (X3) */
+#define HF_GROUP_TEXT_MAX 160         /* reasons in messages */
+#define HF_GROUP_GHOSTS_MAX 8
+#define HF_GSTATE_LEN_MAX 12288       /* an encoded state */
+#define HF_GROUPS_MAX 16              /* groups of one host */
+#define HF_GROUP_DEFINITION_MAX 65536 /* bytes of a group's definition, as an operator gives it */
+#define HF_GROUP_COMMANDS_MAX 16      /* operators' commands under way on one host */
+
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */
 #define HF_PULL_BODY_MAX (HF_PART_BYTES_MAX + (4u << 20))
@@ -33,3 +50,14 @@
 #define HF_SSE_CLIENTS_MAX 128
 #define HF_SSE_BACKLOG_MAX (4u << 20)
 #define HF_SENDERS_MAX 32768 /* senders whose derived key is remembered */
+
+/* agents */
+#define HF_OCF_META_MAX (256u << 10)   /* bytes of an agent's meta-data */
+#define HF_OCF_META_ITEMS_MAX 1024     /* actions, and parameters, of one agent */
+#define HF_OCF_OUTPUT_MAX (64u << 10)  /* bytes kept of an action's stdout, and of its stderr */
+#define HF_OCF_ENV_MAX (256u << 10)    /* bytes of an action's environment */
+#define HF_OCF_REASON_MAX 512          /* bytes of an exit reason */
+#define HF_FENCE_INPUT_MAX (16u << 10) /* bytes of a fence agent's options */
+#define HF_FENCE_OUTPUT_MAX (64u << 10)
+#define HF_FENCE_TEXT_MAX 1024 /* bytes of what is told of a failure */
+#define HF_FENCE_STEPS_MAX 64  /* actions of devices to fence one host */

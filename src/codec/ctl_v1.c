@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/rd.h"
+#include "codec/group_v1.h"
 
 #define TEXT_LEN_MAX 1024
 
@@ -16,6 +17,25 @@ const char *hf_ctl_type_name(int type)
     default:
         return NULL;
     }
+}
+
+const char *hf_ctl_group_name(int action)
+{
+    switch (action) {
+#define HF_CTL_GROUP_NAME(name, num, text)                                                         \
+    case num:                                                                                      \
+        return text;
+        HF_CTL_GROUP_LIST(HF_CTL_GROUP_NAME)
+#undef HF_CTL_GROUP_NAME
+    default:
+        return NULL;
+    }
+}
+
+size_t hf_ctl_room(const struct hf_ctl_msg *m)
+{
+    return 64 /* lengths and numbers */ + m->owner.n + m->name.n + m->value.n + m->text.n +
+           m->resource.n + m->address.n;
 }
 
 void hf_ctl_encode(struct hf_wr *w, const struct hf_ctl_msg *m)
@@ -68,8 +88,53 @@ void hf_ctl_encode(struct hf_wr *w, const struct hf_ctl_msg *m)
     case HF_CTL_LINE:
         hf_wr_str16(w, m->text);
         break;
+    case HF_CTL_GROUP:
+        hf_wr_u8(w, m->action);
+        hf_wr_u32(w, m->wait_ms);
+        hf_wr_str8(w, m->name);
+        hf_wr_str8(w, m->owner);
+        hf_wr_str8(w, m->resource);
+        hf_wr_str32(w, m->value);
+        break;
+    case HF_CTL_FOLLOW:
+        hf_wr_str8(w, m->name);
+        break;
+    case HF_CTL_GROUP_STATE:
+        hf_wr_u8(w, m->flags);
+        hf_wr_u8(w, m->phase);
+        hf_wr_u64(w, m->epoch);
+        hf_wr_str8(w, m->resource);
+        hf_wr_str8(w, m->owner);
+        hf_wr_str8(w, m->address);
+        break;
     }
     hf_wr_patch_u32(w, at, (uint32_t)(hf_wr_len(w) - at - 4));
+}
+
+static void decode_group(struct hf_rd *r, struct hf_ctl_msg *m)
+{
+    m->action = hf_rd_u8(r);
+    m->wait_ms = hf_rd_u32(r);
+    m->name = hf_rd_str8(r, HF_GROUP_NAME_MAX);
+    m->owner = hf_rd_str8(r, HF_HOST_NAME_MAX);
+    m->resource = hf_rd_str8(r, HF_GROUP_RESOURCE_NAME_MAX);
+    m->value = hf_rd_str32(r, HF_GROUP_DEFINITION_MAX);
+    if (m->action < HF_CTL_GROUP_CREATE || m->action >= HF_CTL_GROUP_END_) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
+}
+
+static void decode_group_state(struct hf_rd *r, struct hf_ctl_msg *m)
+{
+    m->flags = hf_rd_u8(r);
+    m->phase = hf_rd_u8(r);
+    m->epoch = hf_rd_u64(r);
+    m->resource = hf_rd_str8(r, HF_GROUP_RESOURCE_NAME_MAX);
+    m->owner = hf_rd_str8(r, HF_HOST_NAME_MAX);
+    m->address = hf_rd_str8(r, HF_GROUP_ADDRESS_MAX);
+    if (m->flags & ~HF_CTL_GROUP_FLAGS_ALL_ || m->phase >= HF_PHASE_COUNT_) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
 }
 
 static void decode_fields(struct hf_rd *r, struct hf_ctl_msg *m)
@@ -125,6 +190,15 @@ static void decode_fields(struct hf_rd *r, struct hf_ctl_msg *m)
         break;
     case HF_CTL_LINE:
         m->text = hf_rd_str16(r, TEXT_LEN_MAX);
+        break;
+    case HF_CTL_GROUP:
+        decode_group(r, m);
+        break;
+    case HF_CTL_FOLLOW:
+        m->name = hf_rd_str8(r, HF_GROUP_NAME_MAX);
+        break;
+    case HF_CTL_GROUP_STATE:
+        decode_group_state(r, m);
         break;
     default:
         hf_rd_fail(r, -HF_EMALF);

@@ -31,8 +31,7 @@ int hf_cmd_fail(int code, const char *fmt, ...)
     return code;
 }
 
-/* Colours only where somebody looks at them, and wants them (no-color.org). */
-static bool colours(void)
+bool hf_cmd_colours(void)
 {
     const char *no = getenv("NO_COLOR");
     return isatty(STDOUT_FILENO) && !(no && *no);
@@ -80,9 +79,7 @@ static int ask_plain(const struct hf_cmd_opt *opt, const char *what)
     return code;
 }
 
-/* Ask, and print the JSON answer through render, or with --json as it came (one line if compact).
- */
-static int ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
+int hf_cmd_ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
                     int (*render)(struct hf_buf *out, const json_t *answer), bool compact)
 {
     struct hf_buf text, out;
@@ -116,12 +113,12 @@ static int ask_json(const struct hf_cmd_opt *opt, const char *what, const char *
 
 static int render_status(struct hf_buf *out, const json_t *answer)
 {
-    return hf_render_status(out, answer, colours());
+    return hf_render_status(out, answer, hf_cmd_colours());
 }
 
 static int render_members(struct hf_buf *out, const json_t *answer)
 {
-    return hf_render_members(out, answer, colours());
+    return hf_render_members(out, answer, hf_cmd_colours());
 }
 
 int hf_cmd_status(const struct hf_cmd_opt *opt, int n, char **arg)
@@ -129,13 +126,13 @@ int hf_cmd_status(const struct hf_cmd_opt *opt, int n, char **arg)
     (void)n;
     (void)arg;
     if (!opt->watch) {
-        return ask_json(opt, "status", "", render_status, false);
+        return hf_cmd_ask_json(opt, "status", "", render_status, false);
     }
     for (;;) { /* until a signal; a restart of holdfastd is one of the things to be watched */
         if (isatty(STDOUT_FILENO) && !opt->json) {
             fputs("\033[H\033[J", stdout);
         }
-        int code = ask_json(opt, "status", "", render_status, true);
+        int code = hf_cmd_ask_json(opt, "status", "", render_status, true);
         if (code == HF_EXIT_OK && !opt->json && put(hf_slice_str("\n"))) {
             return HF_EXIT_FAILED;
         }
@@ -150,12 +147,12 @@ int hf_cmd_members(const struct hf_cmd_opt *opt, int n, char **arg)
 {
     (void)n;
     (void)arg;
-    return ask_json(opt, "members", "", render_members, false);
+    return hf_cmd_ask_json(opt, "members", "", render_members, false);
 }
 
 int hf_cmd_tree(const struct hf_cmd_opt *opt, int n, char **arg)
 {
-    return ask_json(opt, "tree", n ? arg[0] : "", hf_render_tree, false);
+    return hf_cmd_ask_json(opt, "tree", n ? arg[0] : "", hf_render_tree, false);
 }
 
 int hf_cmd_recorder(const struct hf_cmd_opt *opt, int n, char **arg)

@@ -1,13 +1,16 @@
 /* The commands of `holdfast`: one function each, and what all of them get. */
 #pragma once
 
+#include <jansson.h>
+
 #include "ctl/ask.h"
 
 struct hf_cmd_opt {
     const char *socket; /* borrowed; NULL: the default */
     int timeout_ms;
-    bool json, watch, check;
-    uint32_t detach_ms; /* 0: not given */
+    bool json, watch, check, yes;
+    uint32_t detach_ms;            /* 0: not given */
+    const char *bring, *host, *to; /* borrowed; NULL: not given */
 };
 
 /** arg: what stands after the command's name, n of them. Returns an enum hf_exit. */
@@ -15,7 +18,18 @@ typedef int hf_cmd_fn(const struct hf_cmd_opt *opt, int n, char **arg);
 
 hf_cmd_fn hf_cmd_status, hf_cmd_members, hf_cmd_tree, hf_cmd_publish, hf_cmd_withdraw, hf_cmd_watch,
     hf_cmd_trace, hf_cmd_recorder, hf_cmd_keygen, hf_cmd_config, hf_cmd_reload, hf_cmd_metrics,
-    hf_cmd_version;
+    hf_cmd_version, hf_cmd_group_show, hf_cmd_group_history, hf_cmd_group_create, hf_cmd_group_join,
+    hf_cmd_group_leave, hf_cmd_group_switch, hf_cmd_group_force, hf_cmd_group_pause,
+    hf_cmd_group_resume, hf_cmd_group_confirm;
 
 /** "holdfast: " and the text to stderr; returns code. */
 int hf_cmd_fail(int code, const char *fmt, ...) HF_PRINTF(2, 3);
+
+/** Are colours wanted on stdout? Only where somebody looks at them, and wants them (no-color.org).
+ */
+bool hf_cmd_colours(void);
+
+/** Ask, and print the JSON answer through render, or with --json as it came (one line if compact).
+ */
+int hf_cmd_ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
+                    int (*render)(struct hf_buf *out, const json_t *answer), bool compact);

@@ -8,6 +8,7 @@
 #include "ctl/commands.h"
 
 #define TIMEOUT_MS_DEFAULT 5000
+#define TIMEOUT_MS_SLOW 120000 /* for what waits for agents */
 #define SECONDS_MAX 86400.0
 
 /* Options that only some commands take. */
@@ -15,6 +16,11 @@
 #define TAKES_WATCH 2u
 #define TAKES_CHECK 4u
 #define TAKES_DETACH 8u
+#define TAKES_BRING 16u
+#define TAKES_HOST 32u
+#define TAKES_TO 64u
+#define TAKES_YES 128u
+#define SLOW 256u /* not an option: its time limit is TIMEOUT_MS_SLOW */
 
 static const struct command {
     const char *name;
@@ -31,6 +37,25 @@ static const struct command {
      "publish a service while this runs, or for some time"},
     {"withdraw", hf_cmd_withdraw, 1, 1, 0, "NAME", "take a detached service out of the tree"},
     {"watch", hf_cmd_watch, 0, 1, TAKES_JSON, "[PREFIX] [--json]", "follow what changes"},
+    {"group show", hf_cmd_group_show, 0, 1, TAKES_JSON, "[GROUP] [--json]",
+     "this host's groups: who runs what, and why not"},
+    {"group history", hf_cmd_group_history, 1, 1, TAKES_JSON, "GROUP [--json]",
+     "what happened to a group"},
+    {"group create", hf_cmd_group_create, 2, 2, SLOW, "GROUP FILE",
+     "make a group with this host as its first member"},
+    {"group join", hf_cmd_group_join, 1, 1, TAKES_BRING | SLOW, "GROUP [--bring FILE]",
+     "make this host a member, with a copy of its own"},
+    {"group leave", hf_cmd_group_leave, 1, 1, TAKES_HOST | SLOW, "GROUP [--host HOST]",
+     "take this or another host out of the group"},
+    {"group switch", hf_cmd_group_switch, 1, 1, TAKES_TO | SLOW, "GROUP [--to HOST|RESOURCE]",
+     "move the primary in order"},
+    {"group force", hf_cmd_group_force, 2, 2, TAKES_YES | SLOW, "GROUP RESOURCE --yes",
+     "make a copy primary whatever its state: may lose data"},
+    {"group pause", hf_cmd_group_pause, 1, 1, SLOW, "GROUP", "nothing is done by itself any more"},
+    {"group resume", hf_cmd_group_resume, 1, 2, SLOW, "GROUP [RESOURCE]",
+     "go on; with RESOURCE: it may be overwritten"},
+    {"group confirm", hf_cmd_group_confirm, 2, 2, SLOW, "GROUP HOST",
+     "I have seen that the host is off"},
     {"trace", hf_cmd_trace, 0, 16, 0, "[SUBSYSTEM... | off]", "show what holdfastd does"},
     {"recorder", hf_cmd_recorder, 0, 0, 0, "", "the last log lines, of all levels"},
     {"keygen", hf_cmd_keygen, 0, 1, 0, "[FILE]", "make a cluster key"},
@@ -47,10 +72,10 @@ static void usage(FILE *to)
     for (size_t i = 0; i < HF_ARRAY_LEN(commands); i++) {
         char head[64];
         snprintf(head, sizeof(head), "%s %s", commands[i].name, commands[i].usage);
-        fprintf(to, "  %-38s %s\n", head, commands[i].text);
+        fprintf(to, "  %-42s %s\n", head, commands[i].text);
     }
     fputs("\n  -s SOCKET   of holdfastd (default $HOLDFAST_SOCKET, or /run/holdfast/control.sock)\n"
-          "  -t SECONDS  longest wait for an answer (default 5)\n"
+          "  -t SECONDS  longest wait for an answer (default 5; for group 120)\n"
           "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 nothing answers. See holdfast(1).\n",
           to);
 }
@@ -83,10 +108,14 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
                                             {"watch", no_argument, NULL, 'w'},
                                             {"check", no_argument, NULL, 'k'},
                                             {"detach", required_argument, NULL, 'd'},
+                                            {"bring", required_argument, NULL, 'b'},
+                                            {"host", required_argument, NULL, 'H'},
+                                            {"to", required_argument, NULL, 'T'},
+                                            {"yes", no_argument, NULL, 'y'},
                                             {"help", no_argument, NULL, 'h'},
                                             {"version", no_argument, NULL, 'V'},
                                             {NULL, 0, NULL, 0}};
-    uint32_t timeout_ms = TIMEOUT_MS_DEFAULT;
+    uint32_t timeout_ms = 0;
     for (int c; (c = getopt_long(argc, argv, "s:t:h", options, NULL)) != -1;) {
         switch (c) {
         case 's':
@@ -115,6 +144,22 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
                 return usage_error("--detach: got %s, expected seconds, 0.001 to 86400", optarg);
             }
             break;
+        case 'b':
+            opt->bring = optarg;
+            *ret_given |= TAKES_BRING;
+            break;
+        case 'H':
+            opt->host = optarg;
+            *ret_given |= TAKES_HOST;
+            break;
+        case 'T':
+            opt->to = optarg;
+            *ret_given |= TAKES_TO;
+            break;
+        case 'y':
+            opt->yes = true;
+            *ret_given |= TAKES_YES;
+            break;
         case 'h':
             usage(stdout);
             return -1;
@@ -130,6 +175,18 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
     return 0;
 }
 
+static int run(const struct command *c, struct hf_cmd_opt *opt, unsigned given, int n, char **arg)
+{
+    if (n < c->n_min || n > c->n_max || (given & ~c->takes)) {
+        fprintf(stderr, "usage: holdfast %s%s%s\n", c->name, *c->usage ? " " : "", c->usage);
+        return HF_EXIT_USAGE;
+    }
+    if (opt->timeout_ms == 0) {
+        opt->timeout_ms = c->takes & SLOW ? TIMEOUT_MS_SLOW : TIMEOUT_MS_DEFAULT;
+    }
+    return c->fn(opt, n, arg);
+}
+
 int main(int argc, char **argv)
 {
     struct hf_cmd_opt opt = {0};
@@ -143,17 +200,15 @@ int main(int argc, char **argv)
         return HF_EXIT_USAGE;
     }
     const char *name = argv[optind++];
+    char words[64];
+    if (strcmp(name, "group") == 0 && optind < argc) {
+        snprintf(words, sizeof(words), "group %s", argv[optind++]);
+        name = words;
+    }
     for (size_t i = 0; i < HF_ARRAY_LEN(commands); i++) {
-        const struct command *c = &commands[i];
-        int n = argc - optind;
-        if (strcmp(c->name, name) != 0) {
-            continue;
+        if (strcmp(commands[i].name, name) == 0) {
+            return run(&commands[i], &opt, given, argc - optind, argv + optind);
         }
-        if (n < c->n_min || n > c->n_max || (given & ~c->takes)) {
-            fprintf(stderr, "usage: holdfast %s%s%s\n", c->name, *c->usage ? " " : "", c->usage);
-            return HF_EXIT_USAGE;
-        }
-        return c->fn(&opt, n, argv + optind);
     }
     return usage_error("no command \"%s\"", name);
 }

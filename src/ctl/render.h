@@ -20,3 +20,9 @@ HF_MUST int hf_render_members(struct hf_buf *out, const json_t *members, bool co
 
 /** The answer to "tree" as a table. */
 HF_MUST int hf_render_tree(struct hf_buf *out, const json_t *tree);
+
+/** The answer to "groups": hosts, resources, and for what is wrong what to do. */
+HF_MUST int hf_render_groups(struct hf_buf *out, const json_t *groups, bool colour);
+
+/** The answer to "group-history" as a table, in local time. */
+HF_MUST int hf_render_history(struct hf_buf *out, const json_t *history);

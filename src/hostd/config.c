@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/name.h"
@@ -13,7 +14,7 @@
 
 static const char *const transports[] = {"multicast", "unicast", NULL};
 static const char *const syncs[] = {"pull", "dump", NULL};
-static const char *const engines[] = {"embedded", NULL};
+static const char *const engines[] = {"embedded", "corosync", NULL};
 static const char *const levels[] = {"err", "warn", "info", "debug", NULL};
 static const char *const traces[] = {
 #define TRACE_NAME(id, name, text) name,
@@ -44,6 +45,44 @@ static const char *check_path(const char *s)
 {
     return *s == '/' ? NULL : "an absolute path";
 }
+
+/* HOST, HOST:PLUG or *. */
+static const char *check_fenced(const char *s)
+{
+    size_t n = strcspn(s, ":");
+    bool every = n == 1 && *s == '*';
+    bool plug = s[n] == '\0' || s[n + 1] != '\0';
+    return (every || hf_host_name_ok(hf_slice(s, n))) && plug ? NULL : "HOST, HOST:PLUG or \"*\"";
+}
+
+static const char *check_option_name(const char *s)
+{
+    bool ours = strcmp(s, "action") == 0 || strcmp(s, "plug") == 0;
+    return ours ? "an option of the agent; Holdfast itself gives action and plug" : NULL;
+}
+
+#define FENCE(member) offsetof(struct hf_hostd_fence, member)
+static const struct hf_conf_opt fence_options[] = {
+    {"", "agent", HF_CONF_STRING, FENCE(agent), .min = 1, .max = PATH_LEN_MAX, .def = "",
+     .required = true, .doc = "Agent of fence-agents, as fence_ipmilan, or the path of one"},
+    {"", "hosts", HF_CONF_LIST, FENCE(hosts), .check = check_fenced, .def = "",
+     .doc =
+         "Hosts that it can fence, each as HOST or as HOST:PLUG if the device knows it by another "
+         "name; \"*\": all"},
+    {"", "options", HF_CONF_PAIRS, FENCE(options), .check = check_option_name, .def = "",
+     .doc = "Options of the agent, as its manual page calls them"},
+    {"", "level", HF_CONF_INT, FENCE(level), .min = 1, .max = 9, .def = "1",
+     .doc =
+         "The lowest level is tried first; all devices of a level that know a host must succeed"},
+    {"", "timeout", HF_CONF_DURATION, FENCE(timeout_ms), .min = 1000, .max = ONE_HOUR_MS,
+     .def = "60s", .doc = "Longest time of one action of it"},
+};
+
+static const struct hf_conf_titled titled[] = {
+    {"fence", AT(fence), sizeof(struct hf_hostd_fence), fence_options, HF_ARRAY_LEN(fence_options),
+     HF_FENCE_STEPS_MAX, NULL,
+     "A device that fences hosts: makes sure that they are off before others take over", true},
+};
 
 /* The one place that says what can be configured. Rows of one section stand together. */
 static const struct hf_conf_opt options[] = {
@@ -111,7 +150,29 @@ static const struct hf_conf_opt options[] = {
      .doc = "Subsystems to trace from the start, as \"holdfast trace\" does at run time",
      .live = true},
     {"engine", "type", HF_CONF_ENUM, AT(engine.type), .names = engines, .def = "embedded",
-     .doc = "Engine for groups"},
+     .doc = "Engine for groups: embedded in holdfastd, for one machine; corosync, for several"},
+    {"engine", "run_dir", HF_CONF_STRING, AT(engine.run_dir), .max = 60, .check = check_path,
+     .def = "",
+     .doc = "embedded: directory that the daemons of one machine share; empty: this daemon alone"},
+    {"engine", "expected_votes", HF_CONF_INT, AT(engine.expected_votes), .min = 0,
+     .max = HF_GROUP_MEMBERS_MAX, .def = "0",
+     .doc = "embedded: daemons in all, of which a majority is the quorum; 0: no quorum is needed"},
+    {"engine", "silence", HF_CONF_DURATION, AT(engine.silence_ms), .min = 0, .max = 60000,
+     .def = "1s",
+     .doc =
+         "A pause of this process longer than this may have excluded it; embedded: who is silent "
+         "for so long is passed over"},
+    {"agents", "root", HF_CONF_STRING, AT(agents.root), .min = 1, .max = PATH_LEN_MAX,
+     .check = check_path, .def = "/usr/lib/ocf",
+     .doc = "Directories (DIR:DIR) in which resource.d/PROVIDER/TYPE are OCF agents"},
+    {"watchdog", "device", HF_CONF_STRING, AT(watchdog.device), .max = PATH_LEN_MAX,
+     .check = check_path, .def = "",
+     .doc = "The kernel's watchdog, as /dev/watchdog, used while this host hosts a resource that "
+            "needs fencing; empty: none"},
+    {"watchdog", "timeout", HF_CONF_DURATION, AT(watchdog.timeout_ms), .min = 2000, .max = 600000,
+     .def = "10s",
+     .doc = "It restarts this host when holdfastd has not run for so long, or has not stopped what "
+            "needs fencing so long after the quorum was lost"},
 };
 
 static in_port_t *port_of(struct hf_addr *a)
@@ -214,6 +275,19 @@ static bool collide(struct hf_addr a, struct hf_addr b)
     return is_wildcard(&a) || is_wildcard(&b) || hf_endpoint_eq(&ea, &eb);
 }
 
+static int finish_fence(struct hf_conf_load *load, const struct hf_hostd_config *c)
+{
+    const struct hf_hostd_fence *f = c->fence.item;
+    for (size_t i = 0; i < c->fence.n; i++) {
+        if (f[i].hosts.n == 0) {
+            char key[192];
+            snprintf(key, sizeof(key), "fence %.64s", f[i].title.name);
+            return hf_conf_refuse(load, key, "has no hosts: list those that it can fence");
+        }
+    }
+    return 0;
+}
+
 static int finish(struct hf_conf_load *load, void *snapshot)
 {
     struct hf_hostd_config *c = snapshot;
@@ -231,6 +305,7 @@ static int finish(struct hf_conf_load *load, void *snapshot)
         }
     }
     int rc = finish_directory(load, c);
+    rc = rc ? rc : finish_fence(load, c);
     if (rc) {
         return rc;
     }
@@ -250,6 +325,8 @@ const struct hf_conf_schema hf_hostd_config_schema = {
     .n_opts = HF_ARRAY_LEN(options),
     .size = sizeof(struct hf_hostd_config),
     .finish = finish,
+    .titled = titled,
+    .n_titled = HF_ARRAY_LEN(titled),
 };
 
 int hf_hostd_config_load(const char *path, struct hf_err *err, struct hf_hostd_config **ret_config)

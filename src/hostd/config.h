@@ -21,6 +21,17 @@ enum hf_hostd_sync {
 
 enum hf_hostd_engine {
     HF_HOSTD_ENGINE_EMBEDDED,
+    HF_HOSTD_ENGINE_COROSYNC,
+};
+
+/* A device that fences hosts. */
+struct hf_hostd_fence {
+    struct hf_conf_title title;
+    char *agent; /* fence_ipmilan, or an absolute path */
+    int64_t level;
+    struct hf_conf_list hosts; /* HOST or HOST:PLUG; "*": every host */
+    struct hf_conf_pairs options;
+    int64_t timeout_ms;
 };
 
 /** Never changed after it was loaded; all of it goes with hf_hostd_config_destroy(). */
@@ -66,8 +77,19 @@ struct hf_hostd_config {
         uint32_t trace; /* bits 1 << enum hf_trace */
     } log;
     struct {
-        int64_t type; /* enum hf_hostd_engine */
+        int64_t type;           /* enum hf_hostd_engine */
+        char *run_dir;          /* embedded: "": in process only */
+        int64_t expected_votes; /* embedded; 0: always quorate */
+        int64_t silence_ms;     /* 0: the engine's default */
     } engine;
+    struct {
+        char *device; /* "": none */
+        int64_t timeout_ms;
+    } watchdog;
+    struct {
+        char *root; /* path list */
+    } agents;
+    struct hf_conf_items fence; /* struct hf_hostd_fence */
 };
 
 /** The table of options. */

@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "codec/ctl_v1.h"
+#include "hostd/group_control.h"
 
 #define READ_PIECE 65536
 #define OUT_ENOUGH 65536u    /* bytes waiting for the reader beyond which no more is made */
@@ -40,7 +41,7 @@ struct client {
     bool closing;
     struct hf_buf in, out;
     struct hf_list watches;
-    uint32_t n_watches;
+    uint32_t n_watches;        /* and follows */
     struct hf_tree_walk *walk; /* owned; the tree is being sent, later requests wait; or NULL */
     uint32_t walk_seq;
     bool tracing;
@@ -55,6 +56,7 @@ struct hf_control {
     struct hf_list clients;
     uint32_t n_clients, next_id;
     uint32_t n_tracing;
+    struct hf_group_control *groups;
 };
 
 uint32_t hf_control_clients(const struct hf_control *c)
@@ -66,7 +68,7 @@ uint32_t hf_control_clients(const struct hf_control *c)
 
 static void send_msg(struct client *c, const struct hf_ctl_msg *m)
 {
-    size_t room = 64 + m->owner.n + m->name.n + m->value.n + m->text.n;
+    size_t room = hf_ctl_room(m);
     if (c->out.n > HF_CTL_BACKLOG_MAX - room) {
         c->closing = true; /* does not read what it asked for */
         return;
@@ -132,6 +134,7 @@ static void drop_client(struct client *c)
     HF_LIST_FOREACH (node, &c->watches) {
         drop_watch(HF_CONTAINER_OF(node, struct watch, node));
     }
+    hf_group_control_gone(k->groups, c);
     hf_tree_walk_destroy(c->walk);
     hf_list_unlink(&c->node);
     k->n_clients--;
@@ -235,6 +238,11 @@ static void on_unwatch(struct client *c, const struct hf_ctl_msg *m)
             return;
         }
     }
+    if (hf_group_control_unfollow(c->control->groups, c, m->watch)) {
+        c->n_watches--;
+        send_result(c, m->seq, 0, "");
+        return;
+    }
     send_result(c, m->seq, -HF_ENOTFOUND, "no such watch on this connection");
 }
 
@@ -275,8 +283,65 @@ static const struct {
     {"config", query_config},     {"recorder", query_recorder},
 };
 
+static void query_groups(struct client *c, const struct hf_ctl_msg *m)
+{
+    struct hf_buf out;
+    struct hf_err err = {0};
+    hf_buf_init(&out, HF_CTL_BACKLOG_MAX / 2);
+    int rc = hf_group_control_query(c->control->h, m->name, m->value, &out, &err);
+    if (rc == 0) {
+        send_text(c, m->seq, hf_buf_slice(&out));
+    }
+    send_result(c, m->seq, rc, *err.text ? err.text : NULL);
+    hf_buf_fini(&out);
+}
+
+/* ---- groups ---- */
+
+/* What agents do they do as root: whoever may define a group could do anything. */
+static bool may_change_groups(const struct client *c)
+{
+    return c->uid == 0 || c->uid == geteuid();
+}
+
+static void on_group(struct client *c, const struct hf_ctl_msg *m)
+{
+    if (may_change_groups(c)) {
+        hf_group_control_command(c->control->groups, c, m);
+    } else {
+        send_result(c, m->seq, -EPERM, "only root may change groups");
+    }
+}
+
+static void on_follow(struct client *c, const struct hf_ctl_msg *m)
+{
+    int rc = c->n_watches >= HF_CTL_WATCHES_MAX ? -HF_EFULL : 0;
+    rc = rc ? rc : hf_group_control_follow(c->control->groups, c, m->seq, m->name);
+    c->n_watches += rc == 0;
+    send_result(c, m->seq, rc, rc == -HF_EFULL ? "too many watches on one connection" : NULL);
+}
+
+static void group_send(void *client, const struct hf_ctl_msg *m)
+{
+    struct client *c = client;
+    send_msg(c, m);
+    later(c->control); /* we may be inside a step of a group */
+}
+
+static void group_wake(void *arg)
+{
+    later(arg);
+}
+
+/* ---- what else is asked ---- */
+
 static void on_query(struct client *c, const struct hf_ctl_msg *m)
 {
+    if (hf_slice_eq(m->name, hf_slice_str("groups")) ||
+        hf_slice_eq(m->name, hf_slice_str("group-history"))) {
+        query_groups(c, m);
+        return;
+    }
     if (hf_slice_eq(m->name, hf_slice_str("tree"))) {
         query_tree(c, m);
         return;
@@ -356,11 +421,18 @@ static void on_request(struct client *c, const struct hf_ctl_msg *m)
         rc = hf_hostd_reload(c->control->h, &err);
         send_result(c, m->seq, rc, err.text);
         return;
+    case HF_CTL_GROUP:
+        on_group(c, m);
+        return;
+    case HF_CTL_FOLLOW:
+        on_follow(c, m);
+        return;
     case HF_CTL_HELLO:
     case HF_CTL_RESULT:
     case HF_CTL_TEXT:
     case HF_CTL_EVENT:
     case HF_CTL_LINE:
+    case HF_CTL_GROUP_STATE:
         break;
     }
     c->closing = true; /* not for a client to send */
@@ -436,6 +508,9 @@ static void produce(struct client *c)
         while (w->dirty && !c->closing && c->out.n <= OUT_ENOUGH) {
             w->dirty = hf_follow_tell(w->follow, TELL_AT_ONCE, tell, w);
         }
+    }
+    if (!c->closing && c->out.n <= OUT_ENOUGH) {
+        hf_group_control_tell(c->control->groups, c);
     }
     while (c->walk && !c->closing && c->out.n <= OUT_ENOUGH) {
         struct hf_buf piece;
@@ -622,7 +697,9 @@ int hf_control_open(struct hf_hostd *h, struct hf_err *err, struct hf_control **
         hf_free(k);
         return rc;
     }
+    struct hf_group_control_ops ops = {.send = group_send, .wake = group_wake, .arg = k};
     rc = hf_timer_create(h->loop, on_later, k, &k->later);
+    rc = rc ? rc : hf_group_control_create(h, &ops, &k->groups);
     rc = rc ? rc : hf_io_create(h->loop, k->fd, HF_IO_READ, on_accept, k, &k->io);
     if (rc) {
         hf_control_close(k);
@@ -641,6 +718,7 @@ void hf_control_close(struct hf_control *k)
         drop_client(HF_CONTAINER_OF(node, struct client, node));
     }
     hf_log_set_tap(NULL, NULL);
+    hf_group_control_destroy(k->groups);
     hf_io_destroy(k->io);
     hf_timer_destroy(k->later);
     close(k->fd);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/name.h"
+#include "hostd/group.h"
 #include "hostd/hostd.h"
 #include "os/file.h"
 
@@ -275,6 +276,8 @@ static void on_pull_request(void *arg, struct hf_http_req *r)
                                         h->sealer ? hf_sealer_counter(h->sealer) : 0, &body);
     } else if (strcmp(path, "/v1/state") == 0) {
         rc = hf_dir_encode_state(h->dir, peer, query_u64(r, "parts") == 1, hf_now(), &body);
+    } else if (strncmp(path, "/v1/group/", strlen("/v1/group/")) == 0) {
+        rc = hf_groups_config(h->groups, path, &body);
     }
     hf_tracef(HF_TRACE_DIR, hf_http_req_peer(r), "asked for %s: %s, %zu bytes", path,
               hf_strerror(rc), body.n);

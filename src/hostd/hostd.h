@@ -12,9 +12,11 @@
 #include "os/udp.h"
 
 struct hf_buf;
-struct hf_control; /* control.h */
-struct hf_web;     /* web.h */
-struct hf_dns;     /* dns.h */
+struct hf_control;    /* control.h */
+struct hf_web;        /* web.h */
+struct hf_dns;        /* dns.h */
+struct hf_groups;     /* group.h */
+struct hf_group_tree; /* group_tree.h */
 
 /* What the daemon itself counts, beside the core's counters: name, text. */
 #define HF_HOSTD_COUNTER_LIST(X)                                                                   \
@@ -47,6 +49,7 @@ struct hf_hostd {
     struct hf_hostd_config *config; /* owned; swapped whole on reload */
     struct hf_key key;
     hf_time started_at;
+    bool stopping;
 
     struct hf_dir_store *store;
     struct hf_dir *dir;
@@ -69,6 +72,8 @@ struct hf_hostd {
     struct hf_control *control;
     struct hf_web *web;
     struct hf_dns *dns;
+    struct hf_groups *groups; /* NULL: not open */
+    struct hf_group_tree *group_tree;
     struct hf_hostd_counters count;
 };
 

@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "hostd/control.h"
 #include "hostd/dns.h"
+#include "hostd/group.h"
+#include "hostd/group_tree.h"
 #include "hostd/hostd.h"
 #include "hostd/web.h"
 #include "os/file.h"
@@ -20,6 +22,8 @@ static const char usage[] = "usage: holdfastd [-c FILE] [--check | --version]\n"
                             "  --check    say whether the configuration is valid, and end\n"
                             "  --version  say the version, and end\n"
                             "Runs in the foreground; see holdfastd(8).\n";
+
+#define GROUPS_STOP_TIME HF_S(80) /* less than service managers wait */
 
 struct args {
     const char *config;
@@ -86,6 +90,12 @@ static int check(const char *path)
     return 0;
 }
 
+static void on_groups_stopped(void *arg)
+{
+    struct hf_hostd *h = arg;
+    hf_loop_stop(h->loop);
+}
+
 static void on_signal(void *arg, int signo)
 {
     struct hf_hostd *h = arg;
@@ -94,9 +104,15 @@ static void on_signal(void *arg, int signo)
         (void)!hf_hostd_reload(h, &err); /* logged there */
         return;
     }
+    if (h->stopping) {
+        hf_log_info("", "signal %d again: ending at once", signo);
+        hf_loop_stop(h->loop);
+        return;
+    }
     hf_log_info("", "signal %d: leaving", signo);
     hf_program_notify("STOPPING=1");
-    hf_loop_stop(h->loop);
+    h->stopping = true;
+    hf_groups_stop(h->groups, GROUPS_STOP_TIME, on_groups_stopped, h);
 }
 
 /* The directory of the control socket, usually in /run. */
@@ -117,6 +133,10 @@ static int open_all(struct hf_hostd *h, struct hf_err *err)
     int rc = make_run_dir(h->config, err);
     rc = rc ? rc : hf_control_open(h, err, &h->control); /* first: is another one running? */
     rc = rc ? rc : hf_drive_open(h, err);
+    rc = rc ? rc : hf_groups_open(h, err, &h->groups); /* what runs here has missed us */
+    if (rc == 0 && h->groups) {
+        rc = hf_group_tree_open(h, err, &h->group_tree);
+    }
     rc = rc ? rc : hf_web_open(h, err, &h->web);
     rc = rc ? rc : hf_dns_open(h, err, &h->dns);
     rc = rc ? rc : hf_program_drop(h->config->user, err);
@@ -129,6 +149,9 @@ static void close_all(struct hf_hostd *h)
     hf_web_close(h->web);
     hf_control_close(h->control);
     h->control = NULL;
+    hf_group_tree_close(h->group_tree);
+    hf_groups_close(h->groups);
+    h->groups = NULL;
     hf_drive_close(h);
 }
 

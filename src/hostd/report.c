@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "hostd/control.h"
+#include "hostd/group_report.h"
 #include "hostd/hostd.h"
 
 #define CONFLICT_SHOWN HF_S(60)
@@ -16,8 +17,9 @@ struct problems {
     uint32_t n;
 };
 
-static void problem(struct problems *p, const char *severity, const char *what, const char *remedy)
+static void problem(void *arg, const char *severity, const char *what, const char *remedy)
 {
+    struct problems *p = arg;
     hf_buf_str(p->out, p->n++ ? ",\n  {\"severity\":" : "\n  {\"severity\":");
     hf_buf_json_str(p->out, hf_slice_str(severity));
     hf_buf_str(p->out, ",\"what\":");
@@ -169,9 +171,12 @@ void hf_report_status(struct hf_hostd *h, struct hf_buf *out)
                   h->control ? hf_control_clients(h->control) : 0);
     struct problems p = {.out = out};
     problems_of_own(h, &p);
+    hf_report_group_problems(h, problem, &p);
     problems_of_peers(h, &p);
     problems_of_network(h, &p);
-    hf_buf_str(out, "],\"counters\":");
+    hf_buf_str(out, "],\"groups\":");
+    (void)!hf_report_groups(h, hf_slice(NULL, 0), out, NULL); /* out has its error */
+    hf_buf_str(out, ",\"counters\":");
     counters(h, out);
     hf_buf_str(out, "}\n");
 }
@@ -257,4 +262,5 @@ void hf_report_metrics(struct hf_hostd *h, struct hf_buf *out)
     metric(out, "udp_received_total", "counter", "datagrams received", u->received);
     metric(out, "udp_received_bytes_total", "counter", "bytes of datagrams received",
            u->received_bytes);
+    hf_report_group_metrics(h, out);
 }

@@ -5,6 +5,7 @@
 
 #include "base/list.h"
 #include "base/mem.h"
+#include "hostd/group_events.h"
 #include "hostd/service.h"
 
 #define JSON_TYPE "application/json"
@@ -36,10 +37,11 @@ struct stream {
     struct hf_buf buf;
     bool unsent; /* a piece is on its way */
     bool (*fill)(struct stream *s);
-    struct hf_tree_walk *walk; /* owned; tree, sd */
-    bool begun;                /* sd: the opening bracket and a first element are written */
-    struct hf_follow *follow;  /* owned; events */
-    hf_time keep_at;           /* events: when silence has lasted too long */
+    struct hf_tree_walk *walk;     /* owned; tree, sd */
+    bool begun;                    /* sd: the opening bracket and a first element are written */
+    struct hf_follow *follow;      /* owned; events */
+    struct hf_group_teller groups; /* events */
+    hf_time keep_at;               /* events: when silence has lasted too long */
 };
 
 struct hf_web {
@@ -47,6 +49,7 @@ struct hf_web {
     struct hf_http_server *server;
     struct hf_list streams;
     unsigned n_events; /* streams with a follower */
+    struct hf_group_events *groups;
 };
 
 /* ---- streams ---- */
@@ -309,6 +312,9 @@ static void events_tell(struct stream *s)
     while (s->buf.n < PIECE_LEN && !s->buf.err &&
            hf_follow_tell(s->follow, TELL_EVENTS, on_event, &s->buf)) {
     }
+    if (s->buf.n < PIECE_LEN) {
+        hf_group_events_tell(s->web->groups, &s->groups, &s->buf, PIECE_LEN);
+    }
     hf_time now = hf_now();
     if (s->buf.n == 0 && now >= s->keep_at) {
         hf_buf_str(&s->buf, ":\n\n");
@@ -349,6 +355,18 @@ static void events_wake(void *arg)
     }
 }
 
+/* A group has changed. */
+static void groups_wake(void *arg)
+{
+    struct hf_web *web = arg;
+    HF_LIST_FOREACH (node, &web->streams) {
+        struct stream *s = HF_CONTAINER_OF(node, struct stream, node);
+        if (s->follow) {
+            events_wake(s);
+        }
+    }
+}
+
 static void get_events(struct hf_web *web, struct hf_http_req *req)
 {
     struct hf_slice prefix;
@@ -362,6 +380,7 @@ static void get_events(struct hf_web *web, struct hf_http_req *req)
     }
     struct stream *s = stream_create(web, req, events_on_timer);
     if (s) {
+        hf_group_teller_init(web->groups, prefix, &s->groups);
         s->follow = hf_follow_create(web->h->follows, prefix, events_wake, s);
         web->n_events += s->follow != NULL;
     }
@@ -395,6 +414,16 @@ static void get_members(struct hf_web *web, struct hf_http_req *req)
     reply_report(web, req, JSON_TYPE, hf_report_members);
 }
 
+static void report_groups(struct hf_hostd *h, struct hf_buf *out)
+{
+    (void)!hf_report_groups(h, hf_slice(NULL, 0), out, NULL); /* out has its error */
+}
+
+static void get_groups(struct hf_web *web, struct hf_http_req *req)
+{
+    reply_report(web, req, JSON_TYPE, report_groups);
+}
+
 static void get_metrics(struct hf_web *web, struct hf_http_req *req)
 {
     reply_report(web, req, "text/plain; version=0.0.4; charset=utf-8", hf_report_metrics);
@@ -418,6 +447,7 @@ static const struct {
     {"/v1/tree", "?prefix=/...: services as JSON", get_tree},
     {"/v1/members", "hosts as JSON", get_members},
     {"/v1/events", "?prefix=/...: services and their changes as Server-Sent Events", get_events},
+    {"/v1/groups", "this host's groups as JSON", get_groups},
     {"/v1/sd", "?prefix=/...: services with a port, for Prometheus' HTTP service discovery",
      get_sd},
     {"/metrics", "counters in Prometheus' text format", get_metrics},
@@ -465,8 +495,11 @@ int hf_web_open(struct hf_hostd *h, struct hf_err *err, struct hf_web **ret_web)
                                      .clients_max = HF_HTTP_CLIENTS_MAX,
                                      .idle_timeout_s = IDLE_TIMEOUT_S,
                                      .backlog_max = HF_SSE_BACKLOG_MAX};
-    int rc = hf_http_server_open(h->loop, &opt, on_request, web, err, &web->server);
+    int rc = hf_group_events_create(h, groups_wake, web, &web->groups);
+    rc = rc ? hf_err_set(err, rc, "out of memory")
+            : hf_http_server_open(h->loop, &opt, on_request, web, err, &web->server);
     if (rc) {
+        hf_group_events_destroy(web->groups);
         hf_free(web);
         return rc;
     }
@@ -481,6 +514,7 @@ void hf_web_close(struct hf_web *web)
         HF_LIST_FOREACH (node, &web->streams) {
             stream_destroy(HF_CONTAINER_OF(node, struct stream, node));
         }
+        hf_group_events_destroy(web->groups);
         hf_free(web);
     }
 }

@@ -60,7 +60,7 @@ void hf_conn_fini(struct hf_conn *c)
 
 int hf_conn_send(struct hf_conn *c, const struct hf_ctl_msg *m)
 {
-    size_t n = 64 + m->owner.n + m->name.n + m->value.n + m->text.n; /* 64: lengths and numbers */
+    size_t n = hf_ctl_room(m);
     if (c->out_used) {
         hf_buf_consume(&c->out, c->out_used);
         c->out_used = 0;

@@ -16,6 +16,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/name.h"
+#include "codec/group_v1.h"
 #include "lib/conn.h"
 
 #define RETRY_MS_MIN 50
@@ -28,7 +29,7 @@ enum kind {
     KIND_PUBLISH, /* of a held entry */
     KIND_LEASE,
     KIND_WITHDRAW,
-    KIND_OTHER, /* WATCH, UNWATCH: nobody waits */
+    KIND_OTHER, /* WATCH, FOLLOW, UNWATCH: nobody waits */
 };
 
 /* On h->requests until it is answered, or until settle() has told its end. */
@@ -38,7 +39,7 @@ struct request {
     uint32_t seq; /* 0: not sent on this connection */
     bool settled; /* ended without holdfastd, with `code` */
     int code;
-    uint32_t watch;      /* KIND_OTHER: of which watch, or 0 */
+    uint32_t watch;      /* KIND_OTHER: of which watch or follow, or 0 */
     struct entry *entry; /* KIND_PUBLISH: borrowed; NULL: changed or withdrawn since */
     holdfast_result_fn *fn;
     void *arg;
@@ -76,6 +77,23 @@ struct watch {
     void *arg;
 };
 
+/* A group, and what was told of it. */
+struct follow {
+    struct hf_list link; /* h->follows, unfollowed ones until no callback runs */
+    uint32_t id;         /* the user's */
+    uint32_t seq;        /* of its FOLLOW on this connection; 0: none */
+    bool dead;
+    bool told; /* fn knows what is below */
+    uint8_t flags, phase;
+    uint64_t epoch;
+    char name[HF_GROUP_NAME_MAX + 1];
+    char resource[HF_GROUP_RESOURCE_NAME_MAX + 1];
+    char host[HF_HOST_NAME_MAX + 1];
+    char address[HF_GROUP_ADDRESS_MAX + 1];
+    holdfast_group_fn *fn;
+    void *arg;
+};
+
 struct holdfast {
     char *path, *program; /* owned */
     int ep, timer;        /* owned; the timer and the connection are in ep */
@@ -86,8 +104,8 @@ struct holdfast {
     int64_t due_ms; /* when on_timer() has something to do; negative: never */
     uint32_t seq;
     struct hf_map held;
-    struct hf_list requests, watches;
-    unsigned n_watches;  /* not dead */
+    struct hf_list requests, watches, follows;
+    unsigned n_watches;  /* and follows; not dead */
     struct hf_buf value; /* a value with NUL, for callbacks */
     void (*on_status)(void *arg, int code);
     void *on_status_arg;
@@ -275,6 +293,35 @@ static int watch_send(struct holdfast *h, struct watch *w)
                            .type = HF_CTL_WATCH, .seq = w->seq, .name = hf_slice_str(w->prefix)});
 }
 
+static int follow_send(struct holdfast *h, struct follow *f)
+{
+    struct request *r = request_new(h, KIND_OTHER, NULL, NULL);
+    if (!r) {
+        return -ENOMEM;
+    }
+    f->seq = r->seq = next_seq(h);
+    r->watch = f->id;
+    return send_msg(h, &(struct hf_ctl_msg){
+                           .type = HF_CTL_FOLLOW, .seq = f->seq, .name = hf_slice_str(f->name)});
+}
+
+static void follow_tell(struct follow *f)
+{
+    struct holdfast_group g = {.name = f->name,
+                               .member = (f->flags & HF_CTL_GROUP_MEMBER) != 0,
+                               .quorate = (f->flags & HF_CTL_GROUP_QUORATE) != 0,
+                               .is_here = (f->flags & HF_CTL_GROUP_HERE) != 0,
+                               .phase = f->phase,
+                               .epoch = f->epoch,
+                               .resource = f->resource,
+                               .host = f->host,
+                               .address = f->address};
+    f->told = true;
+    if (!f->dead) {
+        f->fn(f->arg, &g);
+    }
+}
+
 /* End a request without holdfastd: its fn is called by the next dispatch. */
 static void request_settle(struct holdfast *h, struct request *r, int code)
 {
@@ -324,6 +371,15 @@ static void lose(struct holdfast *h, int code)
         }
     }
     tell_status(h, code);
+    HF_LIST_FOREACH (it, &h->follows) { /* who leads is not known any more */
+        struct follow *f = HF_CONTAINER_OF(it, struct follow, link);
+        bool news = f->told && f->flags;
+        f->seq = 0;
+        f->flags = 0;
+        if (news) {
+            follow_tell(f);
+        }
+    }
 }
 
 /* Start a connection; what comes of it shows in dispatch. */
@@ -361,6 +417,10 @@ static int connected(struct holdfast *h)
     HF_LIST_FOREACH (it, &h->watches) {
         struct watch *w = HF_CONTAINER_OF(it, struct watch, link);
         rc = rc || w->dead ? rc : watch_send(h, w);
+    }
+    HF_LIST_FOREACH (it, &h->follows) {
+        struct follow *f = HF_CONTAINER_OF(it, struct follow, link);
+        rc = rc || f->dead ? rc : follow_send(h, f);
     }
     if (rc == 0) {
         tell_status(h, 0);
@@ -567,6 +627,40 @@ static int on_event(struct holdfast *h, const struct hf_ctl_msg *m)
     return 0;
 }
 
+/* Copy; true: it was another one. */
+static bool take_str(char *to, struct hf_slice s)
+{
+    bool same = hf_slice_eq(hf_slice_str(to), s);
+    if (s.n) {
+        memcpy(to, s.p, s.n); /* the codec has bounded it */
+    }
+    to[s.n] = '\0';
+    return !same;
+}
+
+static int on_group_state(struct holdfast *h, const struct hf_ctl_msg *m)
+{
+    HF_LIST_FOREACH (it, &h->follows) {
+        struct follow *f = HF_CONTAINER_OF(it, struct follow, link);
+        if (f->seq == 0 || f->seq != m->seq) {
+            continue;
+        }
+        bool news = !f->told || f->flags != m->flags || f->phase != m->phase;
+        news = news || f->epoch != m->epoch;
+        f->flags = m->flags;
+        f->phase = m->phase;
+        f->epoch = m->epoch;
+        news = take_str(f->resource, m->resource) || news;
+        news = take_str(f->host, m->owner) || news;
+        news = take_str(f->address, m->address) || news;
+        if (news) {
+            follow_tell(f);
+        }
+        return 0;
+    }
+    return 0; /* unfollowed meanwhile */
+}
+
 static int on_msg(struct holdfast *h, const struct hf_ctl_msg *m)
 {
     if ((h->status != 0) != (m->type == HF_CTL_HELLO)) {
@@ -579,6 +673,8 @@ static int on_msg(struct holdfast *h, const struct hf_ctl_msg *m)
         return on_result(h, m);
     case HF_CTL_EVENT:
         return on_event(h, m);
+    case HF_CTL_GROUP_STATE:
+        return on_group_state(h, m);
     case HF_CTL_PUBLISH:
     case HF_CTL_WITHDRAW:
     case HF_CTL_WATCH:
@@ -588,6 +684,8 @@ static int on_msg(struct holdfast *h, const struct hf_ctl_msg *m)
     case HF_CTL_RELOAD:
     case HF_CTL_TEXT:
     case HF_CTL_LINE:
+    case HF_CTL_GROUP:
+    case HF_CTL_FOLLOW:
         break;
     }
     return -HF_EPROTO;
@@ -628,6 +726,13 @@ static void settle(struct holdfast *h)
             watch_free(w);
         }
     }
+    HF_LIST_FOREACH (it, &h->follows) {
+        struct follow *f = HF_CONTAINER_OF(it, struct follow, link);
+        if (f->dead) {
+            hf_list_unlink(&f->link);
+            hf_free(f);
+        }
+    }
 }
 
 /* ---- the public functions ---- */
@@ -642,6 +747,7 @@ int holdfast_create(const char *path, const char *program, struct holdfast **ret
     hf_map_init(&h->held, (uint64_t)now_ms());
     hf_list_init(&h->requests);
     hf_list_init(&h->watches);
+    hf_list_init(&h->follows);
     hf_buf_init(&h->value, HF_VALUE_LEN_MAX + 1);
     h->status = -ENOTCONN;
     h->retry_ms = RETRY_MS_MIN;
@@ -677,6 +783,9 @@ void holdfast_destroy(struct holdfast *h)
     }
     HF_LIST_FOREACH (it, &h->watches) {
         watch_free(HF_CONTAINER_OF(it, struct watch, link));
+    }
+    HF_LIST_FOREACH (it, &h->follows) {
+        hf_free(HF_CONTAINER_OF(it, struct follow, link));
     }
     size_t pos = 0;
     for (struct entry *e = hf_map_next(&h->held, &pos); e; e = hf_map_next(&h->held, &pos)) {
@@ -961,7 +1070,7 @@ int holdfast_watch(struct holdfast *h, const char *prefix, holdfast_watch_fn *fn
         return hf_err_set(&h->err, -HF_ENAME, "\"%.100s\" is not a prefix like /pg/orders", prefix);
     }
     if (h->n_watches >= HF_CTL_WATCHES_MAX) {
-        return hf_err_set(&h->err, -HF_EFULL, "at most %d watches", HF_CTL_WATCHES_MAX);
+        return hf_err_set(&h->err, -HF_EFULL, "at most %d watches and follows", HF_CTL_WATCHES_MAX);
     }
     struct watch *w = hf_alloc(sizeof(*w));
     if (!w || !(w->prefix = copy_str(prefix))) {
@@ -983,6 +1092,14 @@ int holdfast_watch(struct holdfast *h, const char *prefix, holdfast_watch_fn *fn
     return 0;
 }
 
+static int unwatch_send(struct holdfast *h, uint32_t seq)
+{
+    return h->status ? 0
+                     : send_request(h, KIND_OTHER,
+                                    (struct hf_ctl_msg){.type = HF_CTL_UNWATCH, .watch = seq}, NULL,
+                                    NULL);
+}
+
 int holdfast_unwatch(struct holdfast *h, uint32_t watch)
 {
     HF_LIST_FOREACH (it, &h->watches) {
@@ -993,13 +1110,53 @@ int holdfast_unwatch(struct holdfast *h, uint32_t watch)
         w->dead = true; /* freed by the next dispatch: a callback of it may be running */
         h->n_watches--;
         arm(h, 0);
-        return h->status
-                   ? 0
-                   : send_request(h, KIND_OTHER,
-                                  (struct hf_ctl_msg){.type = HF_CTL_UNWATCH, .watch = w->seq},
-                                  NULL, NULL);
+        return unwatch_send(h, w->seq);
     }
     return hf_err_set(&h->err, -HF_ENOTFOUND, "no watch %u", watch);
+}
+
+int holdfast_group_follow(struct holdfast *h, const char *name, holdfast_group_fn *fn, void *arg,
+                          uint32_t *ret_follow)
+{
+    struct hf_slice s = hf_slice_str(name);
+    if (s.n > HF_GROUP_NAME_MAX || !hf_host_name_ok(s)) { /* both are DNS labels */
+        return hf_err_set(&h->err, -HF_ENAME, "\"%.100s\" is not the name of a group", name);
+    }
+    if (h->n_watches >= HF_CTL_WATCHES_MAX) {
+        return hf_err_set(&h->err, -HF_EFULL, "at most %d watches and follows", HF_CTL_WATCHES_MAX);
+    }
+    struct follow *f = hf_alloc(sizeof(*f));
+    if (!f) {
+        return -ENOMEM;
+    }
+    memcpy(f->name, name, s.n);
+    f->fn = fn;
+    f->arg = arg;
+    f->id = next_seq(h);
+    hf_list_insert(&h->follows, &f->link);
+    int rc = h->status == 0 ? follow_send(h, f) : 0;
+    if (rc) {
+        hf_list_unlink(&f->link);
+        hf_free(f);
+        return rc;
+    }
+    h->n_watches++;
+    *ret_follow = f->id;
+    return 0;
+}
+
+int holdfast_group_unfollow(struct holdfast *h, uint32_t follow)
+{
+    HF_LIST_FOREACH (it, &h->follows) {
+        struct follow *f = HF_CONTAINER_OF(it, struct follow, link);
+        if (f->id == follow && !f->dead) {
+            f->dead = true; /* freed by the next dispatch: a callback of it may be running */
+            h->n_watches--;
+            arm(h, 0);
+            return unwatch_send(h, f->seq);
+        }
+    }
+    return hf_err_set(&h->err, -HF_ENOTFOUND, "no follow %u", follow);
 }
 
 const char *holdfast_strerror(int code)

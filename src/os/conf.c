@@ -19,14 +19,31 @@ struct given {
     bool complete; /* another one would be a second assignment */
 };
 
+/* What the file said of the items of a titled section: per item, per option. */
+struct titled_given {
+    struct given *given;
+};
+
 struct hf_conf_load {
     const struct hf_conf_schema *schema;
     const char *file;
-    struct hf_err *err;  /* may be NULL */
-    char *snapshot;      /* being filled */
-    struct given *given; /* per option */
-    bool failed;         /* err has the first failure */
+    struct hf_err *err;          /* may be NULL */
+    char *snapshot;              /* being filled */
+    struct given *given;         /* per option */
+    struct titled_given *titled; /* per titled section */
+    bool failed;                 /* err has the first failure */
 };
+
+/* An option's row, and where its value is: in the snapshot, or in an item of it. */
+struct place {
+    const struct hf_conf_opt *o;
+    const char *section, *title; /* for errors; title NULL: not in an item */
+    char *base;
+    struct given *given;
+};
+
+/* libconfuse's options know their row here by a number. */
+#define TITLED_ROW(t, i) ((long)(((t) + 1) << 16 | (i)))
 
 /*
  * The load under way: libconfuse has no place for a caller's pointer in its callbacks, and its
@@ -160,6 +177,12 @@ static void add_expected(const struct hf_conf_opt *o, struct hf_buf *out)
     case HF_CONF_ADDR_LIST:
         hf_buf_str(out, "a list of addresses, each with or without port");
         break;
+    case HF_CONF_LIST:
+        hf_buf_str(out, "a list of words");
+        break;
+    case HF_CONF_PAIRS:
+        hf_buf_str(out, "a section of NAME = VALUE");
+        break;
     }
 }
 
@@ -205,6 +228,32 @@ static bool add_addr(const struct hf_conf_opt *o, const char *s, struct hf_conf_
     return true;
 }
 
+/* Room for one more element of size n; NULL: a limit. */
+static void *add_element(void **array, size_t *n, size_t size)
+{
+    if (*n == HF_CONF_LIST_MAX) {
+        return NULL;
+    }
+    char *more = hf_realloc(*array, (*n + 1) * size);
+    if (!more) {
+        return NULL;
+    }
+    *array = more;
+    memset(more + *n * size, 0, size);
+    return more + (*n)++ * size;
+}
+
+static bool add_word(const struct hf_conf_opt *o, const char *s, struct hf_conf_list *list,
+                     const char **ret_expected)
+{
+    *ret_expected = o->check ? o->check(s) : NULL;
+    if (*ret_expected) {
+        return false;
+    }
+    char **word = add_element((void **)&list->item, &list->n, sizeof(*word));
+    return word && hf_conf_set_string(word, s) == 0;
+}
+
 /* Read the text s into the option's field, or say what was expected. */
 static bool parse_value(const struct hf_conf_opt *o, const char *s, char *snapshot,
                         struct hf_buf *ret_expected)
@@ -243,6 +292,11 @@ static bool parse_value(const struct hf_conf_opt *o, const char *s, char *snapsh
     case HF_CONF_ADDR_LIST:
         ok = add_addr(o, s, field, &why);
         break;
+    case HF_CONF_LIST:
+        ok = add_word(o, s, field, &expected);
+        break;
+    case HF_CONF_PAIRS:
+        break; /* on_pairs() */
     }
     if (!ok && expected) {
         hf_buf_str(ret_expected, expected);
@@ -257,7 +311,7 @@ static bool parse_value(const struct hf_conf_opt *o, const char *s, char *snapsh
 
 static bool is_list(const struct hf_conf_opt *o)
 {
-    return o->type == HF_CONF_SET || o->type == HF_CONF_ADDR_LIST;
+    return o->type == HF_CONF_SET || o->type == HF_CONF_ADDR_LIST || o->type == HF_CONF_LIST;
 }
 
 int hf_conf_set_string(char **field, const char *value)
@@ -273,22 +327,29 @@ int hf_conf_set_string(char **field, const char *value)
     return 0;
 }
 
-static int set_defaults(const struct hf_conf_schema *schema, char *snapshot)
+static int set_defaults(const struct hf_conf_opt *opt, size_t n_opts, char *base)
 {
     struct hf_buf expected;
     hf_buf_init(&expected, 512);
     int rc = 0;
-    for (size_t i = 0; i < schema->n_opts && rc == 0; i++) {
-        const struct hf_conf_opt *o = &schema->opt[i];
+    for (size_t i = 0; i < n_opts && rc == 0; i++) {
+        const struct hf_conf_opt *o = &opt[i];
         char *rest = NULL;
         char *text = NULL;
+        if (o->type == HF_CONF_PAIRS) {
+            continue;
+        }
+        if (o->required) {
+            rc = hf_conf_set_string((char **)(void *)(base + o->offset), "");
+            continue;
+        }
         rc = hf_conf_set_string(&text, o->def);
         if (rc == 0 && !is_list(o)) {
-            rc = parse_value(o, text, snapshot, &expected) ? 0 : -ENOMEM;
+            rc = parse_value(o, text, base, &expected) ? 0 : -ENOMEM;
         }
         for (char *w = is_list(o) && text ? strtok_r(text, " ", &rest) : NULL; w && rc == 0;
              w = strtok_r(NULL, " ", &rest)) {
-            rc = parse_value(o, w, snapshot, &expected) ? 0 : -ENOMEM;
+            rc = parse_value(o, w, base, &expected) ? 0 : -ENOMEM;
         }
         hf_free(text);
     }
@@ -317,6 +378,65 @@ static void option_key(const struct hf_conf_opt *o, char *buf, size_t n)
     snprintf(buf, n, "%s%s%s", o->section, *o->section ? "." : "", o->name);
 }
 
+static char *item_at(const struct hf_conf_titled *t, const char *snapshot, size_t i)
+{
+    const struct hf_conf_items *items = (const void *)(snapshot + t->offset);
+    return (char *)items->item + i * t->size;
+}
+
+static struct hf_conf_title *title_at(const struct hf_conf_titled *t, const char *snapshot,
+                                      size_t i)
+{
+    return (void *)item_at(t, snapshot, i);
+}
+
+static const char *item_title(const struct hf_conf_titled *t, const char *snapshot, size_t i)
+{
+    return title_at(t, snapshot, i)->name;
+}
+
+static size_t n_items(const struct hf_conf_titled *t, const char *snapshot)
+{
+    return ((const struct hf_conf_items *)(const void *)(snapshot + t->offset))->n;
+}
+
+/* "fence ipmi1.hosts" */
+static void place_key(const struct place *p, char *buf, size_t n)
+{
+    if (p->title) {
+        snprintf(buf, n, "%s %.64s.%s", p->section, p->title, p->o->name);
+    } else {
+        option_key(p->o, buf, n);
+    }
+}
+
+/* Where an item, or an option of one, was given: its line, or 0. */
+static int titled_line(const struct hf_conf_load *l, const char *key)
+{
+    char k[192];
+    for (size_t t = 0; t < l->schema->n_titled; t++) {
+        const struct hf_conf_titled *titled = &l->schema->titled[t];
+        for (size_t i = 0; i < n_items(titled, l->snapshot); i++) {
+            struct place p = {.section = titled->name, .title = item_title(titled, l->snapshot, i)};
+            snprintf(k, sizeof(k), "%s %.64s", p.section, p.title);
+            size_t n = strlen(k);
+            if (strncmp(k, key, n) != 0 || (key[n] && key[n] != '.')) {
+                continue;
+            }
+            for (size_t o = 0; o < titled->n_opts; o++) {
+                const struct given *g = &l->titled[t].given[i * titled->n_opts + o];
+                p.o = &titled->opt[o];
+                place_key(&p, k, sizeof(k));
+                if (strcmp(k, key) == 0 && g->line > 0) {
+                    return g->line;
+                }
+            }
+            return title_at(titled, l->snapshot, i)->line;
+        }
+    }
+    return 0;
+}
+
 int hf_conf_refuse(struct hf_conf_load *l, const char *key, const char *fmt, ...)
 {
     char text[256];
@@ -325,7 +445,7 @@ int hf_conf_refuse(struct hf_conf_load *l, const char *key, const char *fmt, ...
     va_start(ap, fmt);
     vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
     va_end(ap);
-    int line = 0;
+    int line = titled_line(l, key);
     for (size_t i = 0; i < l->schema->n_opts; i++) {
         char k[128];
         option_key(&l->schema->opt[i], k, sizeof(k));
@@ -382,7 +502,8 @@ static void add_suggestion(struct hf_conf_load *l, cfg_t *cfg, const char *name,
             return;
         }
     }
-    hf_buf_str(out, "; see holdfast.conf(5) for the options of this section");
+    hf_buf_printf(out, "; see %s for the options of this section",
+                  l->schema->page ? l->schema->page : "holdfast.conf(5)");
 }
 
 /* libconfuse's errors: its own words, except for unknown names. */
@@ -393,7 +514,11 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
     hf_buf_init(&text, sizeof(line) - 1);
     vsnprintf(line, sizeof(line), fmt, ap);
     static const char unknown[] = "no such option '";
-    if (strncmp(line, unknown, sizeof(unknown) - 1) == 0) {
+    bool is_unknown = strncmp(line, unknown, sizeof(unknown) - 1) == 0;
+    if (is_unknown && (cfg->flags & CFGF_KEYSTRVAL)) {
+        return; /* it says so of each free name, and then takes it */
+    }
+    if (is_unknown) {
         char *name = line + sizeof(unknown) - 1;
         name[strcspn(name, "'")] = '\0';
         bool top = strcmp(cfg_name(cfg), "root") == 0;
@@ -409,11 +534,12 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 }
 
 /* "SECTION.NAME: got X, expected Y; remedy" */
-static void refuse_value(struct hf_conf_load *l, const struct hf_conf_opt *o, int line,
-                         const char *got, struct hf_slice expected)
+static void refuse_value(struct hf_conf_load *l, const struct place *p, int line, const char *got,
+                         struct hf_slice expected)
 {
-    char key[128], text[256];
-    option_key(o, key, sizeof(key));
+    const struct hf_conf_opt *o = p->o;
+    char key[192], text[320];
+    place_key(p, key, sizeof(key));
     snprintf(text, sizeof(text), "%s: got \"%.60s\", expected %.*s%s%s", key, got,
              HF_SLICE_FMT(expected), o->remedy ? "; " : "", o->remedy ? o->remedy : "");
     refuse_at(l, line, text);
@@ -421,15 +547,119 @@ static void refuse_value(struct hf_conf_load *l, const struct hf_conf_opt *o, in
 
 /* ---- libconfuse ---- */
 
-/* Before the first value that the file gives: a list's default goes. */
-static void clear_list(const struct hf_conf_opt *o, char *snapshot)
+static void free_words(struct hf_conf_list *list)
 {
-    void *field = snapshot + o->offset;
+    for (size_t i = 0; i < list->n; i++) {
+        hf_free(list->item[i]);
+    }
+    list->n = 0;
+}
+
+static void free_pairs(struct hf_conf_pairs *pairs)
+{
+    for (size_t i = 0; i < pairs->n; i++) {
+        hf_free(pairs->pair[i].name);
+        hf_free(pairs->pair[i].value);
+    }
+    pairs->n = 0;
+}
+
+/* Before the first value that the file gives: a list's default goes. */
+static void clear_list(const struct hf_conf_opt *o, char *base)
+{
+    void *field = base + o->offset;
     if (o->type == HF_CONF_SET) {
         *(uint32_t *)field = 0;
     } else if (o->type == HF_CONF_ADDR_LIST) {
         ((struct hf_conf_addrs *)field)->n = 0;
+    } else if (o->type == HF_CONF_LIST) {
+        free_words(field);
     }
+}
+
+static void *grow(void *p, size_t n, size_t size)
+{
+    char *more = hf_realloc(p, (n + 1) * size);
+    if (more) {
+        memset(more + n * size, 0, size);
+    }
+    return more;
+}
+
+/* A new item with its defaults, for which the file has a section. 0, -ENOMEM, or refused. */
+static int add_item(struct hf_conf_load *l, size_t t, const char *title, int line)
+{
+    const struct hf_conf_titled *titled = &l->schema->titled[t];
+    struct hf_conf_items *items = (void *)(l->snapshot + titled->offset);
+    struct titled_given *tg = &l->titled[t];
+    char text[256], most[32];
+    const char *expected = titled->check ? titled->check(title) : NULL;
+    if (expected || items->n == titled->n_max) {
+        snprintf(most, sizeof(most), "at most %zu of them", titled->n_max);
+        snprintf(text, sizeof(text), "%.32s: got \"%.60s\", expected %s", titled->name, title,
+                 expected ? expected : most);
+        refuse_at(l, line, text);
+        return -HF_ECONFIG;
+    }
+    struct given *given = grow(tg->given, items->n, titled->n_opts * sizeof(*given));
+    tg->given = given ? given : tg->given;
+    void *more = grow(items->item, items->n, titled->size);
+    items->item = more ? more : items->item;
+    if (!given || !more) {
+        return -ENOMEM;
+    }
+    struct hf_conf_title *item = title_at(titled, l->snapshot, items->n++);
+    item->line = line;
+    int rc = hf_conf_set_string(&item->name, title);
+    return rc ? rc : set_defaults(titled->opt, titled->n_opts, (char *)item);
+}
+
+/* The item that cfg is, made when it is met for the first time. */
+static int find_item(struct hf_conf_load *l, size_t t, const char *title, int line, size_t *ret_i)
+{
+    const struct hf_conf_titled *titled = &l->schema->titled[t];
+    size_t n = n_items(titled, l->snapshot);
+    for (*ret_i = 0; *ret_i < n; ++*ret_i) {
+        if (strcmp(item_title(titled, l->snapshot, *ret_i), title) == 0) {
+            return 0;
+        }
+    }
+    return add_item(l, t, title, line);
+}
+
+/* Where the value of an option goes that cfg has in it. */
+static int find_place(struct hf_conf_load *l, cfg_t *cfg, const cfg_opt_t *opt,
+                      struct place *ret_place)
+{
+    size_t row = (size_t)opt->def.number, i, t;
+    if (row >> 16 == 0) {
+        const struct hf_conf_opt *o = &l->schema->opt[row];
+        *ret_place = (struct place){
+            .o = o, .section = o->section, .base = l->snapshot, .given = &l->given[row]};
+        return 0;
+    }
+    t = (row >> 16) - 1;
+    row &= 0xffff;
+    const struct hf_conf_titled *titled = &l->schema->titled[t];
+    int rc = find_item(l, t, cfg_title(cfg), cfg->line, &i);
+    if (rc) {
+        return rc;
+    }
+    *ret_place = (struct place){.o = &titled->opt[row],
+                                .section = titled->name,
+                                .title = item_title(titled, l->snapshot, i),
+                                .base = item_at(titled, l->snapshot, i),
+                                .given = &l->titled[t].given[i * titled->n_opts + row]};
+    return 0;
+}
+
+static int refuse_twice(struct hf_conf_load *l, const struct place *p, int line)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "%s: given twice, first on line %d; keep one", p->o->name,
+             p->given->line);
+    refuse_at(l, line, text);
+    return -1;
 }
 
 /*
@@ -439,35 +669,89 @@ static void clear_list(const struct hf_conf_opt *o, char *snapshot)
 static int on_value(cfg_t *cfg, cfg_opt_t *opt)
 {
     struct hf_conf_load *l = loading;
+    struct place p;
     if (!l) { /* cfg_init() sets `unset` */
         return 0;
     }
-    const struct hf_conf_opt *o = &l->schema->opt[opt->def.number];
-    struct given *g = &l->given[opt->def.number];
-    if (g->complete) {
-        char text[256];
-        snprintf(text, sizeof(text), "%s: given twice, first on line %d; keep one", o->name,
-                 g->line);
-        refuse_at(l, cfg->line, text);
+    if (find_place(l, cfg, opt, &p)) {
         return -1;
     }
+    struct given *g = p.given;
+    if (g->complete) {
+        return refuse_twice(l, &p, cfg->line);
+    }
     if (g->line == 0) {
-        clear_list(o, l->snapshot);
+        clear_list(p.o, p.base);
         g->line = cfg->line;
     }
-    g->complete = !is_list(o) || cfg_opt_size(opt) == g->n;
+    g->complete = !is_list(p.o) || cfg_opt_size(opt) == g->n;
     struct hf_buf expected;
     hf_buf_init(&expected, 512);
     bool ok = true;
     for (; g->n < cfg_opt_size(opt) && ok; g->n++) {
         const char *s = cfg_opt_getnstr(opt, g->n);
-        ok = parse_value(o, s ? s : "", l->snapshot, &expected);
+        ok = parse_value(p.o, s ? s : "", p.base, &expected);
         if (!ok) {
-            refuse_value(l, o, cfg->line, s ? s : "", hf_buf_slice(&expected));
+            refuse_value(l, &p, cfg->line, s ? s : "", hf_buf_slice(&expected));
         }
     }
     hf_buf_fini(&expected);
     return ok ? 0 : -1;
+}
+
+/* A section of free names has ended. */
+static int on_pairs(cfg_t *cfg, cfg_opt_t *opt)
+{
+    struct hf_conf_load *l = loading;
+    struct place p;
+    if (!l) {
+        return 0;
+    }
+    if (find_place(l, cfg, opt, &p)) {
+        return -1;
+    }
+    if (p.given->line) {
+        return refuse_twice(l, &p, cfg->line);
+    }
+    p.given->line = cfg->line;
+    struct hf_conf_pairs *pairs = (void *)(p.base + p.o->offset);
+    for (cfg_opt_t *o = cfg_opt_getnsec(opt, 0)->opts; o->name; o++) {
+        const char *expected = p.o->check ? p.o->check(o->name) : NULL;
+        const char *value = cfg_opt_size(o) == 1 ? cfg_opt_getnstr(o, 0) : NULL;
+        if (expected || !value) {
+            refuse_value(l, &p, cfg->line, o->name,
+                         hf_slice_str(expected ? expected : "NAME = VALUE"));
+            return -1;
+        }
+        struct hf_conf_pair *pair = add_element((void **)&pairs->pair, &pairs->n, sizeof(*pair));
+        if (!pair || hf_conf_set_string(&pair->name, o->name) ||
+            hf_conf_set_string(&pair->value, value)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A titled section has ended; perhaps it was empty. */
+static int on_item(cfg_t *cfg, cfg_opt_t *opt)
+{
+    struct hf_conf_load *l = loading;
+    size_t i, t = ((size_t)opt->def.number >> 16) - 1;
+    const char *title = cfg_title(cfg_opt_getnsec(opt, cfg_opt_size(opt) - 1));
+    if (find_item(l, t, title, cfg->line, &i)) {
+        return -1;
+    }
+    const struct hf_conf_titled *titled = &l->schema->titled[t];
+    for (size_t o = 0; o < titled->n_opts; o++) {
+        if (titled->opt[o].required && l->titled[t].given[i * titled->n_opts + o].line == 0) {
+            char text[256];
+            snprintf(text, sizeof(text), "%s %.64s: has no %s: %s", titled->name, title,
+                     titled->opt[o].name, titled->opt[o].doc);
+            refuse_at(l, cfg->line, text);
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* Is `inner` a section directly inside `outer`? Then *ret_name is its last part. */
@@ -491,39 +775,78 @@ static void free_options(cfg_opt_t *opts)
     hf_free(opts);
 }
 
+/* libconfuse's option for a row; false: no memory. */
+static bool make_option(const struct hf_conf_opt *o, long row, cfg_opt_t *c)
+{
+    static char unset[] = "{unset}";
+    if (o->type == HF_CONF_PAIRS) {
+        cfg_opt_t *none = hf_alloc(sizeof(*none));
+        if (!none) {
+            return false;
+        }
+        *none = (cfg_opt_t)CFG_END();
+        *c = (cfg_opt_t)CFG_SEC(o->name, none, CFGF_KEYSTRVAL);
+        c->validcb = on_pairs;
+    } else {
+        *c = (cfg_opt_t)CFG_STR(o->name, NULL, CFGF_NODEFAULT);
+        if (is_list(o)) {
+            c->flags = CFGF_LIST;
+            c->def.parsed = *o->def ? unset : NULL; /* see clear_empty_lists() */
+        }
+        c->validcb = on_value;
+    }
+    c->def.number = row; /* unused by libconfuse for strings and sections */
+    return true;
+}
+
+/* libconfuse's table for the sections with titles, after the others at the top level. */
+static bool make_titled(const struct hf_conf_schema *schema, cfg_opt_t *c)
+{
+    for (size_t t = 0; t < schema->n_titled; t++, c++) {
+        const struct hf_conf_titled *titled = &schema->titled[t];
+        cfg_opt_t *sub = hf_alloc_array(titled->n_opts + 1, sizeof(*sub));
+        if (!sub) {
+            return false;
+        }
+        *c = (cfg_opt_t)CFG_SEC(titled->name, sub, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
+        c->validcb = on_item;
+        c->def.number = TITLED_ROW(t, 0);
+        for (size_t i = 0; i < titled->n_opts; i++) {
+            if (!make_option(&titled->opt[i], TITLED_ROW(t, i), &sub[i])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 /* libconfuse's table for one section: its options, then the sections inside it. */
 static cfg_opt_t *make_options(const struct hf_conf_schema *schema, const char *section)
 {
-    cfg_opt_t *opts = hf_alloc_array(schema->n_opts + 1, sizeof(*opts));
-    size_t n = 0;
+    size_t n = 0, n_titled = *section ? 0 : schema->n_titled;
+    cfg_opt_t *opts = hf_alloc_array(schema->n_opts + n_titled + 1, sizeof(*opts));
     const char *name;
-    static char unset[] = "{unset}";
-    for (size_t i = 0; opts && i < schema->n_opts; i++) {
+    bool ok = opts != NULL;
+    for (size_t i = 0; ok && i < schema->n_opts; i++) {
         const struct hf_conf_opt *o = &schema->opt[i];
-        cfg_opt_t *c = &opts[n];
         bool seen = i > 0 && strcmp(o->section, schema->opt[i - 1].section) == 0;
         if (strcmp(o->section, section) == 0) {
-            *c = (cfg_opt_t)CFG_STR(o->name, NULL, CFGF_NODEFAULT);
-            if (is_list(o)) {
-                c->flags = CFGF_LIST;
-                c->def.parsed = unset; /* see clear_empty_lists() */
-            }
-            c->def.number = (long)i; /* unused by libconfuse for strings: our row */
-            c->validcb = on_value;
-            n++;
+            ok = make_option(o, (long)i, &opts[n]);
+            n += ok;
         } else if (!seen && directly_inside(o->section, section, &name)) {
             cfg_opt_t *sub = make_options(schema, o->section);
-            if (!sub) {
-                free_options(opts);
-                return NULL;
+            ok = sub != NULL;
+            if (ok) {
+                opts[n++] = (cfg_opt_t)CFG_SEC(name, sub, CFGF_NONE);
             }
-            *c = (cfg_opt_t)CFG_SEC(name, sub, CFGF_NONE);
-            n++;
         }
     }
-    if (opts) {
-        opts[n] = (cfg_opt_t)CFG_END();
+    ok = ok && (n_titled == 0 || make_titled(schema, opts + n));
+    if (!ok) {
+        free_options(opts); /* zeroed after what there is: CFGT_NONE */
+        return NULL;
     }
+    opts[n + n_titled] = (cfg_opt_t)CFG_END();
     return opts;
 }
 
@@ -574,13 +897,14 @@ static void blank_comments(char *s)
     }
 }
 
-/* A list that the file gave as {} has lost its mark; libconfuse does not call back for that. */
+/* A list with a default that the file gave as {} has lost its mark; libconfuse does not call back
+ * for that. (In titled sections lists have no default.) */
 static void clear_empty_lists(struct hf_conf_load *l, cfg_t *cfg)
 {
     for (cfg_opt_t *c = cfg->opts; c->name; c++) {
-        if (c->type == CFGT_SEC) {
+        if (c->type == CFGT_SEC && !(c->flags & (CFGF_MULTI | CFGF_KEYSTRVAL))) {
             clear_empty_lists(l, cfg_opt_getnsec(c, 0));
-        } else if (cfg_opt_size(c) == 0 && (c->flags & CFGF_LIST)) {
+        } else if (c->type == CFGT_STR && cfg_opt_size(c) == 0 && (c->flags & CFGF_LIST)) {
             clear_list(&l->schema->opt[c->def.number], l->snapshot);
         }
     }
@@ -624,10 +948,12 @@ int hf_conf_load_mem(const struct hf_conf_schema *schema, const char *name, stru
         .file = name,
         .err = err,
         .snapshot = hf_alloc(schema->size),
-        .given = hf_alloc_array(schema->n_opts, sizeof(struct given)),
+        .given = hf_alloc_array(schema->n_opts + 1, sizeof(struct given)),
+        .titled = hf_alloc_array(schema->n_titled + 1, sizeof(struct titled_given)),
     };
     char *copy = hf_alloc(text.n + 2);
-    int rc = l.snapshot && l.given && copy ? set_defaults(schema, l.snapshot) : -ENOMEM;
+    bool room = l.snapshot && l.given && l.titled && copy;
+    int rc = room ? set_defaults(schema->opt, schema->n_opts, l.snapshot) : -ENOMEM;
     if (rc == 0) {
         memcpy(copy, text.n ? text.p : (const uint8_t *)"", text.n);
         copy[text.n] = '\n'; /* libconfuse reads an empty text as an error */
@@ -638,6 +964,10 @@ int hf_conf_load_mem(const struct hf_conf_schema *schema, const char *name, stru
     }
     hf_free(copy);
     hf_free(l.given);
+    for (size_t t = 0; l.titled && t < schema->n_titled; t++) {
+        hf_free(l.titled[t].given);
+    }
+    hf_free(l.titled);
     if (rc) {
         hf_conf_destroy(schema, l.snapshot);
         return l.failed ? rc : hf_err_set(err, rc, "%s: %s", name, hf_strerror(rc));
@@ -663,15 +993,39 @@ int hf_conf_load(const struct hf_conf_schema *schema, const char *path, struct h
     return rc;
 }
 
+static void free_values(const struct hf_conf_opt *opt, size_t n_opts, char *base)
+{
+    for (size_t i = 0; i < n_opts; i++) {
+        void *field = base + opt[i].offset;
+        if (opt[i].type == HF_CONF_STRING) {
+            hf_free(*(char **)field);
+        } else if (opt[i].type == HF_CONF_ADDR_LIST) {
+            hf_free(((struct hf_conf_addrs *)field)->addr);
+        } else if (opt[i].type == HF_CONF_LIST) {
+            free_words(field);
+            hf_free(((struct hf_conf_list *)field)->item);
+        } else if (opt[i].type == HF_CONF_PAIRS) {
+            free_pairs(field);
+            hf_free(((struct hf_conf_pairs *)field)->pair);
+        }
+    }
+}
+
 void hf_conf_destroy(const struct hf_conf_schema *schema, void *snapshot)
 {
-    for (size_t i = 0; snapshot && i < schema->n_opts; i++) {
-        void *field = (char *)snapshot + schema->opt[i].offset;
-        if (schema->opt[i].type == HF_CONF_STRING) {
-            hf_free(*(char **)field);
-        } else if (schema->opt[i].type == HF_CONF_ADDR_LIST) {
-            hf_free(((struct hf_conf_addrs *)field)->addr);
+    if (!snapshot) {
+        return;
+    }
+    free_values(schema->opt, schema->n_opts, snapshot);
+    for (size_t t = 0; t < schema->n_titled; t++) {
+        const struct hf_conf_titled *titled = &schema->titled[t];
+        struct hf_conf_items *items = (void *)((char *)snapshot + titled->offset);
+        for (size_t i = 0; i < items->n; i++) {
+            char *item = item_at(titled, snapshot, i);
+            hf_free(title_at(titled, snapshot, i)->name);
+            free_values(titled->opt, titled->n_opts, item);
         }
+        hf_free(items->item);
     }
     hf_free(snapshot);
 }
@@ -692,8 +1046,24 @@ void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1])
 
 /* ---- listings ---- */
 
-/* In double quotes, so that libconfuse reads the same again ("$" would begin a variable). */
-static void add_quoted(struct hf_buf *out, const char *s)
+bool hf_conf_duration(const char *s, int64_t *ret_ms)
+{
+    return parse_number(HF_CONF_DURATION, s, ret_ms);
+}
+
+bool hf_conf_is_secret(const char *name)
+{
+    static const char *const parts[] = {"passw", "secret", "token", "key"};
+    for (size_t i = 0; i < HF_ARRAY_LEN(parts); i++) {
+        if (strcasestr(name, parts[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As libconfuse reads it: "$" would begin a variable. */
+void hf_conf_quote(struct hf_buf *out, const char *s)
 {
     hf_buf_str(out, "\"");
     for (; *s; s++) {
@@ -731,6 +1101,36 @@ static void add_addrs(const struct hf_conf_addrs *list, struct hf_buf *out)
     hf_buf_str(out, " }");
 }
 
+static void add_words(const struct hf_conf_list *list, struct hf_buf *out)
+{
+    hf_buf_str(out, "{");
+    for (size_t i = 0; i < list->n; i++) {
+        hf_buf_str(out, i ? ", " : " ");
+        hf_conf_quote(out, list->item[i]);
+    }
+    hf_buf_str(out, " }");
+}
+
+static void add_indent(struct hf_buf *out, int depth)
+{
+    hf_buf_printf(out, "%*s", depth * 4, "");
+}
+
+static void add_pairs(const char *name, const struct hf_conf_pairs *pairs, int depth,
+                      struct hf_buf *out)
+{
+    hf_buf_printf(out, "%s {\n", name);
+    for (size_t i = 0; i < pairs->n; i++) {
+        const struct hf_conf_pair *pair = &pairs->pair[i];
+        add_indent(out, depth + 1);
+        hf_buf_printf(out, "%s = ", pair->name);
+        hf_conf_quote(out, hf_conf_is_secret(pair->name) ? "***" : pair->value);
+        hf_buf_str(out, "\n");
+    }
+    add_indent(out, depth);
+    hf_buf_str(out, "}\n");
+}
+
 static void add_value(const struct hf_conf_opt *o, const void *field, struct hf_buf *out)
 {
     char str[HF_ADDR_STR_LEN];
@@ -744,7 +1144,7 @@ static void add_value(const struct hf_conf_opt *o, const void *field, struct hf_
         print_number(o->type, *(const int64_t *)field, out);
         break;
     case HF_CONF_STRING:
-        add_quoted(out, *(char *const *)field);
+        hf_conf_quote(out, *(char *const *)field);
         break;
     case HF_CONF_ENUM:
         hf_buf_str(out, o->names[*(const int64_t *)field]);
@@ -754,16 +1154,53 @@ static void add_value(const struct hf_conf_opt *o, const void *field, struct hf_
         break;
     case HF_CONF_ADDR: {
         const struct hf_addr *a = field;
-        add_quoted(out, a->len ? hf_addr_str(a, str) : o->none);
+        hf_conf_quote(out, a->len ? hf_addr_str(a, str) : o->none);
         break;
     }
     case HF_CONF_ADDR_LIST:
         add_addrs(field, out);
         break;
+    case HF_CONF_LIST:
+        add_words(field, out);
+        break;
+    case HF_CONF_PAIRS:
+        add_pairs(o->name, field, 0, out);
+        break;
     }
 }
 
-/* Number of sections open at this name: its parts. */
+/* An option with what it is for. */
+static void add_option(const struct hf_conf_opt *o, const char *base, int depth, struct hf_buf *out)
+{
+    const void *field = base + o->offset;
+    add_indent(out, depth);
+    hf_buf_printf(out, "# %s (", o->doc);
+    add_expected(o, out);
+    hf_buf_str(out, ")\n");
+    add_indent(out, depth);
+    if (o->type == HF_CONF_PAIRS) {
+        add_pairs(o->name, field, depth, out);
+        return;
+    }
+    hf_buf_printf(out, "%s = ", o->name);
+    add_value(o, field, out);
+    hf_buf_str(out, "\n");
+}
+
+static void add_items(const struct hf_conf_titled *t, const char *snapshot, struct hf_buf *out)
+{
+    hf_buf_printf(out, "# %s TITLE { }: %s\n", t->name, t->doc);
+    for (size_t i = 0; i < n_items(t, snapshot); i++) {
+        hf_buf_printf(out, "%s ", t->name);
+        hf_conf_quote(out, item_title(t, snapshot, i));
+        hf_buf_str(out, " {\n");
+        for (size_t o = 0; o < t->n_opts; o++) {
+            add_option(&t->opt[o], item_at(t, snapshot, i), 1, out);
+        }
+        hf_buf_str(out, "}\n");
+    }
+}
+
 bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, const void *b,
                           char *buf, size_t n)
 {
@@ -782,9 +1219,23 @@ bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, co
         hf_buf_fini(&va);
         hf_buf_fini(&vb);
     }
+    for (size_t t = 0; t < schema->n_titled && !differs; t++) {
+        struct hf_buf va, vb;
+        hf_buf_init(&va, HF_CONF_FILE_MAX);
+        hf_buf_init(&vb, HF_CONF_FILE_MAX);
+        add_items(&schema->titled[t], a, &va);
+        add_items(&schema->titled[t], b, &vb);
+        differs = !schema->titled[t].live && !hf_slice_eq(hf_buf_slice(&va), hf_buf_slice(&vb));
+        if (differs) {
+            snprintf(buf, n, "%s", schema->titled[t].name);
+        }
+        hf_buf_fini(&va);
+        hf_buf_fini(&vb);
+    }
     return differs;
 }
 
+/* Number of sections open at this name: its parts. */
 static int depth_of(const char *section)
 {
     int depth = *section != '\0';
@@ -792,11 +1243,6 @@ static int depth_of(const char *section)
         depth += *s == '.';
     }
     return depth;
-}
-
-static void add_indent(struct hf_buf *out, int depth)
-{
-    hf_buf_printf(out, "%*s", depth * 4, "");
 }
 
 /* Close the sections of `from` that `to` is not in, open those of `to`. */
@@ -839,17 +1285,24 @@ void hf_conf_print(const struct hf_conf_schema *schema, const void *snapshot, st
             change_section(out, section, o->section);
             section = o->section;
         }
-        int depth = depth_of(section);
-        add_indent(out, depth);
-        hf_buf_printf(out, "# %s (", o->doc);
-        add_expected(o, out);
-        hf_buf_str(out, ")\n");
-        add_indent(out, depth);
-        hf_buf_printf(out, "%s = ", o->name);
-        add_value(o, (const char *)snapshot + o->offset, out);
-        hf_buf_str(out, "\n");
+        add_option(o, snapshot, depth_of(section), out);
     }
     change_section(out, section, "");
+    for (size_t t = 0; t < schema->n_titled; t++) {
+        add_items(&schema->titled[t], snapshot, out);
+    }
+}
+
+static void print_mdoc_option(const struct hf_conf_opt *o, struct hf_buf *out)
+{
+    hf_buf_printf(out, ".It Cm %s\n%s.\nValue: ", o->name, o->doc);
+    add_expected(o, out);
+    hf_buf_str(out, ".\n");
+    if (*o->def) {
+        hf_buf_printf(out, "Default:\n.Ql %s .\n", o->def);
+    }
+    hf_buf_str(out, o->required ? "Must be given.\n" : "");
+    hf_buf_str(out, o->live ? "Reloaded.\n" : "");
 }
 
 void hf_conf_print_mdoc(const struct hf_conf_schema *schema, struct hf_buf *out)
@@ -862,13 +1315,16 @@ void hf_conf_print_mdoc(const struct hf_conf_schema *schema, struct hf_buf *out)
             hf_buf_printf(out, "%s.Ss %s%s\n.Bl -tag -width Ds\n", i ? ".El\n" : "",
                           *section ? "Section " : "Top level", section);
         }
-        hf_buf_printf(out, ".It Cm %s\n%s.\nValue: ", o->name, o->doc);
-        add_expected(o, out);
-        hf_buf_str(out, ".\n");
-        if (*o->def) {
-            hf_buf_printf(out, "Default:\n.Ql %s .\n", o->def);
-        }
-        hf_buf_str(out, o->live ? "Reloaded.\n" : "");
+        print_mdoc_option(o, out);
     }
     hf_buf_str(out, schema->n_opts ? ".El\n" : "");
+    for (size_t t = 0; t < schema->n_titled; t++) {
+        const struct hf_conf_titled *titled = &schema->titled[t];
+        hf_buf_printf(out, ".Ss Section %s Ar TITLE\n%s.\n%s.Bl -tag -width Ds\n", titled->name,
+                      titled->doc, titled->live ? "Reloaded.\n" : "");
+        for (size_t i = 0; i < titled->n_opts; i++) {
+            print_mdoc_option(&titled->opt[i], out);
+        }
+        hf_buf_str(out, ".El\n");
+    }
 }

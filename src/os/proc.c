@@ -1,22 +1,30 @@
-/* Child processes: start, collect bounded output, time out, kill with all they started. */
+/* Child processes: start, feed, collect bounded output, time out, kill with all they started. */
 #include "os/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #define KILL_AFTER HF_S(2)      /* SIGTERM to SIGKILL */
 #define OUTPUT_GRACE HF_MS(200) /* end of the child to end of its output, which others may hold */
 #define KILL_WAIT_MS 100        /* hf_proc_kill() waits this long at most */
 #define READ_CHUNK ((size_t)65536)
+#define NAME_LEN_MAX 63
+#define CHILD_STACK ((size_t)32768) /* of a child before exec */
 
 struct output {
     struct hf_proc *p; /* borrowed: the process it belongs to */
@@ -31,7 +39,7 @@ struct hf_proc {
     struct hf_io *end_io;   /* owned; NULL once the child has ended */
     struct hf_timer *timer; /* owned */
     struct output out, err;
-    bool term_sent, ended;
+    bool term_sent, ended, leave_group;
     struct hf_proc_result res;
     hf_proc_done *fn; /* NULL after hf_proc_kill() */
     void *arg;
@@ -61,10 +69,12 @@ static void proc_destroy(struct hf_proc *p)
     hf_free(p);
 }
 
-/* The child has ended: kill what it left, reap it, tell. */
+/* The child has ended: kill what it left, unless that is to stay; reap it, tell. */
 static void finish(struct hf_proc *p)
 {
-    kill(-p->pid, SIGKILL);
+    if (!p->leave_group || p->res.timed_out) {
+        kill(-p->pid, SIGKILL);
+    }
     while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {
     }
     if (p->fn) {
@@ -82,6 +92,26 @@ static void finish_if_done(struct hf_proc *p)
     }
 }
 
+/* Append what fits; returns how many bytes did not. Out of memory is the same. */
+static size_t keep_first(struct hf_buf *b, struct hf_slice s)
+{
+    size_t room = b->n_max - b->n, before = b->n;
+    hf_buf_add(b, hf_slice(s.p, s.n < room ? s.n : room));
+    return s.n - (b->n - before);
+}
+
+/* Append and keep the end: it tells how things went wrong. */
+static size_t keep_last(struct hf_buf *b, struct hf_slice s)
+{
+    size_t n = s.n < b->n_max ? s.n : b->n_max, room = b->n_max - b->n;
+    size_t dropped = s.n - n;
+    if (n > room) {
+        dropped += n - room;
+        hf_buf_consume(b, n - room);
+    }
+    return dropped + keep_first(b, hf_slice(s.p + s.n - n, n));
+}
+
 static void on_output(void *arg, unsigned events)
 {
     (void)events;
@@ -96,12 +126,8 @@ static void on_output(void *arg, unsigned events)
         finish_if_done(o->p);
         return;
     }
-    size_t room = o->buf.n_max - o->buf.n, keep = (size_t)n < room ? (size_t)n : room;
-    hf_buf_add(&o->buf, hf_slice(chunk, keep));
-    if (o->buf.err) { /* out of memory: counted as dropped */
-        keep = 0;
-    }
-    o->p->res.dropped += (size_t)n - keep;
+    o->p->res.dropped += o == &o->p->err ? keep_last(&o->buf, hf_slice(chunk, (size_t)n))
+                                         : keep_first(&o->buf, hf_slice(chunk, (size_t)n));
 }
 
 static void on_end(void *arg, unsigned events)
@@ -135,74 +161,63 @@ static void on_time(void *arg)
     }
 }
 
-/* In the child, between fork and exec: async-signal-safe calls only. */
-static _Noreturn void run_child(const struct hf_proc_opt *opt, pid_t parent, int out, int err,
-                                int report)
+struct child {
+    const struct hf_proc_opt *opt;
+    pid_t parent;
+    int in, out, err;
+    int rc; /* answer: why there was no exec */
+};
+
+/* In the child, which shares our memory until exec: async-signal-safe calls only.
+ * What the sanitizer noted of its frame would stay noted of our stack. */
+__attribute__((no_sanitize("address"))) static int run_child(void *arg)
 {
-    /* out of the way of 0 ... 3 first */
-    int null = open("/dev/null", O_RDWR);
-    null = fcntl(null, F_DUPFD, 10);
-    out = fcntl(out, F_DUPFD, 10);
-    err = fcntl(err, F_DUPFD, 10);
-    report = fcntl(report, F_DUPFD, 10);
-    int rc = 0;
-    if (dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || dup2(report, 3) < 0 ||
-        fcntl(3, F_SETFD, FD_CLOEXEC) < 0 || close_range(4, ~0u, 0) < 0 || setpgid(0, 0) < 0 ||
-        prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
-        rc = errno;
+    struct child *c = arg;
+    /* out of the way of 0 ... 2 first */
+    int in = fcntl(c->in, F_DUPFD, 10);
+    int out = fcntl(c->out, F_DUPFD, 10);
+    int err = fcntl(c->err, F_DUPFD, 10);
+    if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || close_range(3, ~0u, 0) < 0 ||
+        setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+        c->rc = -errno;
+        return 127;
     }
-    if (getppid() != parent) { /* it died before PR_SET_PDEATHSIG */
-        _exit(127);
+    if (getppid() != c->parent) { /* it died before PR_SET_PDEATHSIG */
+        return 127;
     }
     for (int s = 1; s < NSIG; s++) {
         signal(s, SIG_DFL);
     }
+    umask(022); /* ours may be tighter; agents count on the usual one */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (rc == 0) {
-        union {
-            const char *const *in;
-            char *const *out;
-        } argv = {.in = opt->argv}, env = {.in = opt->env}; /* execve(2) changes neither */
-        execve(opt->argv[0], argv.out, env.out);
-        rc = errno;
-    }
-    if (write(3, &rc, sizeof(rc)) < 0) {
-        _exit(126);
-    }
-    _exit(127);
+    union {
+        const char *const *in;
+        char *const *out;
+    } argv = {.in = c->opt->argv}, env = {.in = c->opt->env}; /* execve(2) changes neither */
+    execve(c->opt->argv[0], argv.out, env.out);
+    c->rc = -errno;
+    return 127;
 }
 
-/* Fork and wait until exec has happened (0) or failed (-errno, reaped). */
-static int spawn(const struct hf_proc_opt *opt, int out, int err, pid_t *ret_pid)
+/* Returns when exec has happened (0) or failed (-errno, reaped). As vfork(2), but on a stack of its
+ * own: a copy of the address space would cost 30 ms per GB of ours. */
+static int spawn(const struct hf_proc_opt *opt, int in, int out, int err, pid_t *ret_pid)
 {
-    int report[2];
-    if (pipe2(report, O_CLOEXEC) < 0) {
-        return -errno;
-    }
+    _Alignas(16) uint8_t stack[CHILD_STACK];
+    struct child c = {.opt = opt, .parent = getpid(), .in = in, .out = out, .err = err};
     sigset_t all, old; /* no handler of ours may run in the child */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
-    pid_t parent = getpid(), pid = fork();
-    int rc = pid < 0 ? -errno : 0;
-    if (pid == 0) {
-        run_child(opt, parent, out, err, report[1]);
-    }
+    pid_t pid = clone(run_child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, &c);
+    int rc = pid < 0 ? -errno : c.rc;
     sigprocmask(SIG_SETMASK, &old, NULL);
-    close(report[1]);
-    int e = 0;
-    ssize_t n = 0;
-    while (rc == 0 && (n = read(report[0], &e, sizeof(e))) < 0 && errno == EINTR) {
-    }
-    close(report[0]);
-    if (rc == 0 && n > 0) {
-        rc = e ? -e : -EIO;
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
-        }
-    }
     if (rc == 0) {
         *ret_pid = pid;
+    } else if (pid > 0) {
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
     }
     return rc;
 }
@@ -212,6 +227,34 @@ static int output_init(struct hf_loop *loop, struct hf_proc *p, struct output *o
     o->fd = fd;
     o->p = p;
     return hf_io_create(loop, fd, HF_IO_READ, on_output, o, &o->io);
+}
+
+/* What the child reads as its stdin: a descriptor, or -errno. A memory file takes all of it at
+ * once.
+ */
+static int open_input(struct hf_slice input)
+{
+    if (input.n == 0) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+    }
+    int fd = memfd_create("stdin", MFD_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : write(fd, input.p, input.n);
+    int rc = n == (ssize_t)input.n && lseek(fd, 0, SEEK_SET) == 0 ? fd : n < 0 ? -errno : -ENOSPC;
+    if (rc < 0 && fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
+static int start_child(const struct hf_proc_opt *opt, int out, int err, pid_t *ret_pid)
+{
+    int in = open_input(opt->input);
+    int rc = in < 0 ? in : spawn(opt, in, out, err, ret_pid);
+    if (in >= 0) {
+        close(in);
+    }
+    return rc;
 }
 
 /* Pipes, child, pidfd, watches. */
@@ -233,7 +276,7 @@ static int start(struct hf_loop *loop, const struct hf_proc_opt *opt, struct hf_
     int rc2 = output_init(loop, p, &p->out, out[0]);
     int rc3 = output_init(loop, p, &p->err, err[0]);
     rc = rc ? rc : rc2 ? rc2 : rc3;
-    rc = rc ? rc : spawn(opt, out[1], err[1], &p->pid);
+    rc = rc ? rc : start_child(opt, out[1], err[1], &p->pid);
     close(out[1]);
     close(err[1]);
     if (rc) {
@@ -261,6 +304,7 @@ int hf_proc_start(struct hf_loop *loop, const struct hf_proc_opt *opt, hf_proc_d
     }
     p->fn = fn;
     p->arg = arg;
+    p->leave_group = opt->leave_group;
     p->pidfd = p->out.fd = p->err.fd = -1;
     hf_buf_init(&p->out.buf, opt->output_max);
     hf_buf_init(&p->err.buf, opt->output_max);
@@ -278,7 +322,9 @@ void hf_proc_kill(struct hf_proc *p)
     if (!p) {
         return;
     }
-    kill(-p->pid, SIGKILL);
+    if (!p->ended || !p->leave_group) {
+        kill(-p->pid, SIGKILL);
+    }
     p->fn = NULL;
     output_close(&p->out);
     output_close(&p->err);
@@ -286,4 +332,106 @@ void hf_proc_kill(struct hf_proc *p)
     if (p->ended || poll(&end, 1, KILL_WAIT_MS) == 1) {
         finish(p);
     } /* else it sleeps in the kernel: on_end() finishes it when that lets go */
+}
+
+bool hf_proc_name_ok(struct hf_slice name)
+{
+    for (size_t i = 0; i < name.n; i++) {
+        uint8_t c = name.p[i];
+        if ((c | 32) >= 'a' && (c | 32) <= 'z') {
+            continue;
+        }
+        if (!(c >= '0' && c <= '9') && c != '-' && c != '_' && c != '.') {
+            return false;
+        }
+    }
+    return name.n > 0 && name.n <= NAME_LEN_MAX && name.p[0] != '.';
+}
+
+int hf_proc_find(const char *dirs, const char *rest, char ret_path[static PATH_MAX])
+{
+    int rc = -HF_ENOTFOUND;
+    char path[PATH_MAX];
+    for (const char *dir = dirs; dir; dir = strchr(dir, ':') ? strchr(dir, ':') + 1 : NULL) {
+        size_t n = strcspn(dir, ":");
+        struct stat st;
+        int len = snprintf(path, sizeof(path), "%.*s/%s", (int)n, dir, rest);
+        if (n == 0 || len >= (int)sizeof(path) || stat(path, &st) < 0 || !S_ISREG(st.st_mode)) {
+            continue;
+        }
+        if (access(path, X_OK) < 0) {
+            rc = -EACCES;
+            continue;
+        }
+        memcpy(ret_path, path, (size_t)len + 1);
+        return 0;
+    }
+    return rc;
+}
+
+void hf_proc_end_text(const struct hf_proc_result *res, hf_time timeout, char *ret_text, size_t n)
+{
+    const char *sig = sigabbrev_np(res->signo);
+    if (res->timed_out && timeout % HF_NS_PER_S == 0) {
+        snprintf(ret_text, n, "timed out after %lld s", (long long)(timeout / HF_NS_PER_S));
+    } else if (res->timed_out) {
+        snprintf(ret_text, n, "timed out after %lld ms", (long long)(timeout / HF_NS_PER_MS));
+    } else if (res->signo && sig) {
+        snprintf(ret_text, n, "killed by SIG%s", sig);
+    } else if (res->signo) {
+        snprintf(ret_text, n, "killed by signal %d", res->signo);
+    } else {
+        snprintf(ret_text, n, "exit code %d", res->status);
+    }
+}
+
+static struct hf_slice trim(struct hf_slice s)
+{
+    while (s.n && s.p[0] <= ' ') {
+        s = hf_slice(s.p + 1, s.n - 1);
+    }
+    while (s.n && s.p[s.n - 1] <= ' ') {
+        s.n--;
+    }
+    return s;
+}
+
+struct hf_slice hf_proc_last_line(struct hf_slice text, const char *prefix)
+{
+    struct hf_slice pre = hf_slice_str(prefix);
+    while (text.n) {
+        size_t begin = text.n;
+        while (begin > 0 && text.p[begin - 1] != '\n') {
+            begin--;
+        }
+        struct hf_slice line = hf_slice(text.p + begin, text.n - begin);
+        if (hf_slice_starts(line, pre)) {
+            struct hf_slice rest = trim(hf_slice(line.p + pre.n, line.n - pre.n));
+            if (rest.n) {
+                return rest;
+            }
+        }
+        text.n = begin ? begin - 1 : 0;
+    }
+    return hf_slice(NULL, 0);
+}
+
+void hf_proc_add_printable(char *text, size_t n, struct hf_slice s)
+{
+    size_t at = strlen(text);
+    for (size_t i = 0, len; i < s.n; i += len) {
+        size_t good = hf_utf8_len(s.p + i, s.n - i);
+        len = good ? good : 1;
+        bool plain = good && s.p[i] >= ' ' && s.p[i] != 0x7f;
+        if (at + len >= n) {
+            break;
+        }
+        if (plain) {
+            memcpy(text + at, s.p + i, len);
+        } else {
+            text[at] = '?';
+        }
+        at += len;
+    }
+    text[at] = '\0';
 }

@@ -14,8 +14,8 @@
 
 /*
  * Both the simulator's engine and the embedded one (its real sockets, stepped on a simulated clock)
- * go through starts, crashes, pauses, cuts (simulator only), joins, leaves and messages. Checked at
- * every callback:
+ * go through starts, crashes, pauses, cuts (simulator only; every second seed also one-way cuts,
+ * lost engines and stopped processes), joins, leaves and messages. Checked at every callback:
  *  - agreed order: in one view the deliveries of any two members are prefixes of one sequence;
  *  - no duplicates, each sender's messages in its order;
  *  - members that go from one view to the same next one have delivered the same messages before;
@@ -42,7 +42,7 @@ struct peer {
     struct world *w;
     unsigned i;
     struct hf_engine *e; /* NULL: not running */
-    bool paused, joined, lost, quorate, stayed;
+    bool paused, held, joined, lost, quorate, stayed;
     uint64_t ring, last_ring;
     size_t pos;
     uint32_t heard[NODES]; /* last message of each sender */
@@ -192,7 +192,7 @@ static void crash(struct world *w, unsigned i)
         w->peer[i].e->ops->destroy(w->peer[i].e);
     }
     w->peer[i].e = NULL;
-    w->peer[i].paused = w->peer[i].joined = false;
+    w->peer[i].paused = w->peer[i].held = w->peer[i].joined = false;
 }
 
 static void set_paused(struct world *w, unsigned i, bool paused)
@@ -231,7 +231,8 @@ static void talk(struct world *w, struct peer *p)
 {
     uint32_t id = w->n_sent + 1;
     int rc = p->e->ops->multicast(p->e, "g", hf_slice(&id, sizeof(id)));
-    CHECK(w, rc == 0 || (rc == -HF_EFULL && !p->lost) || (rc == -HF_ELEFT && !p->joined));
+    bool lost = w->sim && sim_lost(w->sim, p->i); /* and not told yet */
+    CHECK(w, rc == 0 || (rc == -HF_EFULL && !p->lost) || (rc == -HF_ELEFT && (!p->joined || lost)));
     if (rc == 0) {
         p->accepted = ++w->n_sent;
     }
@@ -245,9 +246,38 @@ static void cut(struct world *w, bool heal)
     sim_partition(w->sim, w->side);
 }
 
+/* What only the simulator's engine can do. */
+static void strange(struct world *w, struct peer *p)
+{
+    switch (hf_prng_below(&w->prng, 6)) {
+    case 0:
+        sim_one_way(w->sim, p->i, hf_prng_below(&w->prng, 2) ? SIM_MUTE : SIM_DEAF);
+        break;
+    case 1:
+        if (p->joined) {
+            sim_lose(w->sim, p->i);
+            p->stayed = false;
+        }
+        break;
+    case 2:
+        p->held = p->e != NULL;
+        sim_hold(w->sim, p->i, p->held);
+        break;
+    default:
+        sim_one_way(w->sim, p->i, SIM_BOTH_WAYS);
+        sim_regain(w->sim, p->i);
+        sim_hold(w->sim, p->i, p->held = false);
+        break;
+    }
+}
+
 static void act(struct world *w)
 {
     unsigned i = (unsigned)hf_prng_below(&w->prng, NODES), what;
+    if (w->sim && w->seed % 2 && hf_prng_below(&w->prng, 25) == 0) {
+        strange(w, &w->peer[i]);
+        return;
+    }
     struct peer *p = &w->peer[i];
     what = (unsigned)hf_prng_below(&w->prng, 100);
     if (w->sim && what < 3) {
@@ -256,8 +286,8 @@ static void act(struct world *w)
         if (what < 40) {
             start(w, i);
         }
-    } else if (p->paused) {
-        if (what < 20) {
+    } else if (p->paused || p->held) {
+        if (what < 20 && p->paused) {
             set_paused(w, i, false);
         }
     } else if (what < 5) {
@@ -284,7 +314,7 @@ static void check_quorum(struct world *w)
     int side = -1;
     for (unsigned i = 0; i < NODES; i++) {
         const struct peer *p = &w->peer[i];
-        if (p->e && !p->paused && p->quorate) {
+        if (p->e && !p->paused && !p->held && p->quorate) {
             CHECK(w, side < 0 || side == w->side[i]);
             side = w->side[i];
         }
@@ -302,6 +332,11 @@ static void finish(struct world *w)
         cut(w, true);
     }
     for (unsigned i = 0; i < NODES; i++) {
+        if (w->sim) {
+            sim_one_way(w->sim, i, SIM_BOTH_WAYS);
+            sim_regain(w->sim, i);
+            sim_hold(w->sim, i, w->peer[i].held = false);
+        }
         if (w->peer[i].e && w->peer[i].paused) {
             set_paused(w, i, false);
         } else if (!w->peer[i].e) {

@@ -12,12 +12,14 @@
 #define GHOST SIM_NODES_MAX
 #define PENDING_MAX 64u
 
+static const uint8_t silent[SIM_NODES_MAX] = {[0 ... SIM_NODES_MAX - 1] = HF_ENGINE_NODEDOWN};
+
 /* Something to be delivered to one node. */
 struct item {
     struct hf_list node;
     hf_time due;
     uint64_t ring, at; /* the ring's number and the place in its order */
-    enum { MESSAGE, VIEW, QUORUM } kind;
+    enum { MESSAGE, VIEW, QUORUM, LOST } kind;
     unsigned group, from;
     bool quorate;
     uint32_t members, left; /* masks of nodes */
@@ -33,6 +35,11 @@ struct node {
     struct hf_engine_callbacks cb;
     void *arg;
     bool up, paused, behind; /* behind: paused, and the others went on */
+    bool dead, held;         /* its engine's daemon is; its process is stopped */
+    bool untold;             /* of the daemon's death */
+    bool let_in;             /* though one-way: for a moment */
+    enum sim_way way;
+    hf_time flap_at; /* next ring change of a one-way cut */
     hf_time paused_at;
     uint8_t side;
     uint64_t ring, ring_at; /* nodes with equal ring are together; its order's end */
@@ -65,9 +72,10 @@ static bool together(const struct node *a, const struct node *b)
 
 static void push(struct node *d, const struct item *what)
 {
-    struct item *it = malloc(sizeof(*it));
+    size_t n = offsetof(struct item, data) + what->n;
+    struct item *it = malloc(n);
     assert(it);
-    *it = *what;
+    memcpy(it, what, n);
     hf_time due =
         d->s->now + 1 + (hf_time)hf_prng_below(&d->s->prng, (uint64_t)d->s->opt.delay_max);
     it->due = d->last_due = due > d->last_due ? due : d->last_due;
@@ -234,24 +242,35 @@ static void form(struct sim *s, uint32_t mask, const uint8_t *reason)
     }
 }
 
+static bool apart(const struct node *d)
+{
+    return d->way != SIM_BOTH_WAYS && !d->let_in;
+}
+
 static uint32_t reachable(const struct sim *s, uint8_t side)
 {
     uint32_t mask = 0;
     for (unsigned i = 0; i < s->opt.n; i++) {
         const struct node *d = &s->node[i];
-        mask |= (uint32_t)(d->up && !d->behind && d->side == side) << i;
+        mask |= (uint32_t)(d->up && !d->behind && !d->dead && !apart(d) && d->side == side) << i;
     }
     return mask;
+}
+
+/* Who is to be in the ring of node d. */
+static uint32_t wanted(const struct node *d)
+{
+    bool runs = d->up && !d->behind && !d->dead;
+    return runs && apart(d) ? 1u << d->i : reachable(d->s, d->side);
 }
 
 /* Form the rings that the sides ask for, where they differ from those that are. */
 static void reform(struct sim *s)
 {
-    static const uint8_t silent[SIM_NODES_MAX] = {[0 ... SIM_NODES_MAX - 1] = HF_ENGINE_NODEDOWN};
     uint32_t done = 0, form_of[SIM_NODES_MAX];
     unsigned n = 0;
     for (unsigned i = 0; i < s->opt.n; i++) { /* compare all before any ring changes */
-        uint32_t want = reachable(s, s->node[i].side);
+        uint32_t want = wanted(&s->node[i]);
         if ((want >> i & 1) && !(done >> i & 1)) {
             done |= want;
             if (ring_of(&s->node[i]) != want) {
@@ -271,6 +290,11 @@ static void deliver(struct node *d, const struct item *it)
         d->cb.message(d->arg, group, it->from + 1, hf_slice(it->data, it->n));
         return;
     }
+    if (it->kind == LOST) {
+        d->untold = false;
+        d->cb.lost(d->arg, -HF_ELEFT);
+        return;
+    }
     if (it->kind == QUORUM) {
         d->cb.quorum(d->arg, it->quorate, it->ring + it->at % (1u << 20));
         return;
@@ -284,7 +308,11 @@ static void deliver(struct node *d, const struct item *it)
                 struct hf_engine_member *to = &m[k][n[k]++];
                 to->node_id = i + 1;
                 to->left = k ? it->reason : 0;
-                snprintf(to->host, sizeof(to->host), "n%u", i + 1);
+                if (d->s->opt.host && i < d->s->opt.n) {
+                    snprintf(to->host, sizeof(to->host), "%s", d->s->opt.host[i]);
+                } else {
+                    snprintf(to->host, sizeof(to->host), "n%u", i + 1);
+                }
             }
         }
     }
@@ -320,14 +348,16 @@ static int se_join(struct hf_engine *e, const char *group)
         return -HF_ENAME;
     }
     int g = find(d->s, group, true);
-    if (g < 0) {
+    if (g < 0 || d->untold) {
         return -HF_EFULL;
     }
     if (d->groups >> g & 1) {
         return -EALREADY;
     }
     d->groups |= 1u << g;
-    order_view(d, (unsigned)g, 1u << d->i, 0);
+    if (!d->dead) { /* else when it is regained */
+        order_view(d, (unsigned)g, 1u << d->i, 0);
+    }
     return 0;
 }
 
@@ -339,7 +369,9 @@ static int se_leave(struct hf_engine *e, const char *group)
         return -HF_ELEFT;
     }
     d->groups &= ~(1u << g);
-    order_view(d, (unsigned)g, 0, 1u << d->i);
+    if (!d->dead) {
+        order_view(d, (unsigned)g, 0, 1u << d->i);
+    }
     return 0;
 }
 
@@ -353,7 +385,7 @@ static int se_multicast(struct hf_engine *e, const char *group, struct hf_slice 
     if (msg.n > HF_ENGINE_MSG_MAX) {
         return -EMSGSIZE;
     }
-    if (d->n_queue >= PENDING_MAX) {
+    if (d->n_queue >= PENDING_MAX || d->dead) {
         return -HF_EFULL;
     }
     struct item it = {.kind = MESSAGE, .group = (unsigned)g, .from = d->i, .n = msg.n};
@@ -419,7 +451,7 @@ static void clear(struct node *d)
     HF_LIST_FOREACH (l, &d->queue) {
         pop(d, item_of(l));
     }
-    d->up = d->paused = d->behind = false;
+    d->up = d->paused = d->behind = d->dead = d->untold = d->held = false;
     d->groups = 0;
     memset(d->members, 0, sizeof(d->members));
 }
@@ -485,8 +517,11 @@ void sim_pause(struct sim *s, unsigned i)
 /* The others went on without d: it wakes to "they left" and "they are back", nothing of quorum. */
 static void wake_behind(struct sim *s, struct node *d)
 {
-    bool alone = reachable(s, d->side) == 0;
+    bool alone = (reachable(s, d->side) & ~(1u << d->i)) == 0 || apart(d);
     d->behind = false;
+    if (d->dead) {
+        return;
+    }
     d->last_due = s->now;
     s->ring += 1ULL << 20;
     d->ring = d->ring_at = d->done = s->ring;
@@ -534,6 +569,88 @@ void sim_partition(struct sim *s, const uint8_t *side)
     reform(s);
 }
 
+void sim_one_way(struct sim *s, unsigned i, enum sim_way way)
+{
+    s->node[i].way = way;
+    s->node[i].let_in = false;
+    s->node[i].flap_at = s->now + s->opt.detect;
+    reform(s);
+}
+
+/* A one-way cut: its ring changes again; the others' too, if they hear it. */
+static void flap(struct sim *s, struct node *d)
+{
+    d->flap_at = s->now + 1 + (hf_time)hf_prng_below(&s->prng, (uint64_t)s->opt.detect * 8);
+    bool let_in = hf_prng_below(&s->prng, 4) == 0;
+    if (!d->up || d->dead || d->behind) {
+        return;
+    }
+    if (let_in != d->let_in) {
+        d->let_in = let_in;
+        reform(s);
+        return;
+    }
+    if (!let_in) {
+        form(s, 1u << d->i, silent);
+        uint32_t rest = reachable(s, d->side);
+        if (d->way == SIM_DEAF && rest) {
+            form(s, rest, silent);
+        }
+    }
+}
+
+void sim_lose(struct sim *s, unsigned i)
+{
+    struct node *d = &s->node[i];
+    if (!d->up || d->dead || d->untold) {
+        return;
+    }
+    uint32_t rest = ring_of(d) & ~(1u << i);
+    d->dead = d->untold = true;
+    HF_LIST_FOREACH (l, &d->queue) {
+        pop(d, item_of(l));
+    }
+    d->groups = 0;
+    memset(d->members, 0, sizeof(d->members));
+    s->ring += 1ULL << 20;
+    d->ring = d->ring_at = d->done = s->ring;
+    d->last_due = s->now;
+    push(d, &(struct item){.kind = LOST});
+    if (rest) {
+        form(s, rest, silent);
+    }
+}
+
+void sim_regain(struct sim *s, unsigned i)
+{
+    struct node *d = &s->node[i];
+    if (!d->up || !d->dead) {
+        return;
+    }
+    d->dead = false;
+    s->ring += 1ULL << 20;
+    d->ring = d->ring_at = d->done = s->ring;
+    reform(s);
+    if (ring_of(d) == 1u << i) {
+        tell(d, 1u << i, d->members, NULL);
+    }
+    for (unsigned g = 0; g < SIM_GROUPS_MAX; g++) {
+        if (d->groups >> g & 1) {
+            order_view(d, g, 1u << i, 0);
+        }
+    }
+}
+
+bool sim_lost(const struct sim *s, unsigned i)
+{
+    return s->node[i].dead;
+}
+
+void sim_hold(struct sim *s, unsigned i, bool on)
+{
+    s->node[i].held = on;
+}
+
 void sim_ghost(struct sim *s, const char *group)
 {
     int g = find(s, group, true);
@@ -556,6 +673,24 @@ struct hf_prng *sim_prng(struct sim *s)
     return &s->prng;
 }
 
+hf_time sim_next(const struct sim *s)
+{
+    hf_time next = HF_NEVER;
+    for (unsigned i = 0; i < s->opt.n; i++) {
+        const struct node *d = &s->node[i];
+        if (d->paused && !d->behind) {
+            next = hf_time_min(next, d->paused_at + s->opt.detect);
+        }
+        if (d->way != SIM_BOTH_WAYS) {
+            next = hf_time_min(next, d->flap_at);
+        }
+        if (d->up && !d->paused && !d->held && !hf_list_empty(&d->queue)) {
+            next = hf_time_min(next, item_of(d->queue.next)->due);
+        }
+    }
+    return next;
+}
+
 void sim_run(struct sim *s, hf_time until)
 {
     for (;;) {
@@ -574,7 +709,16 @@ void sim_run(struct sim *s, hf_time until)
         }
         for (unsigned i = 0; i < s->opt.n; i++) {
             struct node *d = &s->node[i];
-            if (d->up && !d->paused) {
+            if (d->way != SIM_BOTH_WAYS && s->now >= d->flap_at) {
+                flap(s, d);
+            }
+            if (d->way != SIM_BOTH_WAYS) {
+                next = hf_time_min(next, d->flap_at);
+            }
+        }
+        for (unsigned i = 0; i < s->opt.n; i++) {
+            struct node *d = &s->node[i];
+            if (d->up && !d->paused && !d->held) {
                 se_dispatch(&d->engine, s->now, &unused);
                 next = hf_time_min(next, unused);
             }

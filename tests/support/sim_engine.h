@@ -20,15 +20,23 @@
  *    side was right;
  *  - a paused member is left behind after `detect`. When it wakes it is told that the others left
  * and came back, and never that it had lost quorum (seen with Corosync: research 1.4);
- *  - a ghost is in the list of members, has no vote, and never says anything (corosync#828).
- * All nodes vote; quorum is a majority of n. Node i has id i + 1 and host name "n<id>".
+ *  - a ghost is in the list of members, has no vote, and never says anything (corosync#828);
+ *  - a node that is not heard, or does not hear, makes rings change again and again: alone, and (if
+ *    it is heard) those of the others too; now and then it is let in for a moment;
+ *  - the engine's daemon dies on a node while its process lives (`lost`), and comes back later;
+ *  - a process is stopped while its engine's daemon goes on: nobody is told (sim_hold).
+ * All nodes vote; quorum is a majority of n. Node i has id i + 1 and host name "n<id>", if none is
+ * given.
  */
 struct sim_opt {
     uint64_t seed;
-    unsigned n;        /* nodes, 1 ... SIM_NODES_MAX */
-    hf_time delay_max; /* of a delivery; 0: 1 ms */
-    hf_time detect;    /* from a pause to the others' ring change; 0: 100 ms */
+    unsigned n;              /* nodes, 1 ... SIM_NODES_MAX */
+    hf_time delay_max;       /* of a delivery; 0: 1 ms */
+    hf_time detect;          /* from a pause to the others' ring change; 0: 100 ms */
+    const char *const *host; /* names of the nodes, borrowed for the simulator's life; or NULL */
 };
+
+enum sim_way { SIM_BOTH_WAYS, SIM_MUTE, SIM_DEAF }; /* mute: is not heard; deaf: does not hear */
 
 struct sim;
 
@@ -51,11 +59,25 @@ bool sim_paused(const struct sim *s, unsigned i);
 /** Cut: nodes hear only nodes of the same side; side has n entries. All equal: heal. */
 void sim_partition(struct sim *s, const uint8_t *side);
 
+/** One-way cut of node i. */
+void sim_one_way(struct sim *s, unsigned i, enum sim_way way);
+
+/** The engine's daemon of node i dies: the others see NODEDOWN, the node `lost`. It may join at
+ * once, and comes back by sim_regain. */
+void sim_lose(struct sim *s, unsigned i);
+void sim_regain(struct sim *s, unsigned i);
+bool sim_lost(const struct sim *s, unsigned i);
+
+/** Stop and go on only the process: its engine stays in the ring and keeps what comes. */
+void sim_hold(struct sim *s, unsigned i, bool on);
+
 /** Put a ghost (an id above all nodes') into a group on every side. */
 void sim_ghost(struct sim *s, const char *group);
 
 /** The simulated clock; dispatch() of the engines ignores its own `now`. */
 hf_time sim_now(const struct sim *s);
+/** When a node has something next; HF_NEVER: nothing is under way. */
+hf_time sim_next(const struct sim *s);
 /** Let time pass, and dispatch every running node when it has something. */
 void sim_run(struct sim *s, hf_time until);
 /** Randomness of the same seed, for the schedule. */

@@ -81,7 +81,12 @@ class Lab:
         """The host's row of "status", as a dict."""
         rows = [r.split() for r in self.run("status").stdout.splitlines()]
         row = next(r for r in rows if r[0] == host)
-        return dict(zip(("host", "state", "cable", "drop", "holdfastd", "address"), row))
+        return dict(zip(("host", "state", "cable", "drop", "holdfastd", "fence", "address"), row))
+
+    def fence(self, host, action, plug="", check=True, **kw):
+        """Run the lab's fence agent on a host, as a cluster manager would."""
+        return self.run("exec", host, "--", "fence_holdfast_lab", check=check,
+                        stdin=f"action={action}\nplug={plug}\n", **kw)
 
     # --- holdfast ---
 

@@ -14,8 +14,10 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 HOLDFAST = os.environ.get("HOLDFAST", str(REPOSITORY / "build/src/ctl/holdfast"))
 EXAMPLE = os.environ.get("EXAMPLE", str(REPOSITORY / "build/doc/examples/example-watch"))
 HELLO, PUBLISH, WITHDRAW, WATCH, UNWATCH, QUERY, TRACE, RELOAD = 1, 2, 3, 4, 5, 6, 7, 8
+GROUP, FOLLOW = 9, 10
 RESULT, TEXT, EVENT, LINE = 16, 17, 18, 19
-E_HELD = -1011
+GROUP_STATE = 20
+E_HELD, E_QUORUM, E_TIMEOUT = -1011, -1020, -1013
 
 STATUS = {
     "host": "alpha", "state": "run", "version": "0.1.0", "incarnation": 4, "uptime_s": 3700,
@@ -194,6 +196,106 @@ def test_answers_that_are_wrong(start, tmp_path):
     assert code == 1 and "cannot show" in err
 
 
+GROUPS = [{
+    "name": "orders", "phase": "running", "epoch": 7, "quorate": True, "in_sync": ["copy1"],
+    "primary": {"resource": "copy1", "host": "alpha", "address": "192.0.2.1"}, "why": "",
+    "hosts": [{"host": "alpha", "address": "192.0.2.1", "here": True, "present": True,
+               "subgroup": "copy1"}],
+    "resources": [{"name": "copy1", "kind": "copy", "host": "alpha", "mirror": "in-sync",
+                   "roles": [{"host": "alpha", "role": "open"}], "why": "", "error": ""}],
+}]
+HISTORY = [{"at": 1700000000000, "epoch": 1, "text": "created"}]
+
+
+def test_group_show_and_history(start, tmp_path):
+    start(query({"groups": json.dumps(GROUPS).encode(),
+                 "group-history": json.dumps(HISTORY).encode()}))
+    code, out, err = run(tmp_path, "group", "show")
+    assert (code, err) == (0, "")
+    assert out.startswith("group orders: running, epoch 7, quorate\n")
+    assert "  copy1     primary  alpha  alpha:open\n" in out
+    assert json.loads(run(tmp_path, "group", "show", "orders", "--json")[1]) == GROUPS
+    code, out, err = run(tmp_path, "group", "history", "orders")
+    assert (code, err) == (0, "") and "1      created\n" in out
+    assert json.loads(run(tmp_path, "group", "history", "orders", "--json")[1]) == HISTORY
+
+
+def group(action, name, host=b"", resource=b"", definition=b"", wait_ms=120000):
+    return (GROUP, struct.pack(">BI", action, wait_ms) + string(1, name) + string(1, host)
+            + string(1, resource) + string(4, definition))
+
+
+@pytest.mark.parametrize("args, expected", [
+    (("create", "g", "FILE"), group(1, b"g", definition=b"group g {}\n")),
+    (("join", "g"), group(2, b"g")),
+    (("join", "g", "--bring", "FILE"), group(2, b"g", definition=b"group g {}\n")),
+    (("leave", "g"), group(3, b"g")),
+    (("leave", "g", "--host", "beta"), group(3, b"g", b"beta")),
+    (("switch", "g", "-t", "2.5"), group(4, b"g", wait_ms=2500)),
+    (("switch", "g", "--to", "copy2"), group(4, b"g", b"copy2")),
+    (("force", "g", "copy2", "--yes"), group(5, b"g", resource=b"copy2")),
+    (("pause", "g"), group(6, b"g")),
+    (("resume", "g"), group(7, b"g")),
+    (("resume", "g", "copy2"), group(7, b"g", resource=b"copy2")),
+    (("confirm", "g", "beta"), group(8, b"g", b"beta")),
+])
+def test_group_commands(start, tmp_path, args, expected):
+    answers = [(0, b"it is done"), (0, b""), (E_QUORUM, b"no quorum: 1 of 3 hosts is heard")]
+    daemon = start(lambda kind, seq, body: result(seq, *answers.pop(0)))
+    (tmp_path / "def").write_text("group g {}\n")
+    args = [str(tmp_path / "def") if a == "FILE" else a for a in args]
+    assert run(tmp_path, "group", *args) == (0, "it is done\n", "")
+    assert run(tmp_path, "group", *args) == (0, "done\n", "")
+    assert run(tmp_path, "group", *args) == (
+        1, "", "holdfast: no quorum: 1 of 3 hosts is heard\n")
+    assert daemon.requests == [expected] * 3
+
+
+def test_group_force_says_what_it_risks(start, tmp_path):
+    daemon = start(lambda kind, seq, body: result(seq))
+    code, out, err = run(tmp_path, "group", "force", "g", "copy2")
+    assert (code, out) == (2, "") and "is lost" in err and "add --yes" in err
+    assert daemon.requests == []
+
+
+def test_group_definitions_that_cannot_be_sent(start, tmp_path):
+    daemon = start(lambda kind, seq, body: result(seq))
+    path = tmp_path / "def"
+    code, _, err = run(tmp_path, "group", "create", "g", str(path))
+    assert code == 1 and "cannot read" in err
+    path.write_text("")
+    code, _, err = run(tmp_path, "group", "create", "g", str(path))
+    assert code == 1 and "is empty" in err
+    path.write_text("x" * 65537)
+    code, _, err = run(tmp_path, "group", "join", "g", "--bring", str(path))
+    assert code == 1 and "at most 65536 bytes" in err
+    code, _, err = run(tmp_path, "group", "pause", "g" * 32)
+    assert code == 1 and "at most 31 bytes" in err
+    assert daemon.requests == []
+
+
+def test_group_definitions_that_are_refused(start, tmp_path):
+    path = tmp_path / "def"
+    path.write_text("x {\n}\n")
+    start(lambda kind, seq, body: result(seq, -1016, b"definition:1: no section x"))
+    assert run(tmp_path, "group", "create", "g", str(path)) == (
+        1, "", f"holdfast: {path}:1: no section x\n")
+
+
+def test_group_silence(start, tmp_path):
+    code, _, err = run(tmp_path, "group", "pause", "g")
+    assert code == 3 and "no socket" in err
+    start(lambda kind, seq, body: b"" if kind == GROUP and seq == 1 else result(seq))
+    code, _, err = run(tmp_path, "-t", "0.2", "group", "pause", "g")
+    assert code == 3 and "no answer" in err
+
+
+def test_group_too_late(start, tmp_path):
+    start(lambda kind, seq, body: result(seq, E_TIMEOUT, b"not done within 1 s: waits for beta"))
+    assert run(tmp_path, "group", "pause", "g") == (
+        3, "", "holdfast: not done within 1 s: waits for beta\n")
+
+
 def test_publish_is_held_and_survives_a_restart(start, tmp_path):
     def answer(kind, seq, body):
         return result(seq)
@@ -331,6 +433,9 @@ def test_keygen_and_config_files(tmp_path):
 
 @pytest.mark.parametrize("args", [
     (), ("nonsense",), ("publish", "/a"), ("status", "x"), ("members", "--watch"),
+    ("group",), ("group", "x"), ("group", "show", "a", "b"), ("group", "create", "g"),
+    ("group", "pause"), ("group", "pause", "g", "--yes"), ("group", "switch", "g", "beta"),
+    ("group", "leave", "g", "--to", "x"), ("group", "confirm", "g"), ("status", "--yes"),
     ("-t", "0", "status"), ("publish", "/a", "{}", "--detach", "x"), ("--nonsense",),
 ])
 def test_usage(tmp_path, args):
@@ -370,13 +475,44 @@ def test_the_example_program(start, tmp_path):
     assert process.returncode == 0
 
 
+def group_state(seq, flags, epoch=0, host=b""):
+    return frame(GROUP_STATE, struct.pack(">IBBQ", seq, flags, 4, epoch) + string(1, b"r")
+                 + string(1, host) + string(1, b"192.0.2.1"))
+
+
+def test_the_leader_example(start, tmp_path):
+    def answer(kind, seq, body):
+        assert (kind, body) == (FOLLOW, string(1, b"jobs"))
+        return (result(seq) + group_state(seq, 0) + group_state(seq, 3, 1, b"beta")
+                + group_state(seq, 7, 2, b"alpha") + group_state(seq, 7, 4, b"alpha"))
+
+    daemon = start(answer)
+    process = subprocess.Popen([EXAMPLE.replace("watch", "lead"), "jobs"], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               env={**os.environ, "HOLDFAST_SOCKET": str(tmp_path / "sock")})
+    expected = ["jobs: nobody works", "jobs: beta works", "begin to work in epoch 2",
+                "stop working: epoch 2 is over", "begin to work in epoch 4"]
+    assert [process.stdout.readline().rstrip() for _ in expected] == expected
+    daemon.close()  # it cannot know any more
+    assert process.stdout.readline() == "stop working: epoch 4 is over\n"
+    process.communicate(timeout=10)  # the end of its input ends it
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("words, expected", [
     (["holdfast", "me"], ["members", "metrics"]),
     (["holdfast", "-s", "x", "sta"], ["status"]),
     (["holdfast", "status", "--w"], ["--watch"]),
     (["holdfast", "trace", "d"], ["dir", "dns"]),
+    (["holdfast", "group", "s"], ["show", "switch"]),
+    (["holdfast", "group", "force", "x", "c", "--y"], ["--yes"]),
+    (["holdfast", "group", "pause", "o"], ["orders"]),
+    (["holdfast", "group", "resume", "orders", "c"], ["copy1"]),
+    (["holdfast", "group", "confirm", "orders", ""], ["alpha"]),
+    (["holdfast", "group", "switch", "orders", "--to", ""], ["alpha", "copy1"]),
 ])
-def test_completion(words, expected):
+def test_completion(start, tmp_path, words, expected):
+    start(query({"groups": json.dumps(GROUPS).encode()}))
     script = """
         _init_completion() { words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
             cur=${words[cword]} prev=${words[cword-1]}; }
@@ -387,17 +523,20 @@ def test_completion(words, expected):
     """
     done = subprocess.run(["bash", "-c", script, "bash",
                            str(REPOSITORY / "packaging/completion/holdfast"), *words],
-                          capture_output=True, text=True, timeout=30)
+                          capture_output=True, text=True, timeout=30,
+                          env={**os.environ, "HOLDFAST_SOCKET": str(tmp_path / "sock"),
+                               "PATH": f"{pathlib.Path(HOLDFAST).parent}:{os.environ['PATH']}"})
     assert (done.stdout.split(), done.stderr) == (expected, "")
 
 
 def test_completion_knows_every_command():
     usage = subprocess.run([HOLDFAST, "--help"], capture_output=True, text=True, timeout=30).stdout
-    commands = [line.split()[0] for line in usage.splitlines()
-                if line.startswith("  ") and not line.startswith("  -")]
+    lines = [line.split() for line in usage.splitlines()
+             if line.startswith("  ") and not line.startswith("  -")]
+    commands = [" ".join(words[:2 if words[0] == "group" else 1]) for words in lines]
     completion = (REPOSITORY / "packaging/completion/holdfast").read_text()
     manual = (REPOSITORY / "doc/man/holdfast.1").read_text()
     assert len(commands) > 10
     for command in commands:
-        assert command in completion
+        assert all(word in completion for word in command.split())
         assert f".It Cm {command}" in manual

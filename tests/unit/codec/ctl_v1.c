@@ -26,6 +26,23 @@ static const struct hf_ctl_msg every[] = {
      .name = S("/a"),
      .value = S("{}")},
     {.type = HF_CTL_LINE, .seq = 11, .text = S("a line")},
+    {.type = HF_CTL_GROUP,
+     .seq = 12,
+     .action = HF_CTL_GROUP_FORCE,
+     .wait_ms = 90000,
+     .name = S("orders"),
+     .owner = S("beta"),
+     .resource = S("copy2"),
+     .value = S("group orders {}")},
+    {.type = HF_CTL_FOLLOW, .seq = 13, .name = S("orders")},
+    {.type = HF_CTL_GROUP_STATE,
+     .seq = 14,
+     .flags = HF_CTL_GROUP_MEMBER | HF_CTL_GROUP_HERE,
+     .phase = 4,
+     .epoch = 1ull << 40,
+     .resource = S("copy1"),
+     .owner = S("alpha"),
+     .address = S("192.0.2.1")},
 #undef S
 };
 
@@ -48,6 +65,13 @@ static void assert_same(const struct hf_ctl_msg *a, const struct hf_ctl_msg *b)
     assert_int_equal(a->mask, b->mask);
     assert_int_equal(a->lease_ms, b->lease_ms);
     assert_int_equal(a->code, b->code);
+    assert_int_equal(a->action, b->action);
+    assert_int_equal(a->flags, b->flags);
+    assert_int_equal(a->phase, b->phase);
+    assert_int_equal(a->wait_ms, b->wait_ms);
+    assert_int_equal(a->epoch, b->epoch);
+    assert_true(hf_slice_eq(a->resource, b->resource));
+    assert_true(hf_slice_eq(a->address, b->address));
     assert_true(hf_slice_eq(a->owner, b->owner));
     assert_true(hf_slice_eq(a->name, b->name));
     assert_true(hf_slice_eq(a->value, b->value));
@@ -60,7 +84,7 @@ static void whole_and_byte_by_byte(void **state)
     for (size_t i = 0; i < HF_ARRAY_LEN(every); i++) {
         uint8_t buf[128];
         size_t n = encode(&every[i], buf, sizeof(buf));
-        assert_true(n > 4);
+        assert_true(n > 4 && n <= hf_ctl_room(&every[i]));
         struct hf_ctl_msg m;
         for (size_t len = 0; len < n; len++) {
             uint8_t *exact = malloc(len ? len : 1);
@@ -124,6 +148,30 @@ static void bad_frames(void **state)
     assert_int_equal(hf_ctl_decode(hf_slice(buf, n), &m), -HF_EMALF);
 }
 
+static void bad_groups(void **state)
+{
+    (void)state;
+    static uint8_t buf[HF_CTL_FRAME_MAX];
+    static const uint8_t text[HF_GROUP_DEFINITION_MAX + 1];
+    struct hf_ctl_msg out, group = every[12], group_state = every[14], m;
+    assert_int_equal(group.type, HF_CTL_GROUP);
+    assert_int_equal(group_state.type, HF_CTL_GROUP_STATE);
+#define REFUSED(from, field, bad)                                                                  \
+    m = (from);                                                                                    \
+    m.field = (bad);                                                                               \
+    assert_int_equal(hf_ctl_decode(hf_slice(buf, encode(&m, buf, sizeof(buf))), &out), -HF_EMALF)
+    REFUSED(group, action, 0);
+    REFUSED(group, action, HF_CTL_GROUP_END_);
+    REFUSED(group, name, hf_slice(text, HF_GROUP_NAME_MAX + 1));
+    REFUSED(group, owner, hf_slice(text, HF_HOST_NAME_MAX + 1));
+    REFUSED(group, resource, hf_slice(text, HF_GROUP_RESOURCE_NAME_MAX + 1));
+    REFUSED(group, value, hf_slice(text, HF_GROUP_DEFINITION_MAX + 1));
+    REFUSED(group_state, flags, 8);
+    REFUSED(group_state, phase, 5);
+    REFUSED(group_state, address, hf_slice(text, HF_GROUP_ADDRESS_MAX + 1));
+#undef REFUSED
+}
+
 static void the_writer_has_no_room(void **state)
 {
     (void)state;
@@ -143,6 +191,8 @@ static void names(void **state)
     (void)state;
     assert_string_equal(hf_ctl_type_name(HF_CTL_PUBLISH), "PUBLISH");
     assert_null(hf_ctl_type_name(0));
+    assert_string_equal(hf_ctl_group_name(HF_CTL_GROUP_CONFIRM), "confirm");
+    assert_null(hf_ctl_group_name(0));
 }
 
 int main(void)
@@ -151,6 +201,7 @@ int main(void)
         HF_TEST(whole_and_byte_by_byte),
         HF_TEST(frames_that_lie_about_their_length),
         HF_TEST(bad_frames),
+        HF_TEST(bad_groups),
         HF_TEST(the_writer_has_no_room),
         HF_TEST(names),
     };

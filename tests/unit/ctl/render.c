@@ -2,6 +2,7 @@
 #include "ctl/render.h"
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "support/test.h"
 
 static json_t *parse(const char *text)
@@ -130,6 +131,177 @@ static void tree(void **state)
     json_decref(j);
 }
 
+static const char groups[] =
+    "[{\"name\":\"orders\",\"phase\":\"running\",\"epoch\":7,\"quorate\":true,"
+    "\"primary\":{\"resource\":\"copy1\",\"host\":\"alpha\",\"address\":\"10.0.0.1\"},"
+    "\"in_sync\":[\"copy1\",\"copy2\"],\"why\":\"\",\"joining\":null,"
+    "\"hosts\":[{\"host\":\"alpha\",\"address\":\"10.0.0.1\",\"here\":true,\"present\":true,"
+    "\"subgroup\":\"copy1\"},"
+    "{\"host\":\"beta\",\"address\":\"10.0.0.2\",\"present\":true,\"subgroup\":\"copy1\"},"
+    "{\"host\":\"gamma\",\"address\":\"10.0.0.3\",\"present\":true,\"subgroup\":\"copy2\"},"
+    "{\"host\":\"delta\",\"address\":\"10.0.0.4\",\"fenced\":true,\"subgroup\":\"copy3\","
+    "\"may_run\":[\"copy3\",\"ip\"]}],"
+    "\"resources\":[{\"name\":\"copy1\",\"kind\":\"copy\",\"mirror_capable\":true,"
+    "\"host\":\"alpha\",\"mirror\":\"in-sync\",\"why\":\"\",\"error\":\"\","
+    "\"roles\":[{\"host\":\"alpha\",\"role\":\"open\"},{\"host\":\"beta\",\"role\":\"stopped\"}]},"
+    "{\"name\":\"copy2\",\"kind\":\"copy\",\"mirror_capable\":true,\"host\":\"gamma\","
+    "\"mirror\":\"syncing\",\"seen\":{\"state\":\"syncing\",\"percent\":47,\"reason\":\"\"},"
+    "\"roles\":[{\"host\":\"gamma\",\"role\":\"unpromoted\"}]},"
+    "{\"name\":\"copy3\",\"kind\":\"copy\",\"mirror_capable\":true,\"host\":\"\","
+    "\"mirror\":\"diverged\",\"failed_on\":[\"beta\",\"delta\"],\"why\":\"has data that the "
+    "primary lacks: holdfast group resume "
+    "orders copy3 lets it be overwritten\",\"seen\":{\"state\":\"failed\",\"reason\":\"no slot\"},"
+    "\"error\":\"start: pg_ctl: could not start server, and here comes a sentence that is longer "
+    "than one line of one hundred columns\"},"
+    "{\"name\":\"ip\",\"kind\":\"attached\",\"host\":\"alpha\","
+    "\"roles\":[{\"host\":\"alpha\",\"role\":\"promoted\"}]}]},"
+    "{\"name\":\"lead\",\"quorate\":false,\"why\":\"joining: waits for a member to answer\"}]";
+
+static void a_group(void **state)
+{
+    (void)state;
+    json_t *j = parse(groups);
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_groups(&out, j, true), 0);
+    assert_non_null(memmem(out.p, out.n, "\033[32mrunning\033[0m", 16));
+    hf_buf_clear(&out);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    assert_text(
+        &out,
+        "group orders: running, epoch 7, quorate\n"
+        "  primary   copy1 at alpha (10.0.0.1)\n"
+        "  in sync   copy1 copy2\n"
+        "\n"
+        "  HOST   ADDRESS   SUBGROUP  STATE\n"
+        "  alpha  10.0.0.1  copy1     this host, primary host\n"
+        "  beta   10.0.0.2  copy1     present\n"
+        "  gamma  10.0.0.3  copy2     present\n"
+        "  delta  10.0.0.4  copy3     absent, fenced, may still run copy3 ip\n"
+        "\n"
+        "  RESOURCE  STATE                     HOST   ROLES\n"
+        "  copy1     primary                   alpha  alpha:open beta:stopped\n"
+        "  copy2     syncing [####......] 47%  gamma  gamma:unpromoted\n"
+        "  copy3     diverged                  -      nothing is known\n"
+        "  ip        attached                  alpha  alpha:started\n"
+        "  copy3: has data that the primary lacks: holdfast group resume orders copy3 lets it be "
+        "overwritten\n"
+        "  copy3, could not be run on: beta delta\n"
+        "  copy3, mirroring is failed: no slot\n"
+        "  copy3, last error of its agent on this host: start: pg_ctl: could not start server, and "
+        "here comes\n"
+        "      a sentence that is longer than one line of one hundred columns\n"
+        "\n"
+        "group lead: nothing is known of it yet\n"
+        "  why: joining: waits for a member to answer\n");
+    json_decref(j);
+}
+
+static void a_group_that_clears(void **state)
+{
+    (void)state;
+    json_t *j = parse("[{\"name\":\"g\",\"phase\":\"clearing\",\"epoch\":2,\"quorate\":true,"
+                      "\"primary\":{\"resource\":\"c\",\"host\":\"a\",\"address\":\"::1\"},"
+                      "\"hosts\":[{\"host\":\"a\",\"address\":\"::1\",\"here\":true}],"
+                      "\"resources\":[]}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    assert_text(&out, "group g: clearing, epoch 2, quorate\n"
+                      "  chosen    c at a (::1)\n"
+                      "\n"
+                      "  HOST  ADDRESS  SUBGROUP  STATE\n"
+                      "  a     ::1      none      this host, chosen\n"
+                      "\n"
+                      "  RESOURCE  STATE  HOST  ROLES\n");
+    json_decref(j);
+}
+
+static void a_group_without_primary(void **state)
+{
+    (void)state;
+    json_t *j = parse(
+        "[{\"name\":\"g\",\"phase\":\"none\",\"epoch\":2,\"quorate\":false,\"paused\":true,"
+        "\"primary\":null,\"in_sync\":[\"c\"],\"why\":\"no quorum: 1 of 3 hosts is heard\","
+        "\"joining\":{\"host\":\"new\",\"step\":\"probing\"},\"hosts\":[{\"host\":\"a\","
+        "\"address\":\"::1\",\"subgroup\":\"\",\"here\":true,\"leaving\":true}],\"resources\":["
+        "{\"name\":\"c\",\"kind\":\"copy\",\"mirror_capable\":false,\"host\":\"a\",\"roles\":[]},"
+        "{\"name\":\"d\",\"kind\":\"copy\",\"mirror_capable\":true,\"mirror\":\"none\"}]}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    assert_text(&out, "group g: no primary, epoch 2, not quorate, paused by the operator\n"
+                      "  in sync   c\n"
+                      "  joining   new: finds out which copies it reaches\n"
+                      "  why: no quorum: 1 of 3 hosts is heard\n"
+                      "\n"
+                      "  HOST  ADDRESS  SUBGROUP  STATE\n"
+                      "  a     ::1      none      this host, leaving\n"
+                      "\n"
+                      "  RESOURCE  STATE         HOST  ROLES\n"
+                      "  c         backup        a     nothing is known\n"
+                      "  d         not mirrored  -     nothing is known\n");
+    json_decref(j);
+}
+
+/* The largest group: every line still ends within 100 columns. */
+static void a_large_group_fits(void **state)
+{
+    (void)state;
+    struct hf_buf text, out;
+    hf_buf_init(&text, 65536);
+    hf_buf_init(&out, 65536);
+    hf_buf_str(&text, "[{\"name\":\"g\",\"phase\":\"running\",\"hosts\":[");
+    for (int i = 0; i < HF_GROUP_MEMBERS_MAX; i++) {
+        hf_buf_printf(&text, "%s{\"host\":\"host-%d\",\"address\":\"2001:db8::%d\"}", i ? "," : "",
+                      i, i);
+    }
+    hf_buf_str(&text, "],\"resources\":[{\"name\":\"address\",\"kind\":\"attached\",\"roles\":[");
+    for (int i = 0; i < HF_GROUP_MEMBERS_MAX; i++) {
+        hf_buf_printf(&text, "%s{\"host\":\"host-%d\",\"role\":\"stopped\"}", i ? "," : "", i);
+    }
+    hf_buf_str(&text, "]}]}]");
+    hf_buf_add(&text, hf_slice("", 1));
+    json_t *j = parse((const char *)text.p);
+    assert_int_equal(hf_render_groups(&out, j, false), 0);
+    size_t at = 0;
+    for (size_t i = 0; i < out.n; i++) {
+        assert_true(i - at <= 100);
+        at = out.p[i] == '\n' ? i + 1 : at;
+    }
+    hf_buf_fini(&text);
+    hf_buf_fini(&out);
+    json_decref(j);
+}
+
+static void history(void **state)
+{
+    (void)state;
+    json_t *j = parse("[{\"at\":1700000000123,\"epoch\":1,\"text\":\"created\"},"
+                      "{\"at\":1700000060000,\"epoch\":12,\"text\":\"alpha is primary\"}]");
+    struct hf_buf out;
+    hf_buf_init(&out, 4096);
+    setenv("TZ", "UTC", 1);
+    assert_int_equal(hf_render_history(&out, j), 0);
+    assert_text(&out, "TIME                 EPOCH  WHAT\n"
+                      "2023-11-14 22:13:20  1      created\n"
+                      "2023-11-14 22:14:20  12     alpha is primary\n");
+    json_decref(j);
+}
+
+static void groups_of_the_status(void **state)
+{
+    (void)state;
+    json_t *j = parse(status), *g = parse(groups);
+    json_object_set_new(j, "groups", g);
+    struct hf_buf out;
+    hf_buf_init(&out, 65536);
+    assert_int_equal(hf_render_status(&out, j, false), 0);
+    assert_non_null(memmem(out.p, out.n, "incarnation 4\n\ngroup orders: running", 35));
+    hf_buf_fini(&out);
+    json_decref(j);
+}
+
 static void answers_of_another_shape(void **state)
 {
     (void)state;
@@ -142,6 +314,10 @@ static void answers_of_another_shape(void **state)
     assert_int_equal(hf_render_members(&out, list, false), 0);
     assert_int_equal(hf_render_tree(&out, object), -HF_EPROTO);
     assert_int_equal(hf_render_tree(&out, list), 0);
+    assert_int_equal(hf_render_groups(&out, object, false), -HF_EPROTO);
+    assert_int_equal(hf_render_groups(&out, list, false), 0);
+    assert_int_equal(hf_render_history(&out, object), -HF_EPROTO);
+    assert_int_equal(hf_render_history(&out, list), 0);
     hf_buf_fini(&out);
     hf_buf_init(&out, 10); /* no room */
     assert_int_equal(hf_render_members(&out, list, false), -HF_EFULL);
@@ -160,6 +336,12 @@ int main(void)
         HF_TEST(status_with_problems),
         HF_TEST(members),
         HF_TEST(tree),
+        HF_TEST(a_group),
+        HF_TEST(a_group_that_clears),
+        HF_TEST(a_group_without_primary),
+        HF_TEST(a_large_group_fits),
+        HF_TEST(groups_of_the_status),
+        HF_TEST(history),
         HF_TEST(answers_of_another_shape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

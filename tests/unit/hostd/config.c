@@ -103,6 +103,32 @@ static void checks_across_options(void **state)
     assert_refused(HOST "directory { heartbeat = 50ms }", "100ms to 1m");
 }
 
+static void fence_devices(void **state)
+{
+    (void)state;
+    struct hf_hostd_config *c = load_ok(HOST "fence ipmi { agent = fence_ipmilan timeout = 20s\n"
+                                             " hosts = { alpha, beta:2, \"*\" }\n"
+                                             " options { ip = 10.0.0.1 password = x } }\n"
+                                             "watchdog { device = /dev/watchdog timeout = 5s }");
+    const struct hf_hostd_fence *f = c->fence.item;
+    assert_int_equal(c->fence.n, 1);
+    assert_string_equal(f->title.name, "ipmi");
+    assert_string_equal(f->agent, "fence_ipmilan");
+    assert_string_equal(f->hosts.item[1], "beta:2");
+    assert_string_equal(f->options.pair[1].value, "x");
+    assert_int_equal(f->level, 1);
+    assert_int_equal(f->timeout_ms, 20000);
+    assert_string_equal(c->watchdog.device, "/dev/watchdog");
+    assert_int_equal(c->watchdog.timeout_ms, 5000);
+    hf_hostd_config_destroy(c);
+    assert_refused(HOST "fence a { agent = x }", "f:2: fence a: has no hosts");
+    assert_refused(HOST "fence a { hosts = { alpha } }", "f:2: fence a: has no agent");
+    assert_refused(HOST "fence a { agent = x hosts = { 'al pha' } }", "HOST, HOST:PLUG");
+    assert_refused(HOST "fence a { agent = x hosts = { 'alpha:' } }", "HOST, HOST:PLUG");
+    assert_refused(HOST "fence a { agent = x hosts = { alpha } options { plug = 1 } }",
+                   "fence a.options: got \"plug\"");
+}
+
 static void a_listing_loads_to_the_same(void **state)
 {
     (void)state;
@@ -130,6 +156,7 @@ int main(void)
         HF_TEST(defaults),
         HF_TEST(values_that_depend_on_others),
         HF_TEST(checks_across_options),
+        HF_TEST(fence_devices),
         HF_TEST(a_listing_loads_to_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -291,6 +291,84 @@ static void without_a_daemon(void **state)
     assert_int_equal(holdfast_connect(f->h, 0), 0);
 }
 
+static void on_group(void *arg, const struct holdfast_group *g)
+{
+    struct fixture *f = arg;
+    hf_buf_printf(&f->story, "%s%s%s%s %d %llu %s %s %s\n", g->name, g->member ? " member" : "",
+                  g->quorate ? " quorate" : "", g->is_here ? " here" : "", (int)g->phase,
+                  (unsigned long long)g->epoch, g->resource, g->host, g->address);
+}
+
+static void group_state(struct fixture *f, uint32_t seq, uint8_t flags, uint64_t epoch)
+{
+    reply(f, (struct hf_ctl_msg){.type = HF_CTL_GROUP_STATE,
+                                 .seq = seq,
+                                 .flags = flags,
+                                 .phase = HOLDFAST_RUNNING,
+                                 .epoch = epoch,
+                                 .resource = hf_slice_str("lead"),
+                                 .owner = hf_slice_str("alpha"),
+                                 .address = hf_slice_str("192.0.2.1")});
+}
+
+static void followers_know_when_they_lead(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id;
+    holdfast_on_status(f->h, on_status, f);
+    assert_int_equal(holdfast_group_follow(f->h, "jobs", on_group, f, &id), 0);
+    hello(f);
+    uint32_t seq = expect_request(f, HF_CTL_FOLLOW, "jobs", "");
+    result(f, seq, 0, "");
+    reply(f, (struct hf_ctl_msg){.type = HF_CTL_GROUP_STATE, .seq = seq});
+    expect(f, "status connected\njobs 0 0   \n");
+    group_state(f, seq, 7, 3);
+    group_state(f, seq, 7, 3); /* nothing new */
+    group_state(f, seq, 7, 4);
+    group_state(f, seq, 1, 4);
+    expect(f, "jobs member quorate here 4 3 lead alpha 192.0.2.1\n"
+              "jobs member quorate here 4 4 lead alpha 192.0.2.1\n"
+              "jobs member 4 4 lead alpha 192.0.2.1\n");
+    group_state(f, seq, 7, 4);
+    expect(f, "jobs member quorate here 4 4 lead alpha 192.0.2.1\n");
+    /* without holdfastd nobody knows that we lead */
+    stop(f);
+    expect(f, "status lost\njobs 4 4 lead alpha 192.0.2.1\n");
+    start(f);
+    hello(f);
+    seq = expect_request(f, HF_CTL_FOLLOW, "jobs", "");
+    result(f, seq, 0, "");
+    group_state(f, seq, 7, 4);
+    expect(f, "status connected\njobs member quorate here 4 4 lead alpha 192.0.2.1\n");
+    assert_int_equal(holdfast_group_unfollow(f->h, id), 0);
+    assert_int_equal(holdfast_group_unfollow(f->h, id), HOLDFAST_ENOTFOUND);
+    group_state(f, seq, 0, 5); /* on its way */
+    struct hf_ctl_msg m = receive(f);
+    assert_int_equal(m.type, HF_CTL_UNWATCH);
+    assert_int_equal(m.watch, seq);
+    result(f, m.seq, 0, "");
+    assert_int_equal(holdfast_dispatch(f->h, 1000), 0);
+    assert_int_equal(f->story.n, 0);
+}
+
+static void follows_have_limits(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id;
+    assert_int_equal(holdfast_group_follow(f->h, "", on_group, f, &id), HOLDFAST_ENAME);
+    assert_int_equal(holdfast_group_follow(f->h, "a/b", on_group, f, &id), HOLDFAST_ENAME);
+    assert_int_equal(
+        holdfast_group_follow(f->h, "a1234567890123456789012345678901", on_group, f, &id),
+        HOLDFAST_ENAME);
+    assert_int_equal(holdfast_watch(f->h, "", on_watch, f, &id), 0);
+    for (int i = 1; i < HF_CTL_WATCHES_MAX; i++) {
+        assert_int_equal(holdfast_group_follow(f->h, "g", on_group, f, &id), 0);
+    }
+    assert_int_equal(holdfast_group_follow(f->h, "g", on_group, f, &id), HOLDFAST_EFULL);
+    assert_int_equal(holdfast_group_unfollow(f->h, id), 0);
+    assert_int_equal(holdfast_watch(f->h, "", on_watch, f, &id), 0);
+}
+
 static void foreign_daemons(void **state)
 {
     struct fixture *f = *state;
@@ -335,6 +413,8 @@ int main(void)
         TEST(watchers_learn_only_differences_after_a_restart),
         TEST(held_entries_come_back_after_a_restart),
         TEST(without_a_daemon),
+        TEST(followers_know_when_they_lead),
+        TEST(follows_have_limits),
         TEST(foreign_daemons),
         TEST(texts),
     };

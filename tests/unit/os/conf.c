@@ -18,6 +18,15 @@ struct sample {
     uint32_t parts;
     struct hf_addr at;
     struct hf_conf_addrs more;
+    struct hf_conf_items machines;
+};
+
+struct machine {
+    struct hf_conf_title title;
+    char *maker;
+    struct hf_conf_list owners;
+    struct hf_conf_pairs options;
+    int64_t wait_ms;
 };
 
 static const char *const colours[] = {"red", "green", NULL};
@@ -47,14 +56,44 @@ static const struct hf_conf_opt options[] = {
      .doc = "Addresses"},
 };
 
+static const char *check_word(const char *s)
+{
+    return strchr(s, ' ') ? "a word" : NULL;
+}
+
+#define IN(m) offsetof(struct machine, m)
+static const struct hf_conf_opt machine_options[] = {
+    {"", "maker", HF_CONF_STRING, IN(maker), .min = 2, .max = 8, .def = "", .required = true,
+     .doc = "Who made it"},
+    {"", "owners", HF_CONF_LIST, IN(owners), .def = "", .check = check_word, .doc = "Owners"},
+    {"", "options", HF_CONF_PAIRS, IN(options), .def = "", .doc = "Whatever"},
+    {"", "wait", HF_CONF_DURATION, IN(wait_ms), .max = 9000, .def = "2s", .doc = "A wait"},
+};
+static const struct hf_conf_titled titled[] = {
+    {"machine", AT(machines), sizeof(struct machine), machine_options,
+     HF_ARRAY_LEN(machine_options), 3, check_word, "A machine", false},
+};
+
 static int finish(struct hf_conf_load *load, void *snapshot)
 {
     struct sample *s = snapshot;
+    for (size_t i = 0; i < s->machines.n; i++) {
+        const struct machine *m = (struct machine *)s->machines.item + i;
+        if (m->wait_ms == 7000) {
+            char key[64];
+            snprintf(key, sizeof(key), "machine %s.wait", m->title.name);
+            return hf_conf_refuse(load, key, "seven is refused");
+        }
+        if (strcmp(m->title.name, "bad") == 0) {
+            return hf_conf_refuse(load, "machine bad", "is refused");
+        }
+    }
     return s->count == 7 ? hf_conf_refuse(load, "one.count", "seven is refused") : 0;
 }
 
-static const struct hf_conf_schema schema = {options, HF_ARRAY_LEN(options), sizeof(struct sample),
-                                             finish};
+static const struct hf_conf_schema schema = {
+    options, HF_ARRAY_LEN(options), sizeof(struct sample), finish, titled, HF_ARRAY_LEN(titled),
+    NULL};
 
 static struct sample *load_ok(const char *text)
 {
@@ -104,7 +143,10 @@ static void defaults(void **state)
 static const char full[] = "flag = no # comment\n"
                            "one { count = -5\n wait = 2h room = \"1GiB\" deep { text = 'a b' } }\n"
                            "two { title = Xyz colour = red parts = {body} // more\n"
-                           " at = 127.0.0.1:7 more = {\"[2001:db8::1]:5\", 10.0.0.1} }\n";
+                           " at = 127.0.0.1:7 more = {\"[2001:db8::1]:5\", 10.0.0.1} }\n"
+                           "machine a { maker = us owners = { x, \"y:z\" } wait = 1s\n"
+                           " options { ip = 10.0.0.1 # why\n passwd = \"p $x\" } }\n"
+                           "machine 'b' { maker = them }\n";
 
 static void every_type(void **state)
 {
@@ -127,6 +169,83 @@ static void every_type(void **state)
     assert_int_equal(s->parts, 0);
     assert_int_equal(s->more.n, 0);
     hf_conf_destroy(&schema, s);
+}
+
+static void titled_sections(void **state)
+{
+    (void)state;
+    struct sample *s = load_ok(full);
+    assert_int_equal(s->machines.n, 2);
+    const struct machine *m = s->machines.item;
+    assert_string_equal(m[0].title.name, "a");
+    assert_string_equal(m[0].maker, "us");
+    assert_int_equal(m[0].owners.n, 2);
+    assert_string_equal(m[0].owners.item[1], "y:z");
+    assert_int_equal(m[0].options.n, 2);
+    assert_string_equal(m[0].options.pair[0].name, "ip");
+    assert_string_equal(m[0].options.pair[0].value, "10.0.0.1");
+    assert_string_equal(m[0].options.pair[1].value, "p $x");
+    assert_int_equal(m[0].wait_ms, 1000);
+    assert_string_equal(m[1].title.name, "b");
+    assert_int_equal(m[1].owners.n, 0);
+    assert_int_equal(m[1].options.n, 0);
+    assert_int_equal(m[1].wait_ms, 2000);
+    hf_conf_destroy(&schema, s);
+}
+
+static void errors_of_titled_sections(void **state)
+{
+    (void)state;
+    assert_refused("\nmachine a { }", "f:2: machine a: has no maker: Who made it");
+    assert_refused("machine a { maker = x }",
+                   "f:1: machine a.maker: got \"x\", expected text of 2 to 8 bytes");
+    assert_refused("machine 'a b' { maker = us }", "f:1: machine: got \"a b\", expected a word");
+    assert_refused("machine a { maker = us\nowners = { x, 'y z' } }",
+                   "f:2: machine a.owners: got \"y z\", expected a word");
+    assert_refused("machine a { maker = us wait = 1s\nwait = 2s }",
+                   "f:2: wait: given twice, first on line 1; keep one");
+    assert_refused("machine a { maker = us options { a = 1 }\noptions { b = 1 } }",
+                   "f:2: options: given twice, first on line 1; keep one");
+    assert_refused("machine a { maker = us\nwait = 7s }\n",
+                   "f:2: machine a.wait: seven is refused");
+    assert_refused("machine b { maker = us }\nmachine bad { maker = us }\n",
+                   "f:2: machine bad: is refused");
+    assert_refused("machine a { maker = us }\nmachine a { maker = us }",
+                   "f:2: found duplicate title 'a'");
+    assert_refused("machine a { maker = us } machine b { maker = us } machine c { maker = us }\n"
+                   "machine d { maker = us }",
+                   "f:2: machine: got \"d\", expected at most 3 of them");
+    assert_refused("machine a { makre = us }",
+                   "f:1: no option or section \"makre\" in section \"machine\"; did you mean "
+                   "\"maker\"?");
+}
+
+static void secrets_are_not_listed(void **state)
+{
+    (void)state;
+    struct sample *s = load_ok(full);
+    struct hf_buf out;
+    hf_buf_init(&out, 8192);
+    hf_conf_print(&schema, s, &out);
+    hf_buf_add(&out, hf_slice("", 1));
+    assert_non_null(strstr((char *)out.p, "passwd = \"***\""));
+    assert_null(strstr((char *)out.p, "p $x"));
+    assert_non_null(strstr((char *)out.p, "ip = \"10.0.0.1\""));
+    hf_buf_fini(&out);
+    hf_conf_destroy(&schema, s);
+}
+
+static void titled_sections_change_only_at_a_restart(void **state)
+{
+    (void)state;
+    char key[64];
+    struct sample *a = load_ok(full), *b = load_ok(full);
+    assert_false(hf_conf_fixed_change(&schema, a, b, key, sizeof(key)));
+    ((struct machine *)b->machines.item)[1].wait_ms = 1;
+    assert_true(hf_conf_fixed_change(&schema, a, b, key, sizeof(key)));
+    assert_string_equal(key, "machine");
+    hf_conf_destroy(&schema, a);
+    hf_conf_destroy(&schema, b);
 }
 
 static void errors_name_place_and_remedy(void **state)
@@ -266,6 +385,16 @@ static void each_failing_allocation(void **state)
     }
 }
 
+static void durations(void **state)
+{
+    (void)state;
+    int64_t ms;
+    assert_true(hf_conf_duration("90s", &ms));
+    assert_int_equal(ms, 90000);
+    assert_false(hf_conf_duration("90", &ms));
+    assert_false(hf_conf_duration("", &ms));
+}
+
 static void machine_name(void **state)
 {
     (void)state;
@@ -279,6 +408,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HF_TEST(defaults),
         HF_TEST(every_type),
+        HF_TEST(titled_sections),
+        HF_TEST(errors_of_titled_sections),
+        HF_TEST(secrets_are_not_listed),
+        HF_TEST(titled_sections_change_only_at_a_restart),
         HF_TEST(errors_name_place_and_remedy),
         HF_TEST(unknown_names_get_a_suggestion),
         HF_TEST(foreign_bytes_are_refused),
@@ -286,6 +419,7 @@ int main(void)
         HF_TEST(the_manual_lists_every_option),
         HF_TEST(files),
         HF_TEST(each_failing_allocation),
+        HF_TEST(durations),
         HF_TEST(machine_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

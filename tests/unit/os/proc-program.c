@@ -76,6 +76,23 @@ static void ends(void **state)
     assert_string_equal(s.out, "4\neof\n"); /* 0, 1, 2 and that of the directory */
 }
 
+static void feeds(void **state)
+{
+    (void)state;
+    static char text[100000];
+    memset(text, 'x', sizeof(text)); /* more than a pipe takes at once */
+    const char *argv[] = {"/bin/sh", "-c", "wc -c; sleep 0; read x || echo eof", NULL};
+    const char *env[] = {"PATH=/usr/bin:/bin", NULL};
+    struct hf_proc_opt o = {
+        .argv = argv, .env = env, .output_max = 100, .input = hf_slice(text, sizeof(text))};
+    struct seen s = {0};
+    struct hf_proc *p;
+    assert_int_equal(hf_proc_start(loop, &o, on_done, &s, &p), 0);
+    memset(text, 0, sizeof(text));
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_string_equal(s.out, "100000\neof\n");
+}
+
 static void flood(void **state)
 {
     (void)state;
@@ -83,6 +100,9 @@ static void flood(void **state)
     assert_int_equal(s.res.status, 0);
     assert_int_equal(s.res.out.n, 1000);
     assert_int_equal(s.res.dropped, 999000);
+    s = run("yes | head -c 1000000 >&2; echo end >&2", 5, 0); /* of stderr the end is kept */
+    assert_string_equal(s.err, "\nend\n");
+    assert_int_equal(s.res.dropped, 1000004 - 5);
 }
 
 static void hangs(void **state)
@@ -116,6 +136,20 @@ static void grandchild_holds_the_pipe(void **state)
         fclose(f);
         usleep(1000);
     }
+}
+
+static void lines(void **state)
+{
+    (void)state;
+    struct hf_slice text = hf_slice_str("a: 1\na: 2 \nb: 3\na:  \n\n");
+    hf_assert_slice_str(hf_proc_last_line(text, "a:"), "2");
+    hf_assert_slice_str(hf_proc_last_line(text, ""), "a:");
+    hf_assert_slice_str(hf_proc_last_line(text, "c"), "");
+    hf_assert_slice_str(hf_proc_last_line(hf_slice_str("no newline"), ""), "no newline");
+    hf_assert_slice_str(hf_proc_last_line(hf_slice(NULL, 0), ""), "");
+    char small[8] = "ab";
+    hf_proc_add_printable(small, sizeof(small), hf_slice_str("c\td\xc3\xa4\xc3\xa4"));
+    assert_string_equal(small, "abc?d\xc3\xa4"); /* whole characters only */
 }
 
 static void not_found(void **state)
@@ -292,9 +326,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LOOP_TEST(ends),
+        LOOP_TEST(feeds),
         LOOP_TEST(flood),
         LOOP_TEST(hangs),
         LOOP_TEST(grandchild_holds_the_pipe),
+        HF_TEST(lines),
         LOOP_TEST(not_found),
         LOOP_TEST(killed),
         HF_TEST(crash_report),

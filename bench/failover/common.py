@@ -1,0 +1,127 @@
+"""What both halves of the failover bench use: a lab with a file of time stamps that outlives its
+hosts, its power switch, processes of a host, and samples."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import statistics
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from host import ROOT, Lab  # noqa: E402 # pylint: disable=wrong-import-position
+
+HOSTS = ("alpha", "beta", "gamma")
+STAMPS = "/srv/bench"  # in the hosts
+AGENTS = "/usr/lib/ocf/resource.d/holdfast-bench"
+START = time.monotonic()
+
+
+def say(text):
+    print(f"{time.monotonic() - START:6.1f} s  {text}", flush=True)
+
+
+class Late(Exception):
+    """Something did not happen in time."""
+
+
+def until(condition, what, deadline, step=0.002):
+    """The first true value of condition()."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Late(f"not within {deadline} s: {what}")
+        time.sleep(step)
+
+
+class BenchLab(Lab):
+    """A lab whose hosts share STAMPS, where the agents of this bench write."""
+
+    def up(self, *args):
+        self.run("up", "-n", len(HOSTS), "--shared", f"{','.join(HOSTS)}:{STAMPS}", *args)
+        for host in HOSTS:
+            self.on(host, "mkdir", "-p", AGENTS)
+            for name in ("Stamp", "PromotableStamp"):
+                self.on(host, "install", HERE / "stamp", f"{AGENTS}/{name}")
+
+    def on(self, host, *command):
+        """Run a command on a host, never for long: some hang when there is nobody to answer."""
+        return self.run("exec", host, "--", "timeout", "-k", "1", "15", *command)
+
+    def power(self, request):
+        """Ask the power switch; "off" returns when no process of the host is left."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(self.state / "power/power.sock"))
+            s.sendall(request.encode() + b"\n")
+            answer = b"".join(iter(lambda: s.recv(4096), b"")).decode()
+        if not answer.startswith("ok"):
+            raise RuntimeError(f"power switch: {request}: {answer}")
+        return answer[2:].strip()
+
+    def pid(self, host, program):
+        """The machine's pid of a program on a host (None: it does not run)."""
+        space = os.readlink(f"/proc/{self.init_pid(host)}/ns/pid")
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as f:
+                    if f.read().rstrip() == program[:15] and \
+                            os.readlink(f"/proc/{pid}/ns/pid") == space:
+                        return int(pid)
+            except OSError:
+                pass
+        return None
+
+    def kill(self, host, program):
+        """SIGKILL; returns when it was sent (CLOCK_REALTIME)."""
+        pid = self.pid(host, program)
+        now = time.time()
+        os.kill(pid, signal.SIGKILL)
+        return now
+
+    def stamps(self, since=0.0):
+        """[(when, action, host, resource)], oldest first."""
+        try:
+            text = (self.state / "shared/1/stamp.log").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return []
+        rows = [r.split() for r in text.splitlines()]
+        return sorted((float(w), a, h, r) for w, a, h, r in rows if float(w) > since)
+
+    def wait_stamp(self, since, action, deadline=60.0, host=None):
+        """The first stamp of an action (on a host) since then."""
+        def found():
+            return next((s for s in self.stamps(since)
+                         if s[1] == action and host in (None, s[2])), None)
+        return until(found, f"{action} on {host or 'any host'}", deadline)
+
+
+class SteadyClock:
+    """with SteadyClock(): complains if the real-time clock was set meanwhile, which would be taken
+    for a time that something took."""
+
+    def __enter__(self):
+        self.begin = time.time() - time.monotonic()
+
+    def __exit__(self, kind, *_):
+        if kind is None and abs(time.time() - time.monotonic() - self.begin) > 0.005:
+            raise RuntimeError("the clock was set during a measurement: start again")
+
+
+def save(name, out):
+    (ROOT / "bench/out").mkdir(parents=True, exist_ok=True)
+    (ROOT / "bench/out" / name).write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
+
+
+def table(out):
+    for key, value in out.items():
+        if not key.endswith("_samples"):
+            print(f"{key:45} {'-' if value is None else f'{value:.3f}'}")
+
+
+def median(samples):
+    return statistics.median(samples) if samples else None

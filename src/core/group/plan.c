@@ -1,0 +1,789 @@
+/* What the group decides, the same at every member: from the state, and from what all have heard.
+ */
+#include "core/group/internal.h"
+
+#define RESTARTS_MAX 1 /* in place, before a resource counts as failed */
+#define ROUNDS_MAX 12  /* one decision leads to the next; more than so many would be a loop */
+
+/* ---- what is known ---- */
+
+uint16_t hf_group_absent(const struct hf_group *g)
+{
+    return (uint16_t)(((1u << g->s.n_members) - 1) & ~(unsigned)g->present);
+}
+
+uint16_t hf_group_copies(const struct hf_gstate *s)
+{
+    uint16_t mask = 0;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (s->resource[i].kind == HF_RESOURCE_COPY) {
+            mask |= BIT(i);
+        }
+    }
+    return mask;
+}
+
+uint16_t hf_group_mirrored_copies(const struct hf_gstate *s)
+{
+    uint16_t mask = 0;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (s->resource[i].kind == HF_RESOURCE_COPY && s->resource[i].flags & HF_RESOURCE_MIRROR) {
+            mask |= BIT(i);
+        }
+    }
+    return mask;
+}
+
+static uint16_t attached(const struct hf_gstate *s)
+{
+    return (uint16_t)(((1u << s->n_resources) - 1) & ~(unsigned)hf_group_copies(s));
+}
+
+static uint16_t declared_safe(const struct hf_gstate *s)
+{
+    uint16_t mask = 0;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (s->resource[i].flags & HF_RESOURCE_FENCE_NONE) {
+            mask |= BIT(i);
+        }
+    }
+    return mask;
+}
+
+static uint8_t role_at(const struct hf_group *g, uint8_t m, uint8_t r)
+{
+    const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
+    return p ? p->role[r] : HF_ROLE_UNKNOWN;
+}
+
+static bool is_primary_role(uint8_t role)
+{
+    return role == HF_ROLE_PROMOTED || role == HF_ROLE_OPEN;
+}
+
+static bool resigned(const struct hf_group *g, uint8_t m)
+{
+    const struct hf_gpeer *p = hf_group_peer(g, m);
+    return g->s.member[m].leaving || (p && p->resigned);
+}
+
+/* Has it the configuration of this resource, if there is one? */
+static bool configured(const struct hf_group *g, const struct hf_gpeer *p, uint8_t r)
+{
+    return g->s.resource[r].config_hash == 0 || HAS(p->config, r);
+}
+
+bool hf_group_able_at(const struct hf_group *g, uint8_t m, uint8_t r)
+{
+    const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
+    if (!p || resigned(g, m) || !HAS(p->access, r) || !configured(g, p, r)) {
+        return false;
+    }
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        if (g->s.resource[i].kind == HF_RESOURCE_ATTACHED && !configured(g, p, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* May the resource run at m, as far as m itself is concerned? */
+static bool may_host(const struct hf_group *g, uint8_t m, uint8_t r)
+{
+    return hf_group_able_at(g, m, r) && !HAS(g->s.resource[r].failed_on, m) &&
+           role_at(g, m, r) != HF_ROLE_STUCK;
+}
+
+void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        struct hf_gpeer *p = &g->peer[i];
+        if (p->member == m && HAS(g->present, m) &&
+            (p->role[r] == HF_ROLE_STOPPED || p->role[r] == HF_ROLE_UNPROMOTED)) {
+            p->role[r] = HF_ROLE_UNKNOWN;
+            if (p->node_id == g->self_node) {
+                g->local[r].told = HF_ROLE_UNKNOWN;
+            }
+        }
+    }
+}
+
+void hf_group_doubt_primary(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    if (s->phase == HF_PHASE_CLEARING && s->primary != HF_GROUP_NONE) {
+        s->resource[s->primary].host = HF_GROUP_NONE; /* it was to wait until the copy is free */
+    }
+    for (uint8_t i = 0; i < s->n_resources && s->phase >= HF_PHASE_PROMOTING; i++) {
+        if (i == s->primary || s->resource[i].kind == HF_RESOURCE_ATTACHED) {
+            hf_group_doubt(g, s->primary_host, i);
+        }
+    }
+}
+
+void hf_group_forget_seen(struct hf_group *g, uint8_t r)
+{
+    g->seen[r] = HF_SEEN_NOTHING;
+    g->local[r].told_seen = HF_SEEN_NOTHING;
+}
+
+/* ---- members ---- */
+
+static void set_subgroup(struct hf_group *g, struct hf_gmember *m)
+{
+    uint8_t want = m->subgroup;
+    if (want == HF_GROUP_NONE || !HAS(m->access, want)) {
+        want = HF_GROUP_NONE; /* ineligible (B8) ... */
+        for (uint8_t i = 0; i < g->s.n_resources; i++) {
+            if (g->s.resource[i].kind == HF_RESOURCE_COPY && HAS(m->access, i)) {
+                want = i; /* ... or the first in priority order that it reaches */
+                break;
+            }
+        }
+    }
+    if (want != m->subgroup && (want != HF_GROUP_NONE || m->subgroup == HF_GROUP_NONE)) {
+        m->subgroup = want;
+        hf_group_changed(g);
+    }
+}
+
+static void members(struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->s.n_members; i++) {
+        const struct hf_gpeer *p = HAS(g->present, i) ? hf_group_peer(g, i) : NULL;
+        struct hf_gmember *m = &g->s.member[i];
+        if (!p) {
+            continue;
+        }
+        uint16_t access = p->access & hf_group_copies(&g->s);
+        if (m->fenced || m->access != access || strcmp(m->address, p->address) != 0) {
+            m->fenced = false;
+            m->access = access;
+            memset(m->address, 0, sizeof(m->address));
+            memcpy(m->address, p->address, strlen(p->address));
+            hf_group_changed(g);
+        }
+        set_subgroup(g, m);
+    }
+}
+
+/* Who may be running what: kept with the state, so that it is fenced when it is absent. */
+static void dirty(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    bool reign = s->phase >= HF_PHASE_PROMOTING;
+    for (uint8_t i = 0; i < s->n_members; i++) {
+        if (!HAS(g->present, i)) {
+            continue;
+        }
+        uint16_t mask = 0;
+        bool primary = reign && s->primary_host == i, unsure = false;
+        for (uint8_t k = 0; k < s->n_resources; k++) {
+            uint8_t role = role_at(g, i, k);
+            bool host = s->resource[k].kind == HF_RESOURCE_COPY ? s->resource[k].host == i
+                                                                : reign && s->primary_host == i;
+            mask |= host || (role != HF_ROLE_STOPPED &&
+                             (role != HF_ROLE_UNKNOWN || HAS(s->member[i].dirty, k)))
+                        ? BIT(k)
+                        : 0;
+            primary = primary || is_primary_role(role);
+            unsure = unsure || role == HF_ROLE_UNKNOWN || role == HF_ROLE_FAILED ||
+                     role == HF_ROLE_STUCK;
+        }
+        primary = primary || (s->member[i].was_primary && unsure);
+        if (mask != s->member[i].dirty || primary != s->member[i].was_primary) {
+            s->member[i].dirty = mask;
+            s->member[i].was_primary = primary;
+            hf_group_changed(g);
+        }
+    }
+}
+
+/* ---- fencing ---- */
+
+/* What an absent member may run that must not run twice. */
+static bool dangerous(const struct hf_group *g, uint8_t m, uint16_t resources)
+{
+    const struct hf_gmember *x = &g->s.member[m];
+    uint16_t all = x->was_primary ? hf_group_copies(&g->s) : 0;
+    return !x->fenced && (x->dirty & (resources | all) & ~declared_safe(&g->s)) != 0;
+}
+
+static bool backup_wanted_elsewhere(const struct hf_group *g, uint8_t r);
+
+uint16_t hf_group_fence_targets(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint16_t mask = 0;
+    if (g->standing != HF_GROUP_IN || !g->have_state || !g->decides || s->paused) {
+        return 0;
+    }
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (HAS(g->present, m)) {
+            for (uint8_t i = 0; i < s->n_resources; i++) { /* it can't be stopped */
+                if (role_at(g, m, i) == HF_ROLE_STUCK &&
+                    !(s->resource[i].flags & HF_RESOURCE_FENCE_NONE)) {
+                    mask |= BIT(m);
+                }
+            }
+            continue;
+        }
+        if (HAS(g->procdown, m)) {
+            continue;
+        }
+        bool fence = g->half && !s->member[m].fenced;
+        if (s->phase == HF_PHASE_CLEARING) {
+            fence = fence || dangerous(g, m, BIT(s->primary) | attached(s));
+        }
+        for (uint8_t i = 0; i < s->n_resources; i++) {
+            fence = fence || (dangerous(g, m, BIT(i)) && HAS(s->member[m].dirty, i) &&
+                              backup_wanted_elsewhere(g, i));
+        }
+        mask |= fence ? BIT(m) : 0;
+    }
+    return mask;
+}
+
+/* ---- hosts of backup copies (B3, B7, B14) ---- */
+
+static uint8_t backup_candidate(const struct hf_group *g, uint8_t r)
+{
+    uint8_t other = HF_GROUP_NONE;
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        bool primary = m == g->s.primary_host && g->s.phase != HF_PHASE_NONE;
+        if (g->s.member[m].subgroup == r && !primary && may_host(g, m, r) &&
+            other == HF_GROUP_NONE) {
+            other = m;
+        }
+    }
+    return other;
+}
+
+static bool backup_wanted_elsewhere(const struct hf_group *g, uint8_t r)
+{
+    const struct hf_gresource *x = &g->s.resource[r];
+    return x->kind == HF_RESOURCE_COPY && r != g->s.primary && x->host == HF_GROUP_NONE &&
+           backup_candidate(g, r) != HF_GROUP_NONE;
+}
+
+/* Nobody else has it, or may have it. */
+static bool copy_is_free(const struct hf_group *g, uint8_t r, uint8_t but)
+{
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        if (m == but) {
+            continue;
+        }
+        uint8_t role = role_at(g, m, r);
+        bool may = HAS(g->s.member[m].access | g->s.member[m].dirty, r) || role != HF_ROLE_UNKNOWN;
+        if (HAS(g->present, m) ? role != HF_ROLE_STOPPED && may
+                               : HAS(g->s.member[m].dirty, r) && dangerous(g, m, BIT(r))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void backup_host(struct hf_group *g, uint8_t r)
+{
+    struct hf_gresource *x = &g->s.resource[r];
+    uint8_t h = x->host;
+    if (h != HF_GROUP_NONE && g->s.member[h].subgroup == r &&
+        (HAS(g->present, h) ? may_host(g, h, r) : HAS(g->procdown, h))) {
+        return;
+    }
+    if (h != HF_GROUP_NONE) {
+        hf_group_doubt(g, h, r);
+        x->host = HF_GROUP_NONE;
+        hf_group_changed(g);
+    }
+    uint8_t m = backup_candidate(g, r);
+    if (m != HF_GROUP_NONE && copy_is_free(g, r, m)) {
+        x->host = m;
+        if (x->mirror == HF_MIRROR_IN_SYNC && x->flags & HF_RESOURCE_MIRROR) {
+            x->mirror = HF_MIRROR_AIMED;
+            hf_group_forget_seen(g, r);
+        }
+        hf_group_changed(g);
+        hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
+    }
+}
+
+static void hosts(struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        if (g->s.resource[i].kind == HF_RESOURCE_COPY && i != g->s.primary) {
+            backup_host(g, i);
+        }
+    }
+}
+
+/* ---- the primary ---- */
+
+/* Members in the order in which they are tried for a copy: its host, its subgroup, others. */
+static uint8_t nth_candidate(const struct hf_group *g, uint8_t r, uint8_t n)
+{
+    const struct hf_gstate *s = &g->s;
+    uint8_t host = r == s->primary ? s->primary_host : s->resource[r].host;
+    uint8_t k = 0;
+    for (uint8_t pass = 0; pass < 3; pass++) {
+        for (uint8_t m = 0; m < s->n_members; m++) {
+            uint8_t rank = m == host ? 0 : s->member[m].subgroup == r ? 1 : 2;
+            if (rank == pass && k++ == n) {
+                return m;
+            }
+        }
+    }
+    return HF_GROUP_NONE;
+}
+
+static bool choose_member(const struct hf_group *g, uint8_t r, uint8_t *ret_member, bool *ret_wait)
+{
+    for (uint8_t n = 0; n < g->s.n_members; n++) {
+        uint8_t m = nth_candidate(g, r, n);
+        bool reaches = HAS(g->s.member[m].access, r);
+        if (HAS(g->s.resource[r].failed_on, m) || resigned(g, m)) {
+            continue;
+        }
+        if (HAS(g->present, m) && reaches && role_at(g, m, r) == HF_ROLE_UNKNOWN) {
+            *ret_wait = true; /* it is looking what it runs */
+            return false;
+        }
+        if (!HAS(g->present, m) && HAS(g->procdown, m) && n == 0 && reaches) {
+            *ret_wait = true; /* its daemon comes back (G6) */
+            return false;
+        }
+        if (may_host(g, m, r)) {
+            *ret_member = m;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hf_group_choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *ret_member,
+                     bool *ret_wait)
+{
+    const struct hf_gstate *s = &g->s;
+    *ret_wait = false;
+    if (s->cold && s->primary_host != HF_GROUP_NONE && !HAS(g->present, s->primary_host) &&
+        !s->member[s->primary_host].fenced) {
+        *ret_wait = true; /* the former primary host may be booting, too (G5) */
+        return false;
+    }
+    for (uint8_t n = 0; n <= s->n_resources; n++) {
+        uint8_t r = n == 0 ? s->primary : (uint8_t)(n - 1);
+        if (r == HF_GROUP_NONE || (n > 0 && r == s->primary) ||
+            s->resource[r].kind != HF_RESOURCE_COPY || !HAS(s->in_sync, r) ||
+            s->resource[r].mirror == HF_MIRROR_DIVERGED) {
+            continue; /* I2 */
+        }
+        if (choose_member(g, r, ret_member, ret_wait)) {
+            *ret_resource = r;
+            return true;
+        }
+        if (*ret_wait) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static void begin(struct hf_group *g, uint8_t r, uint8_t m)
+{
+    struct hf_gstate *s = &g->s;
+    if (s->phase == HF_PHASE_CLEARING && s->primary == r && s->primary_host == m) {
+        return;
+    }
+    if (s->primary != r || s->primary_host != m) {
+        s->resource[r].restarts = 0;
+    }
+    hf_group_doubt_primary(g);
+    s->primary = r;
+    s->primary_host = m;
+    s->resource[r].host = m;
+    s->phase = HF_PHASE_CLEARING;
+    hf_group_changed(g);
+    hf_group_event(g, false, "%s is to run %s as primary; first all others must have stopped",
+                   s->member[m].host, s->resource[r].name);
+}
+
+/* The one that was chosen can't: another one, or none. */
+static void next(struct hf_group *g)
+{
+    uint8_t r, m;
+    bool wait;
+    if (hf_group_choose(g, &r, &m, &wait)) {
+        begin(g, r, m);
+    } else if (g->s.phase != HF_PHASE_NONE) {
+        hf_group_doubt_primary(g);
+        g->s.phase = HF_PHASE_NONE;
+        hf_group_changed(g);
+        hf_group_event(g, true,
+                       wait ? "no primary now; waiting for the former primary host"
+                            : "no primary: no host can run a copy that is in sync");
+    }
+}
+
+/* Is there another copy that could be promoted now? */
+static bool other_copy(const struct hf_group *g)
+{
+    for (uint8_t r = 0; r < g->s.n_resources; r++) {
+        uint8_t m;
+        bool wait = false;
+        if (r != g->s.primary && g->s.resource[r].kind == HF_RESOURCE_COPY &&
+            HAS(g->s.in_sync, r) && g->s.resource[r].mirror != HF_MIRROR_DIVERGED &&
+            choose_member(g, r, &m, &wait)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The primary resource, or one that is attached to it, failed at a healthy host (B13). Once it is
+ * restarted in place. Then a fault of the host (OCF exit codes 2 to 5) makes a peer of the subgroup
+ * try; any other is one of the copy, and the next copy is tried.
+ */
+void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, bool restart)
+{
+    struct hf_gstate *s = &g->s;
+    struct hf_gresource *r = &s->resource[s->primary];
+    bool host_fault = (rc >= 2 && rc <= 5) || resource != s->primary;
+    hf_group_event(g, true, "%s failed on %s: %s", s->resource[resource].name,
+                   s->member[s->primary_host].host,
+                   g->fail_why[0] ? g->fail_why : "it does not run as it should");
+    if (restart && !(rc >= 2 && rc <= 5) && r->restarts < RESTARTS_MAX &&
+        role_at(g, s->primary_host, s->primary) != HF_ROLE_STUCK) {
+        r->restarts++;
+        g->count.restarts++;
+        s->phase = HF_PHASE_CLEARING;
+        hf_group_changed(g);
+        return;
+    }
+    if (!host_fault && other_copy(g)) {
+        r->failed_on = (uint16_t)((1u << s->n_members) - 1);
+    } else {
+        r->failed_on |= BIT(s->primary_host);
+    }
+    hf_group_changed(g);
+    next(g);
+}
+
+/* Has everybody else let go, or been fenced? */
+static bool clear(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint16_t safe = declared_safe(s);
+    if (hf_group_fence_targets(g) & ~BIT(s->primary_host)) {
+        return false;
+    }
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (!HAS(g->present, m)) {
+            if (dangerous(g, m, BIT(s->primary) | attached(s))) {
+                return false; /* its daemon is down, and it may be running */
+            }
+            continue;
+        }
+        for (uint8_t i = 0; i < s->n_resources; i++) {
+            uint8_t role = role_at(g, m, i);
+            bool copy = s->resource[i].kind == HF_RESOURCE_COPY;
+            bool here = m == s->primary_host;
+            if (role == HF_ROLE_STOPPED || (role == HF_ROLE_STUCK && HAS(safe, i))) {
+                continue;
+            }
+            if (role == HF_ROLE_UNPROMOTED && copy && (here || i != s->primary)) {
+                continue;
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+static void promote(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    s->phase = HF_PHASE_PROMOTING;
+    s->epoch++;
+    s->cold = false;
+    memset(s->fence_text, 0, sizeof(s->fence_text));
+    hf_group_changed(g);
+    g->count.promotions++;
+    hf_group_event(g, false, "epoch %llu: %s promotes %s", (unsigned long long)s->epoch,
+                   s->member[s->primary_host].host, s->resource[s->primary].name);
+}
+
+/* The primary host has promoted its copy: whatever was in sync with another one is not any more. */
+void hf_group_promoted(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    uint16_t mirrored = hf_group_mirrored_copies(s);
+    bool same = s->last_primary == s->primary;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        struct hf_gresource *r = &s->resource[i];
+        if (!HAS(mirrored, i) || i == s->primary || r->mirror == HF_MIRROR_DIVERGED) {
+            continue;
+        }
+        if (!same) {
+            s->in_sync &= (uint16_t)~BIT(i);
+        }
+        r->mirror = HAS(s->in_sync, i) ? HF_MIRROR_AIMED : HF_MIRROR_NONE;
+    }
+    s->in_sync |= BIT(s->primary);
+    s->resource[s->primary].mirror = HF_MIRROR_IN_SYNC;
+    s->resource[s->primary].epoch = s->epoch;
+    s->last_primary = s->primary;
+    s->init = false;
+    s->phase = HF_PHASE_OPENING;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        hf_group_forget_seen(g, i);
+    }
+    g->sync = g->async = 0;
+    g->mirrored_epoch = 0;
+    hf_group_changed(g);
+}
+
+static bool all_open(const struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        if ((i == g->s.primary || g->s.resource[i].kind == HF_RESOURCE_ATTACHED) &&
+            role_at(g, g->s.primary_host, i) != HF_ROLE_OPEN) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool attached_failed(const struct hf_group *g, uint8_t *ret_resource)
+{
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        uint8_t role = role_at(g, g->s.primary_host, i);
+        if (g->s.resource[i].kind == HF_RESOURCE_ATTACHED &&
+            (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK)) {
+            *ret_resource = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void reign(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    uint8_t h = s->primary_host, role = role_at(g, h, s->primary), failed;
+    if (!HAS(g->present, h)) {
+        if (!HAS(g->procdown, h)) {
+            next(g);
+        }
+        return;
+    }
+    if (resigned(g, h)) {
+        next(g);
+    } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
+        hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);
+    } else if (s->phase > HF_PHASE_PROMOTING &&
+               (role == HF_ROLE_STOPPED || role == HF_ROLE_UNPROMOTED)) {
+        begin(g, s->primary, h); /* it had to stop for a while: again */
+    } else if (s->phase > HF_PHASE_PROMOTING && attached_failed(g, &failed)) {
+        hf_group_primary_failed(g, failed, 1, true);
+    } else if (s->phase == HF_PHASE_OPENING && all_open(g)) {
+        s->phase = HF_PHASE_RUNNING;
+        hf_group_changed(g);
+        hf_group_event(g, false, "epoch %llu: %s is primary on %s", (unsigned long long)s->epoch,
+                       s->resource[s->primary].name, s->member[h].host);
+    }
+}
+
+static void primary(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    switch ((enum hf_phase)s->phase) {
+    case HF_PHASE_NONE: {
+        uint8_t r, m;
+        bool wait;
+        if (hf_group_choose(g, &r, &m, &wait)) {
+            begin(g, r, m);
+        }
+        break;
+    }
+    case HF_PHASE_CLEARING:
+        if (!may_host(g, s->primary_host, s->primary)) {
+            next(g);
+        } else if (clear(g)) {
+            promote(g);
+        }
+        break;
+    case HF_PHASE_PROMOTING:
+    case HF_PHASE_OPENING:
+    case HF_PHASE_RUNNING:
+        reign(g);
+        break;
+    case HF_PHASE_COUNT_:
+        break;
+    }
+}
+
+/* ---- mirrors (B5, X5) ---- */
+
+static void aim(struct hf_group *g, uint8_t i)
+{
+    g->s.resource[i].mirror = HF_MIRROR_AIMED;
+    hf_group_forget_seen(g, i);
+    hf_group_changed(g);
+}
+
+/* Out of S. False: it would leave the primary alone, and the operator does not want that. */
+static bool shrink(struct hf_group *g, uint8_t i)
+{
+    struct hf_gstate *s = &g->s;
+    uint16_t rest = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(i);
+    if (s->degraded_refuse && rest == BIT(s->primary)) {
+        return false;
+    }
+    s->in_sync &= (uint16_t)~BIT(i);
+    s->resource[i].mirror = HF_MIRROR_NONE;
+    hf_group_changed(g);
+    hf_group_event(g, true, "%s is out of sync; commits do not wait for it any more%s",
+                   s->resource[i].name,
+                   rest == BIT(s->primary) ? ", and there is no other copy" : "");
+    return true;
+}
+
+static void grown(struct hf_group *g, uint8_t i)
+{
+    struct hf_gstate *s = &g->s;
+    s->in_sync |= BIT(i);
+    s->resource[i].mirror = HF_MIRROR_IN_SYNC;
+    s->resource[i].epoch = s->epoch;
+    hf_group_changed(g);
+    hf_group_event(g, false, "%s is in sync", s->resource[i].name);
+}
+
+static void mirror(struct hf_group *g, uint8_t i)
+{
+    struct hf_gstate *s = &g->s;
+    struct hf_gresource *r = &s->resource[i];
+    uint8_t h = r->host, role = h == HF_GROUP_NONE ? HF_ROLE_UNKNOWN : role_at(g, h, i);
+    bool down = role == HF_ROLE_STOPPED || role == HF_ROLE_FAILED;
+    bool broken = g->seen[i] == HF_SEEN_SUSPENDED || g->seen[i] == HF_SEEN_FAILED;
+    if (r->mirror == HF_MIRROR_DIVERGED) {
+        return;
+    }
+    if (h == HF_GROUP_NONE) {
+        if (HAS(s->in_sync, i)) {
+            (void)shrink(g, i);
+        } else if (r->mirror != HF_MIRROR_NONE && r->mirror != HF_MIRROR_FAILED) {
+            r->mirror = HF_MIRROR_NONE;
+            hf_group_changed(g);
+        }
+        return;
+    }
+    if (!HAS(g->present, h)) {
+        return; /* its daemon comes back */
+    }
+    switch ((enum hf_mirror)r->mirror) {
+    case HF_MIRROR_NONE:
+        aim(g, i);
+        break;
+    case HF_MIRROR_SYNCING:
+        if (down) {
+            aim(g, i);
+        } else if (g->seen[i] == HF_SEEN_CAUGHT_UP || g->seen[i] == HF_SEEN_IN_SYNC) {
+            r->mirror = HF_MIRROR_GROWING;
+            hf_group_changed(g);
+        }
+        break;
+    case HF_MIRROR_GROWING:
+        if (down) {
+            aim(g, i);
+        } else if (broken) {
+            r->mirror = HF_MIRROR_SYNCING;
+            hf_group_changed(g);
+        } else if (HAS(g->sync, i) && g->mirrored_epoch == s->epoch) {
+            grown(g, i);
+        }
+        break;
+    case HF_MIRROR_IN_SYNC:
+        if (down) {
+            aim(g, i);
+        } else if (broken && !shrink(g, i)) {
+            aim(g, i);
+        }
+        break;
+    case HF_MIRROR_AIMED:
+    case HF_MIRROR_FAILED:
+        if (broken && HAS(s->in_sync, i)) {
+            (void)shrink(g, i);
+        }
+        break;
+    case HF_MIRROR_DIVERGED:
+    case HF_MIRROR_COUNT_:
+        break;
+    }
+}
+
+static void mirrors(struct hf_group *g)
+{
+    if (g->s.phase != HF_PHASE_RUNNING) {
+        return;
+    }
+    uint16_t mirrored = hf_group_mirrored_copies(&g->s);
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        if (HAS(mirrored, i) && i != g->s.primary) {
+            mirror(g, i);
+        }
+    }
+}
+
+/* ---- members that go ---- */
+
+static bool holds_nothing(const struct hf_group *g, uint8_t m)
+{
+    if (!HAS(g->present, m)) {
+        return g->s.member[m].fenced || (g->s.member[m].dirty == 0 && !g->s.member[m].was_primary);
+    }
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        if (g->s.resource[i].host == m || role_at(g, m, i) != HF_ROLE_STOPPED) {
+            return false;
+        }
+    }
+    return g->s.primary_host != m || g->s.phase == HF_PHASE_NONE;
+}
+
+static void leavers(struct hf_group *g)
+{
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        if (g->s.member[m].leaving && holds_nothing(g, m)) {
+            hf_group_event(g, false, "%s is not a member any more", g->s.member[m].host);
+            hf_group_remove_member(g, m);
+            hf_group_changed(g);
+            return;
+        }
+    }
+}
+
+void hf_group_plan(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    if (g->standing != HF_GROUP_IN || !g->have_state || !g->decides || s->paused) {
+        return;
+    }
+    for (unsigned n = 0; n < ROUNDS_MAX; n++) {
+        uint64_t version = s->version;
+        members(g);
+        bool alone = true; /* with half of the members, all others must be off */
+        for (uint8_t m = 0; m < s->n_members && g->half; m++) {
+            alone = alone && (HAS(g->present, m) || s->member[m].fenced);
+        }
+        if (alone) {
+            hosts(g);
+            primary(g);
+            mirrors(g);
+            leavers(g);
+        }
+        dirty(g);
+        if (s->version == version) {
+            return;
+        }
+    }
+}

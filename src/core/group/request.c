@@ -1,0 +1,363 @@
+/* Operators' requests (B15, B16): refused at once with a reason, or done, or told why not. */
+#include <stdio.h>
+
+#include "base/err.h"
+#include "core/group/internal.h"
+
+/* ---- at all members ---- */
+
+static bool promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
+{
+    const struct hf_gresource *x = &g->s.resource[r];
+    return x->kind == HF_RESOURCE_COPY && HAS(g->s.in_sync, r) && x->mirror != HF_MIRROR_DIVERGED &&
+           !HAS(x->failed_on, m) && hf_group_able_at(g, m, r);
+}
+
+/* Where a switch may go: the wanted member and resource, each perhaps NONE. */
+static bool switch_target(const struct hf_group *g, uint8_t want_m, uint8_t want_r,
+                          uint8_t *ret_member, uint8_t *ret_resource)
+{
+    const struct hf_gstate *s = &g->s;
+    for (uint8_t pass = 0; pass < 2; pass++) { /* the same copy first: nothing to synchronise */
+        for (uint8_t r = 0; r < s->n_resources; r++) {
+            for (uint8_t m = 0; m < s->n_members; m++) {
+                bool here = m == s->primary_host && r == s->primary;
+                if ((want_m != HF_GROUP_NONE && m != want_m) ||
+                    (want_r != HF_GROUP_NONE && r != want_r) || here ||
+                    (pass == 0) != (r == s->primary) || !promotable_at(g, m, r) ||
+                    (want_m == HF_GROUP_NONE && m == s->primary_host)) {
+                    continue;
+                }
+                *ret_member = m;
+                *ret_resource = r;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
+{
+    struct hf_gstate *s = &g->s;
+    uint8_t to, r;
+    if (s->phase != HF_PHASE_RUNNING) {
+        return "there is no running primary to switch from";
+    }
+    if (m->request.member == s->primary_host && m->request.resource == HF_GROUP_NONE) {
+        return "it is the primary host already";
+    }
+    if (!switch_target(g, m->request.member, m->request.resource, &to, &r)) {
+        return "no other host that is wanted can run a copy that is in sync";
+    }
+    hf_group_doubt_primary(g);
+    s->primary = r;
+    s->primary_host = to;
+    s->resource[r].host = to;
+    s->resource[r].restarts = 0;
+    s->phase = HF_PHASE_CLEARING;
+    hf_group_changed(g);
+    hf_group_event(g, false, "switching to %s on %s, as the operator wants", s->resource[r].name,
+                   s->member[to].host);
+    return NULL;
+}
+
+static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
+{
+    struct hf_gstate *s = &g->s;
+    uint8_t r = m->request.resource, host = HF_GROUP_NONE;
+    if (r >= s->n_resources || s->resource[r].kind != HF_RESOURCE_COPY) {
+        return "it is not a copy of this group";
+    }
+    for (uint8_t i = 0; i < s->n_members && host == HF_GROUP_NONE; i++) {
+        host = hf_group_able_at(g, i, r) ? i : HF_GROUP_NONE;
+    }
+    if (host == HF_GROUP_NONE) {
+        return "no host that is there reaches it";
+    }
+    if (HAS(hf_group_mirrored_copies(s), r) && !HAS(s->in_sync, r)) {
+        for (uint8_t i = 0; i < s->n_resources; i++) { /* they have data that it lacks (B18) */
+            if (HAS(s->in_sync & hf_group_mirrored_copies(s), i)) {
+                s->resource[i].mirror = HF_MIRROR_DIVERGED;
+                s->in_sync &= (uint16_t)~BIT(i);
+            }
+        }
+    }
+    s->in_sync |= BIT(r);
+    s->resource[r].mirror = HF_MIRROR_IN_SYNC;
+    s->resource[r].failed_on = 0;
+    s->resource[r].restarts = 0;
+    s->resource[r].host = host;
+    hf_group_doubt_primary(g);
+    s->primary = r;
+    s->primary_host = host;
+    s->cold = false;
+    s->phase = HF_PHASE_CLEARING;
+    hf_group_changed(g);
+    hf_group_event(g, true, "%s on %s becomes primary by force, as the operator wants",
+                   s->resource[r].name, s->member[host].host);
+    return NULL;
+}
+
+static const char *do_leave(struct hf_group *g, const struct hf_gmsg *m)
+{
+    struct hf_gstate *s = &g->s;
+    uint8_t x = m->request.member, to, r;
+    if (x >= s->n_members) {
+        return "it is not a member";
+    }
+    if (s->n_members == 1) {
+        return "it is the last member";
+    }
+    if (!HAS(g->present, x) && !s->member[x].fenced &&
+        (s->member[x].dirty || s->member[x].was_primary)) {
+        return "it is not there, and may be running something; confirm first that it is off";
+    }
+    if (x == s->primary_host && s->phase != HF_PHASE_NONE &&
+        !switch_target(g, HF_GROUP_NONE, HF_GROUP_NONE, &to, &r)) {
+        return "it is the primary host, and no other host can run a copy that is in sync";
+    }
+    s->member[x].leaving = true;
+    hf_group_changed(g);
+    return NULL;
+}
+
+static const char *do_resume(struct hf_group *g, const struct hf_gmsg *m)
+{
+    struct hf_gstate *s = &g->s;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        struct hf_gresource *x = &s->resource[i];
+        if (m->request.resource != HF_GROUP_NONE && m->request.resource != i) {
+            continue;
+        }
+        x->failed_on = 0;
+        x->restarts = 0;
+        if (x->mirror == HF_MIRROR_FAILED ||
+            (x->mirror == HF_MIRROR_DIVERGED && m->request.resource == i)) {
+            x->mirror = HAS(s->in_sync, i) ? HF_MIRROR_IN_SYNC : HF_MIRROR_NONE;
+        }
+    }
+    s->paused = false;
+    hf_group_changed(g);
+    hf_group_event(g, false, "resumed by the operator");
+    return NULL;
+}
+
+static const char *do_confirm(struct hf_group *g, const struct hf_gmsg *m)
+{
+    struct hf_gstate *s = &g->s;
+    if (m->request.member >= s->n_members) {
+        return "it is not a member";
+    }
+    if (HAS(g->present, m->request.member)) {
+        return "it is there";
+    }
+    struct hf_gmember *x = &s->member[m->request.member];
+    x->fenced = true;
+    x->dirty = 0;
+    x->was_primary = false;
+    g->procdown &= (uint16_t)~BIT(m->request.member);
+    hf_group_changed(g);
+    hf_group_event(g, true, "the operator confirms that %s is off", x->host);
+    return NULL;
+}
+
+/* The operator knows better than the members' disks: what is here counts as the newest state. */
+static bool overrule(struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        const struct hf_gpeer *p = &g->peer[i];
+        if (p->member != HF_GROUP_NONE && HAS(g->present, p->member) && !p->quorate) {
+            return false;
+        }
+    }
+    g->s.version = ((g->s.version >> 32) + 1) << 32;
+    g->decides = true;
+    g->half = false;
+    g->current = hf_group_self(g) != HF_GROUP_NONE;
+    return true;
+}
+
+static const char *decide(struct hf_group *g, const struct hf_gmsg *m)
+{
+    bool force = m->request.what == HF_GREQUEST_FORCE && m->request.resource < g->s.n_resources;
+    if (!g->decides && !(force && overrule(g))) {
+        return "there is no quorum, or too few of the group's members are there";
+    }
+    if (g->s.paused && m->request.what != HF_GREQUEST_RESUME &&
+        m->request.what != HF_GREQUEST_PAUSE && m->request.what != HF_GREQUEST_CONFIRM) {
+        return "the group is paused; resume it first";
+    }
+    switch ((enum hf_grequest)m->request.what) {
+    case HF_GREQUEST_SWITCH:
+        return do_switch(g, m);
+    case HF_GREQUEST_FORCE:
+        return do_force(g, m);
+    case HF_GREQUEST_LEAVE:
+        return do_leave(g, m);
+    case HF_GREQUEST_PAUSE:
+        g->s.paused = true;
+        hf_group_changed(g);
+        hf_group_event(g, true, "paused by the operator: nothing is started, stopped or moved");
+        return NULL;
+    case HF_GREQUEST_RESUME:
+        return do_resume(g, m);
+    case HF_GREQUEST_CONFIRM:
+        return do_confirm(g, m);
+    case HF_GREQUEST_COUNT_:
+        break;
+    }
+    return "it is not a request that this version knows";
+}
+
+void hf_group_on_request(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg *m)
+{
+    if (p->member == HF_GROUP_NONE) {
+        g->count.refused_sender++;
+        return;
+    }
+    const char *refused = decide(g, m);
+    struct hf_gpending *q = &g->pending;
+    if (p->node_id != g->self_node || q->request != m->request.request || q->request == 0) {
+        return;
+    }
+    if (refused) {
+        hf_group_result(g, q->request, -HF_EVALUE, "refused: %s", refused);
+        q->request = 0;
+        return;
+    }
+    q->applied = true;
+    q->until = HF_NEVER;
+}
+
+/* After a member: all numbers above it move. */
+void hf_group_remove_member(struct hf_group *g, uint8_t m)
+{
+    struct hf_gstate *s = &g->s;
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        if (g->peer[i].member == m) {
+            g->peer[i].removed = s->version + 1; /* of the change that follows */
+        }
+    }
+    for (uint8_t i = m; i + 1 < s->n_members; i++) {
+        s->member[i] = s->member[i + 1];
+        g->procdown_at[i] = g->procdown_at[i + 1];
+        g->fence_tries[i] = g->fence_tries[i + 1];
+        g->fence_at[i] = g->fence_at[i + 1];
+    }
+    s->n_members--;
+    memset(&s->member[s->n_members], 0, sizeof(s->member[0]));
+    uint16_t low = (uint16_t)(BIT(m) - 1);
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        struct hf_gresource *r = &s->resource[i];
+        r->failed_on = (uint16_t)((r->failed_on & low) | (r->failed_on >> 1 & ~low));
+        r->host = r->host == HF_GROUP_NONE || r->host < m ? r->host
+                  : r->host == m                          ? HF_GROUP_NONE
+                                                          : (uint8_t)(r->host - 1);
+    }
+    if (s->primary_host != HF_GROUP_NONE && s->primary_host >= m) {
+        s->primary_host = s->primary_host == m ? HF_GROUP_NONE : (uint8_t)(s->primary_host - 1);
+    }
+    g->procdown = (uint16_t)((g->procdown & low) | (g->procdown >> 1 & ~low));
+    g->fencing = (uint16_t)((g->fencing & low) | (g->fencing >> 1 & ~low));
+    g->fence_done = (uint16_t)((g->fence_done & low) | (g->fence_done >> 1 & ~low));
+    g->fence_told = (uint16_t)((g->fence_told & low) | (g->fence_told >> 1 & ~low));
+    g->fence_ok = (uint16_t)((g->fence_ok & low) | (g->fence_ok >> 1 & ~low));
+    hf_group_recount(g);
+}
+
+/* ---- at the member whose operator asks ---- */
+
+void hf_group_request(struct hf_group *g, const struct hf_group_in *in)
+{
+    struct hf_gpending *q = &g->pending;
+    if (!g->have_state || hf_group_self(g) == HF_GROUP_NONE) {
+        hf_group_result(g, in->request, -HF_ELEFT, "this host is not a member of %s", g->name);
+        return;
+    }
+    if (q->request) {
+        hf_group_result(g, in->request, -HF_EFULL, "another request is not finished yet");
+        return;
+    }
+    uint8_t m = HF_GROUP_NONE, r = HF_GROUP_NONE;
+    if (in->to_host) {
+        m = hf_group_member_of(&g->s, in->to_host);
+    }
+    if (in->of) {
+        r = hf_group_resource_of(&g->s, in->of);
+    }
+    if ((in->to_host && m == HF_GROUP_NONE) || (in->of && r == HF_GROUP_NONE)) {
+        hf_group_result(g, in->request, -HF_ENOTFOUND, "%s has no %s %s", g->name,
+                        in->to_host && m == HF_GROUP_NONE ? "member" : "resource",
+                        in->to_host && m == HF_GROUP_NONE ? in->to_host : in->of);
+        return;
+    }
+    memset(q, 0, sizeof(*q));
+    q->request = in->request;
+    q->what = in->what;
+    q->member = m;
+    q->resource = r;
+    q->until = g->now + g->answer;
+    if (in->to_host) {
+        snprintf(q->host, sizeof(q->host), "%s", in->to_host);
+    }
+}
+
+static void give_result(struct hf_group *g)
+{
+    struct hf_gpending *q = &g->pending;
+    const struct hf_gstate *s = &g->s;
+    bool moves = q->what == HF_GREQUEST_SWITCH || q->what == HF_GREQUEST_FORCE;
+    if (q->what == HF_GREQUEST_LEAVE && hf_group_member_of(s, q->host) != HF_GROUP_NONE) {
+        return;
+    }
+    if (moves && s->phase == HF_PHASE_NONE) {
+        hf_group_result(g, q->request, -HF_ENOTREADY, "there is no primary now: %s",
+                        hf_group_why(g));
+        q->request = 0;
+        return;
+    }
+    if (moves && s->phase != HF_PHASE_RUNNING) {
+        return;
+    }
+    bool there = (q->member == HF_GROUP_NONE || q->member == s->primary_host) &&
+                 (q->resource == HF_GROUP_NONE || q->resource == s->primary);
+    if (moves && !there) {
+        hf_group_result(g, q->request, -HF_ENOTREADY, "it did not work there; primary is %s on %s",
+                        s->resource[s->primary].name, s->member[s->primary_host].host);
+    } else if (moves) {
+        hf_group_result(g, q->request, 0, "primary is %s on %s", s->resource[s->primary].name,
+                        s->member[s->primary_host].host);
+    } else {
+        hf_group_result(g, q->request, 0, "done");
+    }
+    q->request = 0;
+}
+
+void hf_group_request_act(struct hf_group *g)
+{
+    struct hf_gpending *q = &g->pending;
+    if (q->request == 0) {
+        return;
+    }
+    if (q->applied) {
+        give_result(g);
+        return;
+    }
+    if (g->now >= q->until) {
+        hf_group_result(g, q->request, -HF_EQUORUM, "nobody decides: %s; nothing was changed",
+                        hf_group_why(g));
+        q->request = 0;
+        return;
+    }
+    if (g->standing == HF_GROUP_IN && (!q->sent || q->ring != g->ring)) {
+        struct hf_gmsg m = {.kind = HF_GMSG_REQUEST};
+        m.request.what = q->what;
+        m.request.member = q->member;
+        m.request.resource = q->resource;
+        m.request.request = q->request;
+        q->sent = true;
+        q->ring = g->ring;
+        hf_group_send(g, &m);
+    }
+}

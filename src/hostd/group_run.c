@@ -1,0 +1,682 @@
+/* Agents of this host's groups: what the cores ask for, and what recurs (monitors, mirrors,
+ * access).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "hostd/group_impl.h"
+
+#define META_TIME HF_S(30)
+#define META_AGAIN HF_S(10)    /* meta-data that could not be read is tried again */
+#define ACTION_TIME HF_S(60)   /* neither definition nor agent says more */
+#define MONITOR_EVERY HF_S(10) /* likewise */
+#define ACCESS_EVERY HF_S(10)
+#define STATE_EVERY HF_S(2)      /* mirror-state: all is in sync */
+#define STATE_SYNCING HF_S(1)    /* somebody is not */
+#define STATE_GROWING HF_MS(250) /* commits wait for somebody to be taken in */
+#define PARAMS_MAX 256
+#define ENV_MAX 16
+#define MIRRORS_LEN (HF_GROUP_COPIES_MAX * 180)
+
+/* ---- agents ---- */
+
+static void on_meta(void *arg, int rc, const struct hf_err *err, struct hf_ocf_meta *m)
+{
+    struct hf_group_agent *a = arg;
+    hf_groups_enter(a->gs);
+    a->run = NULL;
+    a->meta = m;
+    a->rc = rc;
+    if (rc) {
+        a->err = *err;
+        hf_log_err(a->name, "cannot read its meta-data: %s", err->text);
+    }
+    hf_groups_leave(a->gs);
+}
+
+static void read_meta(struct hf_group_agent *a)
+{
+    a->tried_at = hf_now();
+    a->rc = hf_ocf_find(a->gs->h->config->agents.root, a->name, &a->at, &a->err);
+    if (a->rc == 0) {
+        a->rc = hf_ocf_meta_start(a->gs->h->loop, &a->at, META_TIME, on_meta, a, &a->run);
+        if (a->rc) {
+            hf_err_set(&a->err, a->rc, "%s", hf_strerror(a->rc));
+        }
+    }
+}
+
+struct hf_group_agent *hf_group_agent_get(struct hf_groups *gs, const char *name)
+{
+    HF_LIST_FOREACH (node, &gs->agents) {
+        struct hf_group_agent *a = HF_CONTAINER_OF(node, struct hf_group_agent, node);
+        if (strcmp(a->name, name) == 0) {
+            if (a->rc && !a->run && hf_now() >= a->tried_at + META_AGAIN) {
+                read_meta(a); /* it may have been installed since */
+            }
+            return a;
+        }
+    }
+    struct hf_group_agent *a = hf_alloc(sizeof(*a));
+    if (a) {
+        a->gs = gs;
+        snprintf(a->name, sizeof(a->name), "%s", name);
+        hf_list_insert(&gs->agents, &a->node);
+        read_meta(a);
+    }
+    return a;
+}
+
+void hf_group_agents_fini(struct hf_groups *gs)
+{
+    HF_LIST_FOREACH (node, &gs->agents) {
+        struct hf_group_agent *a = HF_CONTAINER_OF(node, struct hf_group_agent, node);
+        hf_list_unlink(node);
+        hf_ocf_kill(a->run);
+        hf_ocf_meta_destroy(a->meta);
+        hf_free(a);
+    }
+}
+
+/* ---- runs ---- */
+
+void hf_hgroup_runs_init(struct hf_hgroup *g)
+{
+    for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
+        g->run[i] = (struct hf_group_run){.g = g, .i = i};
+    }
+}
+
+static void run_fini(struct hf_group_run *r)
+{
+    hf_ocf_kill(r->proc);
+    hf_group_run_forget_config(r);
+}
+
+void hf_hgroup_runs_fini(struct hf_hgroup *g)
+{
+    for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
+        run_fini(&g->run[i]);
+    }
+}
+
+static const struct hf_gresource *resource_of(const struct hf_group_run *r)
+{
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    return s && r->i < s->n_resources ? &s->resource[r->i] : NULL;
+}
+
+static uint8_t role_of(const struct hf_group_run *r)
+{
+    uint8_t self = hf_group_self(r->g->core);
+    return self == HF_GROUP_NONE ? HF_ROLE_UNKNOWN : hf_group_role(r->g->core, self, r->i);
+}
+
+static bool is_primary_role(uint8_t role)
+{
+    return role == HF_ROLE_PROMOTED || role == HF_ROLE_OPEN;
+}
+
+/* The role's name in meta-data. */
+static const char *role_word(const struct hf_gresource *res, uint8_t role)
+{
+    return !(res->flags & HF_RESOURCE_PROMOTABLE) ? ""
+           : is_primary_role(role)                ? "Promoted"
+                                                  : "Unpromoted";
+}
+
+static const char *action_name(const struct hf_group_run *r, const struct hf_group_agent *a)
+{
+    switch (r->what) {
+    case HF_RUN_MONITOR:
+        return "monitor";
+    case HF_RUN_MIRROR_STATE:
+        return "mirror-state";
+    case HF_RUN_ACCESS:
+        break;
+    case HF_RUN_ACT:
+        if (r->act.op == HF_OP_ACCESS) {
+            break;
+        }
+        return hf_op_name(r->act.op);
+    case HF_RUN_NONE:
+        return "";
+    }
+    return a->meta->flags & HF_OCF_ACCESS         ? "access"
+           : a->meta->flags & HF_OCF_VALIDATE_ALL ? "validate-all"
+                                                  : "";
+}
+
+/* ---- parameters and environment ---- */
+
+struct surroundings {
+    struct hf_ocf_pair param[PARAMS_MAX], env[ENV_MAX];
+    size_t n_params, n_env;
+    char instance[HF_GROUP_NAME_MAX + HF_GROUP_RESOURCE_NAME_MAX + 2];
+    char probe[HF_GROUP_PROBE_MAX + 1];
+    char epoch[24], mirrors[MIRRORS_LEN], source[200];
+};
+
+/* Without the configuration: what all members know of it, "a=b c=d". */
+static void probe_params(const struct hf_gresource *res, struct surroundings *s)
+{
+    char *rest = NULL;
+    snprintf(s->probe, sizeof(s->probe), "%s", res->probe);
+    for (char *word = strtok_r(s->probe, " ", &rest); word && s->n_params < PARAMS_MAX;
+         word = strtok_r(NULL, " ", &rest)) {
+        char *eq = strchr(word, '=');
+        if (eq) {
+            *eq = '\0';
+            s->param[s->n_params++] = (struct hf_ocf_pair){word, eq + 1};
+        }
+    }
+}
+
+static void all_params(const struct hf_group_def_resource *def, struct surroundings *s)
+{
+    for (size_t i = 0; i < def->params.n && s->n_params < PARAMS_MAX; i++) {
+        s->param[s->n_params++] =
+            (struct hf_ocf_pair){def->params.pair[i].name, def->params.pair[i].value};
+    }
+}
+
+static void add_env(struct surroundings *s, const char *name, const char *value)
+{
+    s->env[s->n_env++] = (struct hf_ocf_pair){name, value};
+}
+
+/* id=host@address of a copy; "" if nobody hosts it. */
+static void place_of(const struct hf_gstate *s, uint8_t copy, char *buf, size_t n)
+{
+    uint8_t host = copy < s->n_resources ? s->resource[copy].host : HF_GROUP_NONE;
+    buf[0] = '\0';
+    if (host < s->n_members) {
+        snprintf(buf, n, "%s=%s@%s", s->resource[copy].name, s->member[host].host,
+                 s->member[host].address);
+    }
+}
+
+static void add_mirrors(const struct hf_gstate *s, uint16_t copies, const char *mode,
+                        char out[MIRRORS_LEN])
+{
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        char place[200];
+        size_t n = strlen(out);
+        place_of(s, i, place, sizeof(place));
+        if (copies >> i & 1 && *place) {
+            snprintf(out + n, MIRRORS_LEN - n, "%s%s=%s", n ? " " : "", place, mode);
+        }
+    }
+}
+
+static void set_mirrors(const struct hf_group_run *r, const struct hf_gstate *state,
+                        struct surroundings *s)
+{
+    bool act = r->what == HF_RUN_ACT;
+    bool target = act ? r->act.op == HF_OP_MIRROR_TARGET
+                      : r->what == HF_RUN_MIRROR_STATE && !is_primary_role(role_of(r));
+    uint16_t sync = r->act.sync, async = r->act.async;
+    if (!act) {
+        hf_group_mirrored(r->g->core, &sync, &async);
+    }
+    if (target) {
+        place_of(state, act ? r->act.source : state->primary, s->source, sizeof(s->source));
+        add_env(s, "HOLDFAST_SOURCE", s->source);
+    } else {
+        add_mirrors(state, sync, "sync", s->mirrors);
+        add_mirrors(state, async, "async", s->mirrors);
+        add_env(s, "HOLDFAST_MIRRORS", s->mirrors);
+    }
+}
+
+static void surround(struct hf_group_run *r, const struct hf_gresource *res,
+                     const struct hf_group_def_resource *def, struct surroundings *s)
+{
+    const struct hf_gstate *state = hf_group_state(r->g->core);
+    bool act = r->what == HF_RUN_ACT;
+    s->n_params = s->n_env = 0;
+    s->mirrors[0] = s->source[0] = '\0';
+    if (def) {
+        all_params(def, s);
+    } else {
+        probe_params(res, s);
+    }
+    snprintf(s->instance, sizeof(s->instance), "%s.%s", r->g->name, res->name);
+    snprintf(s->epoch, sizeof(s->epoch), "%llu",
+             (unsigned long long)(act ? r->act.epoch : state->epoch));
+    add_env(s, "HOLDFAST_GROUP", r->g->name);
+    add_env(s, "HOLDFAST_HOST", r->g->gs->h->config->host.name);
+    add_env(s, "HOLDFAST_RESOURCE", res->name);
+    add_env(s, "HOLDFAST_EPOCH", s->epoch);
+    add_env(s, "HOLDFAST_INIT", act && r->act.init ? "yes" : "no");
+    add_env(s, "HOLDFAST_OVERWRITE", act && r->act.overwrite ? "yes" : "no");
+    add_env(s, "HOLDFAST_DEGRADED", state->degraded_refuse ? "refuse" : "allow");
+    set_mirrors(r, state, s);
+}
+
+/* ---- outcomes ---- */
+
+/* Text of an agent for people: its secrets don't leave this host's disk. */
+static void take_text(struct hf_group_run *r, const char *text)
+{
+    struct hf_buf b;
+    const struct hf_conf_pairs *params = r->def ? &hf_group_def_at(r->def, 0)->params : NULL;
+    hf_buf_init(&b, 4096);
+    while (*text && b.n < HF_GROUP_TEXT_MAX) {
+        const char *secret = NULL;
+        for (size_t i = 0; params && i < params->n; i++) {
+            const struct hf_conf_pair *p = &params->pair[i];
+            if (*p->value && hf_conf_is_secret(p->name) &&
+                strncmp(text, p->value, strlen(p->value)) == 0) {
+                secret = p->value;
+            }
+        }
+        hf_buf_add(&b, secret ? hf_slice_str("***") : hf_slice(text, 1));
+        text += secret ? strlen(secret) : 1;
+    }
+    snprintf(r->text, sizeof(r->text), "%.*s", HF_SLICE_FMT(hf_buf_slice(&b)));
+    hf_buf_fini(&b);
+}
+
+/* What promote printed for the group: "holdfast-fence: TEXT". */
+static void take_fence_text(struct hf_group_run *r, struct hf_slice out)
+{
+    static const char head[] = "holdfast-fence: ";
+    while (out.n) {
+        const uint8_t *end = memchr(out.p, '\n', out.n);
+        size_t n = end ? (size_t)(end - out.p) : out.n;
+        if (hf_slice_starts(hf_slice(out.p, n), hf_slice_str(head))) {
+            size_t len = n - (sizeof(head) - 1);
+            len = len > HF_GROUP_FENCE_TEXT_MAX ? HF_GROUP_FENCE_TEXT_MAX : len;
+            snprintf(r->text, sizeof(r->text), "%.*s", (int)len,
+                     (const char *)out.p + sizeof(head) - 1);
+        }
+        n += end ? 1 : 0;
+        out = hf_slice(out.p + n, out.n - n);
+    }
+}
+
+static void note_error(struct hf_group_run *r, uint8_t op)
+{
+    char *error = r->g->info.error[r->i];
+    bool probe = op == HF_OP_MONITOR || op == HF_OP_ACCESS;
+    if (probe) {
+        return; /* what it means is the core's to say */
+    }
+    if (r->rc == 0) {
+        error[0] = '\0';
+    } else {
+        const char *words = hf_ocf_rc_text(r->rc);
+        snprintf(error, HF_GROUP_TEXT_MAX + 1, "%s: %.120s", hf_op_name(op),
+                 *r->text ? r->text
+                 : words  ? words
+                          : "failed");
+        hf_log_warn(r->g->name, "%s: %s", r->name, error);
+    }
+}
+
+/* The run is free again; the core gets what has become of it. */
+static void done(struct hf_group_run *r)
+{
+    struct hf_group_in in = {.kind = HF_GROUP_IN_DONE, .rc = r->rc};
+    char text[sizeof(r->text)];
+    bool act = r->what == HF_RUN_ACT;
+    in.resource = r->i;
+    in.op = act ? r->act.op : r->what == HF_RUN_ACCESS ? HF_OP_ACCESS : HF_OP_MONITOR;
+    in.serial = act ? r->act.serial : 0;
+    if (act && r->act.op != HF_OP_MONITOR) {
+        note_error(r, r->act.op);
+    }
+    snprintf(text, sizeof(text), "%s", r->text);
+    in.text = hf_slice_str(text);
+    r->what = HF_RUN_NONE;
+    hf_hgroup_in(r->g, &in);
+}
+
+/* It could not even be started: the core is told in the next round. */
+static void end_at_once(struct hf_group_run *r, int rc, const char *text)
+{
+    r->rc = rc;
+    take_text(r, text);
+}
+
+/* ---- mirrors ---- */
+
+static uint8_t seen_of(char *words, struct hf_group_mirror_info *ret_info)
+{
+    static const char *const names[HF_SEEN_COUNT_] = {
+        [HF_SEEN_SYNCING] = "syncing", [HF_SEEN_CAUGHT_UP] = "caught-up",
+        [HF_SEEN_IN_SYNC] = "in-sync", [HF_SEEN_SUSPENDED] = "suspended",
+        [HF_SEEN_FAILED] = "failed",
+    };
+    char *rest = NULL;
+    const char *word = strtok_r(words, " \t", &rest);
+    *ret_info = (struct hf_group_mirror_info){.percent = 255};
+    for (uint8_t s = 0; word && s < HF_SEEN_COUNT_; s++) {
+        if (names[s] && strcmp(word, names[s]) == 0) {
+            ret_info->seen = s;
+        }
+    }
+    if (ret_info->seen == HF_SEEN_SYNCING && rest && *rest >= '0' && *rest <= '9') {
+        unsigned long percent = strtoul(rest, NULL, 10);
+        ret_info->percent = percent > 100 ? 100 : (uint8_t)percent;
+    } else if (rest) {
+        snprintf(ret_info->reason, sizeof(ret_info->reason), "%s", rest);
+    }
+    return ret_info->seen;
+}
+
+static void take_mirror_line(struct hf_group_run *r, struct hf_slice line,
+                             struct hf_group_mirror_info info[HF_GROUP_RESOURCES_MAX])
+{
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    char text[256];
+    snprintf(text, sizeof(text), "%.*s", HF_SLICE_FMT(line));
+    char *rest = NULL;
+    const char *name = strtok_r(text, " \t", &rest);
+    for (uint8_t i = 0; name && rest && i < s->n_resources; i++) {
+        if (strcmp(s->resource[i].name, name) == 0) {
+            (void)seen_of(rest, &info[i]);
+        }
+    }
+}
+
+/* Each copy as its line says; one without a line is not seen at all. */
+static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
+{
+    struct hf_group_mirror_info info[HF_GROUP_RESOURCES_MAX];
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    bool source = is_primary_role(role_of(r));
+    memset(info, 0, sizeof(info)); /* padding, too: they are compared whole */
+    while (out.n) {
+        const uint8_t *end = memchr(out.p, '\n', out.n);
+        size_t n = end ? (size_t)(end - out.p) : out.n;
+        take_mirror_line(r, hf_slice(out.p, n), info);
+        n += end ? 1 : 0;
+        out = hf_slice(out.p + n, out.n - n);
+    }
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        bool copy = s->resource[i].kind == HF_RESOURCE_COPY;
+        if (!copy || (source ? i == r->i : i != r->i)) {
+            continue;
+        }
+        struct hf_group_mirror_info *had = &r->g->info.mirror[i];
+        r->g->dirty = r->g->dirty || memcmp(had, &info[i], sizeof(*had)) != 0;
+        *had = info[i];
+        if (source) {
+            struct hf_group_in in = {.kind = HF_GROUP_IN_MIRROR};
+            in.resource = i;
+            in.seen = info[i].seen;
+            hf_hgroup_in(r->g, &in);
+        }
+    }
+}
+
+static void on_done(void *arg, const struct hf_ocf_result *res)
+{
+    struct hf_group_run *r = arg;
+    struct hf_groups *gs = r->g->gs;
+    hf_groups_enter(gs);
+    r->proc = NULL;
+    r->rc = res->rc;
+    take_text(r, res->reason);
+    hf_tracef(HF_TRACE_PROC, r->g->name, "%s: %s, %lld ms: %d %s", r->name,
+              r->what == HF_RUN_ACT ? hf_op_name(r->act.op) : "recurring",
+              (long long)(res->duration / HF_NS_PER_MS), res->rc, r->text);
+    if (r->what == HF_RUN_MIRROR_STATE) {
+        r->what = HF_RUN_NONE;
+        if (res->rc == 0) {
+            take_mirror_state(r, res->out);
+        }
+    } else {
+        if (r->what == HF_RUN_ACT && r->act.op == HF_OP_PROMOTE && res->rc == 0) {
+            r->text[0] = '\0';
+            take_fence_text(r, res->out);
+        }
+        done(r);
+    }
+    hf_groups_leave(gs);
+}
+
+/* ---- starting ---- */
+
+/* A resource without agent: only the role is. */
+static void run_leadership(struct hf_group_run *r)
+{
+    int rc = 0;
+    if (r->what == HF_RUN_MONITOR || r->act.op == HF_OP_MONITOR) {
+        rc = r->leads ? HF_OCF_SUCCESS : HF_OCF_NOT_RUNNING;
+    } else if (r->what == HF_RUN_ACT && r->act.op == HF_OP_START) {
+        r->leads = true;
+    } else if (r->what == HF_RUN_ACT && r->act.op == HF_OP_STOP) {
+        r->leads = false;
+    }
+    end_at_once(r, rc, "");
+}
+
+static hf_time time_of(const struct hf_group_run *r, const struct hf_gresource *res,
+                       const struct hf_group_agent *a, const struct hf_group_def_resource *def,
+                       const char *action)
+{
+    int64_t ms = def ? hf_group_def_timeout(def, action) : 0;
+    const struct hf_ocf_action *advised =
+        hf_ocf_meta_action(a->meta, action, role_word(res, role_of(r)));
+    return ms ? HF_MS(ms) : advised && advised->timeout > 0 ? advised->timeout : ACTION_TIME;
+}
+
+static hf_time monitor_every(struct hf_group_run *r, const struct hf_gresource *res,
+                             const struct hf_group_agent *a)
+{
+    const struct hf_group_def_resource *def = hf_group_run_def(r);
+    const struct hf_ocf_action *advised =
+        hf_ocf_meta_action(a->meta, "monitor", role_word(res, role_of(r)));
+    return def && def->monitor_ms             ? HF_MS(def->monitor_ms)
+           : advised && advised->interval > 0 ? advised->interval
+                                              : MONITOR_EVERY;
+}
+
+static void start_agent(struct hf_group_run *r, const struct hf_gresource *res,
+                        const struct hf_group_agent *a)
+{
+    struct surroundings s;
+    struct hf_err err = {0};
+    const struct hf_group_def_resource *def = hf_group_run_def(r);
+    const char *action = action_name(r, a);
+    bool access = r->what == HF_RUN_ACCESS || (r->what == HF_RUN_ACT && r->act.op == HF_OP_ACCESS);
+    if (!*action) {
+        end_at_once(r, HF_OCF_SUCCESS, ""); /* no way to tell: the start will */
+        return;
+    }
+    if (!def && !access) {
+        end_at_once(r, HF_OCF_ERR_GENERIC, "its configuration is not on this host");
+        return;
+    }
+    surround(r, res, def, &s);
+    const struct hf_ocf_action *advised =
+        hf_ocf_meta_action(a->meta, action, role_word(res, role_of(r)));
+    struct hf_ocf_opt opt = {.agent = &a->at,
+                             .instance = s.instance,
+                             .action = action,
+                             .params = s.param,
+                             .n_params = s.n_params,
+                             .env = s.env,
+                             .n_env = s.n_env,
+                             .timeout = time_of(r, res, a, def, action),
+                             .interval = r->what == HF_RUN_MONITOR ? monitor_every(r, res, a) : 0,
+                             .on_node = r->g->gs->h->config->host.name,
+                             .check_level = advised ? advised->depth : 0,
+                             .promotable = (res->flags & HF_RESOURCE_PROMOTABLE) != 0};
+    if (hf_ocf_start(r->g->gs->h->loop, &opt, on_done, r, &err, &r->proc)) {
+        end_at_once(r, HF_OCF_ERR_GENERIC, err.text);
+    }
+}
+
+/* r->what is set. */
+static void start(struct hf_group_run *r, const struct hf_gresource *res)
+{
+    struct hf_group_agent *a = NULL;
+    r->proc = NULL;
+    if (!*res->agent) {
+        run_leadership(r);
+        return;
+    }
+    a = hf_group_agent_get(r->g->gs, res->agent);
+    if (!a || a->rc) {
+        end_at_once(r, HF_OCF_ERR_INSTALLED, a ? a->err.text : "out of memory");
+        return;
+    }
+    start_agent(r, res, a);
+}
+
+/* Is its agent known, one way or the other? */
+static bool agent_known(struct hf_group_run *r, const struct hf_gresource *res)
+{
+    const struct hf_group_agent *a = *res->agent ? hf_group_agent_get(r->g->gs, res->agent) : NULL;
+    return !a || !a->run;
+}
+
+void hf_hgroup_act(struct hf_hgroup *g, const struct hf_group_agent_act *act)
+{
+    struct hf_group_run *r = &g->run[act->resource];
+    r->asked = true;
+    r->next = *act;
+}
+
+/* ---- what recurs ---- */
+
+static hf_time state_every(const struct hf_gstate *s)
+{
+    hf_time every = STATE_EVERY;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        const struct hf_gresource *res = &s->resource[i];
+        if (res->kind != HF_RESOURCE_COPY || i == s->primary) {
+            continue;
+        }
+        if (res->mirror == HF_MIRROR_GROWING) {
+            return STATE_GROWING;
+        }
+        if (res->mirror == HF_MIRROR_AIMED || res->mirror == HF_MIRROR_SYNCING) {
+            every = STATE_SYNCING;
+        }
+    }
+    return every;
+}
+
+static bool is_running(uint8_t role)
+{
+    return role == HF_ROLE_UNPROMOTED || is_primary_role(role);
+}
+
+/* A new role: look soon how its mirrors are, and later whether it still runs. */
+static void enter_role(struct hf_group_run *r, const struct hf_gresource *res, uint8_t role,
+                       hf_time now)
+{
+    const struct hf_group_agent *a = *res->agent ? hf_group_agent_get(r->g->gs, res->agent) : NULL;
+    bool monitored = is_running(role) && a && a->meta;
+    bool mirrored =
+        monitored && (res->flags & HF_RESOURCE_MIRROR) && (a->meta->flags & HF_OCF_MIRROR_STATE);
+    r->role = role;
+    r->monitor_at = monitored ? now + monitor_every(r, res, a) : HF_NEVER;
+    r->state_at = mirrored ? now : HF_NEVER;
+    r->access_at = now + ACCESS_EVERY; /* the core has looked at the start */
+    if (!mirrored) {
+        r->g->info.mirror[r->i] = (struct hf_group_mirror_info){.percent = 255};
+    }
+}
+
+/* What is due now, and when it is due again. */
+static enum hf_group_run_what due(struct hf_group_run *r, const struct hf_gresource *res,
+                                  hf_time now)
+{
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    if (now >= r->state_at) {
+        r->state_at = now + state_every(s);
+        return HF_RUN_MIRROR_STATE;
+    }
+    if (now >= r->monitor_at) {
+        r->monitor_at = now + monitor_every(r, res, hf_group_agent_get(r->g->gs, res->agent));
+        return HF_RUN_MONITOR;
+    }
+    if (now >= r->access_at) {
+        r->access_at = now + ACCESS_EVERY;
+        bool known = hf_group_self(r->g->core) != HF_GROUP_NONE;
+        bool idle = res->kind == HF_RESOURCE_COPY && r->role == HF_ROLE_STOPPED;
+        return known && idle ? HF_RUN_ACCESS : HF_RUN_NONE; /* what runs is monitored */
+    }
+    return HF_RUN_NONE;
+}
+
+/* The act that was asked for takes the place of what recurs, not of another act. */
+static bool begin_act(struct hf_group_run *r, const struct hf_gresource *res)
+{
+    if (r->what == HF_RUN_ACT || !agent_known(r, res)) {
+        return false;
+    }
+    if (r->what != HF_RUN_NONE) {
+        hf_ocf_kill(r->proc);
+    }
+    r->what = HF_RUN_ACT;
+    r->act = r->next;
+    r->asked = false;
+    start(r, res);
+    return true;
+}
+
+static bool run_tick(struct hf_group_run *r, const struct hf_gresource *res, hf_time now)
+{
+    if (strcmp(r->name, res->name) != 0) { /* another resource has its number now */
+        struct hf_group_run fresh = {.g = r->g, .i = r->i, .asked = r->asked, .next = r->next};
+        run_fini(r);
+        *r = fresh;
+        snprintf(r->name, sizeof(r->name), "%s", res->name);
+    }
+    bool began = r->asked && begin_act(r, res);
+    if (r->what == HF_RUN_NONE && agent_known(r, res)) {
+        uint8_t role = role_of(r);
+        if (role != r->role || r->monitor_at == 0) {
+            enter_role(r, res, role, now);
+        }
+        r->what = due(r, res, now);
+        if (r->what != HF_RUN_NONE) {
+            r->act = (struct hf_group_agent_act){0};
+            start(r, res);
+            began = true;
+        }
+    }
+    if (r->what != HF_RUN_NONE && !r->proc) { /* ended at once */
+        if (r->what == HF_RUN_MIRROR_STATE) {
+            r->what = HF_RUN_NONE;
+        } else {
+            done(r);
+        }
+        return true;
+    }
+    return began;
+}
+
+bool hf_hgroup_runs_tick(struct hf_hgroup *g, hf_time now)
+{
+    bool more = false;
+    for (uint8_t i = 0; g->core && i < HF_GROUP_RESOURCES_MAX; i++) {
+        const struct hf_gresource *res = resource_of(&g->run[i]);
+        if (res) {
+            more |= run_tick(&g->run[i], res, now);
+        }
+    }
+    return more;
+}
+
+hf_time hf_hgroup_runs_deadline(const struct hf_hgroup *g, hf_time now)
+{
+    hf_time at = HF_NEVER;
+    for (uint8_t i = 0; g->core && i < HF_GROUP_RESOURCES_MAX; i++) {
+        const struct hf_group_run *r = &g->run[i];
+        if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0) {
+            at = hf_time_min(at, r->monitor_at);
+            at = hf_time_min(at, r->state_at);
+            at = hf_time_min(at, r->access_at);
+        }
+    }
+    return at < now ? now : at;
+}
