@@ -132,6 +132,7 @@ struct hf_group {
     hf_time version_at; /* when the version changed */
     uint64_t timed_version;
     hf_time cold_at, failed_at, running_at, join_at; /* 0: not the case */
+    uint8_t retries;                                 /* RETRYs since everything was well */
     uint64_t timeouts_sent[HF_GTIMEOUT_COUNT_];      /* version for which one was sent, by kind */
     uint64_t procdown_sent[HF_GROUP_MEMBERS_MAX];
 
@@ -149,6 +150,7 @@ struct hf_group {
     uint16_t fence_told;           /* told, and on its way */
     char fence_text[HF_GROUP_TEXT_MAX + 1];
     uint32_t create_request;
+    hf_time create_at; /* of the request */
 
     /* joining */
     uint32_t join_request; /* of our operator; 0: we do not want to join */

@@ -238,6 +238,7 @@ static void on_timeout(struct hf_group *g, const struct hf_gpeer *p, const struc
         hf_group_changed(g);
         break;
     case HF_GTIMEOUT_RETRY:
+        g->retries = (uint8_t)(g->retries < UINT8_MAX ? g->retries + 1 : UINT8_MAX);
         for (uint8_t i = 0; i < s->n_resources; i++) {
             struct hf_gresource *r = &s->resource[i];
             bool change = r->failed_on || r->mirror == HF_MIRROR_FAILED;

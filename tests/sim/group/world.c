@@ -1168,6 +1168,17 @@ static void poll(struct gs_world *w, struct gs_host *h)
         if (role != HF_ROLE_UNPROMOTED && role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN) {
             continue;
         }
+        const struct gs_copy *copy = &w->copy[d];
+        if (role == HF_ROLE_UNPROMOTED && gs_mirrors(w, (uint32_t)d) && copy->invalid &&
+            !copy->copy_until && !busy_with(h, (uint32_t)d)) {
+            step(w, h,
+                 &(struct hf_group_in){
+                     .kind = HF_GROUP_IN_MIRROR, .resource = i, .seen = HF_SEEN_FAILED});
+            if (!h->g) {
+                return;
+            }
+            continue;
+        }
         int rc = gs_monitor(w, h, (uint32_t)d);
         bool plain = !(w->def[d].flags & HF_RESOURCE_PROMOTABLE);
         bool usual = rc == (role == HF_ROLE_UNPROMOTED || plain ? 0 : 8);
