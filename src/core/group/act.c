@@ -359,8 +359,7 @@ static uint8_t wanted_attached(const struct hf_group *g, uint8_t i)
     bool ours = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
                 !cut_off(g) && !g->resigned;
     uint8_t copy = ours ? g->local[s->primary].role : HF_ROLE_STOPPED;
-    if (copy == HF_ROLE_UNKNOWN ||
-        (copy == HF_ROLE_PROMOTED && g->local[i].role == HF_ROLE_OPEN)) {
+    if (copy == HF_ROLE_UNKNOWN || (copy == HF_ROLE_PROMOTED && g->local[i].role == HF_ROLE_OPEN)) {
         return g->local[i].role; /* our last process may have left both running */
     }
     if (!ours || g->local[s->primary].role != HF_ROLE_OPEN) {

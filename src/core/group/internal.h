@@ -118,6 +118,7 @@ struct hf_group {
     /* of the view, the same for all: see establish() */
     uint16_t present;     /* members that said hello, are not excluded and did not say bye */
     bool decides;         /* this view may change the state: quorate, and a majority of members */
+    bool overruled;       /* by the operator's force: no record has to be there */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;

@@ -182,7 +182,7 @@ static bool overrule(struct hf_group *g)
         }
     }
     g->s.version = ((g->s.version >> 32) + 1) << 32;
-    g->decides = true;
+    g->decides = g->overruled = true;
     g->half = false;
     g->current = hf_group_self(g) != HF_GROUP_NONE;
     return true;

@@ -79,7 +79,7 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
         }
     }
     g->ring = v->ring;
-    g->decides = g->half = false;
+    g->decides = g->half = g->overruled = false;
     g->present = 0;
     g->hello_sent = false;
     g->fence_told = 0;
@@ -236,7 +236,7 @@ static void judge(struct hf_group *g)
     }
     bool all = n * 2 > g->s.n_members;
     g->half = !all && current && n * 2 == g->s.n_members;
-    g->decides = quorate && n > 0 && (all || g->half);
+    g->decides = quorate && ((n > 0 && (all || g->half)) || g->overruled);
 }
 
 static void forget_joiner(struct hf_group *g)
