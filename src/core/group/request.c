@@ -4,6 +4,8 @@
 #include "base/err.h"
 #include "core/group/internal.h"
 
+#define FORCE_TERMS 1024
+
 /* ---- at all members ---- */
 
 static bool promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
@@ -181,7 +183,8 @@ static bool overrule(struct hf_group *g)
             return false;
         }
     }
-    g->s.version = ((g->s.version >> 32) + 1) << 32;
+    /* others may have decided, too: what the operator has chosen is newer than all of it */
+    g->s.version = ((g->s.version >> 32) + FORCE_TERMS) << 32;
     g->decides = g->overruled = true;
     g->half = false;
     g->current = hf_group_self(g) != HF_GROUP_NONE;

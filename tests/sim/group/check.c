@@ -402,7 +402,9 @@ static const char *settled_mirrors(const struct gs_world *w, const struct hf_gst
         int d = gs_def_of(w, r->name);
         bool reached = false;
         for (uint8_t m = 0; m < s->n_members; m++) {
-            reached = reached || (s->member[m].subgroup == i && m != s->primary_host);
+            int h = gs_host_of(w, s->member[m].host);
+            reached = reached || (s->member[m].subgroup == i && m != s->primary_host && h >= 0 &&
+                                  !w->host[h].left); /* by a state that force has brought back */
         }
         if (d < 0 || !gs_mirrors(w, (uint32_t)d) || i == s->primary || !reached ||
             r->mirror == HF_MIRROR_DIVERGED) {

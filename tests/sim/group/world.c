@@ -373,7 +373,6 @@ static void end_member(struct gs_world *w, struct gs_host *h)
     h->g = NULL;
     h->has_record = h->damaged = h->writing = h->waiting = false;
     h->record_version = 0;
-    h->left = true;
     h->timer_at = HF_NEVER;
     h->asked = 0;
     h->boot++; /* nothing that is under way matters */
@@ -425,6 +424,7 @@ static void do_acts(struct gs_world *w, struct gs_host *h)
     }
     if (left || h->leave_engine) {
         h->leave_engine = false;
+        h->left = left; /* else its join failed: the operator may try again */
         end_member(w, h);
     } else if (stopped) {
         GS_TELL(w, "%s   has stopped", h->name);
