@@ -152,7 +152,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.init = s->init && i == s->primary && ((BIT(i) - 1) & hf_group_copies(s)) == 0;
     a->agent.overwrite = !HAS(s->in_sync, i);
     a->agent.source = s->primary;
-    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+    /* Another copy begins with S of itself alone, which is on all disks before it opens. */
+    bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
+    if ((op == HF_OP_PROMOTE || op == HF_OP_START) && !alone) {
         a->agent.sync = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;

@@ -8,7 +8,7 @@
 #include "base/name.h"
 #include "core/group/internal.h"
 
-#define RETRY_SHIFT_MAX 3
+#define RETRY_SHIFT_MAX 2
 
 const char *hf_group_standing_name(enum hf_group_standing s)
 {

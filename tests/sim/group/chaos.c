@@ -471,7 +471,8 @@ static void see_to_configs(void)
         for (uint32_t i = 0; i < w->n; i++) {
             struct gs_host *o = &w->host[i];
             bool fit = w->def[d].kind != HF_RESOURCE_COPY || x.reach[i] >> d & 1 || !h;
-            there = there || (o->config >> d & 1 && o->wanted && !o->left);
+            bool member = o->g && hf_group_self(o->g) != HF_GROUP_NONE;
+            there = there || (o->config >> d & 1 && member);
             h = fit && o->g && hf_group_self(o->g) != HF_GROUP_NONE ? o : h;
         }
         if (!there && h) {
