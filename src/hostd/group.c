@@ -711,6 +711,15 @@ int hf_hgroup_create(struct hf_groups *gs, const char *name, struct hf_err *err,
     return rc;
 }
 
+/* What runs goes on running, but not by us. */
+static void take_no_part(struct hf_hgroup *g, const char *why)
+{
+    snprintf(g->info.problem, sizeof(g->info.problem), "%s", why);
+    hf_group_destroy(g->core);
+    g->core = NULL;
+    g->info.core = NULL;
+}
+
 static int load_all(struct hf_groups *gs, struct hf_err *err)
 {
     hf_group_name name[HF_GROUPS_MAX];
@@ -720,13 +729,10 @@ static int load_all(struct hf_groups *gs, struct hf_err *err)
         struct hf_hgroup *g = NULL;
         struct hf_err why = {0};
         int bad = hf_hgroup_create(gs, name[i], &why, &g);
-        if (!bad) {
+        if (!bad && g) {
             bad = hf_groups_allowed(gs, &why);
-            if (bad) { /* what runs goes on running, but not by us */
-                snprintf(g->info.problem, sizeof(g->info.problem), "%s", why.text);
-                hf_group_destroy(g->core);
-                g->core = NULL;
-                g->info.core = NULL;
+            if (bad) {
+                take_no_part(g, why.text);
             }
         }
         if (bad) {
