@@ -407,12 +407,11 @@ static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
         struct hf_group_mirror_info *had = &r->g->info.mirror[i];
         r->g->dirty = r->g->dirty || memcmp(had, &info[i], sizeof(*had)) != 0;
         *had = info[i];
-        if (source) {
-            struct hf_group_in in = {.kind = HF_GROUP_IN_MIRROR};
-            in.resource = i;
-            in.seen = info[i].seen;
-            hf_hgroup_in(r->g, &in);
-        }
+        struct hf_group_in in = {.kind = HF_GROUP_IN_MIRROR};
+        in.resource = i;
+        in.seen = info[i].seen;
+        in.text = hf_slice_str(info[i].reason);
+        hf_hgroup_in(r->g, &in);
     }
 }
 

@@ -293,7 +293,8 @@ static void backup_host(struct hf_group *g, uint8_t r)
 {
     struct hf_gresource *x = &g->s.resource[r];
     uint8_t h = x->host;
-    if (h != HF_GROUP_NONE && g->s.member[h].subgroup == r &&
+    bool primary = h == g->s.primary_host && g->s.phase != HF_PHASE_NONE; /* it has one already */
+    if (h != HF_GROUP_NONE && !primary && g->s.member[h].subgroup == r &&
         (HAS(g->present, h) ? may_host(g, h, r) : HAS(g->procdown, h))) {
         return;
     }
