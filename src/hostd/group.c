@@ -788,12 +788,12 @@ void hf_groups_close(struct hf_groups *gs)
     }
     gs->depth++; /* nothing begins any more */
     hf_groups_commands_fini(gs);
+    hf_groups_watchdog_close(gs);
     for (size_t i = 0; i < gs->n_groups; i++) {
         hgroup_destroy(gs->group[i]);
     }
     hf_groups_fences_fini(gs);
     hf_group_agents_fini(gs);
-    hf_groups_watchdog_close(gs);
     hf_io_destroy(gs->io);
     if (gs->engine) {
         gs->engine->ops->destroy(gs->engine);

@@ -633,6 +633,26 @@ static void the_watchdog_is_armed_while_needed(void **state)
     hf_buf_fini(&b);
 }
 
+static void the_watchdog_outlives_a_crash(void **state)
+{
+    struct world *w = *state;
+    char more[200], path[160];
+    struct hf_buf b;
+    put(w, "dog", "", 0600);
+    snprintf(path, sizeof(path), "%s/dog", w->dir);
+    snprintf(more, sizeof(more), "watchdog { device = \"%s\" timeout = 2s }", path);
+    boot_with(w, 0, more);
+    hf_buf_init(&b, 4096);
+    create(w, 0, shared);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    UNTIL(w, !hf_file_read(path, &b) && b.n > 0);
+    crash(w, 0);
+    hf_buf_clear(&b);
+    assert_int_equal(hf_file_read(path, &b), 0);
+    assert_int_not_equal(b.p[b.n - 1], 'V');
+    hf_buf_fini(&b);
+}
+
 static void leadership_needs_no_agent(void **state)
 {
     struct world *w = *state;
@@ -677,6 +697,7 @@ int main(void)
         TEST(a_pause_is_noticed),
         TEST(listeners_and_leaving),
         TEST(the_watchdog_is_armed_while_needed),
+        TEST(the_watchdog_outlives_a_crash),
         TEST(leadership_needs_no_agent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
