@@ -619,10 +619,20 @@ static int random_number(uint64_t *ret_n, struct hf_err *err)
     return 0;
 }
 
+static bool may_run_here(const struct hf_gstate *s, const char *host, uint8_t resource)
+{
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (strcmp(s->member[m].host, host) == 0) {
+            return (s->member[m].dirty >> resource & 1) != 0;
+        }
+    }
+    return false;
+}
+
 /* Which configurations of what the record names are here; the core must know before its first
- * step, or takes what runs for what was never here. */
+ * step, and takes what has none for what was never here: so that must not be in doubt. */
 static int find_configs(struct hf_hgroup *g, struct hf_slice record,
-                        uint64_t ret_hash[static HF_GROUP_RESOURCES_MAX])
+                        uint64_t ret_hash[static HF_GROUP_RESOURCES_MAX], struct hf_err *err)
 {
     struct hf_gstate *s = hf_alloc(sizeof(*s));
     struct hf_buf text;
@@ -632,9 +642,17 @@ static int find_configs(struct hf_hgroup *g, struct hf_slice record,
     hf_buf_init(&text, HF_CONF_FILE_MAX);
     int rc = hf_gstate_decode(record, s);
     for (uint8_t i = 0; rc == 0 && i < s->n_resources; i++) {
+        const struct hf_gresource *r = &s->resource[i];
         hf_buf_clear(&text);
-        if (hf_group_store_read_config(&g->store, s->resource[i].name, &text) == 0) {
+        if (hf_group_store_read_config(&g->store, r->name, &text) == 0) {
             ret_hash[i] = hf_group_def_hash(hf_buf_slice(&text));
+        }
+        if (ret_hash[i] != r->config_hash && r->config_hash &&
+            may_run_here(s, g->gs->h->config->host.name, i)) {
+            rc = hf_err_set(err, -HF_ECONFIG,
+                            "%.80s/config/%s is not there or was changed, but the resource may be "
+                            "running; stop it, remove %.80s and join anew",
+                            g->store.dir, r->name, g->store.dir);
         }
     }
     hf_buf_fini(&text);
@@ -662,20 +680,21 @@ static int create_core(struct hf_hgroup *g, struct hf_err *err)
     bool none = rc == -ENOENT;
     rc = none ? 0 : rc;
     if (rc == 0 && !none) { /* an empty file is no record either */
-        rc = record.n ? find_configs(g, hf_buf_slice(&record), hash) : -HF_ETRUNC;
+        rc = record.n ? find_configs(g, hf_buf_slice(&record), hash, err) : -HF_ETRUNC;
     }
     if (rc == 0) {
         rc = hf_group_create(&conf, hf_buf_slice(&record), hf_now(), &g->core);
     }
     hf_buf_fini(&record);
-    if (rc) {
-        return hf_err_set(err, rc,
-                          "its record in %.80s can't be read: %s; this host takes no part in the "
-                          "group. Mend it, or remove that directory and join anew",
-                          g->store.dir, hf_strerror(rc));
+    if (rc == 0) {
+        g->info.core = g->core;
+    } else if (!*err->text) {
+        hf_err_set(err, rc,
+                   "its record in %.80s can't be read: %s; this host takes no part in the group. "
+                   "Mend it, or remove that directory and join anew",
+                   g->store.dir, hf_strerror(rc));
     }
-    g->info.core = g->core;
-    return 0;
+    return rc;
 }
 
 int hf_hgroup_create(struct hf_groups *gs, const char *name, struct hf_err *err,

@@ -458,6 +458,24 @@ static void a_record_that_cannot_be_read(void **state)
     assert_refused(w, -HF_EHELD, "already");
 }
 
+static void a_configuration_that_is_gone(void **state)
+{
+    struct world *w = *state;
+    char path[160];
+    boot(w, 0);
+    create(w, 0, shared);
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    crash(w, 0);
+    snprintf(path, sizeof(path), "%s/alpha/groups/orders/config/web", w->dir);
+    assert_int_equal(unlink(path), 0);
+    boot(w, 0); /* what runs must not be taken for stopped */
+    const struct hf_group_info *info = hf_groups_find(w->host[0].h.groups, "orders");
+    assert_null(info->core);
+    assert_non_null(strstr(info->problem, "/config/web is not there or was changed"));
+    assert_true(exists(w, "disk/alpha.web"));
+}
+
 static void a_member_joins_and_takes_over(void **state)
 {
     struct world *w = *state;
@@ -688,6 +706,7 @@ int main(void)
         TEST(definitions_are_checked),
         TEST(groups_need_root),
         TEST(a_record_that_cannot_be_read),
+        TEST(a_configuration_that_is_gone),
         TEST(a_member_joins_and_takes_over),
         TEST(who_does_not_come_back_is_fenced),
         TEST(without_a_fence_device_nothing_is_taken_over),
