@@ -619,10 +619,20 @@ static int random_number(uint64_t *ret_n, struct hf_err *err)
     return 0;
 }
 
+static bool may_run_here(const struct hf_gstate *s, const char *host, uint8_t resource)
+{
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (strcmp(s->member[m].host, host) == 0) {
+            return (s->member[m].dirty >> resource & 1) != 0;
+        }
+    }
+    return false;
+}
+
 /* Which configurations of what the record names are here; the core must know before its first
- * step, or takes what runs for what was never here. */
+ * step, and takes what has none for what was never here: so that must not be in doubt. */
 static int find_configs(struct hf_hgroup *g, struct hf_slice record,
-                        uint64_t ret_hash[static HF_GROUP_RESOURCES_MAX])
+                        uint64_t ret_hash[static HF_GROUP_RESOURCES_MAX], struct hf_err *err)
 {
     struct hf_gstate *s = hf_alloc(sizeof(*s));
     struct hf_buf text;
@@ -632,9 +642,17 @@ static int find_configs(struct hf_hgroup *g, struct hf_slice record,
     hf_buf_init(&text, HF_CONF_FILE_MAX);
     int rc = hf_gstate_decode(record, s);
     for (uint8_t i = 0; rc == 0 && i < s->n_resources; i++) {
+        const struct hf_gresource *r = &s->resource[i];
         hf_buf_clear(&text);
-        if (hf_group_store_read_config(&g->store, s->resource[i].name, &text) == 0) {
+        if (hf_group_store_read_config(&g->store, r->name, &text) == 0) {
             ret_hash[i] = hf_group_def_hash(hf_buf_slice(&text));
+        }
+        if (ret_hash[i] != r->config_hash && r->config_hash &&
+            may_run_here(s, g->gs->h->config->host.name, i)) {
+            rc = hf_err_set(err, -HF_ECONFIG,
+                            "%.80s/config/%s is not there or was changed, but the resource may be "
+                            "running; stop it, remove %.80s and join anew",
+                            g->store.dir, r->name, g->store.dir);
         }
     }
     hf_buf_fini(&text);
@@ -662,20 +680,21 @@ static int create_core(struct hf_hgroup *g, struct hf_err *err)
     bool none = rc == -ENOENT;
     rc = none ? 0 : rc;
     if (rc == 0 && !none) { /* an empty file is no record either */
-        rc = record.n ? find_configs(g, hf_buf_slice(&record), hash) : -HF_ETRUNC;
+        rc = record.n ? find_configs(g, hf_buf_slice(&record), hash, err) : -HF_ETRUNC;
     }
     if (rc == 0) {
         rc = hf_group_create(&conf, hf_buf_slice(&record), hf_now(), &g->core);
     }
     hf_buf_fini(&record);
-    if (rc) {
-        return hf_err_set(err, rc,
-                          "its record in %.80s can't be read: %s; this host takes no part in the "
-                          "group. Mend it, or remove that directory and join anew",
-                          g->store.dir, hf_strerror(rc));
+    if (rc == 0) {
+        g->info.core = g->core;
+    } else if (!*err->text) {
+        hf_err_set(err, rc,
+                   "its record in %.80s can't be read: %s; this host takes no part in the group. "
+                   "Mend it, or remove that directory and join anew",
+                   g->store.dir, hf_strerror(rc));
     }
-    g->info.core = g->core;
-    return 0;
+    return rc;
 }
 
 int hf_hgroup_create(struct hf_groups *gs, const char *name, struct hf_err *err,
@@ -711,6 +730,15 @@ int hf_hgroup_create(struct hf_groups *gs, const char *name, struct hf_err *err,
     return rc;
 }
 
+/* What runs goes on running, but not by us. */
+static void take_no_part(struct hf_hgroup *g, const char *why)
+{
+    snprintf(g->info.problem, sizeof(g->info.problem), "%s", why);
+    hf_group_destroy(g->core);
+    g->core = NULL;
+    g->info.core = NULL;
+}
+
 static int load_all(struct hf_groups *gs, struct hf_err *err)
 {
     hf_group_name name[HF_GROUPS_MAX];
@@ -720,13 +748,10 @@ static int load_all(struct hf_groups *gs, struct hf_err *err)
         struct hf_hgroup *g = NULL;
         struct hf_err why = {0};
         int bad = hf_hgroup_create(gs, name[i], &why, &g);
-        if (!bad) {
+        if (!bad && g) {
             bad = hf_groups_allowed(gs, &why);
-            if (bad) { /* what runs goes on running, but not by us */
-                snprintf(g->info.problem, sizeof(g->info.problem), "%s", why.text);
-                hf_group_destroy(g->core);
-                g->core = NULL;
-                g->info.core = NULL;
+            if (bad) {
+                take_no_part(g, why.text);
             }
         }
         if (bad) {
@@ -782,12 +807,12 @@ void hf_groups_close(struct hf_groups *gs)
     }
     gs->depth++; /* nothing begins any more */
     hf_groups_commands_fini(gs);
+    hf_groups_watchdog_close(gs);
     for (size_t i = 0; i < gs->n_groups; i++) {
         hgroup_destroy(gs->group[i]);
     }
     hf_groups_fences_fini(gs);
     hf_group_agents_fini(gs);
-    hf_groups_watchdog_close(gs);
     hf_io_destroy(gs->io);
     if (gs->engine) {
         gs->engine->ops->destroy(gs->engine);

@@ -197,7 +197,7 @@ static int begin(struct hf_groups *gs, struct command *c, const struct hf_gresou
 
 static void tick(struct hf_groups *gs, struct command *c)
 {
-    struct hf_gresource resources[HF_GROUP_RESOURCES_MAX];
+    struct hf_gresource resources[HF_GROUP_RESOURCES_MAX] = {0};
     struct hf_err err = {0};
     int rc = agents_of(gs, c->def, &err);
     if (rc > 0) {

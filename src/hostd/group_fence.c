@@ -265,13 +265,30 @@ static void arm(struct hf_groups *gs)
     gs->watchdog_failed = rc != 0;
 }
 
-void hf_groups_watchdog_close(struct hf_groups *gs)
+static void disarm(struct hf_groups *gs)
 {
     struct hf_err err;
     if (gs->watchdog && hf_watchdog_disarm(gs->watchdog, &err)) {
         hf_log_err("", "watchdog: %s", err.text);
     }
     gs->watchdog = NULL;
+}
+
+void hf_groups_watchdog_close(struct hf_groups *gs)
+{
+    bool needed = false;
+    for (size_t i = 0; i < gs->n_groups; i++) {
+        const struct hf_hgroup *g = gs->group[i];
+        const struct hf_gstate *s = g->core ? hf_group_state(g->core) : NULL;
+        needed |= s && !s->paused && needs_fencing(g);
+    }
+    if (gs->watchdog && needed) {
+        hf_log_warn("", "watchdog: stays armed, as something still runs that needs fencing; it "
+                        "restarts this host unless holdfastd is back in time");
+        hf_watchdog_abandon(gs->watchdog);
+        gs->watchdog = NULL;
+    }
+    disarm(gs);
 }
 
 hf_time hf_groups_watchdog(struct hf_groups *gs, hf_time now)
@@ -289,7 +306,7 @@ hf_time hf_groups_watchdog(struct hf_groups *gs, hf_time now)
         arm(gs);
         gs->pet_at = now + HF_S(1); /* if it failed, try again then */
     } else if (!needed && gs->watchdog) {
-        hf_groups_watchdog_close(gs);
+        disarm(gs);
         hf_log_info("", "watchdog: disarmed, nothing here needs fencing");
     }
     if (!gs->watchdog) {

@@ -17,7 +17,7 @@
 #define STATE_GROWING HF_MS(250) /* commits wait for somebody to be taken in */
 #define PARAMS_MAX 256
 #define ENV_MAX 16
-#define MIRRORS_LEN (HF_GROUP_COPIES_MAX * 180)
+#define MIRRORS_LEN (HF_GROUP_COPIES_MAX * 180UL)
 
 /* ---- agents ---- */
 

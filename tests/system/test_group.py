@@ -138,6 +138,26 @@ def test_host_cut_off_is_fenced(group):
     group.lab.run("heal", "alpha")
 
 
+def test_corosync_dies_and_comes_back(group):
+    """Nothing of the group runs there: nobody fences it, and it finds its way back."""
+    group.lab.exec("gamma", "kill", "-KILL", group.lab.exec("gamma", "pidof", "-s", "corosync").strip())
+
+    def present():
+        return [h["host"] for h in group.show("beta")["hosts"] if h["present"]]
+
+    group.lab.until(lambda: present() == ["alpha", "beta"], "gamma is out", DEADLINE)
+    group.lab.until(lambda: group.show("gamma")["standing"] == "out", "gamma knows", DEADLINE)
+    corosync = group.lab.popen("gamma", "corosync", "-f")
+    try:
+        group.lab.until(lambda: present() == list(HOSTS), "gamma is back", DEADLINE)
+        group.until_on("alpha")
+        group.lab.run("power-off", "gamma")  # the next boot starts the lab's own
+    finally:
+        corosync.kill()
+        corosync.wait()
+        corosync.stdout.close()
+
+
 def test_resource_fails(group):
     group.lab.exec("alpha", "rm", "/run/web.state")
     group.lab.until(lambda: group.show("beta")["resources"][0]["restarts"] == 1, "restarted", DEADLINE)

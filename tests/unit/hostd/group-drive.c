@@ -458,6 +458,24 @@ static void a_record_that_cannot_be_read(void **state)
     assert_refused(w, -HF_EHELD, "already");
 }
 
+static void a_configuration_that_is_gone(void **state)
+{
+    struct world *w = *state;
+    char path[160];
+    boot(w, 0);
+    create(w, 0, shared);
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    crash(w, 0);
+    snprintf(path, sizeof(path), "%s/alpha/groups/orders/config/web", w->dir);
+    assert_int_equal(unlink(path), 0);
+    boot(w, 0); /* what runs must not be taken for stopped */
+    const struct hf_group_info *info = hf_groups_find(w->host[0].h.groups, "orders");
+    assert_null(info->core);
+    assert_non_null(strstr(info->problem, "/config/web is not there or was changed"));
+    assert_true(exists(w, "disk/alpha.web"));
+}
+
 static void a_member_joins_and_takes_over(void **state)
 {
     struct world *w = *state;
@@ -633,6 +651,26 @@ static void the_watchdog_is_armed_while_needed(void **state)
     hf_buf_fini(&b);
 }
 
+static void the_watchdog_outlives_a_crash(void **state)
+{
+    struct world *w = *state;
+    char more[200], path[160];
+    struct hf_buf b;
+    put(w, "dog", "", 0600);
+    snprintf(path, sizeof(path), "%s/dog", w->dir);
+    snprintf(more, sizeof(more), "watchdog { device = \"%s\" timeout = 2s }", path);
+    boot_with(w, 0, more);
+    hf_buf_init(&b, 4096);
+    create(w, 0, shared);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    UNTIL(w, !hf_file_read(path, &b) && b.n > 0);
+    crash(w, 0);
+    hf_buf_clear(&b);
+    assert_int_equal(hf_file_read(path, &b), 0);
+    assert_int_not_equal(b.p[b.n - 1], 'V');
+    hf_buf_fini(&b);
+}
+
 static void leadership_needs_no_agent(void **state)
 {
     struct world *w = *state;
@@ -668,6 +706,7 @@ int main(void)
         TEST(definitions_are_checked),
         TEST(groups_need_root),
         TEST(a_record_that_cannot_be_read),
+        TEST(a_configuration_that_is_gone),
         TEST(a_member_joins_and_takes_over),
         TEST(who_does_not_come_back_is_fenced),
         TEST(without_a_fence_device_nothing_is_taken_over),
@@ -677,6 +716,7 @@ int main(void)
         TEST(a_pause_is_noticed),
         TEST(listeners_and_leaving),
         TEST(the_watchdog_is_armed_while_needed),
+        TEST(the_watchdog_outlives_a_crash),
         TEST(leadership_needs_no_agent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
