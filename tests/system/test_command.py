@@ -487,7 +487,7 @@ def test_the_leader_example(start, tmp_path):
                 + group_state(seq, 7, 2, b"alpha") + group_state(seq, 7, 4, b"alpha"))
 
     daemon = start(answer)
-    process = subprocess.Popen([EXAMPLE.replace("watch", "lead"), "jobs"], text=True,
+    process = subprocess.Popen([EXAMPLE.replace("example-watch", "example-lead"), "jobs"], text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                env={**os.environ, "HOLDFAST_SOCKET": str(tmp_path / "sock")})
     expected = ["jobs: nobody works", "jobs: beta works", "begin to work in epoch 2",

@@ -121,6 +121,12 @@ void hf_group_doubt_primary(struct hf_group *g)
     }
 }
 
+void hf_group_unmirrored(struct hf_group *g)
+{
+    g->mirrored_epoch = 0;
+    g->sync = g->async = 0;
+}
+
 void hf_group_forget_seen(struct hf_group *g, uint8_t r)
 {
     g->seen[r] = HF_SEEN_NOTHING;
@@ -287,7 +293,8 @@ static void backup_host(struct hf_group *g, uint8_t r)
 {
     struct hf_gresource *x = &g->s.resource[r];
     uint8_t h = x->host;
-    if (h != HF_GROUP_NONE && g->s.member[h].subgroup == r &&
+    bool primary = h == g->s.primary_host && g->s.phase != HF_PHASE_NONE; /* it has one already */
+    if (h != HF_GROUP_NONE && !primary && g->s.member[h].subgroup == r &&
         (HAS(g->present, h) ? may_host(g, h, r) : HAS(g->procdown, h))) {
         return;
     }
@@ -302,6 +309,7 @@ static void backup_host(struct hf_group *g, uint8_t r)
         if (x->mirror == HF_MIRROR_IN_SYNC && x->flags & HF_RESOURCE_MIRROR) {
             x->mirror = HF_MIRROR_AIMED;
             hf_group_forget_seen(g, r);
+            hf_group_unmirrored(g);
         }
         hf_group_changed(g);
         hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
@@ -538,8 +546,7 @@ void hf_group_promoted(struct hf_group *g)
     for (uint8_t i = 0; i < s->n_resources; i++) {
         hf_group_forget_seen(g, i);
     }
-    g->sync = g->async = 0;
-    g->mirrored_epoch = 0;
+    hf_group_unmirrored(g);
     hf_group_changed(g);
 }
 
@@ -629,6 +636,7 @@ static void aim(struct hf_group *g, uint8_t i)
 {
     g->s.resource[i].mirror = HF_MIRROR_AIMED;
     hf_group_forget_seen(g, i);
+    hf_group_unmirrored(g);
     hf_group_changed(g);
 }
 
@@ -642,6 +650,7 @@ static bool shrink(struct hf_group *g, uint8_t i)
     }
     s->in_sync &= (uint16_t)~BIT(i);
     s->resource[i].mirror = HF_MIRROR_NONE;
+    hf_group_unmirrored(g);
     hf_group_changed(g);
     hf_group_event(g, true, "%s is out of sync; commits do not wait for it any more%s",
                    s->resource[i].name,
@@ -698,6 +707,7 @@ static void mirror(struct hf_group *g, uint8_t i)
             aim(g, i);
         } else if (broken) {
             r->mirror = HF_MIRROR_SYNCING;
+            hf_group_unmirrored(g);
             hf_group_changed(g);
         } else if (HAS(g->sync, i) && g->mirrored_epoch == s->epoch) {
             grown(g, i);
