@@ -10,7 +10,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-AGENTS = ROOT / "agents"
+AGENTS = ROOT / "agents/resource.d/holdfast"
 DEADLINE = 60.0
 
 OK, GENERIC, ARGS, UNIMPLEMENTED, PERM, INSTALLED, CONFIGURED = range(7)
@@ -29,7 +29,6 @@ def run_agent(agent, action, params, env=None, timeout_ms=60000, prefix=()):
     full = {
         "PATH": os.environ["PATH"],
         "OCF_ROOT": "/usr/lib/ocf",
-        "HOLDFAST_OCF_LIB": str(AGENTS),
         "OCF_RA_VERSION_MAJOR": "1",
         "OCF_RA_VERSION_MINOR": "1",
         "OCF_RESOURCE_TYPE": agent,

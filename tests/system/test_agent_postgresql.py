@@ -26,7 +26,7 @@ def pair(cluster):
     a.create()
     a.mirror((b, "async"))
     b.follow(a)
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
     a.psql("create table t(i bigint primary key)")
     return a, b
 
@@ -219,7 +219,7 @@ def test_alter_system_cannot_undo_protection(cluster):
     a.psql("alter system set synchronous_standby_names = ''")
     a.mirror((b, "sync"), want=GENERIC)
     a.psql("alter system reset synchronous_standby_names")
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
 
 
 # --- shared data ---
@@ -281,7 +281,7 @@ def test_create_mirror_promote(cluster):
     a.do("stop")
     b.mirror((a, "async"))
     a.follow(b, OVERWRITE="yes")
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.psql("insert into t values (-1)")
     assert a.monitor() == OK
 
@@ -296,7 +296,7 @@ def test_demoted_primary_follows_without_copying(cluster):
         new.fence(MIRRORS="")
         new.mirror((old, "async"))
         old.follow(new, OVERWRITE="no")
-        new.mirror((old, "sync"))
+        new.mirror((old, "grow"))
         new.do("open")
         new.psql("insert into t select max(i) + 1 from t")
     assert a.psql("select count(*) from t") == "3"
@@ -333,7 +333,7 @@ def test_diverged_copy_is_kept_or_overwritten_as_told(cluster):
     assert content(a.pgdata) == before
     a.follow(b, OVERWRITE="yes")
     assert "pg_rewind: Done!" in a.log.read_text(), a.tail()
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.do("demote")
     a.fence(MIRRORS="")
     a.do("open")
@@ -371,7 +371,7 @@ def test_running_standby_is_aimed_anew(cluster):
     c = cluster.copy()
     a.mirror((b, "sync"), (c, "async"))
     c.follow(a)
-    a.mirror((b, "sync"), (c, "sync"))
+    a.mirror((b, "sync"), (c, "grow"))
     a.psql("insert into t values (1)")
     pid = c.postmaster()
     a.kill()
@@ -416,9 +416,9 @@ def test_in_sync_set_grows_and_shrinks_under_load(cluster):
         a.mirror((b, "async"), (c, "async"))
         b.follow(a)
         c.follow(a)
-        for mirrors in (((b, "sync"), (c, "async")), ((b, "sync"), (c, "sync")),
-                        ((b, "async"), (c, "sync")), ((b, "sync"), (c, "async")), (),
-                        ((b, "async"), (c, "async"))):
+        for mirrors in (((b, "grow"), (c, "async")), ((b, "sync"), (c, "grow")),
+                        ((b, "async"), (c, "sync")), ((b, "grow"), (c, "async")), (),
+                        ((b, "async"), (c, "async")), ((b, "async"), (c, "sync"))):
             writer.longest = 0
             a.mirror(*mirrors)
             writer.progress()
@@ -429,8 +429,8 @@ def test_in_sync_set_grows_and_shrinks_under_load(cluster):
                 assert a.psql("select count(*) from pg_replication_slots") == "0"
                 continue
             for m, mode in mirrors:
-                m.await_state(a, "in-sync" if mode == "sync" else "caught-up")
-        a.mirror((b, "sync"), (c, "sync"))
+                m.await_state(a, "caught-up" if mode == "async" else "in-sync")
+        a.mirror((b, "grow"), (c, "grow"))
         writer.progress()
         a.kill()
         writer.thread.join()
@@ -450,8 +450,56 @@ def test_mirror_that_is_away_is_not_made_synchronous(cluster):
     b.follow(a)
     b.do("stop")
     until(lambda: a.state() == {b.id: "suspended not connected"}, "b is away")
-    a.mirror((b, "sync"), want=GENERIC)
+    a.mirror((b, "grow"), want=GENERIC)
     a.psql("create table t()")
+
+
+def test_member_of_the_set_that_is_away_is_waited_for(cluster):
+    """It is on record: whether it follows or not, commits must not be acknowledged without it."""
+    a, b = cluster.copy(), cluster.copy()
+    a.create()
+    a.psql("create table t(i bigint primary key)")
+    for mirrors in (f"{b}=sync", f"{b.id}==sync"):  # the second: nobody hosts it now
+        a.do("mirror-source", MIRRORS=mirrors)
+        writer = Writer(a)
+        try:
+            until(lambda: waiting(a), "a commit waits")
+            assert not writer.acked
+        finally:
+            writer.stop()
+        a.mirror()
+        until(lambda: not waiting(a), "the commit is released")
+        a.psql("delete from t")
+
+
+def test_mirror_that_fell_too_far_behind(cluster):
+    """Its WAL is gone at the source: it is copied anew."""
+    a, b = pair(cluster)
+    a.mirror((b, "async"))
+    b.do("stop")
+    with open(a.pgdata / "postgresql.conf", "a", encoding="ascii") as f:
+        f.write("wal_keep_size = 0\nmax_slot_wal_keep_size = '16MB'\nmax_wal_size = '32MB'\n"
+                "min_wal_size = '32MB'\n")
+    a.mirror((b, "async"))
+    for _ in range(6):
+        a.psql("insert into t select coalesce(max(i), 0) + 1 from t")
+        a.psql("select pg_switch_wal()")
+        a.psql("checkpoint")
+    assert a.state()[b.id].startswith("failed")
+    b.do("mirror-target", SOURCE=a, OVERWRITE="no", want=GENERIC)
+    b.do("mirror-target", SOURCE=a, OVERWRITE="yes")
+    b.await_state(a)
+    a.mirror((b, "grow"))
+    a.mirror((b, "async"))
+    b.do("stop")
+    a.mirror()  # without a slot nothing is kept
+    for _ in range(6):
+        a.psql("insert into t select coalesce(max(i), 0) + 1 from t")
+        a.psql("select pg_switch_wal()")
+        a.psql("checkpoint")
+    a.mirror((b, "async"))
+    b.do("mirror-target", SOURCE=a, OVERWRITE="yes")
+    b.await_state(a)
 
 
 def waiting(copy):
@@ -485,9 +533,9 @@ def test_waiting_commits_go_on_when_the_set_changes(cluster):
         a.mirror((b, "async"), (c, "async"))
         b.follow(a)
         c.follow(a)
-        a.mirror((b, "sync"), (c, "async"))
+        a.mirror((b, "grow"), (c, "async"))
         writer.progress(deadline=10)  # every 15 s the server writes WAL by itself
-        a.mirror((b, "sync"), (c, "sync"))
+        a.mirror((b, "sync"), (c, "grow"))
         writer.progress(deadline=10)
         c.kill()
         until(lambda: waiting(a), "a commit waits")
@@ -572,11 +620,12 @@ def test_interrupted_base_backup(cluster):
     for pid in b.processes():
         os.kill(pid, signal.SIGKILL)  # the host died
     assert b.state()[b.id].startswith("failed")
+    assert b.monitor() == GENERIC
     b.do("stop")
     b.do("start", want=CONFIGURED)  # never started as a database
     b.do("promote", want=GENERIC)
     b.follow(a)
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
 
 
 def test_failed_base_backup_keeps_the_old_data(cluster):
@@ -601,7 +650,7 @@ def test_failed_rewind_becomes_a_base_backup(cluster):
     broken = slow_tool(a, "pg_rewind", "exit 1")
     a.do("mirror-target", SOURCE=b, OVERWRITE="yes", params=broken)
     a.await_state(b)
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.psql("insert into t values (2)")
 
 
