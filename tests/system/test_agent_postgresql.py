@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from agent import (AGENTS, CONFIGURED, FAILED_PROMOTED, GENERIC, INSTALLED, NOT_RUNNING, OK, PROMOTED,
-                   UNIMPLEMENTED, Cluster, run_agent, until)
+from agent import (AGENTS, CONFIGURED, DEADLINE, FAILED_PROMOTED, GENERIC, INSTALLED, NOT_RUNNING, OK,
+                   PROMOTED, UNIMPLEMENTED, Cluster, run_agent, until)
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ class Writer:
             pass
         self.error = "" if self.stopping else self.psql.stderr.read()
 
-    def progress(self, rows=20):
+    def progress(self, rows=20, deadline=DEADLINE):
         """Until so many more are acknowledged."""
         want = len(self.acked) + rows
-        until(lambda: len(self.acked) >= want, f"{rows} commits more; {len(self.acked)} so far")
+        until(lambda: len(self.acked) >= want, f"{rows} commits more; {len(self.acked)} so far", deadline)
 
     def stop(self):
         self.stopping = True
@@ -480,19 +480,19 @@ def test_waiting_commits_go_on_when_the_set_changes(cluster):
         # no keep-alives from either side
         f.write("wal_sender_timeout = 0\nwal_receiver_timeout = 0\nwal_receiver_status_interval = 0\n")
     a.psql("create table t(i bigint primary key)")
-    a.mirror((b, "async"), (c, "async"))
-    b.follow(a)
-    c.follow(a)
     writer = Writer(a)
     try:
+        a.mirror((b, "async"), (c, "async"))
+        b.follow(a)
+        c.follow(a)
         a.mirror((b, "sync"), (c, "async"))
-        writer.progress()
+        writer.progress(deadline=10)  # every 15 s the server writes WAL by itself
         a.mirror((b, "sync"), (c, "sync"))
-        writer.progress()
+        writer.progress(deadline=10)
         c.kill()
         until(lambda: waiting(a), "a commit waits")
         a.mirror((b, "sync"))
-        writer.progress()
+        writer.progress(deadline=10)
     finally:
         writer.stop()
 
