@@ -149,7 +149,7 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.op = op;
     a->agent.serial = l->serial;
     a->agent.epoch = s->epoch;
-    a->agent.init = s->init && i == s->primary;
+    a->agent.init = s->init && i == s->primary && ((BIT(i) - 1) & hf_group_copies(s)) == 0;
     a->agent.overwrite = !HAS(s->in_sync, i);
     a->agent.source = s->primary;
     if (op == HF_OP_PROMOTE || op == HF_OP_START) {
@@ -740,6 +740,9 @@ hf_time hf_group_act_deadline(const struct hf_group *g)
     }
     if (g->join_request && g->join_again > g->now) {
         t = hf_time_min(t, g->join_again);
+    }
+    if (g->create_request && g->persisted) {
+        t = hf_time_min(t, g->create_at + g->answer);
     }
     if (g->pending.request) {
         t = hf_time_min(t, g->pending.until);

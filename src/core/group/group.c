@@ -8,6 +8,8 @@
 #include "base/name.h"
 #include "core/group/internal.h"
 
+#define RETRY_SHIFT_MAX 3
+
 const char *hf_group_standing_name(enum hf_group_standing s)
 {
     static const char *const names[] = {
@@ -249,10 +251,6 @@ static void on_persisted(struct hf_group *g, uint64_t version, int rc)
         hf_group_event(g, false, "the group's state can be kept on disk again");
     }
     send_ack(g);
-    if (g->create_request && hf_group_self(g) != HF_GROUP_NONE) {
-        hf_group_result(g, g->create_request, 0, "created");
-        g->create_request = 0;
-    }
 }
 
 /* ---- patience ---- */
@@ -330,6 +328,12 @@ static void watch(struct hf_group *g, hf_time *since, bool holds)
     *since = !holds ? 0 : *since ? *since : g->now ? g->now : 1;
 }
 
+/* What keeps failing is tried less and less often. */
+static hf_time retry_after(const struct hf_group *g)
+{
+    return g->retry << (g->retries < RETRY_SHIFT_MAX ? g->retries : RETRY_SHIFT_MAX);
+}
+
 static void watch_all(struct hf_group *g)
 {
     bool in = g->standing == HF_GROUP_IN && g->decides && g->have_state;
@@ -339,6 +343,9 @@ static void watch_all(struct hf_group *g)
     }
     watch(g, &g->cold_at, in && g->s.cold);
     watch(g, &g->failed_at, in && something_failed(g) && !g->s.paused);
+    if (in && g->failed_at == 0) {
+        g->retries = 0;
+    }
     watch(g, &g->running_at, in && g->s.phase == HF_PHASE_RUNNING && has_restarts(g));
     watch(g, &g->join_at, in && g->s.join.step != 0);
 }
@@ -399,7 +406,7 @@ static void patience(struct hf_group *g)
     if (g->now >= after(g->cold_at, g->boot)) {
         send_timeout(g, HF_GTIMEOUT_BOOT, HF_GROUP_NONE);
     }
-    if (g->now >= after(g->failed_at, g->retry)) {
+    if (g->now >= after(g->failed_at, retry_after(g))) {
         send_timeout(g, HF_GTIMEOUT_RETRY, HF_GROUP_NONE);
         g->failed_at = g->now;
     }
@@ -436,7 +443,7 @@ hf_time hf_group_deadline(const struct hf_group *g)
         if (g->timeouts_sent[HF_GTIMEOUT_BOOT] != g->s.version) {
             t = hf_time_min(t, after(g->cold_at, g->boot));
         }
-        t = hf_time_min(t, after(g->failed_at, g->retry));
+        t = hf_time_min(t, after(g->failed_at, retry_after(g)));
         t = hf_time_min(t, after(g->running_at, g->stable));
         t = hf_time_min(t, after(g->join_at, g->join_time));
     }
@@ -547,6 +554,7 @@ static void on_create(struct hf_group *g, const struct hf_group_in *in)
     g->have_state = true;
     g->was_member = true;
     g->create_request = in->join_request;
+    g->create_at = g->now;
     if (g->standing != HF_GROUP_OUT) { /* our hello did not tell of it */
         hf_group_enter(g, HF_GROUP_OUT);
         hf_group_out_act(g, HF_GROUP_ACT_REJOIN);

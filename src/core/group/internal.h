@@ -132,6 +132,7 @@ struct hf_group {
     hf_time version_at; /* when the version changed */
     uint64_t timed_version;
     hf_time cold_at, failed_at, running_at, join_at; /* 0: not the case */
+    uint8_t retries; /* RETRYs since everything was well */
     uint64_t timeouts_sent[HF_GTIMEOUT_COUNT_];      /* version for which one was sent, by kind */
     uint64_t procdown_sent[HF_GROUP_MEMBERS_MAX];
 
@@ -149,6 +150,7 @@ struct hf_group {
     uint16_t fence_told;           /* told, and on its way */
     char fence_text[HF_GROUP_TEXT_MAX + 1];
     uint32_t create_request;
+    hf_time create_at; /* of the request */
 
     /* joining */
     uint32_t join_request; /* of our operator; 0: we do not want to join */
@@ -205,6 +207,9 @@ uint16_t hf_group_absent(const struct hf_group *g);
 void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t resource);
 /** The primary host is another one from now on, or none. */
 void hf_group_doubt_primary(struct hf_group *g);
+/** What is in force at the primary host is not what is wanted any more: it puts it in force anew.
+ */
+void hf_group_unmirrored(struct hf_group *g);
 /** The primary host is to tell again how it sees this mirror. */
 void hf_group_forget_seen(struct hf_group *g, uint8_t resource);
 bool hf_group_able_at(const struct hf_group *g, uint8_t member, uint8_t resource);

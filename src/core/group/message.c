@@ -89,6 +89,7 @@ static void mirror_role(struct hf_group *g, struct hf_gresource *r, const struct
     } else {
         s->in_sync &= (uint16_t)~BIT(i);
     }
+    hf_group_unmirrored(g);
     hf_group_changed(g);
 }
 
@@ -113,6 +114,7 @@ static void on_role(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
             if (s->resource[k].mirror == HF_MIRROR_GROWING) {
                 s->resource[k].mirror = HF_MIRROR_SYNCING;
                 hf_group_forget_seen(g, k);
+                hf_group_unmirrored(g);
                 hf_group_changed(g);
             }
         }
@@ -157,10 +159,19 @@ static void on_mirrored(struct hf_group *g, const struct hf_gpeer *p, const stru
         g->count.refused_sender++;
         return;
     }
-    g->mirrored_epoch = s->epoch;
     g->mirrored_sent = false;
-    g->sync = m->mirrored.sync;
-    g->async = m->mirrored.async;
+    hf_group_unmirrored(g);
+    uint16_t sync = s->in_sync, async = 0;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        uint8_t is = s->resource[i].mirror;
+        sync |= is == HF_MIRROR_GROWING ? BIT(i) : 0;
+        async |= is == HF_MIRROR_AIMED || is == HF_MIRROR_SYNCING ? BIT(i) : 0;
+    }
+    if ((m->mirrored.sync & ~sync) == 0 && (m->mirrored.async & ~async) == 0) {
+        g->mirrored_epoch = s->epoch; /* else it was begun before something changed: again */
+        g->sync = m->mirrored.sync;
+        g->async = m->mirrored.async;
+    }
 }
 
 static void on_mirror(struct hf_group *g, const struct hf_gpeer *p, const struct hf_gmsg *m)
@@ -227,6 +238,7 @@ static void on_timeout(struct hf_group *g, const struct hf_gpeer *p, const struc
         hf_group_changed(g);
         break;
     case HF_GTIMEOUT_RETRY:
+        g->retries = (uint8_t)(g->retries < UINT8_MAX ? g->retries + 1 : UINT8_MAX);
         for (uint8_t i = 0; i < s->n_resources; i++) {
             struct hf_gresource *r = &s->resource[i];
             bool change = r->failed_on || r->mirror == HF_MIRROR_FAILED;

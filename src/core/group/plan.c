@@ -121,6 +121,12 @@ void hf_group_doubt_primary(struct hf_group *g)
     }
 }
 
+void hf_group_unmirrored(struct hf_group *g)
+{
+    g->mirrored_epoch = 0;
+    g->sync = g->async = 0;
+}
+
 void hf_group_forget_seen(struct hf_group *g, uint8_t r)
 {
     g->seen[r] = HF_SEEN_NOTHING;
@@ -302,6 +308,7 @@ static void backup_host(struct hf_group *g, uint8_t r)
         if (x->mirror == HF_MIRROR_IN_SYNC && x->flags & HF_RESOURCE_MIRROR) {
             x->mirror = HF_MIRROR_AIMED;
             hf_group_forget_seen(g, r);
+            hf_group_unmirrored(g);
         }
         hf_group_changed(g);
         hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
@@ -538,8 +545,7 @@ void hf_group_promoted(struct hf_group *g)
     for (uint8_t i = 0; i < s->n_resources; i++) {
         hf_group_forget_seen(g, i);
     }
-    g->sync = g->async = 0;
-    g->mirrored_epoch = 0;
+    hf_group_unmirrored(g);
     hf_group_changed(g);
 }
 
@@ -629,6 +635,7 @@ static void aim(struct hf_group *g, uint8_t i)
 {
     g->s.resource[i].mirror = HF_MIRROR_AIMED;
     hf_group_forget_seen(g, i);
+    hf_group_unmirrored(g);
     hf_group_changed(g);
 }
 
@@ -642,6 +649,7 @@ static bool shrink(struct hf_group *g, uint8_t i)
     }
     s->in_sync &= (uint16_t)~BIT(i);
     s->resource[i].mirror = HF_MIRROR_NONE;
+    hf_group_unmirrored(g);
     hf_group_changed(g);
     hf_group_event(g, true, "%s is out of sync; commits do not wait for it any more%s",
                    s->resource[i].name,
@@ -698,6 +706,7 @@ static void mirror(struct hf_group *g, uint8_t i)
             aim(g, i);
         } else if (broken) {
             r->mirror = HF_MIRROR_SYNCING;
+            hf_group_unmirrored(g);
             hf_group_changed(g);
         } else if (HAS(g->sync, i) && g->mirrored_epoch == s->epoch) {
             grown(g, i);

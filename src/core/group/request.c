@@ -106,14 +106,12 @@ static const char *do_leave(struct hf_group *g, const struct hf_gmsg *m)
     if (x >= s->n_members) {
         return "it is not a member";
     }
-    if (s->n_members == 1) {
-        return "it is the last member";
-    }
     if (!HAS(g->present, x) && !s->member[x].fenced &&
         (s->member[x].dirty || s->member[x].was_primary)) {
         return "it is not there, and may be running something; confirm first that it is off";
     }
-    if (x == s->primary_host && s->phase != HF_PHASE_NONE &&
+    bool last = s->n_members == 1; /* that ends the group */
+    if (!last && x == s->primary_host && s->phase != HF_PHASE_NONE &&
         !switch_target(g, HF_GROUP_NONE, HF_GROUP_NONE, &to, &r)) {
         return "it is the primary host, and no other host can run a copy that is in sync";
     }
@@ -334,9 +332,24 @@ static void give_result(struct hf_group *g)
     q->request = 0;
 }
 
+static void give_created(struct hf_group *g)
+{
+    if (g->create_request == 0 || g->persisted == 0) {
+        return;
+    }
+    if (g->decides) {
+        hf_group_result(g, g->create_request, 0, "created");
+        g->create_request = 0;
+    } else if (g->now >= g->create_at + g->answer) {
+        hf_group_result(g, g->create_request, 0, "created; nothing runs yet: %s", hf_group_why(g));
+        g->create_request = 0;
+    }
+}
+
 void hf_group_request_act(struct hf_group *g)
 {
     struct hf_gpending *q = &g->pending;
+    give_created(g);
     if (q->request == 0) {
         return;
     }

@@ -120,8 +120,10 @@ void hf_group_say_hello(struct hf_group *g)
     m.hello.access = g->access;
     m.hello.config = hf_group_config_mask(g);
     m.hello.resigned = g->resigned;
-    if (g->mirrored_epoch == g->s.epoch && g->have_state && g->s.primary != HF_GROUP_NONE &&
-        hf_group_self(g) == g->s.primary_host) {
+    bool known = !g->mirrored_sent && (!g->have_state || g->s.primary == HF_GROUP_NONE ||
+                                       g->local[g->s.primary].op != HF_OP_MIRROR_SOURCE);
+    if (known && g->mirrored_epoch == g->s.epoch && g->have_state &&
+        g->s.primary != HF_GROUP_NONE && hf_group_self(g) == g->s.primary_host) {
         m.hello.sync = g->sync | BIT(g->s.primary); /* its own bit: they are in force */
         m.hello.async = g->async;
     }

@@ -402,7 +402,7 @@ static const char *settled_mirrors(const struct gs_world *w, const struct hf_gst
         int d = gs_def_of(w, r->name);
         bool reached = false;
         for (uint8_t m = 0; m < s->n_members; m++) {
-            reached = reached || s->member[m].subgroup == i;
+            reached = reached || (s->member[m].subgroup == i && m != s->primary_host);
         }
         if (d < 0 || !gs_mirrors(w, (uint32_t)d) || i == s->primary || !reached ||
             r->mirror == HF_MIRROR_DIVERGED) {
@@ -422,6 +422,13 @@ static const char *settled_mirrors(const struct gs_world *w, const struct hf_gst
 
 const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
 {
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct gs_host *h = &w->host[i];
+        if (h->has_record && h->g && hf_group_state(h->g) &&
+            too_few_records(w, hf_group_state(h->g))) {
+            return NULL; /* nobody can know the newest state; the operator would begin anew */
+        }
+    }
     int first = settled_members(w, buf, n);
     if (first < 0) {
         return first == -2 ? NULL : buf;
@@ -442,9 +449,6 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase == HF_PHASE_NONE && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
-    }
-    if (too_few_records(w, s)) {
-        return NULL; /* nobody can know the newest state; the operator would begin anew */
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);

@@ -1151,8 +1151,7 @@ static void poll(struct gs_world *w, struct gs_host *h)
         if (d < 0 || self == HF_GROUP_NONE) {
             continue;
         }
-        if (w->def[d].kind == HF_RESOURCE_COPY && h->config >> d & 1 &&
-            !busy_with(h, (uint32_t)d) &&
+        if (w->def[d].kind == HF_RESOURCE_COPY && !busy_with(h, (uint32_t)d) &&
             ((h->reach ^ h->told_reach) >> d & 1 || gs_below(w, 16) == 0)) {
             uint16_t bit = (uint16_t)(1u << d);
             h->told_reach = (uint16_t)((h->told_reach & ~bit) | (h->reach & bit));
