@@ -26,7 +26,7 @@ def pair(cluster):
     a.create()
     a.mirror((b, "async"))
     b.follow(a)
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
     a.psql("create table t(i bigint primary key)")
     return a, b
 
@@ -217,9 +217,9 @@ def test_alter_system_cannot_undo_protection(cluster):
     a.mirror((b, "async"))
     b.follow(a)
     a.psql("alter system set synchronous_standby_names = ''")
-    a.mirror((b, "sync"), want=GENERIC)
+    a.mirror((b, "grow"), want=GENERIC)
     a.psql("alter system reset synchronous_standby_names")
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
 
 
 # --- shared data ---
@@ -281,7 +281,7 @@ def test_create_mirror_promote(cluster):
     a.do("stop")
     b.mirror((a, "async"))
     a.follow(b, OVERWRITE="yes")
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.psql("insert into t values (-1)")
     assert a.monitor() == OK
 
@@ -333,7 +333,7 @@ def test_diverged_copy_is_kept_or_overwritten_as_told(cluster):
     assert content(a.pgdata) == before
     a.follow(b, OVERWRITE="yes")
     assert "pg_rewind: Done!" in a.log.read_text(), a.tail()
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.do("demote")
     a.fence(MIRRORS="")
     a.do("open")
@@ -360,7 +360,7 @@ def test_diverged_standby(cluster):
     c.do("mirror-target", SOURCE=b, OVERWRITE="no", want=GENERIC)
     assert c.monitor() == OK
     c.follow(b, OVERWRITE="yes")
-    b.mirror((c, "sync"))
+    b.mirror((c, "grow"))
     b.psql("insert into t values (2)")
     assert b.psql("select count(*) from t") == "2"
 
@@ -371,13 +371,13 @@ def test_running_standby_is_aimed_anew(cluster):
     c = cluster.copy()
     a.mirror((b, "sync"), (c, "async"))
     c.follow(a)
-    a.mirror((b, "sync"), (c, "sync"))
+    a.mirror((b, "sync"), (c, "grow"))
     a.psql("insert into t values (1)")
     pid = c.postmaster()
     a.kill()
     b.fence(MIRRORS=f"{c}=sync")
     c.do("mirror-target", SOURCE=b, OVERWRITE="no")
-    b.mirror((c, "sync"))
+    b.mirror((c, "grow"))
     b.do("open")
     b.psql("insert into t values (2)")
     assert c.postmaster() == pid
@@ -416,8 +416,8 @@ def test_in_sync_set_grows_and_shrinks_under_load(cluster):
         a.mirror((b, "async"), (c, "async"))
         b.follow(a)
         c.follow(a)
-        for mirrors in (((b, "sync"), (c, "async")), ((b, "sync"), (c, "sync")),
-                        ((b, "async"), (c, "sync")), ((b, "sync"), (c, "async")), (),
+        for mirrors in (((b, "grow"), (c, "async")), ((b, "sync"), (c, "grow")),
+                        ((b, "async"), (c, "sync")), ((b, "grow"), (c, "async")), (),
                         ((b, "async"), (c, "async"))):
             writer.longest = 0
             a.mirror(*mirrors)
@@ -429,8 +429,8 @@ def test_in_sync_set_grows_and_shrinks_under_load(cluster):
                 assert a.psql("select count(*) from pg_replication_slots") == "0"
                 continue
             for m, mode in mirrors:
-                m.await_state(a, "in-sync" if mode == "sync" else "caught-up")
-        a.mirror((b, "sync"), (c, "sync"))
+                m.await_state(a, "caught-up" if mode == "async" else "in-sync")
+        a.mirror((b, "grow"), (c, "grow"))
         writer.progress()
         a.kill()
         writer.thread.join()
@@ -450,8 +450,26 @@ def test_mirror_that_is_away_is_not_made_synchronous(cluster):
     b.follow(a)
     b.do("stop")
     until(lambda: a.state() == {b.id: "suspended not connected"}, "b is away")
-    a.mirror((b, "sync"), want=GENERIC)
+    a.mirror((b, "grow"), want=GENERIC)
     a.psql("create table t()")
+
+
+def test_mirror_of_the_set_need_not_be_there(cluster):
+    """It is in the set already: commits wait for it, mirror-source does not."""
+    a, b = pair(cluster)
+    c = cluster.copy()
+    b.kill()
+    until(lambda: a.state() == {b.id: "suspended not connected"}, "b is away")
+    a.mirror((b, "sync"), (c, "async"), timeout_ms=5000)
+    writer = Writer(a)
+    try:
+        until(lambda: waiting(a), "a commit waits")
+        assert not writer.acked
+        b.do("stop")
+        b.do("start", SOURCE=a)
+        writer.progress()
+    finally:
+        writer.stop()
 
 
 def waiting(copy):
@@ -485,9 +503,9 @@ def test_waiting_commits_go_on_when_the_set_changes(cluster):
         a.mirror((b, "async"), (c, "async"))
         b.follow(a)
         c.follow(a)
-        a.mirror((b, "sync"), (c, "async"))
+        a.mirror((b, "grow"), (c, "async"))
         writer.progress(deadline=10)  # every 15 s the server writes WAL by itself
-        a.mirror((b, "sync"), (c, "sync"))
+        a.mirror((b, "sync"), (c, "grow"))
         writer.progress(deadline=10)
         c.kill()
         until(lambda: waiting(a), "a commit waits")
@@ -576,7 +594,7 @@ def test_interrupted_base_backup(cluster):
     b.do("start", want=CONFIGURED)  # never started as a database
     b.do("promote", want=GENERIC)
     b.follow(a)
-    a.mirror((b, "sync"))
+    a.mirror((b, "grow"))
 
 
 def test_failed_base_backup_keeps_the_old_data(cluster):
@@ -601,7 +619,7 @@ def test_failed_rewind_becomes_a_base_backup(cluster):
     broken = slow_tool(a, "pg_rewind", "exit 1")
     a.do("mirror-target", SOURCE=b, OVERWRITE="yes", params=broken)
     a.await_state(b)
-    b.mirror((a, "sync"))
+    b.mirror((a, "grow"))
     b.psql("insert into t values (2)")
 
 
