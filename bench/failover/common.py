@@ -3,10 +3,13 @@ hosts, its power switch, processes of a host, and samples."""
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -62,6 +65,21 @@ class BenchLab(Lab):
         if not answer.startswith("ok"):
             raise RuntimeError(f"power switch: {request}: {answer}")
         return answer[2:].strip()
+
+    def timed(self, host, *command):
+        """Run a command on a host; when it began there (CLOCK_REALTIME), the lab's part not counted."""
+        script = 'echo "$EPOCHREALTIME" >&3; exec "$@"'
+        with tempfile.TemporaryFile() as begin:
+            os.set_inheritable(begin.fileno(), True)
+            p = self.popen("exec", host, "--", "timeout", "-k", "1", "60", "bash", "-c",
+                           script.replace("&3", f"&{begin.fileno()}"), "bash", *command,
+                           pass_fds=(begin.fileno(),), stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True)
+            text = p.communicate()[0]
+            if p.returncode:
+                raise RuntimeError(f"{host}: {' '.join(command)}: {text}")
+            begin.seek(0)
+            return float(begin.read())
 
     def pid(self, host, program):
         """The machine's pid of a program on a host (None: it does not run)."""
@@ -123,5 +141,34 @@ def table(out):
             print(f"{key:45} {'-' if value is None else f'{value:.3f}'}")
 
 
-def median(samples):
-    return statistics.median(samples) if samples else None
+def wait_random():
+    """Where Corosync's token is, and how long ago the last monitor was, is chance."""
+    time.sleep(1 + random.random())
+
+
+def sample(what, times, measure, *args):
+    """Some samples; one that fails is told, not hidden."""
+    out = []
+    for k in range(times):
+        try:
+            out.append(measure(*args))
+        except (Late, RuntimeError) as e:
+            out.append({"failed": str(e)})
+        say(f"{what} {k + 1}/{times}: {json.dumps(out[-1])}")
+    return out
+
+
+def column(rows, key):
+    return [r[key] for r in rows if r.get(key) is not None]
+
+
+def median(values):
+    return statistics.median(values) if values else None
+
+
+def add(out, key, rows, name):
+    """Median and spread of a column of samples, and the samples."""
+    values = column(rows, name)
+    out[key] = median(values)
+    out[f"{key}_min"], out[f"{key}_max"] = min(values, default=None), max(values, default=None)
+    out[f"{key}_samples"] = rows

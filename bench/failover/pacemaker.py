@@ -14,7 +14,8 @@ import sys
 import time
 import xml.etree.ElementTree as xml_tree
 
-from common import HOSTS, BenchLab, Late, SteadyClock, median, save, say, table, until
+from common import (HOSTS, BenchLab, SteadyClock, add, column, median, sample, save, say, table,
+                    until, wait_random)
 
 RESOURCE = "r1"
 SETTLE = 60.0  # s, for the cluster to be whole again
@@ -103,11 +104,6 @@ class Pacemaker:
         return until(whole, "the cluster is whole", deadline, 0.3)
 
 
-def wait_random():
-    """Where Corosync's token is, and how long ago the last monitor was, is chance."""
-    time.sleep(1 + random.random())
-
-
 def power_off(cluster):
     """The host with the resource loses power; until the start elsewhere was called, s."""
     lab, view = cluster.lab, cluster.wait_whole()
@@ -131,8 +127,7 @@ def move(cluster):
     target = random.choice([h for h in HOSTS if h != source])
     wait_random()
     with SteadyClock():
-        begin = time.time()
-        lab.on(source, "crm_resource", "-M", "-r", RESOURCE, "-N", target)
+        begin = lab.timed(source, "crm_resource", "-M", "-r", RESOURCE, "-N", target)
         stop = lab.wait_stamp(begin, "stop", host=source)
         start = lab.wait_stamp(begin, "start", host=target)
     cluster.wait_whole()
@@ -178,54 +173,32 @@ def crash(cluster, daemon):
                         for w, a, h, _ in lab.stamps(begin)]}
 
 
-def sample(what, times, measure, *args):
-    """Some samples; one that fails is told, not hidden."""
-    out = []
-    for k in range(times):
-        try:
-            out.append(measure(*args))
-        except (Late, RuntimeError) as e:
-            out.append({"failed": str(e)})
-        say(f"{what} {k + 1}/{times}: {json.dumps(out[-1])}")
-    return out
-
-
-def column(rows, key):
-    return [r[key] for r in rows if r.get(key) is not None]
-
-
 def run_token(token, opt, crashes):
     """{key: median, key_min, key_max, key_samples: rows}"""
     out = {}
-
-    def add(key, rows, name):
-        values = column(rows, name)
-        out[key] = median(values)
-        out[f"{key}_min"], out[f"{key}_max"] = min(values, default=None), max(values, default=None)
-        out[f"{key}_samples"] = rows
 
     cluster = Pacemaker(BenchLab(f"pcmk{os.getpid()}"))
     try:
         cluster.up(token)
         say(f"token {token} ms: the cluster is up")
         if "power" not in opt.without:
-            add(f"pacemaker_unfenced_power_{token}_s",
+            add(out, f"pacemaker_unfenced_power_{token}_s",
                 sample(f"token {token}, power", opt.samples, power_off, cluster), "s")
         if "move" not in opt.without:
             rows = sample(f"token {token}, move", max(3, opt.samples // 2), move, cluster)
-            add(f"pacemaker_switch_{token}_ms", rows, "ms")
+            add(out, f"pacemaker_switch_{token}_ms", rows, "ms")
             out[f"pacemaker_switch_stopped_{token}_ms"] = median(column(rows, "stopped_ms"))
         if "stonith" in opt.without:
             return out
         cluster.admin("cibadmin", "-o", "resources", "-C", "-X", FENCE)
         cluster.property("stonith-enabled", "true")
-        add(f"pacemaker_power_{token}_s",
+        add(out, f"pacemaker_power_{token}_s",
             sample(f"token {token}, power, stonith", opt.samples, power_off, cluster), "s")
         for daemon in DAEMONS if crashes else ():
             key = f"pacemaker_crash_{daemon}"
             rows = sample(f"token {token}, {daemon} dies", max(3, opt.samples // 3), crash, cluster,
                           daemon)
-            add(f"{key}_ms", rows, "restored_ms")
+            add(out, f"{key}_ms", rows, "restored_ms")
             out[f"{key}_fenced"] = sum(column(rows, "fenced"))
             out[f"{key}_stops"] = sum(any(a[1] == "stop" or not a[2] for a in r)
                                       for r in column(rows, "actions"))

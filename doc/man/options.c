@@ -1,8 +1,10 @@
-/* The list of options in holdfast.conf(5): prints it, or says whether a page has exactly this one.
- */
+/* The lists of options in holdfast.conf(5) and holdfast-group(5): prints one, or says whether a page
+ * has exactly it. */
 #include <stdio.h>
+#include <string.h>
 
 #include "hostd/config.h"
+#include "hostd/group_def.h"
 #include "os/file.h"
 
 int main(int argc, char **argv)
@@ -11,14 +13,18 @@ int main(int argc, char **argv)
     int rc = 0;
     hf_buf_init(&list, 1 << 20);
     hf_buf_init(&page, 1 << 20);
-    hf_conf_print_mdoc(&hf_hostd_config_schema, &list);
-    if (argc < 2) {
+    if (argc > 1 && strcmp(argv[1], "group") == 0) {
+        hf_group_def_print_mdoc(&list);
+    } else {
+        hf_conf_print_mdoc(&hf_hostd_config_schema, &list);
+    }
+    if (argc < 3) {
         printf("%.*s", HF_SLICE_FMT(hf_buf_slice(&list)));
-    } else if (hf_file_read(argv[1], &page) || !memmem(page.p, page.n, list.p, list.n)) {
+    } else if (hf_file_read(argv[2], &page) || !memmem(page.p, page.n, list.p, list.n)) {
         fprintf(stderr,
                 "%s: its options are not those of the program; put there what this prints "
-                "without an argument\n",
-                argv[1]);
+                "with the argument %s only\n",
+                argv[2], argv[1]);
         rc = 1;
     }
     hf_buf_fini(&list);

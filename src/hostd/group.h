@@ -72,8 +72,8 @@ const struct hf_group_info *hf_groups_find(const struct hf_groups *gs, const cha
  * array. -HF_ENOTFOUND. */
 HF_MUST int hf_groups_history(const struct hf_groups *gs, const char *name, struct hf_buf *out);
 
-/** For other hosts of the cluster: what is at /v1/group/NAME/config/RESOURCE. -HF_ENOTFOUND, -errno.
- * gs may be NULL: no groups. */
+/** For other hosts of the cluster: what is at /v1/group/NAME/config/RESOURCE. -HF_ENOTFOUND,
+ * -errno. gs may be NULL: no groups. */
 HF_MUST int hf_groups_config(const struct hf_groups *gs, const char *path, struct hf_buf *out);
 
 /* Something of a group has changed (text: an event for people, or NULL). One listener per use:

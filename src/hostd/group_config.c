@@ -59,8 +59,8 @@ static void look(struct hf_group_run *r, const struct hf_gresource *res)
     int rc = hf_group_store_read_config(&r->g->store, res->name, &text);
     rc = rc ? rc : take(r, res, hf_buf_slice(&text));
     if (rc && rc != -ENOENT) {
-        hf_log_warn(r->g->name, "the configuration of %s on this host is not usable: %s",
-                    res->name, hf_strerror(rc));
+        hf_log_warn(r->g->name, "the configuration of %s on this host is not usable: %s", res->name,
+                    hf_strerror(rc));
     }
     hf_buf_fini(&text);
 }
@@ -120,8 +120,7 @@ static void on_got(void *arg, int rc, int status, struct hf_slice body)
     }
     if (rc) {
         hf_log_warn(r->g->name, "cannot get the configuration of %s: %s",
-                    res ? res->name : "a resource",
-                    *err.text ? err.text : hf_strerror(rc));
+                    res ? res->name : "a resource", *err.text ? err.text : hf_strerror(rc));
     }
     r->told = r->told || rc == 0;
     r->get_rc = rc;

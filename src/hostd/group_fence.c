@@ -180,8 +180,7 @@ void hf_groups_fence(struct hf_hgroup *g, const char *host)
     hf_list_insert(&gs->fences, &f->node);
     f->rc = begin(f, &err);
     if (f->rc) {
-        snprintf(f->text, sizeof(f->text), "%.*s", HF_GROUP_TEXT_MAX, err.text);
-        hf_log_err(g->name, "cannot fence %s: %s", host, err.text);
+        snprintf(f->text, sizeof(f->text), "%.*s", HF_GROUP_TEXT_MAX, err.text); /* an event soon */
     }
 }
 
@@ -252,8 +251,8 @@ static void arm(struct hf_groups *gs)
 {
     const struct hf_hostd_config *c = gs->h->config;
     struct hf_err err;
-    int rc = hf_watchdog_open(c->watchdog.device, HF_MS(c->watchdog.timeout_ms), &err,
-                              &gs->watchdog);
+    int rc =
+        hf_watchdog_open(c->watchdog.device, HF_MS(c->watchdog.timeout_ms), &err, &gs->watchdog);
     if (rc) {
         gs->watchdog = NULL;
         if (!gs->watchdog_failed) {

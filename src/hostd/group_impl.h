@@ -56,12 +56,13 @@ struct hf_group_run {
     bool asked; /* `next` waits for its turn, or for the agent's meta-data */
     struct hf_group_agent_act next;
     uint8_t role; /* for which the times are */
-    hf_time monitor_at, state_at, access_at;
-    bool leads; /* a resource without agent: started */
+    hf_time monitor_at, access_at;
+    hf_time state_since; /* of the last look at mirrors; HF_NEVER: none are to be looked at */
+    bool leads;          /* a resource without agent: started */
     /* its configuration, as far as it is here */
     struct hf_group_def *def; /* owned */
     uint64_t def_hash, looked_hash;
-    bool told; /* the core knows that it is here */
+    bool told;               /* the core knows that it is here */
     struct hf_http_get *get; /* owned; being fetched */
     bool get_ended;
     int get_rc;
@@ -90,8 +91,8 @@ struct hf_hgroup {
     struct hf_buf record; /* to be written, as `record_version` */
     bool record_due;
     uint64_t record_version;
-    int record_rc;          /* of the last write */
-    hf_time quorumless_at;  /* since when without quorum with something that needs fencing; 0 */
+    int record_rc;         /* of the last write */
+    hf_time quorumless_at; /* since when without quorum with something that needs fencing; 0 */
 };
 
 struct hf_groups {

@@ -335,6 +335,9 @@ static void done(struct hf_group_run *r)
     snprintf(text, sizeof(text), "%s", r->text);
     in.text = hf_slice_str(text);
     r->what = HF_RUN_NONE;
+    if (act && r->state_since != HF_NEVER) {
+        r->state_since = 0; /* it may have changed its mirrors */
+    }
     hf_hgroup_in(r->g, &in);
 }
 
@@ -408,12 +411,11 @@ static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
         struct hf_group_mirror_info *had = &r->g->info.mirror[i];
         r->g->dirty = r->g->dirty || memcmp(had, &info[i], sizeof(*had)) != 0;
         *had = info[i];
-        if (source) {
-            struct hf_group_in in = {.kind = HF_GROUP_IN_MIRROR};
-            in.resource = i;
-            in.seen = info[i].seen;
-            hf_hgroup_in(r->g, &in);
-        }
+        struct hf_group_in in = {.kind = HF_GROUP_IN_MIRROR};
+        in.resource = i;
+        in.seen = info[i].seen;
+        in.text = hf_slice_str(info[i].reason);
+        hf_hgroup_in(r->g, &in);
     }
 }
 
@@ -582,11 +584,18 @@ static void enter_role(struct hf_group_run *r, const struct hf_gresource *res, u
         monitored && (res->flags & HF_RESOURCE_MIRROR) && (a->meta->flags & HF_OCF_MIRROR_STATE);
     r->role = role;
     r->monitor_at = monitored ? now + monitor_every(r, res, a) : HF_NEVER;
-    r->state_at = mirrored ? now : HF_NEVER;
+    r->state_since = mirrored ? 0 : HF_NEVER;
     r->access_at = now + ACCESS_EVERY; /* the core has looked at the start */
     if (!mirrored) {
         r->g->info.mirror[r->i] = (struct hf_group_mirror_info){.percent = 255};
     }
+}
+
+/* Mirrors are looked at the more often the more there is to wait for, from one moment to the next.
+ */
+static hf_time state_at(const struct hf_group_run *r, const struct hf_gstate *s)
+{
+    return r->state_since == HF_NEVER ? HF_NEVER : r->state_since + state_every(s);
 }
 
 /* What is due now, and when it is due again. */
@@ -594,8 +603,8 @@ static enum hf_group_run_what due(struct hf_group_run *r, const struct hf_gresou
                                   hf_time now)
 {
     const struct hf_gstate *s = hf_group_state(r->g->core);
-    if (now >= r->state_at) {
-        r->state_at = now + state_every(s);
+    if (now >= state_at(r, s)) {
+        r->state_since = now;
         return HF_RUN_MIRROR_STATE;
     }
     if (now >= r->monitor_at) {
@@ -678,7 +687,7 @@ hf_time hf_hgroup_runs_deadline(const struct hf_hgroup *g, hf_time now)
         const struct hf_group_run *r = &g->run[i];
         if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0) {
             at = hf_time_min(at, r->monitor_at);
-            at = hf_time_min(at, r->state_at);
+            at = hf_time_min(at, state_at(r, hf_group_state(g->core)));
             at = hf_time_min(at, r->access_at);
         }
     }

@@ -152,7 +152,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.init = s->init && i == s->primary && ((BIT(i) - 1) & hf_group_copies(s)) == 0;
     a->agent.overwrite = !HAS(s->in_sync, i);
     a->agent.source = s->primary;
-    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+    /* Another copy begins with S of itself alone, which is on all disks before it opens. */
+    bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
+    if ((op == HF_OP_PROMOTE || op == HF_OP_START) && !alone) {
         a->agent.sync = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;
@@ -358,7 +360,8 @@ static uint8_t wanted_attached(const struct hf_group *g, uint8_t i)
     const struct hf_gstate *s = &g->s;
     bool ours = hf_group_self(g) == s->primary_host && s->phase >= HF_PHASE_OPENING &&
                 !cut_off(g) && !g->resigned;
-    if (ours && g->local[s->primary].role == HF_ROLE_UNKNOWN) {
+    uint8_t copy = ours ? g->local[s->primary].role : HF_ROLE_STOPPED;
+    if (copy == HF_ROLE_UNKNOWN || (copy == HF_ROLE_PROMOTED && g->local[i].role == HF_ROLE_OPEN)) {
         return g->local[i].role; /* our last process may have left both running */
     }
     if (!ours || g->local[s->primary].role != HF_ROLE_OPEN) {
@@ -467,7 +470,8 @@ static bool in_order(const struct hf_group *g, uint8_t i, uint8_t op)
     if (g->s.resource[i].kind == HF_RESOURCE_ATTACHED) {
         return attached_stopped(g, (uint8_t)(i + 1));
     }
-    return i != g->s.primary || attached_stopped(g, 0);
+    bool backup = g->local[i].role == HF_ROLE_UNPROMOTED && i != g->s.primary;
+    return backup || attached_stopped(g, 0);
 }
 
 static void reconcile(struct hf_group *g, uint8_t i)

@@ -589,8 +589,28 @@ static void on_stop(struct hf_group *g)
     }
 }
 
-static void on_mirror(struct hf_group *g, uint8_t resource, uint8_t seen)
+/* Our own backup copy does not follow and will not: as if a monitor had found it so. */
+static void backup_failed(struct hf_group *g, const struct hf_group_in *in)
 {
+    struct hf_glocal *l = &g->local[in->resource];
+    if (l->role == HF_ROLE_UNPROMOTED && l->op == HF_OP_NONE) {
+        l->role = HF_ROLE_FAILED;
+        l->last_op = HF_OP_MONITOR;
+        l->last_rc = 1;
+        l->tell = true;
+        hf_group_text(l->text, in->text);
+        g->count.agent_errors++;
+    }
+}
+
+static void on_mirror(struct hf_group *g, const struct hf_group_in *in)
+{
+    uint8_t resource = in->resource, seen = in->seen;
+    if (g->have_state && resource < g->s.n_resources && resource != g->s.primary &&
+        g->s.resource[resource].host == hf_group_self(g) && seen == HF_SEEN_FAILED) {
+        backup_failed(g, in);
+        return;
+    }
     if (g->standing != HF_GROUP_IN || resource >= g->s.n_resources || seen >= HF_SEEN_COUNT_ ||
         hf_group_self(g) != g->s.primary_host || g->s.phase != HF_PHASE_RUNNING ||
         g->local[resource].told_seen == seen) {
@@ -659,7 +679,7 @@ static void take(struct hf_group *g, const struct hf_group_in *in)
         hf_group_done(g, in);
         break;
     case HF_GROUP_IN_MIRROR:
-        on_mirror(g, in->resource, in->seen);
+        on_mirror(g, in);
         break;
     case HF_GROUP_IN_CONFIG:
         on_config(g, in);

@@ -116,14 +116,15 @@ enum hf_group_in_kind {
     HF_GROUP_IN_LOST,      /* the engine is lost; the driver joins again */
     HF_GROUP_IN_PERSISTED, /* the state of HF_GROUP_ACT_PERSIST is on disk, or (rc) is not */
     HF_GROUP_IN_DONE,      /* HF_GROUP_ACT_AGENT has ended; also each recurring monitor's result */
-    HF_GROUP_IN_MIRROR,    /* mirror-state on the primary host says this of a copy */
-    HF_GROUP_IN_CONFIG,    /* the configuration of a resource is here (rc 0), or can't be had */
-    HF_GROUP_IN_FENCED,    /* HF_GROUP_ACT_FENCE has ended */
-    HF_GROUP_IN_REQUEST,   /* an operator's; outcome by HF_GROUP_ACT_RESULT */
-    HF_GROUP_IN_CREATE,    /* make the group: we are its first member */
-    HF_GROUP_IN_JOIN,      /* become a member, and say so until it is done or failed */
-    HF_GROUP_IN_GAP,       /* this process did not run for a while (I10) */
-    HF_GROUP_IN_STOP,      /* end in order: give the primary away, stop all, say bye */
+    HF_GROUP_IN_MIRROR,  /* mirror-state says this of a copy: on the primary host of a mirror, on a
+                            backup host of its own */
+    HF_GROUP_IN_CONFIG,  /* the configuration of a resource is here (rc 0), or can't be had */
+    HF_GROUP_IN_FENCED,  /* HF_GROUP_ACT_FENCE has ended */
+    HF_GROUP_IN_REQUEST, /* an operator's; outcome by HF_GROUP_ACT_RESULT */
+    HF_GROUP_IN_CREATE,  /* make the group: we are its first member */
+    HF_GROUP_IN_JOIN,    /* become a member, and say so until it is done or failed */
+    HF_GROUP_IN_GAP,     /* this process did not run for a while (I10) */
+    HF_GROUP_IN_STOP,    /* end in order: give the primary away, stop all, say bye */
 };
 
 /* Everything is borrowed for the call. */

@@ -132,7 +132,7 @@ struct hf_group {
     hf_time version_at; /* when the version changed */
     uint64_t timed_version;
     hf_time cold_at, failed_at, running_at, join_at; /* 0: not the case */
-    uint8_t retries; /* RETRYs since everything was well */
+    uint8_t retries;                                 /* RETRYs since everything was well */
     uint64_t timeouts_sent[HF_GTIMEOUT_COUNT_];      /* version for which one was sent, by kind */
     uint64_t procdown_sent[HF_GROUP_MEMBERS_MAX];
 

@@ -62,18 +62,30 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
     return NULL;
 }
 
+/* The host that is to run a copy by force; NONE, and why not. */
+static uint8_t force_host(const struct hf_group *g, uint8_t r, const char **ret_why)
+{
+    const struct hf_gstate *s = &g->s;
+    if (r >= s->n_resources || s->resource[r].kind != HF_RESOURCE_COPY) {
+        *ret_why = "it is not a copy of this group";
+        return HF_GROUP_NONE;
+    }
+    for (uint8_t i = 0; i < s->n_members; i++) {
+        if (hf_group_able_at(g, i, r)) {
+            return i;
+        }
+    }
+    *ret_why = "no host that is there reaches it";
+    return HF_GROUP_NONE;
+}
+
 static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
-    uint8_t r = m->request.resource, host = HF_GROUP_NONE;
-    if (r >= s->n_resources || s->resource[r].kind != HF_RESOURCE_COPY) {
-        return "it is not a copy of this group";
-    }
-    for (uint8_t i = 0; i < s->n_members && host == HF_GROUP_NONE; i++) {
-        host = hf_group_able_at(g, i, r) ? i : HF_GROUP_NONE;
-    }
+    const char *why = NULL;
+    uint8_t r = m->request.resource, host = force_host(g, r, &why);
     if (host == HF_GROUP_NONE) {
-        return "no host that is there reaches it";
+        return why;
     }
     if (HAS(hf_group_mirrored_copies(s), r) && !HAS(s->in_sync, r)) {
         for (uint8_t i = 0; i < s->n_resources; i++) { /* they have data that it lacks (B18) */
@@ -178,7 +190,9 @@ static bool overrule(struct hf_group *g)
 
 static const char *decide(struct hf_group *g, const struct hf_gmsg *m)
 {
-    bool force = m->request.what == HF_GREQUEST_FORCE && m->request.resource < g->s.n_resources;
+    const char *why;
+    bool force = m->request.what == HF_GREQUEST_FORCE && !g->s.paused &&
+                 force_host(g, m->request.resource, &why) != HF_GROUP_NONE;
     if (!g->decides && !(force && overrule(g))) {
         return "there is no quorum, or too few of the group's members are there";
     }

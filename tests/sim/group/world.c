@@ -1027,7 +1027,7 @@ static void fence_effect(struct gs_world *w, struct gs_host *h, struct gs_job *j
     bool fails = w->fence_broken[j->host] || gs_chance(w, w->faults.fence_fails);
     j->effect_done = true;
     j->rc = fails ? -EIO : 0;
-    if (!fails || gs_chance(w, 100)) {
+    if (!fails || (!w->fence_broken[j->host] && gs_chance(w, 100))) {
         gs_power_off(w, j->host);
     }
     at(w, w->net.now + random_span(w, 100), GS_EV_DONE, h, job_data(h, j));
@@ -1166,6 +1166,17 @@ static void poll(struct gs_world *w, struct gs_host *h)
         }
         uint8_t role = hf_group_role(h->g, self, i);
         if (role != HF_ROLE_UNPROMOTED && role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN) {
+            continue;
+        }
+        const struct gs_copy *copy = &w->copy[d];
+        if (role == HF_ROLE_UNPROMOTED && gs_mirrors(w, (uint32_t)d) && copy->invalid &&
+            !copy->copy_until && !busy_with(h, (uint32_t)d)) {
+            step(w, h,
+                 &(struct hf_group_in){
+                     .kind = HF_GROUP_IN_MIRROR, .resource = i, .seen = HF_SEEN_FAILED});
+            if (!h->g) {
+                return;
+            }
             continue;
         }
         int rc = gs_monitor(w, h, (uint32_t)d);

@@ -16,9 +16,9 @@
 #define META_PLAIN META_HEAD META_TAIL
 #define META_MIRROR                                                                                \
     META_HEAD                                                                                      \
-        "<action name=\"promote\" timeout=\"60s\"/><action name=\"demote\" timeout=\"60s\"/>"      \
-        "<action name=\"open\" timeout=\"9s\"/><action name=\"mirror-source\" "                    \
-        "timeout=\"9s\"/><action name=\"mirror-target\" timeout=\"9s\"/>" META_TAIL
+    "<action name=\"promote\" timeout=\"60s\"/><action name=\"demote\" timeout=\"60s\"/>"          \
+    "<action name=\"open\" timeout=\"9s\"/><action name=\"mirror-source\" "                        \
+    "timeout=\"9s\"/><action name=\"mirror-target\" timeout=\"9s\"/>" META_TAIL
 
 static const char full[] = "degraded = refuse\n"
                            "resource copy1 {\n"

@@ -547,6 +547,45 @@ static void secrets_stay_out_of_texts(void **state)
     assert_string_equal(info->error[0], "start: told to fail, ***");
 }
 
+static void a_disk_that_fails(void **state)
+{
+    struct world *w = *state;
+    char good[160], away[160];
+    boot(w, 0);
+    boot(w, 1);
+    boot(w, 2);
+    create(w, 0, shared);
+    join(w, 1, "");
+    join(w, 2, "");
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN && hf_group_able(core(w, 1), 0) == 7);
+    snprintf(good, sizeof(good), "%s/alpha/groups/orders", w->dir);
+    snprintf(away, sizeof(away), "%s/alpha/groups/away", w->dir);
+    assert_int_equal(rename(good, away), 0);
+    request(w, 1, HF_GREQUEST_PAUSE, NULL); /* something to write */
+    request(w, 1, HF_GREQUEST_RESUME, NULL);
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_STOPPED);
+    UNTIL(w, role(w, 1, 0) == HF_ROLE_OPEN || role(w, 2, 0) == HF_ROLE_OPEN);
+    assert_int_equal(count(w, "fence"), 0);
+    assert_true(hf_group_counters(core(w, 0))->persist_errors > 0);
+    assert_int_equal(rename(away, good), 0);
+    UNTIL(w, hf_group_able(core(w, 1), 0) == 7);
+}
+
+static void a_pause_is_noticed(void **state)
+{
+    struct world *w = *state;
+    boot(w, 0);
+    create(w, 0, shared);
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    assert_int_equal(hf_group_counters(core(w, 0))->gaps, 0);
+    usleep(1200000);
+    UNTIL(w, hf_group_counters(core(w, 0))->gaps == 1);
+    UNTIL(w, hf_group_quorate(core(w, 0)) && role(w, 0, 0) == HF_ROLE_OPEN);
+}
+
 static void on_change(void *arg, const struct hf_group_info *info, const char *text)
 {
     struct world *w = arg;
@@ -634,6 +673,8 @@ int main(void)
         TEST(without_a_fence_device_nothing_is_taken_over),
         TEST(a_copy_is_brought_mirrored_and_promoted),
         TEST(secrets_stay_out_of_texts),
+        TEST(a_disk_that_fails),
+        TEST(a_pause_is_noticed),
         TEST(listeners_and_leaving),
         TEST(the_watchdog_is_armed_while_needed),
         TEST(leadership_needs_no_agent),
