@@ -197,14 +197,19 @@ static void place_of(const struct hf_gstate *s, uint8_t copy, char *buf, size_t 
     }
 }
 
-static void add_mirrors(const struct hf_gstate *s, uint16_t copies, const char *mode,
+/* Modes by copy: a grow one is in sync, too. */
+static void add_mirrors(const struct hf_gstate *s, const struct hf_group_agent_act *act,
                         char out[MIRRORS_LEN])
 {
     for (uint8_t i = 0; i < s->n_resources; i++) {
         char place[200];
         size_t n = strlen(out);
+        const char *mode = act->grow >> i & 1    ? "grow"
+                           : act->sync >> i & 1  ? "sync"
+                           : act->async >> i & 1 ? "async"
+                                                 : NULL;
         place_of(s, i, place, sizeof(place));
-        if (copies >> i & 1 && *place) {
+        if (mode && *place) {
             snprintf(out + n, MIRRORS_LEN - n, "%s%s=%s", n ? " " : "", place, mode);
         }
     }
@@ -216,16 +221,15 @@ static void set_mirrors(const struct hf_group_run *r, const struct hf_gstate *st
     bool act = r->what == HF_RUN_ACT;
     bool target = act ? r->act.op == HF_OP_MIRROR_TARGET
                       : r->what == HF_RUN_MIRROR_STATE && !is_primary_role(role_of(r));
-    uint16_t sync = r->act.sync, async = r->act.async;
+    struct hf_group_agent_act now = r->act;
     if (!act) {
-        hf_group_mirrored(r->g->core, &sync, &async);
+        hf_group_mirrored(r->g->core, &now.sync, &now.async);
     }
     if (target) {
         place_of(state, act ? r->act.source : state->primary, s->source, sizeof(s->source));
         add_env(s, "HOLDFAST_SOURCE", s->source);
     } else {
-        add_mirrors(state, sync, "sync", s->mirrors);
-        add_mirrors(state, async, "async", s->mirrors);
+        add_mirrors(state, &now, s->mirrors);
         add_env(s, "HOLDFAST_MIRRORS", s->mirrors);
     }
 }

@@ -545,7 +545,7 @@ static void a_copy_is_brought_mirrored_and_promoted(void **state)
     join(w, 1, copy2);
     assert_done(w);
     UNTIL(w, hf_group_state(core(w, 1))->in_sync == 3);
-    assert_true(count(w, "alpha mirror-source copy1 copy2=beta@127.0.0.2=sync") >= 1);
+    assert_true(count(w, "alpha mirror-source copy1 copy2=beta@127.0.0.2=grow") >= 1);
     assert_true(count(w, "beta mirror-target copy2 copy1=alpha@127.0.0.1") >= 1);
     const struct hf_group_info *info = hf_groups_find(w->host[0].h.groups, "orders");
     UNTIL(w, info->mirror[1].seen == HF_SEEN_IN_SYNC);
