@@ -154,7 +154,7 @@ def crash(cluster):
 
     with SteadyClock():
         begin = lab.kill(host, "holdfastd")
-        until(back, "holdfastd is back", SETTLE, 0.0005)
+        until(back, "holdfastd is back", SETTLE)
         took = (time.time() - begin) * 1e3
     client.close()
     time.sleep(1)

@@ -499,12 +499,16 @@ static void reconcile(struct hf_group *g, uint8_t i)
     start_op(g, i, op);
 }
 
-/* A first look at everything that we have the configuration of, before we say what we reach. */
+/*
+ * A first look at everything that we have the configuration of, before we say what we reach. What
+ * runs here is found out first: after a restart the others wait for that (G6), and what we reached
+ * before is in the state.
+ */
 static void probe_access(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
     if (g->s.resource[i].kind == HF_RESOURCE_COPY && !l->probed && l->op == HF_OP_NONE &&
-        has_config(g, i) && hf_group_self(g) != HF_GROUP_NONE) {
+        l->role != HF_ROLE_UNKNOWN && has_config(g, i) && hf_group_self(g) != HF_GROUP_NONE) {
         l->probed = true;
         start_op(g, i, HF_OP_ACCESS);
     }
