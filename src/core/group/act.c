@@ -395,8 +395,9 @@ static uint8_t wanted_copy(const struct hf_group *g, uint8_t i)
             return l->role == HF_ROLE_OPEN && l->role_epoch == s->epoch ? HF_ROLE_OPEN
                                                                         : HF_ROLE_PROMOTED;
         case HF_PHASE_OPENING:
-        case HF_PHASE_RUNNING:
-            return HF_ROLE_OPEN;
+        case HF_PHASE_RUNNING: /* had it to stop, then only a new reign promotes it again (X3) */
+            return l->role == HF_ROLE_STOPPED || l->role == HF_ROLE_UNPROMOTED ? l->role
+                                                                               : HF_ROLE_OPEN;
         case HF_PHASE_NONE:
         case HF_PHASE_CLEARING:
         case HF_PHASE_COUNT_:

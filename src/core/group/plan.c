@@ -766,7 +766,9 @@ static bool holds_nothing(const struct hf_group *g, uint8_t m)
         return g->s.member[m].fenced || (g->s.member[m].dirty == 0 && !g->s.member[m].was_primary);
     }
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
-        if (g->s.resource[i].host == m || role_at(g, m, i) != HF_ROLE_STOPPED) {
+        bool host =
+            g->s.resource[i].host == m && (i != g->s.primary || g->s.phase != HF_PHASE_NONE);
+        if (host || role_at(g, m, i) != HF_ROLE_STOPPED) {
             return false;
         }
     }

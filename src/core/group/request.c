@@ -113,6 +113,17 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     return NULL;
 }
 
+/* Is there nobody else who reaches a copy that is in sync? */
+static bool has_the_data(const struct hf_gstate *s, uint8_t x)
+{
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (m != x && !s->member[m].leaving && s->member[m].access & s->in_sync) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static const char *do_leave(struct hf_group *g, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
@@ -128,6 +139,10 @@ static const char *do_leave(struct hf_group *g, const struct hf_gmsg *m)
     if (!last && x == s->primary_host && s->phase != HF_PHASE_NONE &&
         !switch_target(g, HF_GROUP_NONE, HF_GROUP_NONE, &to, &r)) {
         return "it is the primary host, and no other host can run a copy that is in sync";
+    }
+    if (!last && has_the_data(s, x)) {
+        return "no other host reaches a copy that is in sync; wait until another copy is, or force "
+               "one";
     }
     s->member[x].leaving = true;
     hf_group_changed(g);

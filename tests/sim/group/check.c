@@ -85,10 +85,15 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
         gs_fail(w, "I1", "%s: %s of %s without quorum", h->name, hf_op_name(j->act.op),
                 w->def[d].name);
     }
+    const struct hf_gstate *s = hf_group_state(h->g);
+    bool reigns = j->act.op == HF_OP_PROMOTE || w->def[d].kind == HF_RESOURCE_COPY;
+    if (reigns && j->act.op != HF_OP_OPEN && s->phase != HF_PHASE_PROMOTING) {
+        gs_fail(w, "I1", "%s: %s of %s in phase %s", h->name, hf_op_name(j->act.op),
+                w->def[d].name, hf_phase_name(s->phase));
+    }
     if (j->act.op != HF_OP_PROMOTE) {
         return;
     }
-    const struct hf_gstate *s = hf_group_state(h->g);
     bool forced = w->forced_res >> d & 1 || w->knowledge_lost;
     if (gs_mirrors(w, d) && !(s->in_sync >> j->index & 1) && !forced) {
         gs_fail(w, "I2", "%s promotes %s, which is not in S", h->name, w->def[d].name);
@@ -424,6 +429,14 @@ static const char *settled_mirrors(const struct gs_world *w, const struct hf_gst
 
 const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
 {
+    bool ended = true; /* its last member has left */
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct gs_host *h = &w->host[i];
+        ended = ended && !h->has_record && !(h->g && hf_group_state(h->g));
+    }
+    if (ended) {
+        return NULL;
+    }
     for (uint32_t i = 0; i < w->n; i++) {
         const struct gs_host *h = &w->host[i];
         if (h->has_record && h->g && hf_group_state(h->g) &&

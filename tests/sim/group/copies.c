@@ -333,7 +333,7 @@ uint8_t gs_data_seen(struct gs_world *w, struct gs_host *h, uint32_t d, uint32_t
     if (!hm || hm->frozen || !gs_linked(w, h->i, hm->i)) {
         return HF_SEEN_SUSPENDED;
     }
-    if (c->copy_until) {
+    if (c->copy_until && c->follows == (int)d) {
         return HF_SEEN_SYNCING;
     }
     if (c->invalid || c->empty || c->follows != (int)d || !gs_is_prefix(w, c, s)) {
