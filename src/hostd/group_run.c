@@ -211,6 +211,9 @@ static void add_mirrors(const struct hf_gstate *s, const struct hf_group_agent_a
         place_of(s, i, place, sizeof(place));
         if (mode && *place) {
             snprintf(out + n, MIRRORS_LEN - n, "%s%s=%s", n ? " " : "", place, mode);
+        } else if (act->sync >> i &
+                   1) { /* in S, and nobody has it now: commits wait all the same */
+            snprintf(out + n, MIRRORS_LEN - n, "%s%s==sync", n ? " " : "", s->resource[i].name);
         }
     }
 }
