@@ -206,6 +206,8 @@ uint16_t hf_group_fence_targets(const struct hf_group *g);
 uint16_t hf_group_absent(const struct hf_group *g);
 /** Member m may still be starting this: what it told of it counts no more until it tells again. */
 void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t resource);
+/** Another host of a resource: the old one may still be starting it. */
+void hf_group_set_host(struct hf_group *g, uint8_t resource, uint8_t m);
 /** The primary host is another one from now on, or none. */
 void hf_group_doubt_primary(struct hf_group *g);
 /** What is in force at the primary host is not what is wanted any more: it puts it in force anew.

@@ -108,6 +108,15 @@ void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
     }
 }
 
+void hf_group_set_host(struct hf_group *g, uint8_t r, uint8_t m)
+{
+    struct hf_gresource *x = &g->s.resource[r];
+    if (x->host != HF_GROUP_NONE && x->host != m) {
+        hf_group_doubt(g, x->host, r);
+    }
+    x->host = m;
+}
+
 void hf_group_doubt_primary(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
@@ -408,7 +417,7 @@ static void begin(struct hf_group *g, uint8_t r, uint8_t m)
     hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = m;
-    s->resource[r].host = m;
+    hf_group_set_host(g, r, m);
     s->phase = HF_PHASE_CLEARING;
     hf_group_changed(g);
     hf_group_event(g, false, "%s is to run %s as primary; first all others must have stopped",

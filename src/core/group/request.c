@@ -55,7 +55,7 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
     hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = to;
-    s->resource[r].host = to;
+    hf_group_set_host(g, r, to);
     s->resource[r].restarts = 0;
     s->phase = HF_PHASE_CLEARING;
     hf_group_changed(g);
@@ -101,7 +101,7 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     s->resource[r].mirror = HF_MIRROR_IN_SYNC;
     s->resource[r].failed_on = 0;
     s->resource[r].restarts = 0;
-    s->resource[r].host = host;
+    hf_group_set_host(g, r, host);
     hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = host;
@@ -181,6 +181,13 @@ static bool overrule(struct hf_group *g)
         const struct hf_gpeer *p = &g->peer[i];
         if (p->member != HF_GROUP_NONE && HAS(g->present, p->member) && !p->quorate) {
             return false;
+        }
+    }
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        if (!HAS(g->present, m)) { /* of them our state may know nothing any more (G1) */
+            g->s.member[m].fenced = false;
+            g->s.member[m].was_primary = true;
+            g->s.member[m].dirty = (uint16_t)((1u << g->s.n_resources) - 1);
         }
     }
     /* others may have decided, too: what the operator has chosen is newer than all of it */

@@ -81,7 +81,7 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
     g->ring = v->ring;
     g->decides = g->half = g->overruled = false;
     g->present = 0;
-    g->hello_sent = false;
+    g->hello_sent = g->bye_sent = false; /* what was said in the last view went with it */
     g->fence_told = 0;
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
         g->local[i].unseen = 0;

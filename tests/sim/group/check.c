@@ -341,7 +341,7 @@ static bool could_run(const struct gs_world *w, const struct hf_gstate *s)
     for (uint8_t i = 0; i < s->n_resources; i++) {
         int d = gs_def_of(w, s->resource[i].name);
         bool good = d >= 0 && s->resource[i].kind == HF_RESOURCE_COPY && s->in_sync >> i & 1;
-        good = good && (!gs_mirrors(w, (uint32_t)d) || (s->init && i == 0) ||
+        good = good && (!gs_has_data(w, (uint32_t)d) || (s->init && i == 0) ||
                         (!w->copy[d].empty && !w->copy[d].invalid));
         for (uint8_t m = 0; good && m < s->n_members; m++) {
             int h = gs_host_of(w, s->member[m].host);

@@ -12,8 +12,7 @@ bool gs_mirrors(const struct gs_world *w, uint32_t d)
     return w->def[d].kind == HF_RESOURCE_COPY && w->def[d].flags & HF_RESOURCE_MIRROR;
 }
 
-/* Copies whose content matters: mirrored ones, and one that is the only one. */
-static bool has_data(const struct gs_world *w, uint32_t d)
+bool gs_has_data(const struct gs_world *w, uint32_t d)
 {
     uint32_t copies = 0;
     for (uint32_t i = 0; i < w->n_defs; i++) {
@@ -209,7 +208,7 @@ static void write_some(struct gs_world *w, struct gs_host *h, uint32_t d)
 void gs_data_tick(struct gs_world *w)
 {
     for (uint32_t d = 0; d < w->n_defs; d++) {
-        if (has_data(w, d)) {
+        if (gs_has_data(w, d)) {
             follow(w, d);
             for (uint32_t i = 0; i < w->n; i++) {
                 if (is_open(w, &w->host[i], d)) {
@@ -229,7 +228,7 @@ int gs_data_promote(struct gs_world *w, struct gs_host *h, uint32_t d, const str
     if (r->truth == GS_STOPPED || r->broken) {
         return 1;
     }
-    if (has_data(w, d)) {
+    if (gs_has_data(w, d)) {
         if (c->empty && j->act.init) {
             if (somebody_has_acked(w) && !w->knowledge_lost) {
                 gs_fail(w, "I3", "%s makes %s anew, but there are acknowledged writes", h->name,

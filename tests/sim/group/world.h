@@ -266,6 +266,8 @@ bool gs_runs(const struct gs_host *h); /* its daemon is there and is not stopped
 /* ---- copies.c ---- */
 
 bool gs_mirrors(const struct gs_world *w, uint32_t def);
+/** Does its content matter? Mirrored ones do, and one that is the only one. */
+bool gs_has_data(const struct gs_world *w, uint32_t def);
 /** Is a's content the beginning of b's? */
 bool gs_is_prefix(const struct gs_world *w, const struct gs_copy *a, const struct gs_copy *b);
 /** Everything acknowledged is on it. */
