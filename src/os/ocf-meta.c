@@ -32,12 +32,11 @@ static void stop(struct parse *p, int rc, const char *why)
 
 static char *copy(struct parse *p, const char *s)
 {
-    size_t n = s ? strlen(s) : 0;
-    char *t = hf_alloc(n + 1);
+    char *t = hf_alloc((s ? strlen(s) : 0) + 1);
     if (!t) {
         stop(p, -ENOMEM, "no memory");
-    } else if (n) {
-        memcpy(t, s, n);
+    } else if (s) {
+        strcpy(t, s);
     }
     return t;
 }
