@@ -32,11 +32,13 @@ static void stop(struct parse *p, int rc, const char *why)
 
 static char *copy(struct parse *p, const char *s)
 {
-    char *t = hf_alloc((s ? strlen(s) : 0) + 1);
+    s = s ? s : "";
+    size_t n = strlen(s) + 1;
+    char *t = hf_alloc(n);
     if (!t) {
         stop(p, -ENOMEM, "no memory");
-    } else if (s) {
-        strcpy(t, s);
+    } else {
+        memcpy(t, s, n);
     }
     return t;
 }
