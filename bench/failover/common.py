@@ -19,6 +19,8 @@ from host import ROOT, Lab  # noqa: E402 # pylint: disable=wrong-import-position
 HOSTS = ("alpha", "beta", "gamma")
 STAMPS = "/srv/bench"  # in the hosts
 AGENTS = "/usr/lib/ocf/resource.d/holdfast-bench"
+SETTLE = 60.0  # s, for a cluster to be whole again
+QUIET, QUIET_WAIT = 0.7, 20.0  # idle share of the CPUs that is waited for, s at most
 START = time.monotonic()
 
 
@@ -141,9 +143,26 @@ def table(out):
             print(f"{key:45} {'-' if value is None else f'{value:.3f}'}")
 
 
+def idle_share(seconds):
+    """How much of the machine's CPU time was idle for a while."""
+    def read():
+        with open("/proc/stat", encoding="ascii") as f:
+            now = [int(n) for n in f.readline().split()[1:9]]
+        return sum(now), now[3] + now[4]
+    before = read()
+    time.sleep(seconds)
+    after = read()
+    return (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
 def wait_random():
-    """Where Corosync's token is, and how long ago the last monitor was, is chance."""
+    """Where Corosync's token is, and how long ago the last monitor was, is chance. What others do on
+    the machine is not to be measured: wait a while for an idle moment. How idle it was."""
     time.sleep(1 + random.random())
+    end = time.monotonic() + QUIET_WAIT
+    while (share := idle_share(0.3)) < QUIET and time.monotonic() < end:
+        pass
+    return share
 
 
 def sample(what, times, measure, *args):

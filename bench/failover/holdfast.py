@@ -15,12 +15,11 @@ import sys
 import tempfile
 import time
 
-from common import (HOSTS, BenchLab, SteadyClock, add, column, median, sample, save, say, table,
-                    until, wait_random)
+from common import (HOSTS, SETTLE, BenchLab, SteadyClock, add, column, median, sample, save, say,
+                    table, until, wait_random)
 import ctl  # in a directory that common knows # pylint: disable=wrong-import-order
 
 GROUP, RESOURCE = "bench", "r1"
-SETTLE = 60.0  # s, for the group to be whole again
 
 CONFIG = """
 engine { type = @ENGINE@ }

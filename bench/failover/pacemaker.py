@@ -14,11 +14,10 @@ import sys
 import time
 import xml.etree.ElementTree as xml_tree
 
-from common import (HOSTS, BenchLab, SteadyClock, add, column, median, sample, save, say, table,
-                    until, wait_random)
+from common import (HOSTS, SETTLE, BenchLab, SteadyClock, add, column, median, sample, save, say,
+                    table, until, wait_random)
 
 RESOURCE = "r1"
-SETTLE = 60.0  # s, for the cluster to be whole again
 DAEMONS = ("execd", "controld", "pacemakerd")  # to be killed; names without "pacemaker-"
 
 PRIMITIVE = f"""<primitive id="{RESOURCE}" class="ocf" provider="holdfast-bench" type="Stamp">

@@ -211,6 +211,9 @@ static void add_mirrors(const struct hf_gstate *s, const struct hf_group_agent_a
         place_of(s, i, place, sizeof(place));
         if (mode && *place) {
             snprintf(out + n, MIRRORS_LEN - n, "%s%s=%s", n ? " " : "", place, mode);
+        } else if (act->sync >> i &
+                   1) { /* in S, and nobody has it now: commits wait all the same */
+            snprintf(out + n, MIRRORS_LEN - n, "%s%s==sync", n ? " " : "", s->resource[i].name);
         }
     }
 }
@@ -461,13 +464,20 @@ static void run_leadership(struct hf_group_run *r)
     end_at_once(r, rc, "");
 }
 
+/* What the agent's meta-data, as far as it is known, says of an action in our role; or NULL. */
+static const struct hf_ocf_action *advice(const struct hf_group_run *r,
+                                          const struct hf_gresource *res,
+                                          const struct hf_group_agent *a, const char *action)
+{
+    return a->meta ? hf_ocf_meta_action(a->meta, action, role_word(res, role_of(r))) : NULL;
+}
+
 static hf_time time_of(const struct hf_group_run *r, const struct hf_gresource *res,
                        const struct hf_group_agent *a, const struct hf_group_def_resource *def,
                        const char *action)
 {
     int64_t ms = def ? hf_group_def_timeout(def, action) : 0;
-    const struct hf_ocf_action *advised =
-        hf_ocf_meta_action(a->meta, action, role_word(res, role_of(r)));
+    const struct hf_ocf_action *advised = advice(r, res, a, action);
     return ms ? HF_MS(ms) : advised && advised->timeout > 0 ? advised->timeout : ACTION_TIME;
 }
 
@@ -475,8 +485,7 @@ static hf_time monitor_every(struct hf_group_run *r, const struct hf_gresource *
                              const struct hf_group_agent *a)
 {
     const struct hf_group_def_resource *def = hf_group_run_def(r);
-    const struct hf_ocf_action *advised =
-        hf_ocf_meta_action(a->meta, "monitor", role_word(res, role_of(r)));
+    const struct hf_ocf_action *advised = advice(r, res, a, "monitor");
     return def && def->monitor_ms             ? HF_MS(def->monitor_ms)
            : advised && advised->interval > 0 ? advised->interval
                                               : MONITOR_EVERY;
@@ -499,8 +508,7 @@ static void start_agent(struct hf_group_run *r, const struct hf_gresource *res,
         return;
     }
     surround(r, res, def, &s);
-    const struct hf_ocf_action *advised =
-        hf_ocf_meta_action(a->meta, action, role_word(res, role_of(r)));
+    const struct hf_ocf_action *advised = advice(r, res, a, action);
     struct hf_ocf_opt opt = {.agent = &a->at,
                              .instance = s.instance,
                              .action = action,
@@ -620,10 +628,14 @@ static enum hf_group_run_what due(struct hf_group_run *r, const struct hf_gresou
     return HF_RUN_NONE;
 }
 
-/* The act that was asked for takes the place of what recurs, not of another act. */
+/*
+ * The act that was asked for takes the place of what recurs, not of another act. All wait for the
+ * agent's meta-data but the look at what runs, for which the others wait after a restart (G6).
+ */
 static bool begin_act(struct hf_group_run *r, const struct hf_gresource *res)
 {
-    if (r->what == HF_RUN_ACT || !agent_known(r, res)) {
+    bool look = r->next.op == HF_OP_MONITOR;
+    if (r->what == HF_RUN_ACT || (!agent_known(r, res) && !look)) {
         return false;
     }
     if (r->what != HF_RUN_NONE) {

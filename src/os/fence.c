@@ -355,8 +355,9 @@ static int find_uses(const struct hf_fence_host_opt *o, struct use *uses, size_t
 
 static char *copy(const char *s)
 {
-    char *t = hf_alloc(strlen(s) + 1);
-    return t ? memcpy(t, s, strlen(s)) : NULL;
+    size_t n = strlen(s) + 1;
+    char *t = hf_alloc(n);
+    return t ? memcpy(t, s, n) : NULL;
 }
 
 static int add_step(struct hf_fence_host_run *r, const struct hf_fence_host_opt *o,

@@ -32,11 +32,12 @@ static void stop(struct parse *p, int rc, const char *why)
 
 static char *copy(struct parse *p, const char *s)
 {
-    size_t n = s ? strlen(s) : 0;
-    char *t = hf_alloc(n + 1);
+    s = s ? s : "";
+    size_t n = strlen(s) + 1;
+    char *t = hf_alloc(n);
     if (!t) {
         stop(p, -ENOMEM, "no memory");
-    } else if (n) {
+    } else {
         memcpy(t, s, n);
     }
     return t;

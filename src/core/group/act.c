@@ -476,6 +476,49 @@ static bool in_order(const struct hf_group *g, uint8_t i, uint8_t op)
     return backup || attached_stopped(g, 0);
 }
 
+static void wanted_mirrors(const struct hf_group *g, uint16_t *ret_sync, uint16_t *ret_async)
+{
+    const struct hf_gstate *s = &g->s;
+    uint16_t mirrored = hf_group_mirrored_copies(s);
+    *ret_sync = *ret_async = 0;
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        uint8_t m = s->resource[i].mirror;
+        if (!HAS(mirrored, i) || i == s->primary) {
+            continue;
+        }
+        if (HAS(s->in_sync, i) || m == HF_MIRROR_GROWING) {
+            *ret_sync |= BIT(i);
+        } else if (m == HF_MIRROR_AIMED || m == HF_MIRROR_SYNCING) {
+            *ret_async |= BIT(i);
+        }
+    }
+}
+
+static bool mirrors_in_force(const struct hf_group *g)
+{
+    uint16_t sync, async;
+    wanted_mirrors(g, &sync, &async);
+    return g->mirrored_epoch == g->s.epoch && g->sync == sync && g->async == async;
+}
+
+/* Copies that are in S beside the primary one: it opens only when they follow it (X4). */
+static uint16_t others_in_sync(const struct hf_gstate *s)
+{
+    return s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
+}
+
+static bool ready_to_open(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint16_t others = others_in_sync(s);
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (HAS(others, i) && s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
+            return false;
+        }
+    }
+    return others == 0 || mirrors_in_force(g);
+}
+
 static void reconcile(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
@@ -494,7 +537,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
     if (op == HF_OP_NONE ||
         (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
-        !in_order(g, i, op)) {
+        !in_order(g, i, op) || (op == HF_OP_OPEN && !ready_to_open(g))) {
         return;
     }
     start_op(g, i, op);
@@ -517,40 +560,20 @@ static void probe_access(struct hf_group *g, uint8_t i)
 
 /* ---- mirrors ---- */
 
-static void wanted_mirrors(const struct hf_group *g, uint16_t *ret_sync, uint16_t *ret_async)
-{
-    const struct hf_gstate *s = &g->s;
-    uint16_t mirrored = hf_group_mirrored_copies(s);
-    *ret_sync = *ret_async = 0;
-    for (uint8_t i = 0; i < s->n_resources; i++) {
-        uint8_t m = s->resource[i].mirror;
-        if (!HAS(mirrored, i) || i == s->primary) {
-            continue;
-        }
-        if (HAS(s->in_sync, i) || m == HF_MIRROR_GROWING) {
-            *ret_sync |= BIT(i);
-        } else if (m == HF_MIRROR_AIMED || m == HF_MIRROR_SYNCING) {
-            *ret_async |= BIT(i);
-        }
-    }
-}
-
 static void mirror_source(struct hf_group *g)
 {
-    uint16_t sync, async;
     struct hf_glocal *l = &g->local[g->s.primary];
-    if (g->s.phase != HF_PHASE_RUNNING || hf_group_self(g) != g->s.primary_host ||
-        l->role != HF_ROLE_OPEN || l->op != HF_OP_NONE || g->now < l->again_at ||
+    bool open =
+        l->role == HF_ROLE_OPEN || (l->role == HF_ROLE_PROMOTED && others_in_sync(&g->s) != 0);
+    if (g->s.phase < HF_PHASE_OPENING || hf_group_self(g) != g->s.primary_host || !open ||
+        l->op != HF_OP_NONE || g->now < l->again_at ||
         !(g->s.resource[g->s.primary].flags & HF_RESOURCE_MIRROR)) {
         return;
     }
-    wanted_mirrors(g, &sync, &async);
-    bool in_force = g->mirrored_epoch == g->s.epoch && g->sync == sync && g->async == async;
-    if (in_force || g->mirrored_sent || l->tell || l->unseen || !hf_group_may_act(g)) {
+    if (mirrors_in_force(g) || g->mirrored_sent || l->tell || l->unseen || !hf_group_may_act(g)) {
         return;
     }
-    l->op_sync = sync;
-    l->op_async = async;
+    wanted_mirrors(g, &l->op_sync, &l->op_async);
     start_op(g, g->s.primary, HF_OP_MIRROR_SOURCE);
 }
 
@@ -558,10 +581,10 @@ static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
     struct hf_glocal *l = &g->local[i];
-    if (s->phase != HF_PHASE_RUNNING || s->resource[i].host != hf_group_self(g) ||
-        i == s->primary || s->resource[i].mirror != HF_MIRROR_AIMED ||
-        !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
-        g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
+    if (s->phase < HF_PHASE_OPENING || s->resource[i].host != hf_group_self(g) || i == s->primary ||
+        s->resource[i].mirror != HF_MIRROR_AIMED || !(s->resource[i].flags & HF_RESOURCE_MIRROR) ||
+        l->op != HF_OP_NONE || g->now < l->again_at || !HAS(g->sync | g->async, i) ||
+        g->mirrored_epoch != s->epoch ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
         l->tell || l->unseen || !hf_group_may_act(g)) {
         return;

@@ -612,7 +612,7 @@ static void on_mirror(struct hf_group *g, const struct hf_group_in *in)
         return;
     }
     if (g->standing != HF_GROUP_IN || resource >= g->s.n_resources || seen >= HF_SEEN_COUNT_ ||
-        hf_group_self(g) != g->s.primary_host || g->s.phase != HF_PHASE_RUNNING ||
+        hf_group_self(g) != g->s.primary_host || g->s.phase < HF_PHASE_OPENING ||
         g->local[resource].told_seen == seen) {
         return;
     }

@@ -654,7 +654,11 @@ static bool shrink(struct hf_group *g, uint8_t i)
 {
     struct hf_gstate *s = &g->s;
     uint16_t rest = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(i);
-    if (s->degraded_refuse && rest == BIT(s->primary)) {
+    bool reached = false; /* or is it gone with the last member that had it? */
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        reached = reached || HAS(s->member[m].access, i);
+    }
+    if (s->degraded_refuse && rest == BIT(s->primary) && reached) {
         return false;
     }
     s->in_sync &= (uint16_t)~BIT(i);
@@ -747,10 +751,13 @@ static void mirror(struct hf_group *g, uint8_t i)
 
 static void mirrors(struct hf_group *g)
 {
-    if (g->s.phase != HF_PHASE_RUNNING) {
+    if (g->s.phase < HF_PHASE_OPENING) {
         return;
     }
     uint16_t mirrored = hf_group_mirrored_copies(&g->s);
+    if (g->s.phase == HF_PHASE_OPENING) {
+        mirrored &= g->s.in_sync; /* they must follow, or leave S, before it opens; others wait */
+    }
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
         if (HAS(mirrored, i) && i != g->s.primary) {
             mirror(g, i);
