@@ -162,7 +162,7 @@ def wait_random():
     end = time.monotonic() + QUIET_WAIT
     while (share := idle_share(0.3)) < QUIET and time.monotonic() < end:
         pass
-    return share
+    return round(share, 2)
 
 
 def sample(what, times, measure, *args):
