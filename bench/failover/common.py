@@ -20,7 +20,7 @@ HOSTS = ("alpha", "beta", "gamma")
 STAMPS = "/srv/bench"  # in the hosts
 AGENTS = "/usr/lib/ocf/resource.d/holdfast-bench"
 SETTLE = 60.0  # s, for a cluster to be whole again
-QUIET, QUIET_WAIT = 0.7, 20.0  # idle share of the CPUs that is waited for, s at most
+QUIET, QUIET_WAIT = 0.7, 5.0  # idle share of the CPUs that is waited for, s at most
 START = time.monotonic()
 
 

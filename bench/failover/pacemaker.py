@@ -208,7 +208,7 @@ def run_token(token, opt, crashes):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--samples", type=int, default=10)
+    p.add_argument("--samples", type=int, default=int(os.environ.get("RUNS", "10")))
     p.add_argument("--token", type=int, action="append")
     p.add_argument("--without", action="append", default=[],
                    choices=("power", "stonith", "move", "crash"))
