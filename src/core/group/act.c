@@ -137,6 +137,13 @@ void hf_group_tell(struct hf_group *g)
 
 /* ---- one action ---- */
 
+/* S without the primary copy: those that commits wait for. */
+static uint16_t others_in_sync(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    return s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
+}
+
 static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
 {
     struct hf_glocal *l = &g->local[i];
@@ -154,8 +161,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.source = s->primary;
     /* Another copy begins with S of itself alone, which is on all disks before it opens. */
     bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
-    if ((op == HF_OP_PROMOTE || op == HF_OP_START) && !alone) {
-        a->agent.sync = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
+    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+        a->agent.sync = alone ? 0 : others_in_sync(g);
+        l->op_sync = a->agent.sync;
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;
         a->agent.async = l->op_async;
@@ -233,6 +241,7 @@ static void succeeded(struct hf_group *g, uint8_t i, uint8_t op)
     case HF_OP_PROMOTE:
         l->role = plain_open(g, i) ? HF_ROLE_OPEN : HF_ROLE_PROMOTED;
         l->role_epoch = l->op_epoch;
+        l->alone = l->op_sync == 0;
         break;
     case HF_OP_OPEN:
         l->role = HF_ROLE_OPEN;
@@ -475,6 +484,23 @@ static bool in_order(const struct hf_group *g, uint8_t i, uint8_t op)
     return backup || attached_stopped(g, 0);
 }
 
+/* To open, the agent has all of S confirm what the primary has (X4): first they must follow it. */
+static bool set_follows(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint16_t others = others_in_sync(g);
+    if (s->phase != HF_PHASE_OPENING || !(s->resource[s->primary].flags & HF_RESOURCE_MIRROR)) {
+        return true;
+    }
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (HAS(others, i) && s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
+            return false;
+        }
+    }
+    return (others == 0 && g->local[s->primary].alone && g->mirrored_epoch != s->epoch) ||
+           (g->mirrored_epoch == s->epoch && g->sync == others);
+}
+
 static void reconcile(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
@@ -493,7 +519,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
     if (op == HF_OP_NONE ||
         (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
-        !in_order(g, i, op)) {
+        !in_order(g, i, op) || (op == HF_OP_OPEN && !set_follows(g))) {
         return;
     }
     start_op(g, i, op);
@@ -538,9 +564,10 @@ static void mirror_source(struct hf_group *g)
 {
     uint16_t sync, async;
     struct hf_glocal *l = &g->local[g->s.primary];
-    if (g->s.phase != HF_PHASE_RUNNING || hf_group_self(g) != g->s.primary_host ||
-        l->role != HF_ROLE_OPEN || l->op != HF_OP_NONE || g->now < l->again_at ||
-        !(g->s.resource[g->s.primary].flags & HF_RESOURCE_MIRROR)) {
+    bool promoted = (g->s.phase == HF_PHASE_RUNNING && l->role == HF_ROLE_OPEN) ||
+                    (g->s.phase == HF_PHASE_OPENING && l->role == HF_ROLE_PROMOTED);
+    if (!promoted || hf_group_self(g) != g->s.primary_host || l->op != HF_OP_NONE ||
+        g->now < l->again_at || !(g->s.resource[g->s.primary].flags & HF_RESOURCE_MIRROR)) {
         return;
     }
     wanted_mirrors(g, &sync, &async);
@@ -557,10 +584,12 @@ static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
     struct hf_glocal *l = &g->local[i];
-    if (s->phase != HF_PHASE_RUNNING || s->resource[i].host != hf_group_self(g) ||
-        i == s->primary || s->resource[i].mirror != HF_MIRROR_AIMED ||
-        !(s->resource[i].flags & HF_RESOURCE_MIRROR) || l->op != HF_OP_NONE ||
-        g->now < l->again_at || !HAS(g->sync | g->async, i) || g->mirrored_epoch != s->epoch ||
+    bool reign =
+        s->phase == HF_PHASE_RUNNING || (s->phase == HF_PHASE_OPENING && HAS(s->in_sync, i));
+    if (!reign || s->resource[i].host != hf_group_self(g) || i == s->primary ||
+        s->resource[i].mirror != HF_MIRROR_AIMED || !(s->resource[i].flags & HF_RESOURCE_MIRROR) ||
+        l->op != HF_OP_NONE || g->now < l->again_at || !HAS(g->sync | g->async, i) ||
+        g->mirrored_epoch != s->epoch ||
         (l->role != HF_ROLE_STOPPED && l->role != HF_ROLE_UNPROMOTED) || !has_config(g, i) ||
         l->tell || l->unseen || !hf_group_may_act(g)) {
         return;

@@ -738,10 +738,12 @@ static void mirror(struct hf_group *g, uint8_t i)
 
 static void mirrors(struct hf_group *g)
 {
-    if (g->s.phase != HF_PHASE_RUNNING) {
+    bool opening = g->s.phase == HF_PHASE_OPENING; /* which waits for S only */
+    if (!opening && g->s.phase != HF_PHASE_RUNNING) {
         return;
     }
-    uint16_t mirrored = hf_group_mirrored_copies(&g->s);
+    uint16_t mirrored =
+        hf_group_mirrored_copies(&g->s) & (uint16_t)(opening ? g->s.in_sync : UINT16_MAX);
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
         if (HAS(mirrored, i) && i != g->s.primary) {
             mirror(g, i);

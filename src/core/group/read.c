@@ -174,6 +174,23 @@ static const char *why_none(struct hf_group *g)
     return g->why;
 }
 
+static const char *why_opening(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    int n = snprintf(g->why, sizeof(g->why), "%s is promoted on %s", s->resource[s->primary].name,
+                     s->member[s->primary_host].host);
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (HAS(s->in_sync & hf_group_mirrored_copies(s), i) && i != s->primary &&
+            s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
+            snprintf(g->why + n, sizeof(g->why) - (size_t)n,
+                     " and opens once %s, which is in sync, follows it", s->resource[i].name);
+            return g->why;
+        }
+    }
+    snprintf(g->why + n, sizeof(g->why) - (size_t)n, " and opens");
+    return g->why;
+}
+
 const char *hf_group_why(const struct hf_group *cg)
 {
     struct hf_group *g = (struct hf_group *)(uintptr_t)cg; /* only its text buffer is written */
@@ -193,9 +210,7 @@ const char *hf_group_why(const struct hf_group *cg)
                  g->s.resource[g->s.primary].name, g->s.member[g->s.primary_host].host);
         return g->why;
     case HF_PHASE_OPENING:
-        snprintf(g->why, sizeof(g->why), "%s is promoted on %s and opens",
-                 g->s.resource[g->s.primary].name, g->s.member[g->s.primary_host].host);
-        return g->why;
+        return why_opening(g);
     case HF_PHASE_RUNNING:
         if (!HAS(g->present, g->s.primary_host)) {
             if (hf_group_fence_targets(g)) {
