@@ -369,9 +369,24 @@ static bool too_few_records(const struct gs_world *w, const struct hf_gstate *s)
     return n * 2 <= s->n_members;
 }
 
+/* Commits can't be acknowledged without a copy that can't follow: so it stays closed. */
+static bool refuses(const struct hf_gstate *s)
+{
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (s->degraded_refuse && s->phase == HF_PHASE_OPENING && s->in_sync >> i & 1 &&
+            i != s->primary && s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
+    if (refuses(s)) {
+        return NULL;
+    }
     if (s->phase != HF_PHASE_RUNNING) {
         snprintf(buf, n, "phase is %s, not running: %s", hf_phase_name(s->phase),
                  hf_group_why(at->g));
