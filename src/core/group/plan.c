@@ -593,7 +593,9 @@ static void reign(struct hf_group *g)
         }
         return;
     }
-    if (resigned(g, h)) {
+    bool idle = role == HF_ROLE_STOPPED || role == HF_ROLE_UNPROMOTED;
+    if (resigned(g, h) || (s->phase == HF_PHASE_PROMOTING && idle &&
+                           !hf_group_able_at(g, h, s->primary))) { /* a new disk, perhaps */
         next(g);
     } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
         hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);

@@ -369,6 +369,17 @@ static bool too_few_records(const struct gs_world *w, const struct hf_gstate *s)
     return n * 2 <= s->n_members;
 }
 
+/* With degraded = refuse: a copy in S has no host any more. */
+static bool waits_for_nobody(const struct hf_gstate *s)
+{
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        if (s->in_sync >> i & 1 && i != s->primary && s->resource[i].host == HF_GROUP_NONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
@@ -464,6 +475,9 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase != HF_PHASE_RUNNING && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
+    }
+    if (s->degraded_refuse && s->phase == HF_PHASE_OPENING && waits_for_nobody(s)) {
+        return NULL;
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);
