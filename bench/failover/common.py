@@ -20,7 +20,7 @@ HOSTS = ("alpha", "beta", "gamma")
 STAMPS = "/srv/bench"  # in the hosts
 AGENTS = "/usr/lib/ocf/resource.d/holdfast-bench"
 SETTLE = 60.0  # s, for a cluster to be whole again
-QUIET, QUIET_WAIT = 0.7, 20.0  # idle share of the CPUs that is waited for, s at most
+QUIET, QUIET_WAIT = 0.7, 5.0  # idle share of the CPUs that is waited for, s at most
 START = time.monotonic()
 
 
@@ -162,7 +162,7 @@ def wait_random():
     end = time.monotonic() + QUIET_WAIT
     while (share := idle_share(0.3)) < QUIET and time.monotonic() < end:
         pass
-    return share
+    return round(share, 2)
 
 
 def sample(what, times, measure, *args):

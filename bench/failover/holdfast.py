@@ -109,7 +109,7 @@ def runs_on(group, everybody=False):
 def power_off(cluster):
     """The host with the resource loses power; until the start elsewhere was called, s."""
     lab, victim = cluster.lab, cluster.wait_whole()
-    wait_random()
+    idle = wait_random()
     with SteadyClock():
         begin = time.time()
         lab.power(f"off {victim}")
@@ -117,7 +117,7 @@ def power_off(cluster):
     survivor = next(h for h in HOSTS if h != victim)
     until(lambda: runs_on(cluster.show(survivor)) == host, "the new place is known", SETTLE, 0.1)
     lab.run("boot", victim)
-    return {"s": when - begin}
+    return {"idle": idle, "s": when - begin}
 
 
 def switch(cluster):
@@ -125,14 +125,14 @@ def switch(cluster):
     agent took, ms; and from stop to start."""
     lab, source = cluster.lab, cluster.wait_whole()
     target = random.choice([h for h in HOSTS if h != source])
-    wait_random()
+    idle = wait_random()
     with SteadyClock():
         begin = lab.timed(source, "holdfast", "group", "switch", GROUP, "--to", target)
         end = lab.wait_stamp(begin, "start-done", host=target)[0]
     stop, stopped, start = (lab.wait_stamp(begin, a, host=h)[0] for a, h in
                             (("stop", source), ("stop-done", source), ("start", target)))
     agent = (stopped - stop) + (end - start)
-    return {"ms": (end - begin - agent) * 1e3, "agent_ms": agent * 1e3,
+    return {"idle": idle, "ms": (end - begin - agent) * 1e3, "agent_ms": agent * 1e3,
             "to_stop_ms": (stop - begin) * 1e3, "to_start_ms": (start - stopped) * 1e3,
             "until_start_ms": (start - begin) * 1e3, "stopped_ms": (start - stop) * 1e3}
 
@@ -142,7 +142,7 @@ def crash(cluster):
     resource runs there, ms; and what happened to the resource meanwhile."""
     lab, host = cluster.lab, cluster.wait_whole()
     client = lab.client(next(h for h in HOSTS if h != host))
-    wait_random()
+    idle = wait_random()
     missed = []
 
     def back():
@@ -157,7 +157,7 @@ def crash(cluster):
         took = (time.time() - begin) * 1e3
     client.close()
     time.sleep(1)
-    return {"restored_ms": took,
+    return {"idle": idle, "restored_ms": took,
             "actions": [(round((w - begin) * 1e3, 1), a, h == host)
                         for w, a, h, _ in lab.stamps(begin)]}
 

@@ -107,7 +107,7 @@ def power_off(cluster):
     """The host with the resource loses power; until the start elsewhere was called, s."""
     lab, view = cluster.lab, cluster.wait_whole()
     (victim,) = view["at"]
-    wait_random()
+    idle = wait_random()
     with SteadyClock():
         begin = time.time()
         lab.power(f"off {victim}")
@@ -116,7 +116,7 @@ def power_off(cluster):
     until(lambda: (v := cluster.view()) and v["at"] == {host}, "the new place is known", SETTLE, 0.3)
     lab.run("boot", victim)
     cluster.start(victim)
-    return {"s": when - begin, "victim_was_dc": victim == view["dc"]}
+    return {"idle": idle, "s": when - begin, "victim_was_dc": victim == view["dc"]}
 
 
 def move(cluster):
@@ -124,14 +124,14 @@ def move(cluster):
     lab, view = cluster.lab, cluster.wait_whole()
     (source,) = view["at"]
     target = random.choice([h for h in HOSTS if h != source])
-    wait_random()
+    idle = wait_random()
     with SteadyClock():
         begin = lab.timed(source, "crm_resource", "-M", "-r", RESOURCE, "-N", target)
         stop = lab.wait_stamp(begin, "stop", host=source)
         start = lab.wait_stamp(begin, "start", host=target)
     cluster.wait_whole()
     cluster.admin("crm_resource", "-U", "-r", RESOURCE)  # what "move" left: a constraint
-    return {"ms": (start[0] - begin) * 1e3, "stopped_ms": (start[0] - stop[0]) * 1e3}
+    return {"idle": idle, "ms": (start[0] - begin) * 1e3, "stopped_ms": (start[0] - stop[0]) * 1e3}
 
 
 def crash(cluster, daemon):
@@ -141,7 +141,7 @@ def crash(cluster, daemon):
     (host,) = view["at"]
     program = daemon if daemon == "pacemakerd" else f"pacemaker-{daemon}"
     old = lab.pid(host, program)
-    wait_random()
+    idle = wait_random()
 
     def restored():
         if lab.power(f"status {host}") == "off":
@@ -166,7 +166,7 @@ def crash(cluster, daemon):
         lab.run("boot", host)
         cluster.start(host)
     cluster.wait_whole(2 * SETTLE)
-    return {"restored_ms": None if fenced else took, "fenced": fenced,
+    return {"idle": idle, "restored_ms": None if fenced else took, "fenced": fenced,
             "host_was_dc": host == view["dc"],
             "actions": [(round((w - begin) * 1e3, 1), a, h == host)
                         for w, a, h, _ in lab.stamps(begin)]}
@@ -208,7 +208,7 @@ def run_token(token, opt, crashes):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--samples", type=int, default=10)
+    p.add_argument("--samples", type=int, default=int(os.environ.get("RUNS", "10")))
     p.add_argument("--token", type=int, action="append")
     p.add_argument("--without", action="append", default=[],
                    choices=("power", "stonith", "move", "crash"))

@@ -176,7 +176,7 @@ def promote(cluster):
     """The primary host loses power; from the view without it until a client's write is accepted."""
     lab, victim = cluster.lab, cluster.wait_whole()
     host = next(h for h in COPIES if h != victim)
-    wait_random()
+    idle = wait_random()
     writer = None
     try:
         with SteadyClock():
@@ -192,7 +192,7 @@ def promote(cluster):
     view = next((at for at, row in log if re.search(r"\[engine\] view \d+: 2 members", row)), None)
     if not view:
         raise Late("no view without the dead host")
-    out = {"ms": (writer.when - view) * 1e3, "power_s": writer.when - begin,
+    out = {"idle": idle, "ms": (writer.when - view) * 1e3, "power_s": writer.when - begin,
            **steps(log, view, host)}
     lab.run("boot", victim)
     return out

@@ -323,6 +323,18 @@ static void note_error(struct hf_group_run *r, uint8_t op)
     }
 }
 
+/* For a look at the mirrors at once, but those that have just been told to follow need time: that
+ * they do not follow yet would put them out of S. */
+static hf_time look_since(const struct hf_group_run *r, uint8_t role, hf_time now)
+{
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    bool aimed = role == HF_ROLE_PROMOTED; /* nobody has been told yet */
+    for (uint8_t i = 0; i < s->n_resources; i++) {
+        aimed = aimed || (s->resource[i].mirror == HF_MIRROR_AIMED && (s->in_sync >> i & 1));
+    }
+    return aimed ? now : 0;
+}
+
 /* The run is free again; the core gets what has become of it. */
 static void done(struct hf_group_run *r)
 {
@@ -339,7 +351,7 @@ static void done(struct hf_group_run *r)
     in.text = hf_slice_str(text);
     r->what = HF_RUN_NONE;
     if (act && r->state_since != HF_NEVER) {
-        r->state_since = 0; /* it may have changed its mirrors */
+        r->state_since = look_since(r, role_of(r), hf_now()); /* it may have changed its mirrors */
     }
     hf_hgroup_in(r->g, &in);
 }
@@ -592,7 +604,7 @@ static void enter_role(struct hf_group_run *r, const struct hf_gresource *res, u
         monitored && (res->flags & HF_RESOURCE_MIRROR) && (a->meta->flags & HF_OCF_MIRROR_STATE);
     r->role = role;
     r->monitor_at = monitored ? now + monitor_every(r, res, a) : HF_NEVER;
-    r->state_since = mirrored ? 0 : HF_NEVER;
+    r->state_since = mirrored ? look_since(r, role, now) : HF_NEVER;
     r->access_at = now + ACCESS_EVERY; /* the core has looked at the start */
     if (!mirrored) {
         r->g->info.mirror[r->i] = (struct hf_group_mirror_info){.percent = 255};

@@ -137,6 +137,13 @@ void hf_group_tell(struct hf_group *g)
 
 /* ---- one action ---- */
 
+/* S without the primary copy: those that commits wait for. */
+static uint16_t others_in_sync(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    return s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
+}
+
 static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
 {
     struct hf_glocal *l = &g->local[i];
@@ -154,8 +161,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.source = s->primary;
     /* Another copy begins with S of itself alone, which is on all disks before it opens. */
     bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
-    if ((op == HF_OP_PROMOTE || op == HF_OP_START) && !alone) {
-        a->agent.sync = s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
+    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+        a->agent.sync = alone ? 0 : others_in_sync(g);
+        l->op_sync = a->agent.sync;
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;
         a->agent.async = l->op_async;
@@ -233,6 +241,7 @@ static void succeeded(struct hf_group *g, uint8_t i, uint8_t op)
     case HF_OP_PROMOTE:
         l->role = plain_open(g, i) ? HF_ROLE_OPEN : HF_ROLE_PROMOTED;
         l->role_epoch = l->op_epoch;
+        l->alone = l->op_sync == 0;
         break;
     case HF_OP_OPEN:
         l->role = HF_ROLE_OPEN;
@@ -501,22 +510,21 @@ static bool mirrors_in_force(const struct hf_group *g)
     return g->mirrored_epoch == g->s.epoch && g->sync == sync && g->async == async;
 }
 
-/* Copies that are in S beside the primary one: it opens only when they follow it (X4). */
-static uint16_t others_in_sync(const struct hf_gstate *s)
-{
-    return s->in_sync & hf_group_mirrored_copies(s) & (uint16_t)~BIT(s->primary);
-}
-
-static bool ready_to_open(const struct hf_group *g)
+/* To open, the agent has all of S confirm what the primary has (X4): first they must follow it. */
+static bool set_follows(const struct hf_group *g)
 {
     const struct hf_gstate *s = &g->s;
-    uint16_t others = others_in_sync(s);
+    uint16_t others = others_in_sync(g);
+    if (s->phase != HF_PHASE_OPENING || !(s->resource[s->primary].flags & HF_RESOURCE_MIRROR)) {
+        return true;
+    }
     for (uint8_t i = 0; i < s->n_resources; i++) {
         if (HAS(others, i) && s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
             return false;
         }
     }
-    return others == 0 || mirrors_in_force(g);
+    return (others == 0 && g->local[s->primary].alone && g->mirrored_epoch != s->epoch) ||
+           (g->mirrored_epoch == s->epoch && g->sync == others);
 }
 
 static void reconcile(struct hf_group *g, uint8_t i)
@@ -537,7 +545,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
     if (op == HF_OP_NONE ||
         (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
-        !in_order(g, i, op) || (op == HF_OP_OPEN && !ready_to_open(g))) {
+        !in_order(g, i, op) || (op == HF_OP_OPEN && !set_follows(g))) {
         return;
     }
     start_op(g, i, op);
@@ -563,11 +571,10 @@ static void probe_access(struct hf_group *g, uint8_t i)
 static void mirror_source(struct hf_group *g)
 {
     struct hf_glocal *l = &g->local[g->s.primary];
-    bool open =
-        l->role == HF_ROLE_OPEN || (l->role == HF_ROLE_PROMOTED && others_in_sync(&g->s) != 0);
-    if (g->s.phase < HF_PHASE_OPENING || hf_group_self(g) != g->s.primary_host || !open ||
-        l->op != HF_OP_NONE || g->now < l->again_at ||
-        !(g->s.resource[g->s.primary].flags & HF_RESOURCE_MIRROR)) {
+    bool promoted = (g->s.phase == HF_PHASE_RUNNING && l->role == HF_ROLE_OPEN) ||
+                    (g->s.phase == HF_PHASE_OPENING && l->role == HF_ROLE_PROMOTED);
+    if (!promoted || hf_group_self(g) != g->s.primary_host || l->op != HF_OP_NONE ||
+        g->now < l->again_at || !(g->s.resource[g->s.primary].flags & HF_RESOURCE_MIRROR)) {
         return;
     }
     if (mirrors_in_force(g) || g->mirrored_sent || l->tell || l->unseen || !hf_group_may_act(g)) {
@@ -581,7 +588,9 @@ static void mirror_target(struct hf_group *g, uint8_t i)
 {
     const struct hf_gstate *s = &g->s;
     struct hf_glocal *l = &g->local[i];
-    if (s->phase < HF_PHASE_OPENING || s->resource[i].host != hf_group_self(g) || i == s->primary ||
+    bool reign =
+        s->phase == HF_PHASE_RUNNING || (s->phase == HF_PHASE_OPENING && HAS(s->in_sync, i));
+    if (!reign || s->resource[i].host != hf_group_self(g) || i == s->primary ||
         s->resource[i].mirror != HF_MIRROR_AIMED || !(s->resource[i].flags & HF_RESOURCE_MIRROR) ||
         l->op != HF_OP_NONE || g->now < l->again_at || !HAS(g->sync | g->async, i) ||
         g->mirrored_epoch != s->epoch ||

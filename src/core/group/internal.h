@@ -43,6 +43,7 @@ struct hf_glocal {
     uint32_t serial;     /* of it */
     uint64_t op_epoch;
     uint16_t op_sync, op_async;
+    bool alone;  /* PROMOTED: told to wait for no mirror */
     bool probed; /* its access, by this process */
     uint8_t last_op, last_rc;
     uint64_t last_epoch;

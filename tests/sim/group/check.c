@@ -369,11 +369,12 @@ static bool too_few_records(const struct gs_world *w, const struct hf_gstate *s)
     return n * 2 <= s->n_members;
 }
 
-/* With degraded = refuse: a copy in S has no host any more. */
-static bool waits_for_nobody(const struct hf_gstate *s)
+/* Commits can't be acknowledged without a copy that can't follow: so it stays closed. */
+static bool refuses(const struct hf_gstate *s)
 {
     for (uint8_t i = 0; i < s->n_resources; i++) {
-        if (s->in_sync >> i & 1 && i != s->primary && s->resource[i].host == HF_GROUP_NONE) {
+        if (s->degraded_refuse && s->phase == HF_PHASE_OPENING && s->in_sync >> i & 1 &&
+            i != s->primary && s->resource[i].mirror != HF_MIRROR_IN_SYNC) {
             return true;
         }
     }
@@ -383,6 +384,9 @@ static bool waits_for_nobody(const struct hf_gstate *s)
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
+    if (refuses(s)) {
+        return NULL;
+    }
     if (s->phase != HF_PHASE_RUNNING) {
         snprintf(buf, n, "phase is %s, not running: %s", hf_phase_name(s->phase),
                  hf_group_why(at->g));
@@ -475,9 +479,6 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase != HF_PHASE_RUNNING && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
-    }
-    if (s->degraded_refuse && s->phase == HF_PHASE_OPENING && waits_for_nobody(s)) {
-        return NULL;
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);
