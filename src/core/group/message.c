@@ -160,8 +160,11 @@ static void on_mirrored(struct hf_group *g, const struct hf_gpeer *p, const stru
     uint16_t sync = s->in_sync, async = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
         uint8_t is = s->resource[i].mirror;
-        sync |= is == HF_MIRROR_GROWING ? BIT(i) : 0;
-        async |= is == HF_MIRROR_AIMED || is == HF_MIRROR_SYNCING ? BIT(i) : 0;
+        if (is == HF_MIRROR_GROWING) {
+            sync |= BIT(i);
+        } else if (is == HF_MIRROR_AIMED || is == HF_MIRROR_SYNCING) {
+            async |= BIT(i);
+        }
     }
     if ((m->mirrored.sync & ~sync) == 0 && (m->mirrored.async & ~async) == 0) {
         g->mirrored_epoch = s->epoch; /* else it was begun before something changed: again */

@@ -384,9 +384,6 @@ static bool refuses(const struct hf_gstate *s)
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
-    if (refuses(s)) {
-        return NULL;
-    }
     if (s->phase != HF_PHASE_RUNNING) {
         snprintf(buf, n, "phase is %s, not running: %s", hf_phase_name(s->phase),
                  hf_group_why(at->g));
@@ -479,6 +476,9 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase != HF_PHASE_RUNNING && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
+    }
+    if (refuses(s)) {
+        return NULL;
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);
