@@ -195,8 +195,10 @@ static void dirty(struct hf_group *g)
         bool primary = reign && s->primary_host == i, unsure = false;
         for (uint8_t k = 0; k < s->n_resources; k++) {
             uint8_t role = role_at(g, i, k);
-            bool host = s->resource[k].kind == HF_RESOURCE_COPY ? s->resource[k].host == i
-                                                                : reign && s->primary_host == i;
+            bool reigns = reign && s->primary_host == i;
+            bool host = s->resource[k].kind == HF_RESOURCE_COPY
+                            ? s->resource[k].host == i || (reigns && k == s->primary)
+                            : reigns;
             if (host || (role != HF_ROLE_STOPPED &&
                          (role != HF_ROLE_UNKNOWN || HAS(s->member[i].dirty, k)))) {
                 mask |= BIT(k);

@@ -154,6 +154,21 @@ static struct gs_host *any_member(void)
     return NULL;
 }
 
+/* Is it a resource of the group already? Then nobody brings it again. */
+static bool known(int d)
+{
+    for (uint32_t i = 0; i < x.w.n && d >= 0; i++) {
+        const struct gs_host *h = &x.w.host[i];
+        const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
+        for (uint8_t k = 0; s && k < s->n_resources; k++) {
+            if (strcmp(s->resource[k].name, x.w.def[d].name) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* Who should be a member, and is not, is told to join; without any record the group is made. */
 static void see_to_members(void)
 {
@@ -169,7 +184,7 @@ static void see_to_members(void)
     for (uint32_t i = 0; i < w->n && any; i++) {
         struct gs_host *h = &w->host[i];
         if (gs_runs(h) && !h->left && !h->asked && !h->has_record && below(2)) {
-            gs_join(w, i, x.brings[i]);
+            gs_join(w, i, known(x.brings[i]) ? -1 : x.brings[i]);
         }
     }
 }

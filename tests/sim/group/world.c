@@ -450,8 +450,11 @@ static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in
     hf_group_step(h->g, in, w->net.now, &w->out);
     gs_check_state(w, h);
     do_acts(w, h);
-    if (h->tell_configs) { /* a member now: with what it brings */
+    const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
+    bool news = s && s->n_resources > h->told_resources && hf_group_self(h->g) != HF_GROUP_NONE;
+    if (h->g && (h->tell_configs || news)) { /* a member now, or of something that was brought */
         h->tell_configs = false;
+        h->told_resources = s ? s->n_resources : 0;
         tell_configs(w, h);
     }
     set_timer(w, h);
@@ -591,6 +594,7 @@ static int make_core(struct gs_world *w, struct gs_host *h, bool empty)
     conf.seed = hf_prng_u64(&w->net.prng);
     h->timer_at = HF_NEVER;
     h->checked = 0;
+    h->told_resources = 0;
     h->told_reach = (uint16_t)~h->reach;
     uint64_t hash[HF_GROUP_RESOURCES_MAX] = {0};
     static struct hf_gstate s;

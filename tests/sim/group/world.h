@@ -100,6 +100,7 @@ struct gs_host {
     bool asked_join;
     int last_rc;
     bool leave_engine, tell_configs; /* after this step */
+    uint8_t told_resources; /* of which the core knows whether their configuration is here */
 
     /* disk */
     bool has_record, damaged;
