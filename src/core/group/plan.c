@@ -323,7 +323,9 @@ static void backup_host(struct hf_group *g, uint8_t r)
             hf_group_unmirrored(g);
         }
         hf_group_changed(g);
-        hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
+        if (x->flags & (HF_RESOURCE_MIRROR | HF_RESOURCE_PROMOTABLE)) {
+            hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
+        }
     }
 }
 
