@@ -145,7 +145,7 @@ static const char *why_none(struct hf_group *g)
                  g->fence_why[0] ? "; last failure: " : "", g->fence_why);
         return g->why;
     }
-    if (s->cold && s->primary_host != HF_GROUP_NONE) {
+    if (s->cold == HF_COLD_PRIMARY && s->primary_host != HF_GROUP_NONE) {
         snprintf(g->why, sizeof(g->why),
                  "after a start of the whole group, waiting a while for %s, the former primary "
                  "host; confirm that it is off to go on without it",
