@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 
-from common import (HOSTS, ROOT, SETTLE, BenchLab, Late, SteadyClock, add, column, median, sample,
+from common import (HOSTS, SETTLE, BenchLab, Late, SteadyClock, add, column, median, sample,
                     save, say, table, until, wait_random)
 from holdfast import CONFIG, Holdfast
 
@@ -112,10 +112,6 @@ class Database(Holdfast):
             self.lab.up("--engine", "corosync", "--token", token, "--config", f.name)
         for host, copy in COPIES.items():
             self.lab.on(host, "install", "-d", "-o", "postgres", f"/srv/{copy}")
-            self.lab.on(host, "install", "-D", "-t", "/usr/lib/ocf/resource.d/holdfast",
-                        ROOT / "agents/postgresql")
-            self.lab.on(host, "install", "-D", "-m", "644", "-t", "/usr/lib/ocf/lib/holdfast",
-                        ROOT / "agents/ocf-functions")
             (self.lab.state / f"shared/1/{copy}").write_text(definition(copy), encoding="ascii")
         first, second, witness = HOSTS
         until(lambda: self.admin("create", f"/srv/bench/{COPIES[first]}", host=first),
@@ -176,7 +172,7 @@ def promote(cluster):
     """The primary host loses power; from the view without it until a client's write is accepted."""
     lab, victim = cluster.lab, cluster.wait_whole()
     host = next(h for h in COPIES if h != victim)
-    idle = wait_random()
+    idle = wait_random(20.0)  # agents of a database need much of the CPUs
     writer = None
     try:
         with SteadyClock():
