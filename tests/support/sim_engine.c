@@ -631,8 +631,9 @@ void sim_regain(struct sim *s, unsigned i)
     s->ring += 1ULL << 20;
     d->ring = d->ring_at = d->done = s->ring;
     reform(s);
-    if (ring_of(d) == 1u << i) {
-        tell(d, 1u << i, d->members, NULL);
+    uint32_t ring = ring_of(d);
+    if (__builtin_popcount(ring) == 1) { /* alone on its side: its ring did not change */
+        tell(d, ring, d->members, NULL);
     }
     for (unsigned g = 0; g < SIM_GROUPS_MAX; g++) {
         if (d->groups >> g & 1) {

@@ -647,7 +647,8 @@ static void get_config(struct hf_group *g)
     }
     for (uint8_t i = 0; i < g->s.n_resources; i++) {
         const struct hf_gmember *m = &g->s.member[self];
-        bool mine = g->s.resource[i].kind == HF_RESOURCE_COPY ? m->subgroup == i
+        bool last = g->s.phase == HF_PHASE_NONE && HAS(g->s.in_sync & m->access, i);
+        bool mine = g->s.resource[i].kind == HF_RESOURCE_COPY ? m->subgroup == i || last
                                                               : m->subgroup != HF_GROUP_NONE;
         if (mine) {
             (void)hf_group_ask_config(g, i);

@@ -81,14 +81,10 @@ static void mirror_role(struct hf_group *g, struct hf_gresource *r, const struct
         hf_group_changed(g);
         return;
     }
-    /* A copy in S that can't follow without being overwritten leaves S first. */
+    /* A copy in S that can't follow without being overwritten leaves S first; also with degraded =
+     * refuse, when the agent of the primary copy keeps commits waiting until there is another. */
     r->mirror = HAS(s->in_sync, i) ? HF_MIRROR_NONE : HF_MIRROR_FAILED;
-    if (HAS(s->in_sync, i) && s->degraded_refuse &&
-        (s->in_sync & hf_group_mirrored_copies(s)) == (BIT(i) | BIT(s->primary))) {
-        r->mirror = HF_MIRROR_FAILED; /* it stays in S, and commits wait */
-    } else {
-        s->in_sync &= (uint16_t)~BIT(i);
-    }
+    s->in_sync &= (uint16_t)~BIT(i);
     hf_group_unmirrored(g);
     hf_group_changed(g);
 }
@@ -164,8 +160,11 @@ static void on_mirrored(struct hf_group *g, const struct hf_gpeer *p, const stru
     uint16_t sync = s->in_sync, async = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
         uint8_t is = s->resource[i].mirror;
-        sync |= is == HF_MIRROR_GROWING ? BIT(i) : 0;
-        async |= is == HF_MIRROR_AIMED || is == HF_MIRROR_SYNCING ? BIT(i) : 0;
+        if (is == HF_MIRROR_GROWING) {
+            sync |= BIT(i);
+        } else if (is == HF_MIRROR_AIMED || is == HF_MIRROR_SYNCING) {
+            async |= BIT(i);
+        }
     }
     if ((m->mirrored.sync & ~sync) == 0 && (m->mirrored.async & ~async) == 0) {
         g->mirrored_epoch = s->epoch; /* else it was begun before something changed: again */

@@ -197,10 +197,10 @@ static void dirty(struct hf_group *g)
             uint8_t role = role_at(g, i, k);
             bool host = s->resource[k].kind == HF_RESOURCE_COPY ? s->resource[k].host == i
                                                                 : reign && s->primary_host == i;
-            mask |= host || (role != HF_ROLE_STOPPED &&
-                             (role != HF_ROLE_UNKNOWN || HAS(s->member[i].dirty, k)))
-                        ? BIT(k)
-                        : 0;
+            if (host || (role != HF_ROLE_STOPPED &&
+                         (role != HF_ROLE_UNKNOWN || HAS(s->member[i].dirty, k)))) {
+                mask |= BIT(k);
+            }
             primary = primary || is_primary_role(role);
             unsure = unsure || role == HF_ROLE_UNKNOWN || role == HF_ROLE_FAILED ||
                      role == HF_ROLE_STUCK;
@@ -254,7 +254,9 @@ uint16_t hf_group_fence_targets(const struct hf_group *g)
             fence = fence || (dangerous(g, m, BIT(i)) && HAS(s->member[m].dirty, i) &&
                               backup_wanted_elsewhere(g, i));
         }
-        mask |= fence ? BIT(m) : 0;
+        if (fence) {
+            mask |= BIT(m);
+        }
     }
     return mask;
 }
@@ -593,7 +595,9 @@ static void reign(struct hf_group *g)
         }
         return;
     }
-    if (resigned(g, h)) {
+    bool idle = role == HF_ROLE_STOPPED || role == HF_ROLE_UNPROMOTED;
+    if (resigned(g, h) || (s->phase == HF_PHASE_PROMOTING && idle &&
+                           !hf_group_able_at(g, h, s->primary))) { /* a new disk, perhaps */
         next(g);
     } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
         hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);

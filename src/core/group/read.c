@@ -44,7 +44,9 @@ uint16_t hf_group_able(const struct hf_group *g, uint8_t copy)
 {
     uint16_t mask = 0;
     for (uint8_t m = 0; g->have_state && copy < g->s.n_resources && m < g->s.n_members; m++) {
-        mask |= hf_group_able_at(g, m, copy) ? BIT(m) : 0;
+        if (hf_group_able_at(g, m, copy)) {
+            mask |= BIT(m);
+        }
     }
     return mask;
 }
@@ -156,7 +158,9 @@ static const char *why_none(struct hf_group *g)
             if (HAS(data, i) && hf_group_able(g, i) == 0) {
                 uint16_t reach = 0;
                 for (uint8_t m = 0; m < s->n_members; m++) {
-                    reach |= HAS(s->member[m].access, i) ? BIT(m) : 0;
+                    if (HAS(s->member[m].access, i)) {
+                        reach |= BIT(m);
+                    }
                 }
                 list(g, reach, hosts, sizeof(hosts));
                 snprintf(g->why, sizeof(g->why),
@@ -251,7 +255,9 @@ const char *hf_group_resource_why(const struct hf_group *cg, uint8_t i)
     if (r->host == HF_GROUP_NONE) {
         uint16_t sub = 0;
         for (uint8_t m = 0; m < g->s.n_members; m++) {
-            sub |= g->s.member[m].subgroup == i ? BIT(m) : 0;
+            if (g->s.member[m].subgroup == i) {
+                sub |= BIT(m);
+            }
         }
         list(g, sub, hosts, sizeof(hosts));
         snprintf(g->resource_why, sizeof(g->resource_why), "%s%s",

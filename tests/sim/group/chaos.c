@@ -115,7 +115,7 @@ static void begin(uint64_t seed)
 {
     struct gs_world *w = &x.w;
     uint32_t n = 2 + (uint32_t)(seed % 4);
-    gs_world_init(w, n, seed % 2 == 0, seed);
+    gs_world_init(w, n, seed % 2 == 0, seed, false);
     define();
     w->conf = (struct hf_group_conf){.answer_ms = 500,
                                      .restart_ms = 1500,

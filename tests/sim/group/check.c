@@ -88,8 +88,8 @@ void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j)
     const struct hf_gstate *s = hf_group_state(h->g);
     bool reigns = j->act.op == HF_OP_PROMOTE || w->def[d].kind == HF_RESOURCE_COPY;
     if (reigns && j->act.op != HF_OP_OPEN && s->phase != HF_PHASE_PROMOTING) {
-        gs_fail(w, "I1", "%s: %s of %s in phase %s", h->name, hf_op_name(j->act.op),
-                w->def[d].name, hf_phase_name(s->phase));
+        gs_fail(w, "I1", "%s: %s of %s in phase %s", h->name, hf_op_name(j->act.op), w->def[d].name,
+                hf_phase_name(s->phase));
     }
     if (j->act.op != HF_OP_PROMOTE) {
         return;
@@ -384,9 +384,6 @@ static bool refuses(const struct hf_gstate *s)
 static const char *settled_primary(struct gs_world *w, const struct gs_host *at,
                                    const struct hf_gstate *s, char *buf, size_t n)
 {
-    if (refuses(s)) {
-        return NULL;
-    }
     if (s->phase != HF_PHASE_RUNNING) {
         snprintf(buf, n, "phase is %s, not running: %s", hf_phase_name(s->phase),
                  hf_group_why(at->g));
@@ -447,7 +444,7 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     bool ended = true; /* its last member has left */
     for (uint32_t i = 0; i < w->n; i++) {
         const struct gs_host *h = &w->host[i];
-        ended = ended && !h->has_record && !(h->g && hf_group_state(h->g));
+        ended = ended && !h->has_record && !(h->g && hf_group_self(h->g) != HF_GROUP_NONE);
     }
     if (ended) {
         return NULL;
@@ -479,6 +476,9 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->phase != HF_PHASE_RUNNING && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */
+    }
+    if (refuses(s)) {
+        return NULL;
     }
     const char *why = settled_primary(w, at, s, buf, n);
     return why ? why : settled_mirrors(w, s, buf, n);

@@ -198,7 +198,8 @@ static void write_some(struct gs_world *w, struct gs_host *h, uint32_t d)
             lo = r->confirmed[m] < lo ? r->confirmed[m] : lo;
         }
     }
-    l->acked = lo > l->acked ? lo : l->acked;
+    bool alone = w->degraded_refuse && gs_mirrors(w, d) && !(r->sync & ~(1u << d));
+    l->acked = lo > l->acked && !alone ? lo : l->acked; /* HOLDFAST_DEGRADED=refuse */
     uint32_t base = l->acked > l->fork ? l->acked : l->fork;
     if (c->pos < base + UNACKED_MAX) {
         c->pos += 1 + (uint32_t)gs_below(w, 2);

@@ -25,7 +25,7 @@ static void hosts(struct story *s, uint32_t n, uint32_t copies, const uint16_t *
 {
     static const char *const names[] = {"copy1", "copy2", "copy3"};
     struct gs_world *w = s->w;
-    gs_world_init(w, n, n % 2 == 0, SEED);
+    gs_world_init(w, n, n % 2 == 0, SEED, true);
     for (uint32_t c = 0; c < copies; c++) {
         (void)gs_define(w, names[c], HF_RESOURCE_COPY, MIRRORED);
     }

@@ -67,12 +67,12 @@ static void tell_event(struct gs_world *w, const struct gs_host *h, const struct
 
 uint64_t gs_below(struct gs_world *w, uint64_t n)
 {
-    return hf_prng_below(&w->net.prng, n);
+    return w->steady ? n / 2 : hf_prng_below(&w->net.prng, n);
 }
 
 bool gs_chance(struct gs_world *w, uint32_t per_mille)
 {
-    return per_mille && gs_below(w, 1000) < per_mille;
+    return per_mille && (w->steady ? per_mille >= 1000 : gs_below(w, 1000) < per_mille);
 }
 
 /* Mostly short, now and then long. */
@@ -1337,7 +1337,7 @@ static void witness_lost(void *arg, int rc)
     (void)rc;
 }
 
-void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed)
+void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed, bool steady)
 {
     static const char *const names[] = {"alpha", "beta", "gamma", "delta", "epsilon"};
     static const struct hf_engine_callbacks none = {
@@ -1348,6 +1348,7 @@ void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed)
     w->n = n;
     w->witness = witness;
     w->seed = seed;
+    w->steady = steady;
     sim_net_init(&w->net, n, false, seed);
     w->net.now = HF_S(100);
     w->began = w->net.now;
@@ -1364,7 +1365,7 @@ void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed)
     w->name[n] = "witness";
     w->sim = sim_create(&(struct sim_opt){.seed = seed ^ 0x5555,
                                           .n = n + witness,
-                                          .delay_max = HF_MS(2),
+                                          .delay_max = steady ? 1 : HF_MS(2),
                                           .detect = HF_MS(150),
                                           .host = w->name});
     assert(w->sim);

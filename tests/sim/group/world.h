@@ -151,6 +151,7 @@ struct gs_world {
     struct sim_net net; /* clock and queue */
     struct sim *sim;
     uint64_t seed;
+    bool steady;         /* nothing is random: what takes time takes the mean of it */
     uint32_t n, witness; /* hosts; 1: another node that only votes */
     struct gs_host host[GS_HOSTS_MAX];
     const char *name[SIM_NODES_MAX];
@@ -221,7 +222,7 @@ _Noreturn void gs_fail(struct gs_world *w, const char *invariant, const char *fm
 /* ---- world.c ---- */
 
 /** n hosts, all off; definitions, reach, conf and faults are then the caller's to fill in. */
-void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed);
+void gs_world_init(struct gs_world *w, uint32_t n, bool witness, uint64_t seed, bool steady);
 void gs_world_fini(struct gs_world *w);
 /** Definition number n_defs, a copy or an attached resource. */
 uint32_t gs_define(struct gs_world *w, const char *name, uint8_t kind, uint8_t flags);
