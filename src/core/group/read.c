@@ -217,6 +217,12 @@ const char *hf_group_why(const struct hf_group *cg)
     case HF_PHASE_OPENING:
         return why_opening(g);
     case HF_PHASE_RUNNING:
+        if (HAS(g->present, g->s.primary_host) &&
+            hf_group_role(g, g->s.primary_host, g->s.primary) != HF_ROLE_OPEN) {
+            snprintf(g->why, sizeof(g->why), "%s finds out whether %s still runs there",
+                     g->s.member[g->s.primary_host].host, g->s.resource[g->s.primary].name);
+            return g->why;
+        }
         if (!HAS(g->present, g->s.primary_host)) {
             if (hf_group_fence_targets(g)) {
                 return why_clearing(g);
