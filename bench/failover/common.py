@@ -155,11 +155,11 @@ def idle_share(seconds):
     return (after[1] - before[1]) / max(1, after[0] - before[0])
 
 
-def wait_random():
+def wait_random(quiet_wait=QUIET_WAIT):
     """Where Corosync's token is, and how long ago the last monitor was, is chance. What others do on
     the machine is not to be measured: wait a while for an idle moment. How idle it was."""
     time.sleep(1 + random.random())
-    end = time.monotonic() + QUIET_WAIT
+    end = time.monotonic() + quiet_wait
     while (share := idle_share(0.3)) < QUIET and time.monotonic() < end:
         pass
     return round(share, 2)

@@ -172,7 +172,7 @@ def promote(cluster):
     """The primary host loses power; from the view without it until a client's write is accepted."""
     lab, victim = cluster.lab, cluster.wait_whole()
     host = next(h for h in COPIES if h != victim)
-    idle = wait_random()
+    idle = wait_random(20.0)  # agents of a database need much of the CPUs
     writer = None
     try:
         with SteadyClock():

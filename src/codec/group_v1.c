@@ -463,7 +463,7 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     st.primary = hf_rd_u8(&r);
     st.primary_host = hf_rd_u8(&r);
     st.last_primary = hf_rd_u8(&r);
-    st.cold = decode_bool(&r);
+    st.cold = decode_u8_in(&r, 0, HF_COLD_COUNT_);
     st.init = decode_bool(&r);
     st.paused = decode_bool(&r);
     st.degraded_refuse = decode_bool(&r);

@@ -110,6 +110,14 @@ struct hf_gjoin {
     struct hf_gresource brought; /* if so */
 };
 
+/* After a time in which nobody was there without a break, others may still be booting. */
+enum hf_cold {
+    HF_COLD_NO,
+    HF_COLD_PRIMARY, /* the former primary host is waited for */
+    HF_COLD_BACKUPS, /* there is a primary; hosts of backup copies are not fenced yet */
+    HF_COLD_COUNT_,
+};
+
 struct hf_gstate {
     char name[HF_GROUP_NAME_MAX + 1];
     uint64_t id; /* of the group's creation */
@@ -121,7 +129,7 @@ struct hf_gstate {
     uint8_t primary;      /* the primary resource */
     uint8_t primary_host; /* who hosts it, or is to */
     uint8_t last_primary; /* the copy that was promoted last: the newest data is in it */
-    bool cold;            /* nobody was there without a break: wait for the former primary host */
+    uint8_t cold;         /* enum hf_cold */
     bool init;            /* the first copy has never been started: it may be made (create) */
     bool paused;          /* by the operator: nothing is done by itself */
     bool degraded_refuse; /* S never shrinks to the primary alone (X5) */

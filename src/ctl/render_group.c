@@ -94,7 +94,7 @@ static void add_head(struct hf_buf *out, const json_t *g, bool colour)
     } else {
         add_phase(out, g, colour);
         hf_buf_printf(out, ", epoch %lld, ", (long long)hf_json_number(g, "epoch"));
-        hf_buf_str(out, is_true(g, "quorate") ? "quorate" : "not quorate");
+        hf_buf_str(out, is_true(g, "quorate") ? "quorate" : "not quorate: the last that is known");
         hf_buf_str(out, is_true(g, "paused") ? ", paused by the operator\n" : "\n");
     }
     add_primary(out, g);

@@ -162,6 +162,10 @@ static const struct hf_conf_opt options[] = {
      .doc =
          "A pause of this process longer than this may have excluded it; embedded: who is silent "
          "for so long is passed over"},
+    {"group", "boot_wait", HF_CONF_DURATION, AT(group.boot_wait_ms), .min = 1, .max = 3600000,
+     .def = "20s",
+     .doc = "When all hosts of a group were down: how long those that are back wait for its former "
+            "primary host before they fence it"},
     {"agents", "root", HF_CONF_STRING, AT(agents.root), .min = 1, .max = PATH_LEN_MAX,
      .check = check_path, .def = "/usr/lib/ocf",
      .doc = "Directories (DIR:DIR) in which resource.d/PROVIDER/TYPE are OCF agents"},

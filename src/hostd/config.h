@@ -83,6 +83,9 @@ struct hf_hostd_config {
         int64_t silence_ms;     /* 0: the engine's default */
     } engine;
     struct {
+        int64_t boot_wait_ms;
+    } group;
+    struct {
         char *device; /* "": none */
         int64_t timeout_ms;
     } watchdog;

@@ -669,6 +669,7 @@ static int create_core(struct hf_hgroup *g, struct hf_err *err)
                                  .host = gs->h->config->host.name,
                                  .address = gs->address,
                                  .incarnation = gs->incarnation,
+                                 .boot_ms = (uint32_t)gs->h->config->group.boot_wait_ms,
                                  .config_hash = hash};
     struct hf_buf record;
     int rc = random_number(&conf.seed, err);

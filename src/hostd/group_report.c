@@ -86,14 +86,23 @@ static const char *resource_name(const struct hf_gstate *s, uint8_t r)
     return r < s->n_resources ? s->resource[r].name : "";
 }
 
+/* The state says `running` from reign to reign; after a start it may not be known yet that it is
+ * so. */
+static uint8_t phase_of(const struct hf_group *g, const struct hf_gstate *s)
+{
+    bool there = s->phase == HF_PHASE_RUNNING && hf_group_present(g) >> s->primary_host & 1;
+    return there && hf_group_role(g, s->primary_host, s->primary) != HF_ROLE_OPEN ? HF_PHASE_OPENING
+                                                                                  : s->phase;
+}
+
 /* ---- summary ---- */
 
 static uint8_t flags_of(const struct hf_group *g, const struct hf_gstate *s)
 {
     uint8_t self = hf_group_self(g);
     bool in = hf_group_standing(g) == HF_GROUP_IN && hf_group_quorate(g);
-    bool here =
-        in && self != HF_GROUP_NONE && s->phase == HF_PHASE_RUNNING && s->primary_host == self;
+    bool here = in && self != HF_GROUP_NONE && phase_of(g, s) == HF_PHASE_RUNNING &&
+                s->primary_host == self;
     return (uint8_t)((self != HF_GROUP_NONE ? HF_CTL_GROUP_MEMBER : 0) |
                      (in ? HF_CTL_GROUP_QUORATE : 0) | (here ? HF_CTL_GROUP_HERE : 0));
 }
@@ -110,7 +119,7 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
         return;
     }
     sum->flags = flags_of(info->core, s);
-    sum->phase = s->phase;
+    sum->phase = phase_of(info->core, s);
     sum->epoch = s->epoch;
     if (has_primary(s)) {
         const struct hf_gmember *m = &s->member[s->primary_host];
@@ -173,13 +182,13 @@ static void put_joining(struct hf_buf *out, const struct hf_gstate *s)
     hf_buf_str(out, "}");
 }
 
-static void put_state(struct hf_buf *out, const struct hf_gstate *s)
+static void put_state(struct hf_buf *out, const struct hf_group *g, const struct hf_gstate *s)
 {
     key(out, "id");
     hf_buf_printf(out, "\"%016" PRIx64 "\"", s->id);
     key(out, "version");
     hf_buf_printf(out, "\"%" PRIu64 ".%" PRIu64 "\"", s->version >> 32, s->version & 0xffffffff);
-    put_str(out, "phase", hf_phase_name(s->phase));
+    put_str(out, "phase", hf_phase_name(phase_of(g, s)));
     put_number(out, "epoch", s->epoch);
     put_primary(out, s);
     put_str(out, "last_primary", resource_name(s, s->last_primary));
@@ -324,7 +333,7 @@ static void put_group(struct hf_buf *out, const struct hf_hostd *h,
     put_bool(out, "quorate", g && hf_group_quorate(g));
     put_str(out, "why", *info->problem ? info->problem : g ? hf_group_why(g) : "");
     if (s) {
-        put_state(out, s);
+        put_state(out, info->core, s);
         key(out, "hosts");
         hf_buf_str(out, "[");
         for (uint8_t i = 0; i < s->n_members; i++) {
@@ -450,7 +459,7 @@ static struct gauges gauges_of(const struct hf_group_info *info)
         return (struct gauges){0};
     }
     uint8_t flags = flags_of(g, s);
-    return (struct gauges){.phase = s->phase,
+    return (struct gauges){.phase = phase_of(g, s),
                            .epoch = s->epoch,
                            .quorate = (flags & HF_CTL_GROUP_QUORATE) != 0,
                            .primary_here = (flags & HF_CTL_GROUP_HERE) != 0,

@@ -84,7 +84,6 @@ def test_refused(lab):
     lab.put("alpha", "/tmp/bad", "resource lead {\n nonsense = 1\n}\n")
     assert "/tmp/bad:2: " in refused(lab, "create", "other", "/tmp/bad")
     assert "in no group other" in refused(lab, "pause", "other")
-    assert "the last member" in refused(lab, "leave", "jobs")
 
 
 def test_a_program_leads_while_the_daemon_does(lab):
@@ -100,3 +99,11 @@ def test_a_program_leads_while_the_daemon_does(lab):
     finally:
         p.kill()
         p.communicate(timeout=10)
+
+
+def test_the_last_member_ends_the_group(lab):
+    lab.until(lambda: group(lab)["phase"] == "running", "it runs again")
+    lab.exec("alpha", "holdfast", "group", "leave", "jobs")
+    assert "no group jobs" in refused(lab, "show", "jobs")
+    lab.put("alpha", "/tmp/jobs", "resource lead { }\n")
+    lab.exec("alpha", "holdfast", "group", "create", "jobs", "/tmp/jobs")

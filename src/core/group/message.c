@@ -233,7 +233,7 @@ static void on_timeout(struct hf_group *g, const struct hf_gpeer *p, const struc
         }
         break;
     case HF_GTIMEOUT_BOOT:
-        s->cold = false;
+        s->cold = HF_COLD_NO;
         hf_group_changed(g);
         break;
     case HF_GTIMEOUT_RETRY:

@@ -282,6 +282,7 @@ static bool backup_wanted_elsewhere(const struct hf_group *g, uint8_t r)
 {
     const struct hf_gresource *x = &g->s.resource[r];
     return x->kind == HF_RESOURCE_COPY && r != g->s.primary && x->host == HF_GROUP_NONE &&
+           g->s.cold == HF_COLD_NO && /* its former host may be booting */
            backup_candidate(g, r) != HF_GROUP_NONE;
 }
 
@@ -325,7 +326,9 @@ static void backup_host(struct hf_group *g, uint8_t r)
             hf_group_unmirrored(g);
         }
         hf_group_changed(g);
-        hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
+        if (x->flags & (HF_RESOURCE_MIRROR | HF_RESOURCE_PROMOTABLE)) {
+            hf_group_event(g, false, "%s is the backup host of %s", g->s.member[m].host, x->name);
+        }
     }
 }
 
@@ -386,8 +389,8 @@ bool hf_group_choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *r
 {
     const struct hf_gstate *s = &g->s;
     *ret_wait = false;
-    if (s->cold && s->primary_host != HF_GROUP_NONE && !HAS(g->present, s->primary_host) &&
-        !s->member[s->primary_host].fenced) {
+    if (s->cold == HF_COLD_PRIMARY && s->primary_host != HF_GROUP_NONE &&
+        !HAS(g->present, s->primary_host) && !s->member[s->primary_host].fenced) {
         *ret_wait = true; /* the former primary host may be booting, too (G5) */
         return false;
     }
@@ -526,7 +529,7 @@ static void promote(struct hf_group *g)
     struct hf_gstate *s = &g->s;
     s->phase = HF_PHASE_PROMOTING;
     s->epoch++;
-    s->cold = false;
+    s->cold = s->cold ? HF_COLD_BACKUPS : HF_COLD_NO;
     memset(s->fence_text, 0, sizeof(s->fence_text));
     hf_group_changed(g);
     g->count.promotions++;

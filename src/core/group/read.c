@@ -145,7 +145,7 @@ static const char *why_none(struct hf_group *g)
                  g->fence_why[0] ? "; last failure: " : "", g->fence_why);
         return g->why;
     }
-    if (s->cold && s->primary_host != HF_GROUP_NONE) {
+    if (s->cold == HF_COLD_PRIMARY && s->primary_host != HF_GROUP_NONE) {
         snprintf(g->why, sizeof(g->why),
                  "after a start of the whole group, waiting a while for %s, the former primary "
                  "host; confirm that it is off to go on without it",
@@ -217,6 +217,12 @@ const char *hf_group_why(const struct hf_group *cg)
     case HF_PHASE_OPENING:
         return why_opening(g);
     case HF_PHASE_RUNNING:
+        if (HAS(g->present, g->s.primary_host) &&
+            hf_group_role(g, g->s.primary_host, g->s.primary) != HF_ROLE_OPEN) {
+            snprintf(g->why, sizeof(g->why), "%s finds out whether %s still runs there",
+                     g->s.member[g->s.primary_host].host, g->s.resource[g->s.primary].name);
+            return g->why;
+        }
         if (!HAS(g->present, g->s.primary_host)) {
             if (hf_group_fence_targets(g)) {
                 return why_clearing(g);

@@ -105,7 +105,7 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     hf_group_set_host(g, r, host);
     s->primary = r;
     s->primary_host = host;
-    s->cold = false;
+    s->cold = HF_COLD_NO;
     s->phase = HF_PHASE_CLEARING;
     hf_group_changed(g);
     hf_group_event(g, true, "%s on %s becomes primary by force, as the operator wants",

@@ -304,7 +304,7 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     }
     g->s.version = g->term_next << 32;
     if (all_fresh && g->s.phase != HF_PHASE_NONE) {
-        g->s.cold = true;
+        g->s.cold = HF_COLD_PRIMARY;
     }
     g->term_next = 0;
     forget_joiner(g);

@@ -76,7 +76,8 @@ static void state_max(struct hf_gstate *s)
     s->phase = HF_PHASE_RUNNING;
     s->primary = s->last_primary = HF_GROUP_COPIES_MAX - 1;
     s->primary_host = HF_GROUP_MEMBERS_MAX - 1;
-    s->cold = s->init = s->paused = s->degraded_refuse = true;
+    s->cold = HF_COLD_BACKUPS;
+    s->init = s->paused = s->degraded_refuse = true;
     s->in_sync = 0xff;
     fill(s->fence_text, HF_GROUP_FENCE_TEXT_MAX, 'f');
     s->join.step = 2;
@@ -209,7 +210,8 @@ static void unused_is_zero(void **state)
     s.primary = want.primary;
     s.primary_host = want.primary_host;
     s.last_primary = want.last_primary;
-    s.cold = s.init = s.paused = s.degraded_refuse = false;
+    s.cold = HF_COLD_NO;
+    s.init = s.paused = s.degraded_refuse = false;
     s.in_sync = want.in_sync;
     memcpy(s.fence_text, want.fence_text, strlen(want.fence_text) + 1);
     s.join.step = 0;

@@ -230,7 +230,8 @@ static void a_group_without_primary(void **state)
     struct hf_buf out;
     hf_buf_init(&out, 65536);
     assert_int_equal(hf_render_groups(&out, j, false), 0);
-    assert_text(&out, "group g: no primary, epoch 2, not quorate, paused by the operator\n"
+    assert_text(&out, "group g: no primary, epoch 2, not quorate: the last that is known, paused "
+                      "by the operator\n"
                       "  in sync   c\n"
                       "  joining   new: finds out which copies it reaches\n"
                       "  why: no quorum: 1 of 3 hosts is heard\n"
