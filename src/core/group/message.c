@@ -150,12 +150,14 @@ static void on_able(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
 static void on_mirrored(struct hf_group *g, const struct hf_gpeer *p, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
+    if (p->node_id == g->self_node) {
+        g->mirrored_sent = false;
+    }
     if (p->member == HF_GROUP_NONE || p->member != s->primary_host ||
         m->mirrored.epoch != s->epoch) {
         g->count.refused_sender++;
         return;
     }
-    g->mirrored_sent = false;
     hf_group_unmirrored(g);
     uint16_t sync = s->in_sync, async = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
