@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "hostd/group_impl.h"
 
+#define AGENTS_DIR "/run/resource-agents"
 #define META_TIME HF_S(30)
 #define META_AGAIN HF_S(10)    /* meta-data that could not be read is tried again */
 #define ACTION_TIME HF_S(60)   /* neither definition nor agent says more */
@@ -35,8 +37,17 @@ static void on_meta(void *arg, int rc, const struct hf_err *err, struct hf_ocf_m
     hf_groups_leave(a->gs);
 }
 
+/* Where agents keep state, usually made at boot by systemd-tmpfiles of resource-agents. */
+static void make_agents_dir(void)
+{
+    if (mkdir(AGENTS_DIR, 0755) == 0 && chmod(AGENTS_DIR, 01755)) { /* whatever the umask */
+        hf_log_warn("", "%s: %s", AGENTS_DIR, strerror(errno));
+    }
+}
+
 static void read_meta(struct hf_group_agent *a)
 {
+    make_agents_dir();
     a->tried_at = hf_now();
     a->rc = hf_ocf_find(a->gs->h->config->agents.root, a->name, &a->at, &a->err);
     if (a->rc == 0) {

@@ -77,6 +77,14 @@ def test_pause_and_resume(lab):
     lab.until(lambda: not group(lab)["paused"], "resumed")
 
 
+def test_agents_have_a_place_for_their_state(lab):
+    """Dummy keeps a file there; at boot it is gone."""
+    lab.put("alpha", "/etc/holdfast/dummy", 'resource dummy {\n agent = "ocf:heartbeat:Dummy"\n fence = none\n}\n')
+    lab.exec("alpha", "holdfast", "group", "create", "dummy", "/etc/holdfast/dummy")
+    lab.until(lambda: group(lab, "dummy")["phase"] == "running", "dummy runs")
+    assert "dummy" in lab.exec("alpha", "ls", "/run/resource-agents")
+
+
 def test_refused(lab):
     assert "no host or resource nowhere; it has: alpha" in refused(lab, "switch", "jobs", "--to",
                                                                    "nowhere")

@@ -76,7 +76,11 @@ class Orders:
         self.on = set(HOSTS)
 
     def show(self, host=None):
-        return self.lab.json(host or max(self.on), "group", "show", "orders")[0]  # often the witness
+        """As a host sees it that takes part; before that it has only its record."""
+        g = self.lab.json(host or max(self.on), "group", "show", "orders")[0]
+        if g["standing"] != "in" or not g["quorate"]:
+            raise ValueError(f"{g['host']} is {g['standing']}, quorate: {g['quorate']}")
+        return g
 
     def until(self, condition, what, deadline=DEADLINE):
         try:
@@ -147,7 +151,7 @@ class Orders:
         try:
             to = self.conninfo(host)
         except Exception:  # pylint: disable=broad-except
-            to = "host=/nowhere" # it was switched off just now
+            to = "host=/nowhere"  # it was switched off just now
         return self.lab.popen("client", "psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", to,
                               stdin=subprocess.PIPE)
 
@@ -178,7 +182,7 @@ def fixture_orders(new_lab, tmp_path_factory):
     for copy, hosts in COPIES.items():
         lab.exec(hosts[0], "chown", "postgres:", f"/srv/{copy}")
         lab.put(hosts[0], f"/srv/{copy}/.holdfast-marker", f"orders-{copy[-1]}\n")
-    lab.put("alpha", "/etc/holdfast/orders.conf", (ROOT / "doc/examples/orders.conf").read_text())
+    lab.put("alpha", "/etc/holdfast/orders.conf", (ROOT / "tests/system/orders.conf").read_text())
     lab.exec("alpha", "holdfast", "group", "create", "orders", "/etc/holdfast/orders.conf")
     orders = Orders(lab)
     orders.until(lambda: orders.show("alpha")["phase"] == "running", "alpha is primary")
