@@ -120,6 +120,7 @@ struct hf_group {
     uint16_t present;     /* members that said hello, are not excluded and did not say bye */
     bool decides;         /* this view may change the state: quorate, and a majority of members */
     bool overruled;       /* by the operator's force: no record has to be there */
+    uint64_t unsettled;   /* version of a change of members that not all have on disk; 0: none */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;
@@ -199,6 +200,8 @@ void hf_group_on_state(struct hf_group *g, const struct hf_gpeer *p, const struc
 void hf_group_exclude(struct hf_group *g, uint32_t node_id);
 /** Who counts has changed within a view: do we still decide, or again? */
 void hf_group_rejudge(struct hf_group *g);
+/** Is the last change of members on all disks? */
+void hf_group_settle(struct hf_group *g);
 void hf_group_recount(struct hf_group *g);
 
 /* plan.c: what the group decides, from the common state only */

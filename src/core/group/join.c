@@ -131,6 +131,7 @@ static void admit(struct hf_group *g, struct hf_gpeer *p)
     j->subgroup = HF_GROUP_NONE;
     hf_group_recount(g);
     hf_group_changed(g);
+    g->unsettled = g->s.version;
     if (p->node_id == g->self_node) {
         g->access = m->access;
         g->told_access = m->access;

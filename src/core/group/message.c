@@ -20,6 +20,7 @@ static void on_ack(struct hf_group *g, struct hf_gpeer *p, uint64_t version)
         return;
     }
     p->acked = version > p->acked ? version : p->acked;
+    hf_group_settle(g);
 }
 
 /* An exclusion counts only if what was awaited has not come before it. */

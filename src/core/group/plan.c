@@ -798,6 +798,7 @@ static void leavers(struct hf_group *g)
             hf_group_event(g, false, "%s is not a member any more", g->s.member[m].host);
             hf_group_remove_member(g, m);
             hf_group_changed(g);
+            g->unsettled = g->s.version;
             return;
         }
     }

@@ -89,12 +89,11 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     if (host == HF_GROUP_NONE) {
         return why;
     }
-    if (HAS(hf_group_mirrored_copies(s), r) && !HAS(s->in_sync, r)) {
-        for (uint8_t i = 0; i < s->n_resources; i++) { /* they have data that it lacks (B18) */
-            if (HAS(s->in_sync & hf_group_mirrored_copies(s), i)) {
-                s->resource[i].mirror = HF_MIRROR_DIVERGED;
-                s->in_sync &= (uint16_t)~BIT(i);
-            }
+    bool lacks = !HAS(s->in_sync, r); /* data that the others have (B18) */
+    for (uint8_t i = 0; i < s->n_resources && HAS(hf_group_mirrored_copies(s), r); i++) {
+        if (i != r && HAS(s->in_sync & hf_group_mirrored_copies(s), i)) {
+            s->resource[i].mirror = lacks ? HF_MIRROR_DIVERGED : HF_MIRROR_NONE;
+            s->in_sync &= (uint16_t)~BIT(i); /* it is not to wait for any of them */
         }
     }
     s->in_sync |= BIT(r);

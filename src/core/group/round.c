@@ -113,7 +113,7 @@ void hf_group_say_hello(struct hf_group *g)
     }
     m.hello.persisted = g->persisted;
     m.hello.quorate = g->quorate;
-    m.hello.current = g->current;
+    m.hello.current = g->current && g->unsettled == 0;
     m.hello.procdown = g->procdown;
     snprintf(m.hello.host, sizeof(m.hello.host), "%s", g->host);
     snprintf(m.hello.address, sizeof(m.hello.address), "%s", g->address);
@@ -218,8 +218,9 @@ void hf_group_recount(struct hf_group *g)
 /*
  * May this view change the state? Only with the engine's quorum, and if no newer state can be on
  * the disks of those who are not here (G5): a majority of the members is, counting only those that
- * have a record; or exactly half, all of whom were in the last such view without a break: then
- * whoever is not here must be fenced before anything else.
+ * have a record; or exactly half, all of whom were in the last such view without a break, unless
+ * one that is away may have a record of the members as they were before a change: then whoever is
+ * not here must be fenced before anything else.
  */
 static void judge(struct hf_group *g)
 {
@@ -235,7 +236,7 @@ static void judge(struct hf_group *g)
         n += p->acked > 0 && p->resigned != HF_RESIGNED_DISK;
     }
     bool all = n * 2 > g->s.n_members;
-    g->half = !all && current && n * 2 == g->s.n_members;
+    g->half = !all && current && n * 2 == g->s.n_members && g->unsettled == 0;
     g->decides = quorate && ((n > 0 && (all || g->half)) || g->overruled);
 }
 
@@ -261,6 +262,7 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     memset(g->fence_at, 0, sizeof(g->fence_at));
     g->sync = g->async = 0;
     g->mirrored_epoch = 0;
+    g->unsettled = 0; /* for whom it was not, the hello said so */
     g->mirrored_sent = false;
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
         g->local[i].told_seen = HF_SEEN_NOTHING;
@@ -491,6 +493,18 @@ void hf_group_exclude(struct hf_group *g, uint32_t node_id)
     } else {
         g->decides = false;
     }
+}
+
+/* Once all have a change of members on disk, nobody's record is of the members before it. */
+void hf_group_settle(struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        const struct hf_gpeer *p = &g->peer[i];
+        if (p->member != HF_GROUP_NONE && HAS(g->present, p->member) && p->acked < g->unsettled) {
+            return;
+        }
+    }
+    g->unsettled = 0;
 }
 
 /* Gained: this is as good as a new view. */
