@@ -442,6 +442,10 @@ static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
         in.seen = info[i].seen;
         in.text = hf_slice_str(info[i].reason);
         hf_hgroup_in(r->g, &in);
+        s = r->g->core ? hf_group_state(r->g->core) : NULL;
+        if (!s) {
+            return; /* that was the end of our membership */
+        }
     }
 }
 

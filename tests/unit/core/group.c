@@ -541,6 +541,21 @@ static void see(struct world *w, unsigned i, uint8_t r, uint8_t seen)
     settle(w);
 }
 
+static void test_stop_is_as_good_as_off(void **st)
+{
+    struct world *w = *st;
+    dummy_group(w);
+    step(w, 0, &(struct hf_group_in){.kind = HF_GROUP_IN_STOP});
+    pass(w, HF_S(1));
+    assert_false(w->host[0].wants_in); /* it has stopped */
+    power_off(w, 0);
+    expect_primary(w, 1, 0);
+    assert_true(state(w, 1)->member[0].fenced);
+    view(w, HF_ENGINE_LEFT);
+    assert_true(state(w, 1)->member[0].fenced);
+    expect_primary(w, 1, 0);
+}
+
 static void test_mirror(void **st)
 {
     struct world *w = *st;
@@ -626,6 +641,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart_without_view, setup, teardown),
         cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_resource_moves, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_is_as_good_as_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
