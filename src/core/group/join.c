@@ -136,10 +136,6 @@ static void admit(struct hf_group *g, struct hf_gpeer *p)
         g->access = m->access;
         g->told_access = m->access;
         g->current = true;
-        if (g->join_request) {
-            hf_group_result(g, g->join_request, 0, "%s is a member of %s", g->host, g->name);
-            g->join_request = 0;
-        }
     }
 }
 
@@ -262,9 +258,11 @@ void hf_group_join_done(struct hf_group *g, uint8_t op, uint8_t resource, int rc
 
 void hf_group_join_act(struct hf_group *g)
 {
-    if (g->join_request && hf_group_self(g) != HF_GROUP_NONE) { /* with another disk, perhaps */
-        hf_group_result(g, g->join_request, 0, "%s is a member of %s already", g->host, g->name);
-        g->join_request = 0;
+    if (g->join_request && hf_group_self(g) != HF_GROUP_NONE) {
+        if (g->unsettled == 0) { /* all have it on disk: only now it is done */
+            hf_group_result(g, g->join_request, 0, "%s is a member of %s", g->host, g->name);
+            g->join_request = 0;
+        }
         return;
     }
     if (!g->join_request || g->standing != HF_GROUP_IN || !g->have_state ||
