@@ -106,7 +106,18 @@ class Orders:
                     and (in_sync is None or in_sync == {copy} or self.mirrors(g)))
 
         self.until(there, f"{copy} is primary on {hosts}, in sync: {in_sync}")
-        return self.show()["primary"]["host"]
+        return self.shown()["primary"]["host"]
+
+    def shown(self):
+        """What show() says, once no view is under way: a host may be booting yet."""
+        seen = []
+
+        def there():
+            seen.append(self.show())
+            return True
+
+        self.until(there, "a host that takes part")
+        return seen[-1]
 
     @staticmethod
     def mirrors(g):
@@ -234,7 +245,7 @@ def test_a_damaged_copy_is_left(orders, writer):
 
 
 def test_the_way_back(orders, writer):
-    orders.lab.exec(orders.show()["primary"]["host"], "holdfast", "group", "switch", "orders", "--to", "copy2")
+    orders.lab.exec(orders.shown()["primary"]["host"], "holdfast", "group", "switch", "orders", "--to", "copy2")
     orders.until_primary("copy2", in_sync={"copy1", "copy2"})
     orders.nothing_lost(writer)
     orders.lab.exec("epsilon", "holdfast", "group", "switch", "orders", "--to", "alpha")
@@ -250,12 +261,12 @@ def test_the_way_back(orders, writer):
 def test_cold_start(orders, writer, order):
     """All power goes at once; whatever comes back first, the former primary goes on (G5)."""
     orders.until_primary("copy1", ("alpha",), {"copy1", "copy2"})
-    epoch = orders.show()["epoch"]
+    epoch = orders.shown()["epoch"]
     orders.power_off(*HOSTS)
     for hosts in order:
         orders.boot(*hosts)
     orders.until_primary("copy1", ("alpha",), {"copy1", "copy2"})
-    assert orders.show()["epoch"] > epoch
+    assert orders.shown()["epoch"] > epoch
     orders.nothing_lost(writer)
 
 
@@ -268,7 +279,8 @@ def test_a_stale_copy_is_never_promoted(orders, writer):
     orders.power_off("alpha", "beta", "epsilon")
     orders.boot("gamma", "delta", "epsilon")
     orders.until(lambda: "the newest data is in copy1" in orders.show()["why"], "the boot wait is over")
-    assert orders.show()["phase"] == "none" and orders.show()["in_sync"] == ["copy1"]
+    g = orders.shown()
+    assert g["phase"] == "none" and g["in_sync"] == ["copy1"]
     orders.boot("beta")
     orders.until_primary("copy1", ("beta",), {"copy1", "copy2"})
     orders.nothing_lost(writer)
