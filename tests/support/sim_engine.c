@@ -644,7 +644,7 @@ void sim_regain(struct sim *s, unsigned i)
 
 bool sim_lost(const struct sim *s, unsigned i)
 {
-    return s->node[i].dead;
+    return s->node[i].dead || s->node[i].untold;
 }
 
 void sim_hold(struct sim *s, unsigned i, bool on)

@@ -66,6 +66,7 @@ void sim_one_way(struct sim *s, unsigned i, enum sim_way way);
  * once, and comes back by sim_regain. */
 void sim_lose(struct sim *s, unsigned i);
 void sim_regain(struct sim *s, unsigned i);
+/** Is its engine lost, or does the node not know yet that it was? */
 bool sim_lost(const struct sim *s, unsigned i);
 
 /** Stop and go on only the process: its engine stays in the ring and keeps what comes. */
