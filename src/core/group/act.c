@@ -5,7 +5,6 @@
 
 #define OCF_SUCCESS 0
 #define OCF_ERR_ARGS 2
-#define OCF_ERR_PERM 4
 #define OCF_ERR_INSTALLED 5
 #define OCF_ERR_CONFIGURED 6
 #define OCF_NOT_RUNNING 7
@@ -95,8 +94,8 @@ static void promoted_again(struct hf_group *g)
         return;
     }
     struct hf_glocal *l = &g->local[s->primary];
-    if ((l->role == HF_ROLE_PROMOTED || l->role == HF_ROLE_OPEN) && l->role_epoch == s->epoch &&
-        l->op == HF_OP_NONE && !l->unseen) {
+    if (hf_group_is_primary_role(l->role) && l->role_epoch == s->epoch && l->op == HF_OP_NONE &&
+        !l->unseen) {
         l->tell = true;
         l->last_op = promotable(g, s->primary) ? HF_OP_PROMOTE : HF_OP_START;
         l->last_rc = 0;
@@ -189,7 +188,7 @@ static bool may_run_here(const struct hf_group *g, uint8_t i)
 static void monitored(struct hf_group *g, uint8_t i, int rc)
 {
     struct hf_glocal *l = &g->local[i];
-    bool was_primary = l->role == HF_ROLE_PROMOTED || l->role == HF_ROLE_OPEN;
+    bool was_primary = hf_group_is_primary_role(l->role);
     bool first = l->role == HF_ROLE_UNKNOWN;
     switch (rc) {
     case OCF_SUCCESS:
@@ -272,7 +271,7 @@ static void succeeded(struct hf_group *g, uint8_t i, uint8_t op)
     }
 }
 
-static void failed(struct hf_group *g, uint8_t i, uint8_t op, int rc)
+static void failed(struct hf_group *g, uint8_t i, uint8_t op)
 {
     struct hf_glocal *l = &g->local[i];
     g->count.agent_errors++;
@@ -290,13 +289,11 @@ static void failed(struct hf_group *g, uint8_t i, uint8_t op, int rc)
     } else {
         l->role = HF_ROLE_FAILED;
     }
-    (void)rc;
 }
 
 static void access_probed(struct hf_group *g, uint8_t i, int rc)
 {
-    uint16_t access = (uint16_t)(rc == 0 ? g->access | BIT(i) : g->access & ~BIT(i));
-    g->access = access;
+    g->access = (uint16_t)(rc == 0 ? g->access | BIT(i) : g->access & ~BIT(i));
     hf_group_join_done(g, HF_OP_ACCESS, i, rc);
 }
 
@@ -347,7 +344,7 @@ void hf_group_done(struct hf_group *g, const struct hf_group_in *in)
     if (in->rc == 0) {
         succeeded(g, i, op);
     } else {
-        failed(g, i, op, in->rc);
+        failed(g, i, op);
     }
 }
 
@@ -390,7 +387,7 @@ static uint8_t wanted_copy(const struct hf_group *g, uint8_t i)
     const struct hf_gresource *r = &s->resource[i];
     const struct hf_glocal *l = &g->local[i];
     uint8_t self = hf_group_self(g);
-    bool primary_role = l->role == HF_ROLE_PROMOTED || l->role == HF_ROLE_OPEN;
+    bool primary_role = hf_group_is_primary_role(l->role);
     if (self == HF_GROUP_NONE || g->resigned || s->member[self].leaving) {
         return HF_ROLE_STOPPED;
     }

@@ -168,17 +168,39 @@ const struct hf_gpeer *hf_group_peer(const struct hf_group *g, uint8_t member)
     return NULL;
 }
 
+struct hf_gpeer *hf_group_node(struct hf_group *g, uint32_t node_id)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        if (g->peer[i].node_id == node_id) {
+            return &g->peer[i];
+        }
+    }
+    return NULL;
+}
+
+/* Is the newest version awaited from it? Whose disk fails can't have it, and does not count as
+ * there. */
+static bool ack_missing(const struct hf_group *g, const struct hf_gpeer *p)
+{
+    return p->member != HF_GROUP_NONE && HAS(g->present, p->member) &&
+           p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version;
+}
+
+static bool acks_missing(const struct hf_group *g)
+{
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        if (ack_missing(g, &g->peer[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool hf_group_may_act(const struct hf_group *g)
 {
     if (g->standing != HF_GROUP_IN || !g->decides || !g->quorate || g->suspect ||
-        hf_group_self(g) == HF_GROUP_NONE || g->persisted != g->s.version) {
+        hf_group_self(g) == HF_GROUP_NONE || g->persisted != g->s.version || acks_missing(g)) {
         return false;
-    }
-    for (uint8_t m = 0; m < g->s.n_members; m++) {
-        const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
-            return false;
-        }
     }
     for (uint8_t i = 0; i < g->n_peers; i++) { /* it must have on disk that it is none any more */
         const struct hf_gpeer *p = &g->peer[i];
@@ -193,14 +215,16 @@ bool hf_group_may_act(const struct hf_group *g)
 
 /* What is written is always the newest; a version that was overtaken is not missed. A member whose
  * record was lost writes none before others have decided without counting it. */
+static bool to_persist(const struct hf_group *g)
+{
+    return g->have_state && !g->persisting && g->persisted != g->s.version &&
+           (g->persisted || g->decides || g->create_request) &&
+           (hf_group_self(g) != HF_GROUP_NONE || g->was_member);
+}
+
 static void persist(struct hf_group *g)
 {
-    if (g->persisted == 0 && !g->decides && !g->create_request) {
-        return;
-    }
-    bool ours = hf_group_self(g) != HF_GROUP_NONE || g->was_member;
-    if (!g->have_state || g->persisting || g->persisted == g->s.version || !ours ||
-        g->now < g->persist_at) {
+    if (!to_persist(g) || g->now < g->persist_at) {
         return;
     }
     struct hf_slice s;
@@ -286,12 +310,9 @@ static void exclude_silent(struct hf_group *g)
         if (p->node_id == g->self_node || p->excluded) {
             continue;
         }
-        bool late =
-            g->standing == HF_GROUP_HELLO ? !p->hello
-            : g->standing == HF_GROUP_SYNC
-                ? p->node_id == g->source
-                : HAS(g->present, p->member == HF_GROUP_NONE ? HF_GROUP_MEMBERS_MAX : p->member) &&
-                      p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version;
+        bool late = g->standing == HF_GROUP_HELLO  ? !p->hello
+                    : g->standing == HF_GROUP_SYNC ? p->node_id == g->source
+                                                   : ack_missing(g, p);
         if (late) {
             send_exclude(g, p);
         }
@@ -355,17 +376,6 @@ static hf_time after(hf_time since, hf_time span)
     return since ? since + span : HF_NEVER;
 }
 
-static bool acks_missing(const struct hf_group *g)
-{
-    for (uint8_t m = 0; m < g->s.n_members; m++) {
-        const struct hf_gpeer *p = HAS(g->present, m) ? hf_group_peer(g, m) : NULL;
-        if (p && p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* When somebody has to be excluded; HF_NEVER: nobody is awaited. */
 static hf_time answer_deadline(const struct hf_group *g)
 {
@@ -426,9 +436,7 @@ hf_time hf_group_deadline(const struct hf_group *g)
     if (g->standing == HF_GROUP_OUT && g->have_state && g->now < g->adrift_at) {
         t = hf_time_min(t, g->adrift_at);
     }
-    if (g->have_state && !g->persisting && g->persisted != g->s.version &&
-        (g->persisted || g->decides || g->create_request) &&
-        (hf_group_self(g) != HF_GROUP_NONE || g->was_member)) {
+    if (to_persist(g)) {
         t = hf_time_min(t, g->persist_at);
     }
     if (g->suspect && g->ping_at) {

@@ -15,6 +15,11 @@
 #define BIT(i) ((uint16_t)(1u << (i)))
 #define HAS(mask, i) (((mask) >> (i)&1) != 0)
 
+static inline bool hf_group_is_primary_role(uint8_t role)
+{
+    return role == HF_ROLE_PROMOTED || role == HF_ROLE_OPEN;
+}
+
 /* A node of the view, as its own messages in this view tell: the same for all members. */
 struct hf_gpeer {
     uint32_t node_id;
@@ -184,6 +189,8 @@ void hf_group_enter(struct hf_group *g, enum hf_group_standing s);
 uint8_t hf_group_member_of(const struct hf_gstate *s, const char *host);
 uint8_t hf_group_resource_of(const struct hf_gstate *s, const char *name);
 const struct hf_gpeer *hf_group_peer(const struct hf_group *g, uint8_t member);
+/** The node of the view with this id, or NULL. */
+struct hf_gpeer *hf_group_node(struct hf_group *g, uint32_t node_id);
 /** The state has changed: a new version. */
 void hf_group_changed(struct hf_group *g);
 /** May what can't be undone begin here now? (G3, I10) */
@@ -222,9 +229,8 @@ void hf_group_forget_seen(struct hf_group *g, uint8_t resource);
 bool hf_group_able_at(const struct hf_group *g, uint8_t member, uint8_t resource);
 uint16_t hf_group_copies(const struct hf_gstate *s);
 uint16_t hf_group_mirrored_copies(const struct hf_gstate *s);
-/** The next primary: false: none can be. *ret_wait: one may soon be. */
-bool hf_group_choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *ret_member,
-                     bool *ret_wait);
+/** Is this a copy that may be promoted without force (I2)? */
+bool hf_group_promotable(const struct hf_gstate *s, uint8_t resource);
 void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, bool restart);
 void hf_group_promoted(struct hf_group *g);
 

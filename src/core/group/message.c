@@ -3,16 +3,6 @@
 
 #include "core/group/internal.h"
 
-static struct hf_gpeer *peer_from(struct hf_group *g, uint32_t node_id)
-{
-    for (uint8_t i = 0; i < g->n_peers; i++) {
-        if (g->peer[i].node_id == node_id) {
-            return &g->peer[i];
-        }
-    }
-    return NULL;
-}
-
 static void on_ack(struct hf_group *g, struct hf_gpeer *p, uint64_t version)
 {
     if (version > g->s.version) {
@@ -26,7 +16,7 @@ static void on_ack(struct hf_group *g, struct hf_gpeer *p, uint64_t version)
 /* An exclusion counts only if what was awaited has not come before it. */
 static void on_exclude(struct hf_group *g, uint32_t node_id, uint64_t version)
 {
-    struct hf_gpeer *p = peer_from(g, node_id);
+    struct hf_gpeer *p = hf_group_node(g, node_id);
     bool late =
         p && (g->standing == HF_GROUP_HELLO ? version == 0 && !p->hello
               : g->standing == HF_GROUP_SYNC
@@ -52,8 +42,7 @@ static void primary_role(struct hf_group *g, const struct hf_gmsg *m)
         }
         return;
     }
-    if (m->role.epoch != s->epoch || m->role.rc != 0 ||
-        (role != HF_ROLE_PROMOTED && role != HF_ROLE_OPEN)) {
+    if (m->role.epoch != s->epoch || m->role.rc != 0 || !hf_group_is_primary_role(role)) {
         return;
     }
     if (s->phase == HF_PHASE_PROMOTING &&
@@ -386,7 +375,7 @@ void hf_group_on_message(struct hf_group *g, uint32_t from, struct hf_slice msg)
         g->count.refused_version += rc == -HF_EVERSION;
         return;
     }
-    struct hf_gpeer *p = peer_from(g, from);
+    struct hf_gpeer *p = hf_group_node(g, from);
     if (!p || m.ring != g->ring || g->standing == HF_GROUP_OUT) {
         g->count.stale++;
         return;

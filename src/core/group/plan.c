@@ -56,9 +56,10 @@ static uint8_t role_at(const struct hf_group *g, uint8_t m, uint8_t r)
     return p ? p->role[r] : HF_ROLE_UNKNOWN;
 }
 
-static bool is_primary_role(uint8_t role)
+bool hf_group_promotable(const struct hf_gstate *s, uint8_t r)
 {
-    return role == HF_ROLE_PROMOTED || role == HF_ROLE_OPEN;
+    return s->resource[r].kind == HF_RESOURCE_COPY && HAS(s->in_sync, r) &&
+           s->resource[r].mirror != HF_MIRROR_DIVERGED;
 }
 
 static bool resigned(const struct hf_group *g, uint8_t m)
@@ -203,7 +204,7 @@ static void dirty(struct hf_group *g)
                          (role != HF_ROLE_UNKNOWN || HAS(s->member[i].dirty, k)))) {
                 mask |= BIT(k);
             }
-            primary = primary || is_primary_role(role);
+            primary = primary || hf_group_is_primary_role(role);
             unsure = unsure || role == HF_ROLE_UNKNOWN || role == HF_ROLE_FAILED ||
                      role == HF_ROLE_STUCK;
         }
@@ -267,15 +268,13 @@ uint16_t hf_group_fence_targets(const struct hf_group *g)
 
 static uint8_t backup_candidate(const struct hf_group *g, uint8_t r)
 {
-    uint8_t other = HF_GROUP_NONE;
     for (uint8_t m = 0; m < g->s.n_members; m++) {
         bool primary = m == g->s.primary_host && g->s.phase != HF_PHASE_NONE;
-        if (g->s.member[m].subgroup == r && !primary && may_host(g, m, r) &&
-            other == HF_GROUP_NONE) {
-            other = m;
+        if (g->s.member[m].subgroup == r && !primary && may_host(g, m, r)) {
+            return m;
         }
     }
-    return other;
+    return HF_GROUP_NONE;
 }
 
 static bool backup_wanted_elsewhere(const struct hf_group *g, uint8_t r)
@@ -384,8 +383,9 @@ static bool choose_member(const struct hf_group *g, uint8_t r, uint8_t *ret_memb
     return false;
 }
 
-bool hf_group_choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *ret_member,
-                     bool *ret_wait)
+/* The next primary. False: none can be; *ret_wait: one may soon be. */
+static bool choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *ret_member,
+                   bool *ret_wait)
 {
     const struct hf_gstate *s = &g->s;
     *ret_wait = false;
@@ -396,10 +396,8 @@ bool hf_group_choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *r
     }
     for (uint8_t n = 0; n <= s->n_resources; n++) {
         uint8_t r = n == 0 ? s->primary : (uint8_t)(n - 1);
-        if (r == HF_GROUP_NONE || (n > 0 && r == s->primary) ||
-            s->resource[r].kind != HF_RESOURCE_COPY || !HAS(s->in_sync, r) ||
-            s->resource[r].mirror == HF_MIRROR_DIVERGED) {
-            continue; /* I2 */
+        if (r == HF_GROUP_NONE || (n > 0 && r == s->primary) || !hf_group_promotable(s, r)) {
+            continue;
         }
         if (choose_member(g, r, ret_member, ret_wait)) {
             *ret_resource = r;
@@ -436,7 +434,7 @@ static void next(struct hf_group *g)
 {
     uint8_t r, m;
     bool wait;
-    if (hf_group_choose(g, &r, &m, &wait)) {
+    if (choose(g, &r, &m, &wait)) {
         begin(g, r, m);
     } else if (g->s.phase != HF_PHASE_NONE) {
         hf_group_doubt_primary(g);
@@ -454,9 +452,7 @@ static bool other_copy(const struct hf_group *g)
     for (uint8_t r = 0; r < g->s.n_resources; r++) {
         uint8_t m;
         bool wait = false;
-        if (r != g->s.primary && g->s.resource[r].kind == HF_RESOURCE_COPY &&
-            HAS(g->s.in_sync, r) && g->s.resource[r].mirror != HF_MIRROR_DIVERGED &&
-            choose_member(g, r, &m, &wait)) {
+        if (r != g->s.primary && hf_group_promotable(&g->s, r) && choose_member(g, r, &m, &wait)) {
             return true;
         }
     }
@@ -472,11 +468,11 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
 {
     struct hf_gstate *s = &g->s;
     struct hf_gresource *r = &s->resource[s->primary];
-    bool host_fault = (rc >= 2 && rc <= 5) || resource != s->primary;
+    bool host_fault = rc >= 2 && rc <= 5;
     hf_group_event(g, true, "%s failed on %s: %s", s->resource[resource].name,
                    s->member[s->primary_host].host,
                    g->fail_why[0] ? g->fail_why : "it does not run as it should");
-    if (restart && !(rc >= 2 && rc <= 5) && r->restarts < RESTARTS_MAX &&
+    if (restart && !host_fault && r->restarts < RESTARTS_MAX &&
         role_at(g, s->primary_host, s->primary) != HF_ROLE_STUCK) {
         r->restarts++;
         g->count.restarts++;
@@ -484,7 +480,7 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
         hf_group_changed(g);
         return;
     }
-    if (!host_fault && other_copy(g)) {
+    if (!host_fault && resource == s->primary && other_copy(g)) {
         r->failed_on = (uint16_t)((1u << s->n_members) - 1);
     } else {
         r->failed_on |= BIT(s->primary_host);
@@ -606,8 +602,7 @@ static void reign(struct hf_group *g)
         next(g);
     } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
         hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);
-    } else if (s->phase > HF_PHASE_PROMOTING &&
-               (role == HF_ROLE_STOPPED || role == HF_ROLE_UNPROMOTED)) {
+    } else if (s->phase > HF_PHASE_PROMOTING && idle) {
         begin(g, s->primary, h); /* it had to stop for a while: again */
     } else if (s->phase > HF_PHASE_PROMOTING && attached_failed(g, &failed)) {
         hf_group_primary_failed(g, failed, 1, true);
@@ -626,7 +621,7 @@ static void primary(struct hf_group *g)
     case HF_PHASE_NONE: {
         uint8_t r, m;
         bool wait;
-        if (hf_group_choose(g, &r, &m, &wait)) {
+        if (choose(g, &r, &m, &wait)) {
             begin(g, r, m);
         }
         break;

@@ -10,9 +10,8 @@
 
 static bool promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
 {
-    const struct hf_gresource *x = &g->s.resource[r];
-    return x->kind == HF_RESOURCE_COPY && HAS(g->s.in_sync, r) && x->mirror != HF_MIRROR_DIVERGED &&
-           !HAS(x->failed_on, m) && hf_group_able_at(g, m, r);
+    return hf_group_promotable(&g->s, r) && !HAS(g->s.resource[r].failed_on, m) &&
+           hf_group_able_at(g, m, r);
 }
 
 /* Where a switch may go: the wanted member and resource, each perhaps NONE. */
@@ -266,6 +265,13 @@ void hf_group_on_request(struct hf_group *g, struct hf_gpeer *p, const struct hf
     q->until = HF_NEVER;
 }
 
+/* A mask of members without this one: those above it move down. */
+static uint16_t without(uint16_t mask, uint8_t m)
+{
+    uint16_t low = (uint16_t)(BIT(m) - 1);
+    return (uint16_t)((mask & low) | (mask >> 1 & ~low));
+}
+
 /* After a member: all numbers above it move. */
 void hf_group_remove_member(struct hf_group *g, uint8_t m)
 {
@@ -283,10 +289,9 @@ void hf_group_remove_member(struct hf_group *g, uint8_t m)
     }
     s->n_members--;
     memset(&s->member[s->n_members], 0, sizeof(s->member[0]));
-    uint16_t low = (uint16_t)(BIT(m) - 1);
     for (uint8_t i = 0; i < s->n_resources; i++) {
         struct hf_gresource *r = &s->resource[i];
-        r->failed_on = (uint16_t)((r->failed_on & low) | (r->failed_on >> 1 & ~low));
+        r->failed_on = without(r->failed_on, m);
         r->host = r->host == HF_GROUP_NONE || r->host < m ? r->host
                   : r->host == m                          ? HF_GROUP_NONE
                                                           : (uint8_t)(r->host - 1);
@@ -294,11 +299,11 @@ void hf_group_remove_member(struct hf_group *g, uint8_t m)
     if (s->primary_host != HF_GROUP_NONE && s->primary_host >= m) {
         s->primary_host = s->primary_host == m ? HF_GROUP_NONE : (uint8_t)(s->primary_host - 1);
     }
-    g->procdown = (uint16_t)((g->procdown & low) | (g->procdown >> 1 & ~low));
-    g->fencing = (uint16_t)((g->fencing & low) | (g->fencing >> 1 & ~low));
-    g->fence_done = (uint16_t)((g->fence_done & low) | (g->fence_done >> 1 & ~low));
-    g->fence_told = (uint16_t)((g->fence_told & low) | (g->fence_told >> 1 & ~low));
-    g->fence_ok = (uint16_t)((g->fence_ok & low) | (g->fence_ok >> 1 & ~low));
+    g->procdown = without(g->procdown, m);
+    g->fencing = without(g->fencing, m);
+    g->fence_done = without(g->fence_done, m);
+    g->fence_told = without(g->fence_told, m);
+    g->fence_ok = without(g->fence_ok, m);
     hf_group_recount(g);
 }
 

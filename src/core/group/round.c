@@ -14,16 +14,6 @@ static uint64_t state_hash(struct hf_group *g)
     return hf_hash(s, 0);
 }
 
-static struct hf_gpeer *self_peer(struct hf_group *g)
-{
-    for (uint8_t i = 0; i < g->n_peers; i++) {
-        if (g->peer[i].node_id == g->self_node) {
-            return &g->peer[i];
-        }
-    }
-    return NULL;
-}
-
 /* ---- a view comes ---- */
 
 static void note_left(struct hf_group *g, const struct hf_engine_view *v)
@@ -352,7 +342,8 @@ static void left_behind(struct hf_group *g)
 
 static void close_round(struct hf_group *g)
 {
-    if (!self_peer(g)->hello || self_peer(g)->excluded) {
+    const struct hf_gpeer *self = hf_group_node(g, g->self_node);
+    if (!self->hello || self->excluded) {
         left_behind(g);
         return;
     }
@@ -450,12 +441,7 @@ void hf_group_on_state(struct hf_group *g, const struct hf_gpeer *p, const struc
 
 void hf_group_exclude(struct hf_group *g, uint32_t node_id)
 {
-    struct hf_gpeer *p = NULL;
-    for (uint8_t i = 0; i < g->n_peers; i++) {
-        if (g->peer[i].node_id == node_id) {
-            p = &g->peer[i];
-        }
-    }
+    struct hf_gpeer *p = hf_group_node(g, node_id);
     if (!p || p->excluded) {
         return;
     }
