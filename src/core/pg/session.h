@@ -60,7 +60,8 @@
     X(SYNC_COMMIT, 22, "synchronous_commit below on")                                              \
     X(DISABLED, 23, "protect_writes is off")                                                       \
     X(SELF, 24, "statement looks at itself")                                                       \
-    X(FUNCTION_CALL, 25, "fast-path function call outside a transaction")
+    X(FUNCTION_CALL, 25, "fast-path function call outside a transaction")                          \
+    X(FAILED, 26, "the transaction has failed")
 enum hf_pg_reason {
 #define HF_PG_REASON_ENUM(name, bit, text) HF_PG_REASON_##name = (int)(1u << (bit)),
     HF_PG_REASON_LIST(HF_PG_REASON_ENUM)
