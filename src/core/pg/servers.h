@@ -33,8 +33,10 @@
  * asks: is it the same one now (then its old backend may live, X6), and if not, where is the fence.
  * Same start means: same system identifier, timeline, recovery, postmaster start, and at least one
  * of the auxiliary processes is still there (a crash restart in place replaces them all and keeps
- * pg_postmaster_start_time()). All primaries that were opened since stand between the old
- * incarnation and the new one: only if each of them has a fence, is the smallest one the fence.
+ * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
+ * login still found; until then it is lost as HF_PG_INCARNATION_UNKNOWN. All primaries that were
+ * opened since stand between the old incarnation and the new one: only if each of them has a fence,
+ * is the smallest one the fence.
  *
  * Where fences are from:
  *   group      the fence text of the reign (agents.md): a server becomes PRIMARY only when it is
@@ -44,9 +46,9 @@
  *   else       none: a commit in doubt is answered 08007
  *
  * The gate: seats wait in order (FIFO) for hold_timeout. A seat that lost another one is served
- * only after a probe begun after the loss was answered (X6), and before those that did not; while
- * such seats recover on a new incarnation nobody else is let in (X8, the window, at most
- * `window`). At most logins_max log in at once.
+ * only after a probe begun after the loss was answered (X6), and before those that did not. While
+ * such seats recover on a new incarnation nobody else is let in (X8, the window, at most `window`).
+ * At most logins_max log in at once.
  *
  * Planned switchover (X15):
  *
@@ -192,10 +194,14 @@ HF_MUST int hf_pg_fence_parse(const char *text, struct hf_pg_fence *ret_fence);
 
 enum hf_pg_endpoint { HF_PG_READ_WRITE, HF_PG_READ_ONLY };
 
+/** "Lost", but nobody knows on which start of the server: a commit in doubt can't be resolved. */
+#define HF_PG_INCARNATION_UNKNOWN UINT64_MAX
+
 enum hf_pg_seat_state {
     HF_PG_SEAT_NONE,    /* not here */
     HF_PG_SEAT_WAITING, /* in the gate's queue */
     HF_PG_SEAT_LOGIN,   /* the driver logs in at `server` */
+    HF_PG_SEAT_CHECK,   /* logged in; ATTACH is about to come */
     HF_PG_SEAT_TAKEN,   /* has a connection to `server` */
 };
 
@@ -213,13 +219,14 @@ struct hf_pg_seat {
     uint64_t lost;        /* incarnation of the connection that this one replaces; 0: the first */
     uint32_t reasons;     /* HF_PG_REASON_*: why its session can't be moved */
     uint64_t order;       /* its place in the queue */
-    hf_time since;        /* waiting; or of the last MOVE */
-    hf_time after;        /* of the loss */
+    hf_time since;        /* waiting; then logged in */
+    hf_time asked;        /* of the last MOVE */
     hf_time not_before;   /* the next login after one that failed */
 };
 
 enum hf_pg_servers_out_kind {
     HF_PG_SERVERS_LOGIN,
+    HF_PG_SERVERS_ATTACH,
     HF_PG_SERVERS_REFUSE,
     HF_PG_SERVERS_GONE,
     HF_PG_SERVERS_MOVE,
@@ -232,7 +239,7 @@ enum hf_pg_servers_out_kind {
 
 struct hf_pg_servers_out {
     enum hf_pg_servers_out_kind kind;
-    struct hf_pg_seat *seat; /* LOGIN, REFUSE, GONE, MOVE */
+    struct hf_pg_seat *seat; /* LOGIN, ATTACH, REFUSE, GONE, MOVE */
     uint32_t server;
     bool warn;
     const char *text; /* REFUSE, GONE, MOVE, EVENT: until the next call */
@@ -277,7 +284,7 @@ void hf_pg_servers_read_only_seen(struct hf_pg_servers *s, uint32_t server, hf_t
  */
 void hf_pg_servers_need(struct hf_pg_servers *s, struct hf_pg_seat *seat,
                         enum hf_pg_endpoint endpoint, bool spare, uint64_t lost, hf_time now);
-/** Logged in: TAKEN. */
+/** Logged in; wait for ATTACH. */
 void hf_pg_servers_seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 /** The login failed for the server's reasons: the seat goes back to its place in the queue. */
 void hf_pg_servers_login_failed(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
@@ -288,8 +295,9 @@ void hf_pg_servers_backend(const struct hf_pg_servers *s, const struct hf_pg_sea
 /** The session of this seat has recovered from its loss (or never had one): the window waits for it
  * no more. */
 void hf_pg_servers_recovered(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
-/** The seat is given up, in whichever state; it may be used again with need(). */
-void hf_pg_servers_leave(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
+/** The seat is given up, in whichever state; it may be used again with need(). Returns what to call
+ * its incarnation in need(), should its session go on elsewhere. */
+uint64_t hf_pg_servers_leave(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 /** A move that MOVE asked for has ended; seat: that of MOVE, or, moved, the one it has now. */
 void hf_pg_servers_move_done(struct hf_pg_servers *s, struct hf_pg_seat *seat, bool moved,
                              hf_time now);
