@@ -20,9 +20,9 @@
  *
  *   UNKNOWN --+--> DOWN       no answer in health_timeout, refused, unreachable
  *     (start) +--> STARTING   57P03
- *             +--> CLOSED     answers and is not in recovery, but is not the primary (yet): the
- * group |               says another one, has no fence of this reign or is not open; an older |
- * timeline, another system identifier, two of them
+ *             +--> CLOSED     answers, is not in recovery, but is not the primary (yet): the group
+ *             |               says another one, has no fence of this reign or is not open; an older
+ *             |               timeline, another system identifier, two of them
  *             +--> PRIMARY    the one writable server; its incarnation and fence are known
  *             +--> STANDBY    in recovery
  *
@@ -36,13 +36,15 @@
  * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
  * login still found; until then it is lost as HF_PG_INCARNATION_UNKNOWN. All primaries that were
  * opened since stand between the old incarnation and the new one: only if each of them has a fence,
- * is the smallest one the fence.
+ * the smallest one is the fence.
  *
  * Where fences are from:
  *   group      the fence text of the reign (agents.md): a server becomes PRIMARY only when it is
- * the group's, matches system identifier and timeline of that text, and this host is quorate
- *   exclusive  pg_snapshot_xmax() in the monitor's first statement of the incarnation, or, if it is
- *              smaller, the next transaction id of the checkpoint that ended its recovery
+ *              the group's, has the system identifier and timeline of that text, and this host is
+ *              quorate
+ *   exclusive  pg_snapshot_xmax() of the first statement begun after the server was seen out of
+ *              recovery, or, if it is smaller, the next transaction id of the checkpoint that ended
+ *              its recovery
  *   else       none: a commit in doubt is answered 08007
  *
  * The gate: seats wait in order (FIFO) for hold_timeout. A seat that lost another one is served
@@ -60,25 +62,28 @@
  * false, doing what it says (from there any function may be called again); sleep until
  * hf_pg_servers_deadline(), then call hf_pg_servers_step() and next() again.
  *
- *   session asks need(side)      hf_pg_servers_need(seat of that connection)
- *   LOGIN seat                   connect and log in to seat->server; then hf_pg_servers_seated()
- * and hf_pg_session_attach() with what hf_pg_servers_backend() says; or
- *                                hf_pg_servers_login_failed() if the server could not be reached,
- *                                which asks again later; or hf_pg_servers_leave() and
- *                                hf_pg_session_refuse() if the error is the client's (28P01, 3D000)
- *   REFUSE seat                  hf_pg_session_refuse(57P03), or no_spare(); the seat is not
- * waiting the connection broke         hf_pg_servers_leave(seat), then hf_pg_session_server_gone()
- *   GONE seat                    the same, though the socket is still open: close it
- *   drop(side), end              hf_pg_servers_leave(seat)
- *   MOVE seat                    hf_pg_session_move(); at MOVED or MOVE_FAILED
- *                                hf_pg_servers_move_done(the session's seat)
- *   note RECOVERED, or in RUNNING after an attach    hf_pg_servers_recovered(seat)
- *   FREEZE, THAW                 hf_pg_session_freeze(), thaw() of each read-write session, also of
- *                                those that begin meanwhile; tell hf_pg_servers_at_rest()
- *   PROBE server                 its monitor sends hf_pg_servers_query(), connecting and logging in
- *                                first if it has no connection; answers by exactly one of
- *                                hf_pg_servers_answered(), hf_pg_servers_failed()
- *   RESET server                 its monitor gives up probe and connection; nothing to answer
+ *   session asks need(side)  hf_pg_servers_need(seat of that connection)
+ *   LOGIN seat               connect and log in to seat->server, then hf_pg_servers_seated(); or
+ *                            hf_pg_servers_login_failed() if the server could not be reached, which
+ *                            asks again later; or hf_pg_servers_leave() and hf_pg_session_refuse()
+ *                            if the error is the client's (28P01, 3D000)
+ *   ATTACH seat              hf_pg_session_attach() with what hf_pg_servers_backend() says. Comes
+ *                            after seated(): for who recovers when it is sure that the server was
+ *                            not started anew meanwhile. Until then leave its bytes in the socket
+ *   REFUSE seat              hf_pg_session_refuse(57P03), or no_spare(); it is not waiting any more
+ *   the connection broke     lost = hf_pg_servers_leave(seat), then hf_pg_session_server_gone();
+ *                            `lost` is for need() when the session asks for another one
+ *   GONE seat                the same, though the socket is still open: close it. In LOGIN or
+ * CHECK: break it off and call hf_pg_servers_login_failed() drop(side), end
+ * hf_pg_servers_leave(seat) MOVE seat                hf_pg_session_move(); at MOVED or MOVE_FAILED
+ *                            hf_pg_servers_move_done(the session's seat)
+ *   RECOVERED, or the session is RUNNING after an attach   hf_pg_servers_recovered(seat)
+ *   FREEZE, THAW             hf_pg_session_freeze(), thaw() of each read-write session, also of
+ *                            those that begin meanwhile; tell hf_pg_servers_at_rest()
+ *   PROBE server             its monitor sends hf_pg_servers_query(), connecting and logging in
+ *                            first if it has no connection; answers by exactly one of
+ *                            hf_pg_servers_answered(), hf_pg_servers_failed()
+ *   RESET server             its monitor gives up probe and connection; nothing to answer
  */
 #define HF_PG_SERVER_STATE_LIST(X)                                                                 \
     X(UNKNOWN, "unknown")                                                                          \
