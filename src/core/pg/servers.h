@@ -62,22 +62,23 @@
  * false, doing what it says (from there any function may be called again); sleep until
  * hf_pg_servers_deadline(), then call hf_pg_servers_step() and next() again.
  *
- *   session asks need(side)  hf_pg_servers_need(seat of that connection)
+ *   need(side) of a session  hf_pg_servers_need(seat of that connection)
  *   LOGIN seat               connect and log in to seat->server, then hf_pg_servers_seated(); or
- *                            hf_pg_servers_login_failed() if the server could not be reached, which
- *                            asks again later; or hf_pg_servers_leave() and hf_pg_session_refuse()
- *                            if the error is the client's (28P01, 3D000)
+ *                            hf_pg_servers_login_failed() if the server could not be reached,
+ *                            which asks again later; or hf_pg_servers_leave() and
+ *                            hf_pg_session_refuse() if the error is the client's (28P01, 3D000)
  *   ATTACH seat              hf_pg_session_attach() with what hf_pg_servers_backend() says. Comes
- *                            after seated(): for who recovers when it is sure that the server was
+ *                            after seated(): for who recovers, when it is sure that the server was
  *                            not started anew meanwhile. Until then leave its bytes in the socket
- *   REFUSE seat              hf_pg_session_refuse(57P03), or no_spare(); it is not waiting any more
- *   the connection broke     lost = hf_pg_servers_leave(seat), then hf_pg_session_server_gone();
+ *   REFUSE seat              hf_pg_session_refuse(57P03), or no_spare(); it does not wait any more
+ *   connection broke         lost = hf_pg_servers_leave(seat), then hf_pg_session_server_gone();
  *                            `lost` is for need() when the session asks for another one
  *   GONE seat                the same, though the socket is still open: close it. In LOGIN or
- * CHECK: break it off and call hf_pg_servers_login_failed() drop(side), end
- * hf_pg_servers_leave(seat) MOVE seat                hf_pg_session_move(); at MOVED or MOVE_FAILED
+ *                            CHECK: break it off, and hf_pg_servers_login_failed()
+ *   drop(side), end          hf_pg_servers_leave(seat)
+ *   MOVE seat                hf_pg_session_move(); at MOVED or MOVE_FAILED
  *                            hf_pg_servers_move_done(the session's seat)
- *   RECOVERED, or the session is RUNNING after an attach   hf_pg_servers_recovered(seat)
+ *   RECOVERED                hf_pg_servers_recovered(seat); also if it had nothing to recover
  *   FREEZE, THAW             hf_pg_session_freeze(), thaw() of each read-write session, also of
  *                            those that begin meanwhile; tell hf_pg_servers_at_rest()
  *   PROBE server             its monitor sends hf_pg_servers_query(), connecting and logging in
