@@ -225,6 +225,7 @@ struct hf_pg_seat {
     uint64_t lost;        /* incarnation of the connection that this one replaces; 0: the first */
     uint32_t reasons;     /* HF_PG_REASON_*: why its session can't be moved */
     uint64_t order;       /* its place in the queue */
+    uint64_t at;          /* logged in, in the order of events */
     hf_time since;        /* waiting; then logged in */
     hf_time asked;        /* of the last MOVE */
     hf_time not_before;   /* the next login after one that failed */
@@ -274,8 +275,8 @@ uint32_t hf_pg_servers_find(const struct hf_pg_servers *s, const char *name);
 /** The group is so now. */
 void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view *view, hf_time now);
 
-/** A probe was answered; `first`: on a connection made for it, so it may be another start. */
-void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server, bool first,
+/** A probe was answered. */
+void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
                             const struct hf_pg_facts *facts, hf_time now);
 /** A probe failed, or the monitor's connection broke without one. sqlstate: of an error of the
  * server, else "". text: why, for people. */
