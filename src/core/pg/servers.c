@@ -185,6 +185,9 @@ static const char *unfit_for_list(const struct hf_pg_servers *s, const struct hf
     HF_PG_SERVERS_EACH(s, j)
     {
         const struct hf_pg_server *o = &s->server[j];
+        if (!v->opened && !o->removed && o->state == HF_PG_SERVER_UNKNOWN && o != v && !o->up) {
+            return "not all servers were heard yet";
+        }
         if (o != v && !o->removed && o->up && !o->facts.in_recovery &&
             o->facts.timeline == v->facts.timeline &&
             (s->sysid == 0 || o->facts.sysid == s->sysid)) {
