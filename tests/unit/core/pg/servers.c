@@ -889,8 +889,8 @@ static void a_planned_switchover(void **state)
     hf_pg_servers_recovered(r.s, &r.seat[0], r.now);
     hf_pg_servers_recovered(r.s, &r.seat[1], r.now);
     run(&r, HF_MS(10));
-    story(&r, "- switchover: attaching -> none\n"
-              "thaw\n");
+    story(&r, "thaw\n"
+              "- switchover: attaching -> none\n");
     rig_fini(&r);
 }
 
