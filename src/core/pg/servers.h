@@ -159,7 +159,7 @@ struct hf_pg_server_conf {
     uint16_t weight;     /* 0: 1 */
 };
 
-#define HF_PG_SERVERS_MAX 32
+#define HF_PG_SERVERS_MAX 64
 #define HF_PG_SERVER_NONE UINT32_MAX
 #define HF_PG_AUX_MAX 16
 
