@@ -5,11 +5,11 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "core/pg/servers.h"
 #include "os/conf.h"
 
 #define HF_PG_CONFIG_FILE "/etc/holdfast/holdfast-pg.conf"
 #define HF_PG_PORT 6432
-#define HF_PG_SERVERS_MAX 64
 
 struct hf_pg_tls_config {
     int64_t sslmode;                                 /* enum hf_pg_sslmode */

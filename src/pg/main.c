@@ -11,9 +11,9 @@
 #include "base/mem.h"
 #include "os/program.h"
 #include "pg/cancel.h"
-#include "pg/catalog.h"
 #include "pg/client.h"
 #include "pg/listener.h"
+#include "pg/names.h"
 #include "pg/route.h"
 #include "pg/rules.h"
 
@@ -154,7 +154,7 @@ static void close_all(struct hf_pg *pg)
     hf_pg_cancel_close_all(pg);
     hf_pg_route_destroy(pg->route);
     for (struct hf_pg_database *d; (d = hf_map_next(&pg->databases, &pos));) {
-        hf_pg_catalog_destroy(d->catalog);
+        hf_pg_names_destroy(d->names);
         hf_pg_classifier_destroy(d->classifier);
         hf_free(d->name);
         hf_free(d);

@@ -19,7 +19,7 @@ struct hf_pg_rules;
 struct hf_pg_route;
 struct hf_pg_listeners;
 struct hf_pg_cancels;
-struct hf_pg_catalog;
+struct hf_pg_names;
 struct hf_pg_query_pool;
 struct hf_pg_web;
 
@@ -28,7 +28,7 @@ struct hf_pg_database {
     char *name;
     uint64_t n_clients;
     struct hf_pg_classifier *classifier; /* owned; NULL until its first session */
-    struct hf_pg_catalog *catalog;       /* owned; what keeps the classifier's list up to date */
+    struct hf_pg_names *names;           /* owned; what keeps the classifier's list up to date */
     struct hf_pg_stats stats;
 };
 

@@ -6,9 +6,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "pg/cancel.h"
-#include "pg/catalog.h"
 #include "pg/client.h"
 #include "pg/console.h"
+#include "pg/names.h"
 #include "pg/route.h"
 #include "pg/rules.h"
 
@@ -370,7 +370,7 @@ static int create_session(struct hf_pg_client *c)
     struct hf_pg *pg = c->pg;
     c->n_cancel_key = c->version >= HF_PG_VERSION_3_2 ? sizeof(c->cancel_key) : CANCEL_KEY_3_0;
     if (getrandom(c->cancel_key, sizeof(c->cancel_key), 0) < 0 ||
-        hf_pg_catalog_begin_use(pg, c->database)) {
+        hf_pg_names_use(pg, c->database)) {
         return -1;
     }
     struct hf_pg_session_args args = {

@@ -3,46 +3,8 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "core/pg/classify.h"
 #include "core/pg/connect.h"
 #include "core/pg/login.h"
-
-static const struct hf_pg_class unknown = {.does = HF_PG_DOES_UNKNOWN, .n_statements = 1};
-int hf_pg_classifier_create(size_t n_max, uint64_t seed, struct hf_pg_classifier **ret)
-{
-    (void)n_max;
-    (void)seed;
-    *ret = hf_alloc(1);
-    return 0;
-}
-void hf_pg_classifier_destroy(struct hf_pg_classifier *c)
-{
-    hf_free(c);
-}
-const struct hf_pg_class *hf_pg_classify(struct hf_pg_classifier *c, struct hf_slice sql)
-{
-    (void)c;
-    (void)sql;
-    return &unknown;
-}
-const struct hf_pg_class *hf_pg_class_ref(const struct hf_pg_class *k)
-{
-    return k;
-}
-void hf_pg_class_unref(const struct hf_pg_class *k)
-{
-    (void)k;
-}
-bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class *k)
-{
-    (void)c;
-    (void)k;
-    return false;
-}
-void hf_pg_catalog_forget(struct hf_pg_classifier *c)
-{
-    (void)c;
-}
 
 /* login */
 struct hf_pg_login {
