@@ -98,7 +98,7 @@ struct hf_pg_scram {
     uint16_t n_nonce;                /* of nonce: both halves */
     char nonce[HF_PG_NONCE_MAX + 40];
     uint8_t n_own;
-    char own[40]; /* our half */
+    char own[40];                        /* our half */
     struct hf_buf messages;              /* AuthMessage as it grows */
     uint8_t server_proof[HF_PG_KEY_LEN]; /* client: the ServerSignature that is expected */
 };
