@@ -37,7 +37,7 @@ bench-failover: setup-bench $(BUILD)/build.ninja
 
 bench-pg: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
-	@$(SUDO) bench/pg/run
+	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja

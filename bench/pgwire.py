@@ -4,6 +4,15 @@ import socket
 import struct
 
 
+class PostgresError(ConnectionError):
+    """An ErrorResponse."""
+
+    def __init__(self, body):
+        fields = {f[0]: f[1:] for f in body.decode(errors="replace").split("\0") if f}
+        self.sqlstate = fields.get("C", "?????")
+        super().__init__(f"{fields.get('S')}: {fields.get('M')} ({self.sqlstate})")
+
+
 class Session:
     """One connection, over a connected socket."""
 
@@ -15,26 +24,25 @@ class Session:
         self.answer()
 
     def answer(self):
-        """Until the server is ready for a query: its rows, as text. ConnectionError with what it
-        complains of."""
+        """Until the server is ready for a query: its rows, as text. PostgresError if it complains."""
         error, rows = None, []
         while True:
             while len(self.buf) < 5 or len(self.buf) < 1 + struct.unpack_from(">I", self.buf, 1)[0]:
                 piece = self.sock.recv(65536)
                 if not piece:
-                    raise ConnectionError(error or "closed")
+                    raise error or ConnectionError("closed")
                 self.buf += piece
             n = 1 + struct.unpack_from(">I", self.buf, 1)[0]
             kind, body, self.buf = self.buf[:1], self.buf[5:n], self.buf[n:]
             if kind == b"E":
-                error = body.decode(errors="replace").replace("\0", " ")
+                error = PostgresError(body)
             elif kind == b"D":
                 rows.append(row(body))
             elif kind == b"R" and body != b"\0\0\0\0":
                 raise ConnectionError("a password is asked for")
             elif kind == b"Z":
                 if error:
-                    raise ConnectionError(error)
+                    raise error
                 return rows
 
     def query(self, sql):

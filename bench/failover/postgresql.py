@@ -34,8 +34,8 @@ def definition(copy, clients="127.0.0.1/32", more=""):
         client_auth = trust
         replication_auth = trust
     }}
-    {more}
     probe = {{ pgdata }}
+    {more}
 }}
 """
 
