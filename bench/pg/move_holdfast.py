@@ -31,7 +31,7 @@ servers {{ group = "{group}" }}
 class Moving(Database):
     """The database of bench-failover, with holdfast-pg before it."""
 
-    proxy = None
+    proxy, period = None, 1.0
 
     @staticmethod
     def definition(copy):

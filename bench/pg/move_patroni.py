@@ -48,6 +48,7 @@ class Patroni:
     def __init__(self, lab, setup):
         self.lab, self.setup, self.processes = lab, setup, []
         self.shared = lab.state / "shared/1"
+        self.period = setup["dcs"]["loop_wait"]
 
     def spawn(self, host, name, *command):
         with open(self.shared / f"{name}-{host}.log", "ab") as log:

@@ -3,6 +3,7 @@ a primary that is switched or whose server is killed under them."""
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import time
@@ -66,9 +67,11 @@ class Clients:
 
 
 def moved(cluster, clients, act):
-    """One sample: from the act until the cluster is whole again, its former primary a standby."""
+    """One sample: from the act until the cluster is whole again, its former primary a standby. What was
+    before it began with a round of the cluster manager, so the act comes at any moment of one."""
     source = cluster.wait_whole()
     idle = wait_random()
+    time.sleep(random.random() * cluster.period)
     clients.wait_progress()
     clients.order("begin")
     time.sleep(0.3)
