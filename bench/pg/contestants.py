@@ -37,6 +37,7 @@ ssl_key_file = '{dir}/key.pem'
 
 HBA = f"""
 local all all trust
+host all postgres 127.0.0.1/32 trust
 host all {USER} 127.0.0.1/32 trust
 host all {PASSWORD_USER} 127.0.0.1/32 scram-sha-256
 """
