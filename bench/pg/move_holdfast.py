@@ -15,7 +15,7 @@ from pgwire import Session  # pylint: disable=wrong-import-order
 from postgresql import COPIES, Database, definition  # pylint: disable=wrong-import-order
 
 TOKEN = 300  # ms
-MONITOR = "1s"
+MONITOR = "250ms"
 
 CONFIG = """
 pg {{ listen = {{ "0.0.0.0:{port}" }} }}
