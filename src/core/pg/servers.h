@@ -177,10 +177,10 @@ struct hf_pg_facts {
     uint32_t aux[HF_PG_AUX_MAX];
 };
 
-/** The monitor's one statement: one row of one text column, for hf_pg_facts_parse(). */
+/** The monitor's one statement: one row of one text column, for hf_pg_server_facts_parse(). */
 const char *hf_pg_servers_query(void);
 /** 0 or -HF_EMALF. */
-HF_MUST int hf_pg_facts_parse(struct hf_slice text, struct hf_pg_facts *ret_facts);
+HF_MUST int hf_pg_server_facts_parse(struct hf_slice text, struct hf_pg_facts *ret_facts);
 
 /** What a group says of itself (struct holdfast_group). Strings are borrowed for the call. */
 struct hf_pg_group_view {

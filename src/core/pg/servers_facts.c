@@ -100,7 +100,7 @@ static bool word(struct text *t, const char *yes, const char *no)
     return is;
 }
 
-int hf_pg_facts_parse(struct hf_slice in, struct hf_pg_facts *ret_facts)
+int hf_pg_server_facts_parse(struct hf_slice in, struct hf_pg_facts *ret_facts)
 {
     struct hf_pg_facts f = {0};
     struct text t = {.p = in.p, .end = in.n > 0 ? in.p + in.n : in.p};

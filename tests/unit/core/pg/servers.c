@@ -958,7 +958,7 @@ static void facts_are_read(void **state)
 {
     (void)state;
     struct hf_pg_facts f;
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str(ANSWER), &f), 0);
+    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER), &f), 0);
     assert_false(f.in_recovery);
     assert_true(f.autovacuum);
     assert_int_equal(f.sysid, 7710567604546397841);
@@ -969,7 +969,7 @@ static void facts_are_read(void **state)
     assert_int_equal(f.n_aux, 2);
     assert_int_equal(f.aux[1], 13);
     assert_int_equal(
-        hf_pg_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f), 0);
+        hf_pg_server_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f), 0);
     assert_true(f.in_recovery);
     assert_int_equal(f.sysid, (uint64_t)-5);
     assert_int_equal(f.xmax, (1ULL << 32) + 725);
@@ -978,11 +978,11 @@ static void facts_are_read(void **state)
     for (size_t n = 0; n < sizeof(ANSWER) - 5; n++) {
         char *copy = test_malloc(n + 1);
         memcpy(copy, ANSWER, n);
-        assert_int_equal(hf_pg_facts_parse(hf_slice(copy, n), &f), -HF_EMALF);
+        assert_int_equal(hf_pg_server_facts_parse(hf_slice(copy, n), &f), -HF_EMALF);
         test_free(copy);
     }
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str(ANSWER " "), &f), -HF_EMALF);
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
+    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER " "), &f), -HF_EMALF);
+    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
                                                     "0/0 1"),
                                        &f),
                      -HF_EMALF);
