@@ -203,6 +203,10 @@ static void identity_maps(void **state)
     assert_int_equal(hf_pg_hba_add_ident(h, S("os /(.*) \\1\n"), "ident", &err), -HF_ECONFIG);
     assert_int_equal(hf_pg_hba_add_ident(h, S("os a +g\n"), "ident", &err), -HF_ECONFIG);
     assert_int_equal(hf_pg_hba_add_ident(h, S("os a b c\n"), "ident", &err), -HF_ECONFIG);
+    /* what was refused left nothing behind */
+    assert_false(hf_pg_hba_may_be(h, "nothing", S("a"), S("a")));
+    assert_int_equal(hf_pg_hba_add_ident(h, S("new a b\nnew a\n"), "ident", &err), -HF_ECONFIG);
+    assert_false(hf_pg_hba_may_be(h, "new", S("a"), S("b")));
     hf_pg_hba_destroy(h);
 }
 
