@@ -18,8 +18,8 @@ static void run(uint8_t flags, struct hf_slice s, size_t piece, struct run *ret)
 {
     static const char *const secrets[] = {
         SECRET, "md5b2f1d9a1d5c2d8c6c0e6c7f1e2d3a4b5",
-        "SCRAM-SHA-256$4096:c2FsdA==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
-        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="};
+        ("SCRAM-SHA-256$4096:c2FsdA==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+         "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=")};
     struct hf_pg_secret secret;
     int rc = hf_pg_secret_parse(hf_slice_str(secrets[(flags >> 3) % 3]), &secret);
     assert(rc == 0);

@@ -11,8 +11,8 @@ static struct hf_pg_secret secret_of(unsigned kind)
 {
     static const char *const texts[] = {
         "pw", "md5b2f1d9a1d5c2d8c6c0e6c7f1e2d3a4b5",
-        "SCRAM-SHA-256$1:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
-        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="};
+        ("SCRAM-SHA-256$1:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
+         "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=")};
     struct hf_pg_secret s;
     int rc = hf_pg_secret_parse(hf_slice_str(texts[kind % 3]), &s);
     assert(rc == 0);

@@ -559,6 +559,10 @@ static void scram(void **state)
         assert_int_equal(hf_pg_login_result(l)->secret->kind, HF_PG_SECRET_PASSWORD);
         end();
         static const char *const bad[] = {NULL, "pen", "md5b2f1d9a1d5c2d8c6c0e6c7f1e2d3a4b5"};
+        begin("host all all all scram-sha-256"); /* an empty password is none */
+        struct hf_pg_secret empty = {.kind = HF_PG_SECRET_PASSWORD};
+        assert_int_equal(pair(NULL, "", t, &empty), 0);
+        end();
         for (size_t i = 0; i < HF_ARRAY_LEN(bad); i++) {
             begin("host all all all scram-sha-256");
             assert_int_equal(pair("pencil", bad[i], t, NULL), 0);
@@ -642,7 +646,6 @@ static void other_ends(void **state)
     need_secret("host all all all scram-sha-256");
     step((struct hf_pg_login_in){.kind = HF_PG_LOGIN_IN_NO_ANSWER, .why = "no server"});
     assert_refused("57P03", "cannot look up the user's secret now");
-    assert_non_null(strstr(hf_pg_login_result(l)->user.n ? "x" : "", "x"));
     end();
     begin_as("host all all all trust", (struct hf_pg_login_args){.deadline = HF_S(60)});
     assert_int_equal(hf_pg_login_deadline(l), HF_S(60));
