@@ -82,7 +82,7 @@ static const uint8_t class_of[256] = {
     ['|'] = OP,
     ['`'] = OP,
     ['?'] = OP,
-    ['+'] = OP | LITERAL,
+    ['+'] = OP,
     ['-'] = OP | LITERAL,
     ['*'] = OP,
     ['/'] = OP,
@@ -356,7 +356,7 @@ static size_t skip_element(struct scan *s, size_t at, enum kind *kind)
 {
     size_t from = at;
     uint8_t c = byte_at(s, at);
-    if ((c == '-' || c == '+') && !is_comment(s, at)) {
+    if (c == '-' && !is_comment(s, at)) { /* the parser takes it into the number, but not + */
         from = skip_space(s, at + 1);
         at = skip_literal(s, from, kind);
         *kind = *kind == NUMBER ? NUMBER : NONE;
