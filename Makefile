@@ -6,7 +6,7 @@ SIM_SEED ?= $(shell date +%s)
 BUILD := build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover compat sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -34,6 +34,11 @@ bench-directory: setup-bench $(BUILD)/build.ninja
 bench-failover: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) bench/failover/run
+
+# PostgreSQL's own suites through holdfast-pg, or PROXY=pgbouncer, against a direct run: some 4 minutes
+compat: setup-compat $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(CURDIR)/$(BUILD)/src/pg" tools/compat --proxy $(or $(PROXY),holdfast-pg)
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja
