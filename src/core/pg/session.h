@@ -20,18 +20,21 @@
  *                             MOVING                                          v
  *               (observe here, restore on the spare)               RESOLVING (commit in doubt, C9)
  *                                                                             v
- *        ENDED <--- unrestorable, killed, client gone             RESTORING (settings, LISTEN, PREPARE)
+ *        ENDED <--- unrestorable, killed, client gone             RESTORING (settings, LISTEN,
+ * PREPARE)
  *                                                                             v
- *                              RUNNING <------------------------- REPLAYING (the log, hashes compared)
+ *                              RUNNING <------------------------- REPLAYING (the log, hashes
+ * compared)
  *
  * What is asked of the server beside the client's own messages is *hidden*: its answers never reach
- * the client. Hidden statements use fast-path calls or simple Queries between the client's units, and
- * the unnamed statement inside an extended unit, which is parsed again for the client afterwards.
+ * the client. Hidden statements use fast-path calls or simple Queries between the client's units,
+ * and the unnamed statement inside an extended unit, which is parsed again for the client
+ * afterwards.
  *
- * The log has the client's messages since the transaction began (or since the first unanswered unit,
- * outside one) and a running hash over what was delivered for them. Replaying is feeding the log to
- * the same machine again with delivery suppressed until as many bytes were produced as had been
- * delivered; there the hashes must agree.
+ * The log has the client's messages since the transaction began (or since the first unanswered
+ * unit, outside one) and a running hash over what was delivered for them. Replaying is feeding the
+ * log to the same machine again with delivery suppressed until as many bytes were produced as had
+ * been delivered; there the hashes must agree.
  */
 
 /** Why a session, a transaction or a statement is not protected. SESSION reasons are sticky. */
@@ -57,7 +60,8 @@
     X(SYNC_COMMIT, 22, "synchronous_commit below on")                                              \
     X(DISABLED, 23, "protect_writes is off")                                                       \
     X(SELF, 24, "statement looks at itself")                                                       \
-    X(FUNCTION_CALL, 25, "fast-path function call outside a transaction")
+    X(FUNCTION_CALL, 25, "fast-path function call outside a transaction")                          \
+    X(FAILED, 26, "the transaction has failed")
 enum hf_pg_reason {
 #define HF_PG_REASON_ENUM(name, bit, text) HF_PG_REASON_##name = (int)(1u << (bit)),
     HF_PG_REASON_LIST(HF_PG_REASON_ENUM)
@@ -129,10 +133,10 @@ struct hf_pg_session_ops {
 
 struct hf_pg_session_conf { /* shared by all sessions, replaced whole at reload */
     bool protect_writes;
-    bool listen_close;        /* listen_gap = close */
-    uint32_t rehearse_moves;  /* 0: never */
-    size_t log_max;           /* bytes of a transaction's log */
-    size_t prepared_max;      /* bytes of a session's prepared statements */
+    bool listen_close;       /* listen_gap = close */
+    uint32_t rehearse_moves; /* 0: never */
+    size_t log_max;          /* bytes of a transaction's log */
+    size_t prepared_max;     /* bytes of a session's prepared statements */
     hf_time hold_timeout, replay_timeout, move_timeout;
 };
 
@@ -159,11 +163,11 @@ struct hf_pg_backend {
     uint32_t pid;
     struct hf_slice params; /* ParameterStatus as name NUL value NUL ...; borrowed for the call */
     /* What is known of the server that was lost, against this one (X3): */
-    bool same;            /* the same incarnation: its backends may still be there */
-    bool fenced;          /* another one, and fence is the first transaction id that was not assigned
-                           * when it took over */
+    bool same;   /* the same incarnation: its backends may still be there */
+    bool fenced; /* another one, and fence is the first transaction id that was not assigned
+                  * when it took over */
     uint64_t fence;
-    bool exclusive;       /* sequences may be rewound now: nobody else writes (X8) */
+    bool exclusive; /* sequences may be rewound now: nobody else writes (X8) */
 };
 
 struct hf_pg_session;
@@ -217,8 +221,8 @@ void hf_pg_session_kill(struct hf_pg_session *s, const char *sqlstate, const cha
 
 /**
  * A CancelRequest for this session. true: forward it now to the server connection, and call
- * hf_pg_session_cancelled() when the server has closed the cancel connection (until then nothing new
- * goes to the server, X14). false: there is nothing to cancel, or a commit is outstanding (X4).
+ * hf_pg_session_cancelled() when the server has closed the cancel connection (until then nothing
+ * new goes to the server, X14). false: there is nothing to cancel, or a commit is outstanding (X4).
  */
 bool hf_pg_session_cancel(struct hf_pg_session *s, hf_time now);
 void hf_pg_session_cancelled(struct hf_pg_session *s, hf_time now);
@@ -230,14 +234,14 @@ hf_time hf_pg_session_deadline(const struct hf_pg_session *s);
 /** For consoles and tests. */
 struct hf_pg_session_info {
     enum hf_pg_state state;
-    char tx;               /* as in ReadyForQuery: I, T, E */
-    bool active;           /* a request is under way */
-    bool at_rest;          /* could be moved now */
-    uint32_t reasons;      /* HF_PG_REASON_* in force */
+    char tx;          /* as in ReadyForQuery: I, T, E */
+    bool active;      /* a request is under way */
+    bool at_rest;     /* could be moved now */
+    uint32_t reasons; /* HF_PG_REASON_* in force */
     uint64_t n_requests, n_transactions, n_moves, n_recoveries, n_replays;
     size_t log_bytes;
     uint32_t n_prepared, n_listens, n_settings;
-    uint64_t xid; /* of the open transaction, when known */
+    uint64_t xid;  /* of the open transaction, when known */
     hf_time since; /* of the state, or of the request under way */
 };
 void hf_pg_session_info(const struct hf_pg_session *s, struct hf_pg_session_info *ret_info);
