@@ -269,6 +269,8 @@ size_t hf_pg_session_from_client(struct hf_pg_session *s, struct hf_slice bytes,
 
 bool hf_pg_session_wants_client(const struct hf_pg_session *s)
 {
+    if (s->state == HF_PG_LOST)
+        return !s->impatient; /* it is to know that somebody waits */
     return s->state == HF_PG_RUNNING && (s->replication || s->copying || !hf_pg_front_held(s));
 }
 
@@ -417,7 +419,7 @@ void hf_pg_session_cancelled(struct hf_pg_session *s, hf_time now)
         return;
     s->cancelling = false;
     if (s->commit_deferred)
-        hf_pg_send_wrap_commit(s);
+        hf_pg_end_wrapped(s);
     hf_pg_pump(s);
 }
 

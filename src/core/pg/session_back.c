@@ -262,7 +262,7 @@ static void request_done(struct hf_pg_session *s, char status)
         s->log_block += log_len;
         if (s->tx_since == 0)
             s->tx_since = s->now;
-        if (status == 'T' && s->writes && !s->xid && s->n_units == 0 && !s->frozen &&
+        if (status == 'T' && s->writes && !s->xid && s->n_units == 0 && !s->cancelling &&
             s->state == HF_PG_RUNNING)
             hf_pg_ask_xid(s, false);
     }
@@ -293,9 +293,9 @@ static void wrapped_ran(struct hf_pg_session *s, struct unit *u, char status)
     if (status == 'I') { /* not even BEGIN was parsed */
         s->commit = COMMIT_NONE;
         request_done(s, status);
-    } else if (u->failed) {
-        hf_pg_ask_query(s, HID_ROLLBACK, hf_slice_str("ROLLBACK"));
-    } else {
+        return;
+    }
+    if (!u->failed) {
         struct hf_slice v = hf_pg_answer_value(s);
         s->commit_xid = 0;
         for (size_t i = 0; i < v.n; i++)
@@ -303,8 +303,8 @@ static void wrapped_ran(struct hf_pg_session *s, struct unit *u, char status)
         s->xid = s->commit_xid;
         s->commit = COMMIT_KNOWN;
         hf_pg_answer_reset(s);
-        hf_pg_send_wrap_commit(s);
     }
+    hf_pg_end_wrapped(s);
 }
 
 static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)

@@ -35,8 +35,8 @@ bool hf_pg_front_held(const struct hf_pg_session *s)
     return (s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING) || s->cancelling ||
            s->commit == COMMIT_ASKED || s->commit == COMMIT_SENT || s->n_units >= UNITS_MAX - 2 ||
            s->n_ops - s->op_head >= OPS_MAX ||
-           (s->tx == 'I' && s->n_units == 0 && s->state == HF_PG_RUNNING &&
-            (s->frozen || s->step != STEP_NONE));
+           (s->frozen && s->state == HF_PG_RUNNING && s->tx == 'I' && s->block == BLOCK_NO &&
+            !s->n_open);
 }
 
 /* What the statement means for the session, wherever it runs. */
@@ -172,17 +172,17 @@ static void forward_wrapped(struct hf_pg_session *s, struct hf_slice message, st
     hf_pg_inject(s, hf_slice(tail, tail_n));
 }
 
-void hf_pg_send_wrap_commit(struct hf_pg_session *s)
+void hf_pg_end_wrapped(struct hf_pg_session *s)
 {
-    if (s->cancelling) {
-        s->commit_deferred = true;
+    s->commit_deferred = s->cancelling;
+    if (s->cancelling)
         return;
+    if (hf_pg_unit_head(s)->failed) {
+        hf_pg_ask_query(s, HID_ROLLBACK, hf_slice_str("ROLLBACK"));
+    } else if (verified(s)) {
+        commit_sent(s);
+        hf_pg_ask_query(s, HID_COMMIT, hf_slice_str("COMMIT"));
     }
-    s->commit_deferred = false;
-    if (!verified(s))
-        return;
-    commit_sent(s);
-    hf_pg_ask_query(s, HID_COMMIT, hf_slice_str("COMMIT"));
 }
 
 static struct unit *query_unit(struct hf_pg_session *s, const struct meaning *m)

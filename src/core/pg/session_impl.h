@@ -218,6 +218,7 @@ struct hf_pg_session {
     bool impatient;   /* it has sent something meanwhile */
     char tx_before;   /* as the client knows it, while tx is the replay's */
     uint32_t lost_pid;
+    hf_time lost_attached_at;
     hf_time lost_at;
     struct verdict verdict;
     uint32_t n_waiting; /* requests of the client that are not answered */
@@ -340,7 +341,8 @@ size_t hf_pg_front(struct hf_pg_session *s, struct hf_slice in);
 bool hf_pg_front_held(const struct hf_pg_session *s);
 /* The transaction ended as the client sees it. */
 void hf_pg_transaction_over(struct hf_pg_session *s, bool committed);
-void hf_pg_send_wrap_commit(struct hf_pg_session *s);
+/* COMMIT or ROLLBACK of a wrapped Query, unless a cancel is under way. */
+void hf_pg_end_wrapped(struct hf_pg_session *s);
 /* BEGIN; before a wrapped Query: positions in errors are that many characters too high. */
 #define BEGIN_LEN 6
 

@@ -112,12 +112,12 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     (void)why;
     s->forward = hf_slice(NULL, 0);
     hf_pg_deliver_flush(s);
-    if (s->step_side == HF_PG_SPARE)
+    if (s->state == HF_PG_MOVING)
         hf_pg_move_failed(s, "the server was lost meanwhile");
     uint32_t unit_reasons = 0;
     for (uint32_t i = 0; i < s->n_units; i++)
         unit_reasons |= hf_pg_unit_at(s, i)->reasons;
-    bool fed = s->state == HF_PG_RUNNING || s->state == HF_PG_REPLAYING || s->state == HF_PG_MOVING;
+    bool fed = s->state == HF_PG_RUNNING || s->state == HF_PG_REPLAYING;
     if (s->lost_at == 0)
         s->lost_at = s->now;
     if (fed) {
@@ -130,6 +130,7 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
             hf_buf_clear(&s->held);
         s->mid_message = s->server_stream && !s->server_stream_hide;
         s->lost_pid = s->pid;
+        s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
         s->rolled_back = last && last->kind == UNIT_QUERY && s->n_waiting == 1 &&
                          last->does == HF_PG_DOES_ROLLBACK;
@@ -166,8 +167,8 @@ static void ask_clear(struct hf_pg_session *s)
              "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE "
              "pid = %u AND pg_catalog.abs(pg_catalog.date_part('epoch', "
              "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 2",
-             s->lost_pid, (long long)((s->now - s->attached_at) / HF_NS_PER_S),
-             (long long)((s->now - s->attached_at) / HF_NS_PER_MS % 1000));
+             s->lost_pid, (long long)((s->now - s->lost_attached_at) / HF_NS_PER_S),
+             (long long)((s->now - s->lost_attached_at) / HF_NS_PER_MS % 1000));
     hf_pg_step_ask(s, STEP_CLEAR, hf_slice_str(sql));
 }
 
@@ -609,6 +610,7 @@ static void start_over(struct hf_pg_session *s)
     hf_pg_portals_forget(s);
     hf_hash_stream_init(&s->hash, s->seed);
     s->lost_pid = s->pid;
+    s->lost_attached_at = s->attached_at;
     hf_pg_enter_state(s, HF_PG_LOST);
     s->deadline = s->now + s->conf->hold_timeout;
     s->needed[HF_PG_SERVER] = true;
