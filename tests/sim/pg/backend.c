@@ -1011,6 +1011,7 @@ struct pgs_backend *pgs_backend_start(struct pgs_server *s, const char *user)
     memset(b, 0, sizeof(*b));
     b->server = s;
     b->pid = ++s->next_pid;
+    b->started = s->now;
     b->alive = true;
     hf_buf_init(&b->in, OUT_MAX);
     hf_buf_init(&b->out, OUT_MAX);

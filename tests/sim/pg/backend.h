@@ -94,6 +94,7 @@ struct pgs_notice { /* NOTIFY */
 struct pgs_backend {
     struct pgs_server *server;
     uint32_t pid;
+    uint64_t started; /* microseconds */
     bool alive;       /* the process */
     bool eof;         /* the client's side of the connection is gone */
     struct hf_buf in; /* not read yet */

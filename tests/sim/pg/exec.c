@@ -1543,6 +1543,30 @@ static enum pgs_run do_observe(struct pgs_backend *b, struct pgs_stmt *st, const
     return PGS_DONE;
 }
 
+/* X6: the backend of this pid, if it is as old as that. */
+static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
+                             struct pgs_result *r)
+{
+    struct pgs_backend *other = pgs_backend_find(b->server, (uint32_t)arg_int(b, st, a, 0));
+    double age = -1;
+    for (size_t i = 0; i + 2 < st->n; i++) {
+        if (st->token[i].kind == PGS_T_NUMBER && strcmp(st->token[i + 1].text, ")") == 0 &&
+            strcmp(st->token[i + 2].text, "<") == 0) {
+            age = strtod(st->token[i].text, NULL);
+        }
+    }
+    column(r, "pg_terminate_backend", T_BOOL);
+    if (other && other != b) {
+        double real = (double)(b->server->now - other->started) / 1e6;
+        if (real - age < 2 && age - real < 2) {
+            pgs_terminate(other);
+            cell(r, "t");
+        }
+    }
+    tag_rows(r);
+    return PGS_DONE;
+}
+
 /* SET ROLE, SET SESSION AUTHORIZATION */
 static enum pgs_run do_set_role(struct pgs_backend *b, struct pgs_stmt *st,
                                 const struct pgs_args *a, struct pgs_result *r)
@@ -1599,6 +1623,9 @@ static const struct form {
     {"vacuum [ @ ]", do_vacuum, NULL},
     {"select ' , name , setting from pg_catalog.pg_settings ...", do_observe,
      "?column? 25 name 25 setting 25"},
+    {"select pg_catalog.pg_terminate_backend ( pid ) from pg_catalog.pg_stat_activity where pid = "
+     "#4 and ...",
+     do_clear, "pg_terminate_backend 16"},
     {"select ...", do_select, "?"},
 };
 
