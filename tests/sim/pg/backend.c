@@ -787,6 +787,7 @@ static void resume(struct pgs_backend *b)
 
 static void end_process(struct pgs_backend *b)
 {
+    b->n_savepoints = 0;
     pgs_abort_all(b);
     b->block = PGS_DEFAULT;
     b->alive = false;

@@ -658,7 +658,7 @@ static bool row(struct pgc_client *c, struct pgc_expect *e, const struct pgc_wan
     struct hf_slice v = {0};
     uint16_t n, wanted = 0;
     for (const char *p = w->columns; p && *p; p++) {
-        wanted += *p == ' ';
+        wanted = (uint16_t)(wanted + (*p == ' '));
     }
     if (!w->columns || hf_pg_values_begin(body, &r, &n) || n != wanted + 1 ||
         hf_pg_value_next(&r, &v)) {
@@ -984,6 +984,7 @@ bool pgc_step(struct pgc_client *c)
         struct pgc_txn *t = &c->txn[e->txn];
         if (!t->begun) {
             t->begun = true;
+            t->alone = c->outstanding == r->n_expects;
             c->on_begin(c->arg, t);
         }
         t->ends_sent = t->ends_sent || e->commits;

@@ -35,6 +35,7 @@ struct pgc_txn {
     size_t n_seen;
     bool begun;     /* something of it was sent */
     bool ends_sent; /* its commit point, too */
+    bool alone;     /* nothing else was under way when it began */
     bool failed;    /* an error came for it */
     bool pipelined; /* more of it may have been on its way then */
     bool reads, sequence, volatile_, unprotected, weak; /* weak: synchronous_commit below on */

@@ -180,27 +180,20 @@ static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, con
     if (!s->w->trace || note == HF_PG_NOTE_REQUEST || note == HF_PG_NOTE_TRANSACTION) {
         return;
     }
-    switch (note) {
-    case HF_PG_NOTE_REPLAYED:
+    if (note == HF_PG_NOTE_REPLAYED) {
         pgw_tell(s->w, "  replay %" PRIu64 " units, %" PRIu64 " bytes equal", a, b);
-        break;
-    case HF_PG_NOTE_IN_DOUBT:
+    } else if (note == HF_PG_NOTE_IN_DOUBT) {
         pgw_tell(s->w, "  in doubt: xid %" PRIu64, a);
-        break;
-    case HF_PG_NOTE_COMMITTED:
+    } else if (note == HF_PG_NOTE_COMMITTED) {
         pgw_tell(s->w, "  resolving xid %" PRIu64 ": committed", a);
-        break;
-    case HF_PG_NOTE_ABORTED:
+    } else if (note == HF_PG_NOTE_ABORTED) {
         pgw_tell(s->w, "  resolving xid %" PRIu64 ": not committed (fence %" PRIu64 ")", a,
                  s->w->server.db.fence);
-        break;
-    case HF_PG_NOTE_UNPROTECTED:
+    } else if (note == HF_PG_NOTE_UNPROTECTED) {
         pgw_tell(s->w, "  unprotected: %s",
                  a ? hf_pg_reason_text((uint32_t)(a & -a)) : "not any more");
-        break;
-    default:
-        pgw_tell(s->w, "  note %s %s", name[note], text);
-        break;
+    } else {
+        pgw_tell(s->w, "  note %s%s%s", name[note], *text ? ": " : "", text);
     }
 }
 
@@ -232,19 +225,30 @@ static void after(struct pgw_session *s)
     }
 }
 
+/* Where a connection is now: the core may have dropped it, or made the spare the server. */
+static struct pgw_conn *conn_of(struct pgw_session *s, const struct pgs_backend *b)
+{
+    for (int side = HF_PG_SERVER; side <= HF_PG_SPARE; side++) {
+        if (s->conn[side].b == b) {
+            return &s->conn[side];
+        }
+    }
+    return NULL;
+}
+
 static void feed_server(struct pgw_session *s, enum hf_pg_side side)
 {
     struct pgw_conn *c = &s->conn[side];
-    while (!s->ended && c->b && c->in.n) {
-        const struct pgs_backend *b = c->b;
+    const struct pgs_backend *b = c->b;
+    while (!s->ended && c && c->in.n) {
+        size_t had = c->in.n;
+        side = c == &s->conn[HF_PG_SPARE] ? HF_PG_SPARE : HF_PG_SERVER;
         size_t n = hf_pg_session_from_server(s->core, side, hf_buf_slice(&c->in), s->w->now);
-        if (c->b != b) { /* dropped, or swapped, meanwhile: what is left was the old one's */
-            break;
-        }
-        if (n > c->in.n) {
+        if (n > had) {
             pgw_failed(s->w, "session %u consumed more than there is", s->i);
         }
-        if (n == 0) {
+        c = conn_of(s, b);
+        if (n == 0 || !c) {
             break;
         }
         hf_buf_consume(&c->in, n);
@@ -334,7 +338,7 @@ static void lost(struct pgw_session *s, enum hf_pg_side side)
     conn_clear(&s->conn[side]);
     if (side == HF_PG_SERVER) {
         s->losses++;
-        s->reasons = s->told;
+        s->reasons |= s->told;
         struct hf_pg_session_info info;
         hf_pg_session_info(s->core, &info);
         s->reasons |= info.reasons;
@@ -371,7 +375,7 @@ bool pgw_from(struct pgw_session *s, enum hf_pg_side side, size_t n)
     return false;
 }
 
-bool pgw_backend(struct pgw_world *w, uint32_t i)
+bool pgw_backend(struct pgw_world *w, size_t i)
 {
     if (i >= w->server.n) {
         return false;
@@ -456,15 +460,21 @@ bool pgw_cancel_arrives(struct pgw_session *s)
     return true;
 }
 
+/* Nothing ends silently; only in the middle of a message nothing can be said. */
+void pgw_word(struct pgw_session *s)
+{
+    if (!s->client.fatal && !s->clean && !s->client.in.n) {
+        pgw_failed(s->w, "session %u ended without a word", s->i);
+    }
+}
+
 /* The client's side, when the core has ended the session. */
 static bool ended(struct pgw_session *s)
 {
     if (!s->ended || s->down.n || !s->client.connected) {
         return false;
     }
-    if (!s->client.fatal && !s->clean) {
-        pgw_failed(s->w, "session %u ended without a word", s->i);
-    }
+    pgw_word(s);
     pgc_disconnect(&s->client);
     return true;
 }
@@ -486,7 +496,7 @@ void pgw_settle(struct pgw_world *w)
         for (uint32_t i = 0; i < w->n; i++) {
             more |= session_goes_on(&w->session[i]);
         }
-        for (uint32_t i = w->server.n; i-- > 0;) {
+        for (size_t i = w->server.n; i-- > 0;) {
             more |= pgw_backend(w, i);
         }
         if (w->up) {
@@ -611,6 +621,7 @@ static void begun(void *arg, struct pgc_txn *t)
 {
     struct pgw_session *s = arg;
     t->losses = s->losses;
+    s->reasons = t->alone ? 0 : s->reasons;
     t->commits = s->w->server.db.n_commits;
 }
 

@@ -77,9 +77,11 @@ bool pgw_up(struct pgw_session *s, size_t n);
 bool pgw_down(struct pgw_session *s, size_t n);
 bool pgw_to(struct pgw_session *s, enum hf_pg_side side, size_t n);
 bool pgw_from(struct pgw_session *s, enum hf_pg_side side, size_t n);
-bool pgw_backend(struct pgw_world *w, uint32_t i);
+bool pgw_backend(struct pgw_world *w, size_t i);
 bool pgw_attach(struct pgw_session *s, enum hf_pg_side side);
 bool pgw_cancel_arrives(struct pgw_session *s);
+/** The session has ended: was the client told? */
+void pgw_word(struct pgw_session *s);
 /** Everything that can happen without faults and time, until nothing can. */
 void pgw_settle(struct pgw_world *w);
 /** Time goes on to the next deadline of anybody, at most `most` from now. */
