@@ -360,9 +360,7 @@ def find_program(name):
     """In HOLDFAST_BIN, which is a PATH; then in the build directory."""
     root = pathlib.Path(__file__).resolve().parents[2]
     build = f"{root}/build/src/pg"
-    found = shutil.which(name, path=f"{os.environ.get('HOLDFAST_BIN', build)}:{build}")
-    assert found, f"{name} is not built"
-    return found
+    return shutil.which(name, path=f"{os.environ.get('HOLDFAST_BIN', build)}:{build}")
 
 
 class HoldfastPg(Proxy):
@@ -377,6 +375,7 @@ class HoldfastPg(Proxy):
     }
 
     def command(self):
+        assert find_program("holdfast-pg"), "holdfast-pg is not built"
         return [find_program("holdfast-pg"), "-c", self.conf]
 
     def configuration(self):

@@ -93,6 +93,9 @@ struct hf_pg_connect_result {
     uint32_t version;       /* 3.0 or 3.2 */
     bool tls;
     bool logged_in; /* it wanted a secret (false: trust, peer, cert) */
+    const struct hf_pg_secret
+        *secret; /* the one given, with what was derived of a password: keep it
+                  * instead, and the next login saves that work (some ms) */
 };
 const struct hf_pg_connect_result *hf_pg_connect_result(const struct hf_pg_connect *c);
 

@@ -55,7 +55,7 @@ struct hf_pg_hba_line {
 struct hf_pg_hba;
 
 /** Reads the file of a list "@FILE": appends its text. FILE is as written, to be taken relative to
- * the directory of the file it is in. Returns 0, or sets err. */
+ * the directory of the pg_hba.conf; lists in lists are refused. Returns 0, or sets err. */
 struct hf_pg_hba_files {
     int (*read)(void *arg, const char *path, struct hf_buf *b, struct hf_err *err);
     void *arg;
@@ -103,7 +103,7 @@ bool hf_pg_hba_may_be(const struct hf_pg_hba *hba, const char *map, struct hf_sl
 struct hf_pg_userlist;
 
 /** Parse PgBouncer's userlist.txt: one user per line, both in double quotes, "" inside is one; the
- * rest of the line is ignored; ';' and '#' begin comment lines. The first of equal users counts. */
+ * rest of the line is ignored; ';' and '#' begin comment lines. The last of equal users counts. */
 HF_MUST int hf_pg_userlist_parse(struct hf_slice text, const char *file, struct hf_err *err,
                                  struct hf_pg_userlist **ret_list);
 void hf_pg_userlist_destroy(struct hf_pg_userlist *l);

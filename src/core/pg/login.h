@@ -37,6 +37,8 @@ struct hf_pg_login_conf {
     const struct hf_pg_hba *hba;
     enum hf_pg_login_tls tls;
     uint8_t key[HF_PG_KEY_LEN]; /* random, kept while the program runs: for who is not known */
+    bool md5_for_unknown;       /* with the method md5 they are asked for MD5 (false: SCRAM, as in
+                                 * PostgreSQL): true if no secret is a verifier */
     const struct hf_pg_hba_net *own;
     size_t n_own;
 };

@@ -39,7 +39,7 @@ struct hf_pg_verifier {
 
 enum hf_pg_secret_kind {
     HF_PG_SECRET_NONE = 0,   /* unknown user, or none is needed */
-    HF_PG_SECRET_PASSWORD,   /* password; verifier, too, if it has iterations */
+    HF_PG_SECRET_PASSWORD,   /* password */
     HF_PG_SECRET_MD5,        /* password has the 32 hex digits */
     HF_PG_SECRET_VERIFIER,   /* enough to check a client, not to log in */
     HF_PG_SECRET_CLIENT_KEY, /* verifier, and the ClientKey learnt from a client: enough to log in
@@ -48,6 +48,8 @@ enum hf_pg_secret_kind {
 /** A user's secret; keep it no longer than needed and wipe it. */
 struct hf_pg_secret {
     enum hf_pg_secret_kind kind;
+    bool derived; /* PASSWORD: verifier and client_key are what it gives for verifier's salt: they
+                   * save the work where the same salt comes again */
     char password[HF_PG_PASSWORD_MAX + 1];
     struct hf_pg_verifier verifier;
     uint8_t client_key[HF_PG_KEY_LEN];
@@ -73,44 +75,41 @@ void hf_pg_salt(const uint8_t key[HF_PG_KEY_LEN], struct hf_slice user, uint8_t 
 bool hf_pg_same(const void *a, const void *b, size_t n);
 
 /* --- MD5 --- */
-/** Hex digits of md5(password user). */
-void hf_pg_md5_secret(struct hf_slice password, struct hf_slice user,
-                      char ret_hex[HF_PG_MD5_LEN + 1]);
+/** Hex digits of md5(password user). -ENOTSUP: this machine does not allow MD5 (FIPS). */
+HF_MUST int hf_pg_md5_secret(struct hf_slice password, struct hf_slice user,
+                             char ret_hex[HF_PG_MD5_LEN + 1]);
 /** The answer to AuthenticationMD5Password: "md5" and the hex digits of md5(secret salt). */
-void hf_pg_md5_answer(const char secret_hex[HF_PG_MD5_LEN + 1], const uint8_t salt[4],
-                      char ret_answer[3 + HF_PG_MD5_LEN + 1]);
+HF_MUST int hf_pg_md5_answer(const char secret_hex[HF_PG_MD5_LEN + 1], const uint8_t salt[4],
+                             char ret_answer[3 + HF_PG_MD5_LEN + 1]);
 
 /* --- SCRAM, one exchange --- */
 /** Mechanism names. */
 #define HF_PG_SCRAM "SCRAM-SHA-256"
 #define HF_PG_SCRAM_PLUS "SCRAM-SHA-256-PLUS"
 
-enum hf_pg_binding {
-    HF_PG_BINDING_NONE = 0, /* no TLS: 'n' only */
-    HF_PG_BINDING_OFFERED,  /* TLS: the other side may, or (PLUS chosen) must use it */
-};
-
+/** One exchange, of either role; its content is its own. */
 struct hf_pg_scram {
-    struct hf_pg_verifier verifier; /* server: to check against; client: salt and iterations told */
-    enum hf_pg_binding binding;
-    bool plus; /* the mechanism chosen */
+    struct hf_pg_verifier verifier; /* server: to check against */
+    struct hf_pg_secret *secret;    /* client; borrowed */
+    bool plus;                      /* SCRAM-SHA-256-PLUS was chosen */
+    char gs2;                       /* 'n', 'y' or 'p', as the client says */
     uint8_t n_hash;
-    uint8_t hash[HF_PG_BINDING_MAX]; /* of the server's certificate, tls-server-end-point */
-    char gs2;                        /* 'n', 'y' or 'p', as the client said */
-    uint16_t n_nonce;                /* both halves */
-    uint16_t n_own_nonce;
-    char nonce[HF_PG_NONCE_MAX + 32];
-    struct hf_buf messages;                  /* AuthMessage as it grows */
-    const struct hf_pg_secret *secret;       /* client; borrowed */
-    uint8_t server_signature[HF_PG_KEY_LEN]; /* client: expected */
+    uint8_t hash[HF_PG_BINDING_MAX]; /* of the server's certificate; n_hash == 0: without TLS */
+    uint16_t n_nonce;                /* of nonce: both halves */
+    char nonce[HF_PG_NONCE_MAX + 40];
+    uint8_t n_own;
+    char own[40];                        /* our half */
+    struct hf_buf messages;              /* AuthMessage as it grows */
+    uint8_t server_proof[HF_PG_KEY_LEN]; /* client: the ServerSignature that is expected */
 };
 
 /** Begin as server. hash.n == 0: without TLS. */
 void hf_pg_scram_serve(struct hf_pg_scram *s, const struct hf_pg_verifier *verifier,
                        struct hf_slice hash, const uint8_t nonce[HF_PG_NONCE_LEN]);
-/** Begin as client; the secret (PASSWORD or CLIENT_KEY) is borrowed until the exchange is over.
- * plus: the server offered SCRAM-SHA-256-PLUS; it is used if hash.n != 0. */
-void hf_pg_scram_begin(struct hf_pg_scram *s, const struct hf_pg_secret *secret, bool plus,
+/** Begin as client; the secret (PASSWORD or CLIENT_KEY) is borrowed until the exchange is over;
+ * what is derived from a password is kept in it. plus: the server offered SCRAM-SHA-256-PLUS; it is
+ * used if hash.n != 0 (s->plus tells). */
+void hf_pg_scram_begin(struct hf_pg_scram *s, struct hf_pg_secret *secret, bool plus,
                        struct hf_slice hash, const uint8_t nonce[HF_PG_NONCE_LEN]);
 /** Wipe and free. */
 void hf_pg_scram_fini(struct hf_pg_scram *s);

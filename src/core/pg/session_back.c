@@ -133,6 +133,11 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
     if (u->kind == UNIT_EXTENDED && s->commit == COMMIT_SENT && s->commit_kind == COMMIT_EXECUTE)
         s->commit = COMMIT_NONE;
     u->tail = 0;
+    /* cannot run inside a transaction block: the block is ours, take it away */
+    if (u->wrapped && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
+        u->bare_again = true;
+        return;
+    }
     if (u->wrapped)
         pass_shifted(s, message, HF_PG_ERROR);
     else
@@ -334,7 +339,10 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
         break;
     case HID_ROLLBACK:
         s->commit = COMMIT_NONE;
-        request_done(s, status);
+        if (hf_pg_unit_head(s)->bare_again)
+            hf_pg_run_bare(s);
+        else
+            request_done(s, status);
         break;
     case HID_OBSERVE:
         s->looking = false;

@@ -52,6 +52,7 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
     struct unit *u = first ? hf_pg_unit_push_front(s) : hf_pg_unit_push(s, UNIT_HIDDEN);
     u->hidden = purpose;
     u->ended = true;
+    s->unnamed_lost = true; /* a simple Query destroys it */
     uint8_t head[HF_PG_HEAD_LEN];
     struct hf_wr w;
     hf_wr_init(&w, head, sizeof(head));

@@ -53,6 +53,7 @@ struct unit {
     bool wrapped;    /* BEGIN;...; was put around it */
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
+    bool bare_again; /* it can't run in a block after all: once more, without */
     uint8_t tail;    /* answers of the hidden token query that was put before its Sync */
     uint32_t does;
     uint32_t reasons;  /* why it isn't protected while it runs */
@@ -343,6 +344,8 @@ bool hf_pg_front_held(const struct hf_pg_session *s);
 void hf_pg_transaction_over(struct hf_pg_session *s, bool committed);
 /* COMMIT or ROLLBACK of a wrapped Query, unless a cancel is under way. */
 void hf_pg_end_wrapped(struct hf_pg_session *s);
+/* The wrapped Query at the head has been rolled back: once more as the client sent it. */
+void hf_pg_run_bare(struct hf_pg_session *s);
 /* BEGIN; before a wrapped Query: positions in errors are that many characters too high. */
 #define BEGIN_LEN 6
 
