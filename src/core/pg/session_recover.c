@@ -40,6 +40,8 @@ static void collect(struct hf_pg_session *s)
     s->replay_units = 0;
 }
 
+static void start_over(struct hf_pg_session *s);
+
 static void verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
                         const char *why)
 {
