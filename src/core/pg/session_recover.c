@@ -130,10 +130,12 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         s->commit_deferred = s->unreplicated = false;
         if (!s->doubt)
             hf_buf_clear(&s->held);
-        s->mid_message = s->server_stream && !s->server_stream_hide;
+        if (s->state != HF_PG_REPLAYING || s->replay_left == 0) /* else as it was */
+            s->mid_message = s->server_stream && !s->server_stream_hide;
         s->lost_pid = s->pid;
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
+        s->rolled_told = last && last->n_done;
         s->rolled_back = last && last->kind == UNIT_QUERY && s->n_waiting == 1 &&
                          last->does == HF_PG_DOES_ROLLBACK;
         collect(s);
@@ -180,6 +182,7 @@ static void unresolved(struct hf_pg_session *s, const char *why)
     hf_pg_note(s, HF_PG_NOTE_UNRESOLVED, s->commit_xid, 0, why);
     verdict_set(s, "08007", "the outcome of the transaction is unknown", why);
     s->tx = 'I';
+    hf_buf_clear(&s->held);
     hf_buf_fini(&s->refeed);
     s->refeed_at = 0;
     hf_pg_restore(s, HF_PG_SERVER);
@@ -475,7 +478,8 @@ static void go_on(struct hf_pg_session *s)
         s->rolled_back = false;
         hf_buf_fini(&s->refeed);
         s->refeed_at = 0;
-        tell_complete(s, "ROLLBACK");
+        if (!s->rolled_told)
+            tell_complete(s, "ROLLBACK");
         s->tx = 'I';
         s->n_waiting = 0;
         s->n_requests++;
