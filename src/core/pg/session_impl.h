@@ -215,6 +215,8 @@ struct hf_pg_session {
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
     bool rolled_back; /* a ROLLBACK was under way: no need to replay what it undoes */
+    bool error_told;  /* the request under way has had its ErrorResponse */
+    bool rolled_told; /* ... and its CommandComplete was delivered */
     bool mid_message; /* the client has part of a message */
     bool impatient;   /* it has sent something meanwhile */
     char tx_before;   /* as the client knows it, while tx is the replay's */
