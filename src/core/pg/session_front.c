@@ -234,6 +234,7 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message,
         commit_sent(s);
         s->commit_more = k->n_statements > 1;
         s->commit_prepare = m->does & HF_PG_DOES_PREPARE_XACT;
+        s->commit_chain = m->does & HF_PG_DOES_CHAIN;
         u->held = !s->commit_more;
     }
     forward_whole(s, message);
@@ -515,6 +516,7 @@ static bool on_execute(struct hf_pg_session *s, struct hf_slice message, struct 
     }
     struct meaning m = meaning_of(s, k);
     if (m.does & (HF_PG_DOES_COMMIT | HF_PG_DOES_PREPARE_XACT)) {
+        s->commit_chain = m.does & HF_PG_DOES_CHAIN;
         if (!execute_commit(s, u, message, m.does & HF_PG_DOES_PREPARE_XACT))
             return false;
         u->does |= m.does;

@@ -459,6 +459,30 @@ static void finish_committed(struct hf_pg_session *s)
     }
 }
 
+/* ... AND CHAIN: committed, and the transaction that follows can't be had as it was. */
+static void finish_chained(struct hf_pg_session *s)
+{
+    s->committed = s->chain_block = false;
+    tell_complete(s, "COMMIT");
+    hf_buf_clear(&s->held);
+    hf_pg_transaction_over(s, true);
+    hf_pg_log_trim(s, s->log.n);
+    recovered(s);
+    s->tx = 'T';
+    if (s->commit_kind == COMMIT_EXECUTE) {
+        hf_pg_unit_push(s, UNIT_EXTENDED);
+    } else {
+        hf_pg_tell_ready(s);
+        s->n_waiting--;
+        s->n_requests++;
+    }
+    s->tx = 'E';
+    s->block = BLOCK_YES;
+    hf_pg_log_drop(s, HF_PG_REASON_FAILED);
+    verdict_set(s, "40001", "the transaction could not be replayed after the loss of the server",
+                "It was begun by COMMIT AND CHAIN.");
+}
+
 static void begin_failed_block(struct hf_pg_session *s)
 {
     hf_buf_fini(&s->refeed);
@@ -469,6 +493,10 @@ static void begin_failed_block(struct hf_pg_session *s)
 /* Restored, a failed block too where there is one: say what is to be said, go on. */
 static void settled(struct hf_pg_session *s)
 {
+    if (s->chain_block) {
+        finish_chained(s);
+        return;
+    }
     hf_pg_log_trim(s, s->log.n);
     recovered(s);
     if (s->tx != 'I') {
@@ -485,7 +513,10 @@ static void settled(struct hf_pg_session *s)
 static void go_on(struct hf_pg_session *s)
 {
     gap(s);
-    if (s->committed) {
+    if (s->committed && s->commit_chain) {
+        s->chain_block = true;
+        begin_failed_block(s);
+    } else if (s->committed) {
         finish_committed(s);
     } else if (s->rolled_back) {
         s->rolled_back = false;
