@@ -251,7 +251,7 @@ static void request_done(struct hf_pg_session *s, char status)
     if (u->does & HF_PG_DOES_DDL)
         hf_pg_catalog_forget(s->classifier);
     if (over)
-        settle_block(s, !u->failed && s->tx != 'E');
+        settle_block(s, !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK));
     s->n_requests++;
     s->since_move++;
     hf_pg_note(s, HF_PG_NOTE_REQUEST, (uint64_t)(s->now - u->since), 0, NULL);
