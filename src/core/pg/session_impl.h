@@ -396,6 +396,8 @@ void hf_pg_move_try(struct hf_pg_session *s);
 void hf_pg_move_failed(struct hf_pg_session *s, const char *why);
 void hf_pg_move_observed(struct hf_pg_session *s);
 void hf_pg_move_step(struct hf_pg_session *s, char status);
+/* Is it the notification that moves of this session make? */
+bool hf_pg_is_marker(const struct hf_pg_session *s, struct hf_slice body);
 /* A notification on the old connection while moving: true: it is the marker. */
 bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body);
 void hf_pg_restore_prepared(struct hf_pg_session *s);

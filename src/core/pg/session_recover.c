@@ -73,7 +73,8 @@ static bool lost_for_good(struct hf_pg_session *s)
         maybe |= strcmp(s->fatal_state, pass[i]) == 0;
     if (!maybe) { /* it was meant for this session */
         hf_pg_deliver_flush(s);
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "the server ended the session");
         return true;
     }
@@ -250,7 +251,8 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
 {
     if (s->fatal.n && s->backend.same && strcmp(s->fatal_state, "57P01") == 0) {
         /* an administrator ended this one session (R11) */
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "terminated by an administrator");
         return;
     }
