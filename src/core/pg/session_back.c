@@ -436,8 +436,12 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
 
 static void on_notification(struct hf_pg_session *s, struct hf_slice message)
 {
-    if (s->step != STEP_NONE &&
-        ((s->n_listens && s->marker_old) || hf_pg_move_marker(s, HF_PG_SERVER, body_of(message))))
+    if (hf_pg_is_marker(s, body_of(message))) {
+        if (s->step != STEP_NONE)
+            hf_pg_move_marker(s, HF_PG_SERVER, body_of(message));
+        return; /* also that of a move that was given up */
+    }
+    if (s->step != STEP_NONE && s->n_listens && s->marker_old)
         return; /* what comes after the marker, the new connection gets, too */
     hf_pg_deliver_aside(s, message);
 }

@@ -217,11 +217,12 @@ struct hf_pg_session {
     bool committed;   /* ... and it had been committed */
     bool chain_block; /* ... AND CHAIN: the next transaction has failed before it began */
     bool rolled_back; /* a ROLLBACK was under way: no need to replay what it undoes */
-    bool error_told;  /* the request under way has had its ErrorResponse */
-    bool rolled_told; /* ... and its CommandComplete was delivered */
-    bool mid_message; /* the client has part of a message */
-    bool impatient;   /* it has sent something meanwhile */
-    char tx_before;   /* as the client knows it, while tx is the replay's */
+    bool gap_due, aside_due; /* to be told when the message that was cut is whole */
+    bool error_told;         /* the request under way has had its ErrorResponse */
+    bool rolled_told;        /* ... and its CommandComplete was delivered */
+    bool mid_message;        /* the client has part of a message */
+    bool impatient;          /* it has sent something meanwhile */
+    char tx_before;          /* as the client knows it, while tx is the replay's */
     uint32_t lost_pid;
     hf_time lost_attached_at;
     hf_time lost_at;
@@ -387,6 +388,8 @@ void hf_pg_recover_attach(struct hf_pg_session *s);
 void hf_pg_recover_again(struct hf_pg_session *s);
 /* The step's answer is complete. */
 void hf_pg_step_done(struct hf_pg_session *s, char status);
+/* After a ReadyForQuery: what could not be told in the middle of a message. */
+void hf_pg_tell_due(struct hf_pg_session *s);
 void hf_pg_replay_check(struct hf_pg_session *s);
 void hf_pg_replay_failed(struct hf_pg_session *s, const char *why);
 /* Answer everything that is under way with the verdict. */
@@ -398,6 +401,8 @@ void hf_pg_move_try(struct hf_pg_session *s);
 void hf_pg_move_failed(struct hf_pg_session *s, const char *why);
 void hf_pg_move_observed(struct hf_pg_session *s);
 void hf_pg_move_step(struct hf_pg_session *s, char status);
+/* Is it the notification that moves of this session make? */
+bool hf_pg_is_marker(const struct hf_pg_session *s, struct hf_slice body);
 /* A notification on the old connection while moving: true: it is the marker. */
 bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body);
 void hf_pg_restore_prepared(struct hf_pg_session *s);

@@ -73,7 +73,8 @@ static bool lost_for_good(struct hf_pg_session *s)
         maybe |= strcmp(s->fatal_state, pass[i]) == 0;
     if (!maybe) { /* it was meant for this session */
         hf_pg_deliver_flush(s);
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "the server ended the session");
         return true;
     }
@@ -250,7 +251,8 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
 {
     if (s->fatal.n && s->backend.same && strcmp(s->fatal_state, "57P01") == 0) {
         /* an administrator ended this one session (R11) */
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "terminated by an administrator");
         return;
     }
@@ -395,7 +397,10 @@ static void recovered(struct hf_pg_session *s)
     s->deadline = HF_NEVER;
     s->impatient = false;
     s->n_recoveries++;
-    hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
+    if (s->mid_message)
+        s->aside_due = true; /* nothing may be told within a message */
+    else
+        hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
     hf_pg_note(s, HF_PG_NOTE_RECOVERED, (uint64_t)(s->now - s->lost_at), 0, NULL);
     s->lost_at = 0;
     if (s->n_units == 0)
@@ -407,6 +412,10 @@ static void gap(struct hf_pg_session *s)
 {
     if (s->n_listens == 0)
         return;
+    if (s->mid_message) {
+        s->gap_due = true;
+        return;
+    }
     hf_pg_note(s, HF_PG_NOTE_GAP, s->n_listens, 0, NULL);
     for (size_t i = 0; i < s->listens.n;) {
         struct hf_slice channel = hf_slice_str((const char *)s->listens.p + i);
@@ -421,6 +430,19 @@ static void gap(struct hf_pg_session *s)
         s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&b));
         hf_buf_fini(&b);
     }
+}
+
+void hf_pg_tell_due(struct hf_pg_session *s)
+{
+    if (!s->gap_due && !s->aside_due)
+        return;
+    s->mid_message = false;
+    hf_pg_deliver_flush(s);
+    if (s->aside_due)
+        hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
+    if (s->gap_due)
+        gap(s);
+    s->gap_due = s->aside_due = false;
 }
 
 static void tell_complete(struct hf_pg_session *s, const char *tag)
