@@ -42,7 +42,9 @@
     X(CURSOR, 16, "DECLARE, FETCH, MOVE, CLOSE")                                                   \
     X(HOLD, 17, "DECLARE ... WITH HOLD")                                                           \
     X(TEMP, 18, "makes a temporary object")                                                        \
-    X(LOAD, 19, "LOAD")                                                                            \
+    X(LOAD, 19,                                                                                    \
+      "LOAD, and functions that leave such state in the backend: dblink_connect(), "               \
+      "pg_backup_start(), pg_replication_origin_session_setup()")                                  \
     X(DISCARD, 20, "DISCARD ALL, TEMP, PLANS, SEQUENCES")                                          \
     X(FUNCTION, 21, "calls functions that may do anything: volatile and not built in; DO, CALL")   \
     X(SELF, 22,                                                                                    \
