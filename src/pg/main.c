@@ -14,6 +14,7 @@
 #include "pg/client.h"
 #include "pg/listener.h"
 #include "pg/names.h"
+#include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
 
@@ -138,7 +139,8 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     if (rc) {
         return hf_err_set(err, rc, "cannot start: %s", hf_strerror(rc));
     }
-    rc = hf_pg_route_create(pg, err, &pg->route);
+    rc = hf_pg_query_pool_create(pg, &pg->queries);
+    rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
     rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
     return rc;
@@ -164,6 +166,7 @@ static void close_all(struct hf_pg *pg)
         hf_free(u->name);
         hf_free(u);
     }
+    hf_pg_query_pool_destroy(pg->queries);
     hf_pg_sconn_close_all(pg);
     hf_map_fini(&pg->databases);
     hf_map_fini(&pg->users);

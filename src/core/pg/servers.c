@@ -293,7 +293,7 @@ static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
 }
 
 void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
-                            const struct hf_pg_facts *facts, hf_time now)
+                            const struct hf_pg_server_facts *facts, hf_time now)
 {
     assert(server < HF_PG_SERVERS_MAX && s->server[server].used);
     struct hf_pg_server *v = &s->server[server];
@@ -304,7 +304,7 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
     v->n_failed = 0;
     v->done_at = v->answered = now;
     v->rtt = now - v->begun_at;
-    if (!v->known || !hf_pg_facts_same_start(&v->facts, facts)) {
+    if (!v->known || !hf_pg_server_same_start(&v->facts, facts)) {
         new_incarnation(s, v);
     } else if (s->conf.exclusive && !s->conf.group && v->writable_seen && !v->have_fence) {
         v->have_fence = true;

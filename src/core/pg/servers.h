@@ -164,7 +164,7 @@ struct hf_pg_server_conf {
 #define HF_PG_AUX_MAX 16
 
 /** What a monitor reads in one statement. */
-struct hf_pg_facts {
+struct hf_pg_server_facts {
     bool in_recovery;
     bool autovacuum;
     uint64_t sysid;
@@ -177,10 +177,10 @@ struct hf_pg_facts {
     uint32_t aux[HF_PG_AUX_MAX];
 };
 
-/** The monitor's one statement: one row of one text column, for hf_pg_facts_parse(). */
+/** The monitor's one statement: one row of one text column, for hf_pg_server_facts_parse(). */
 const char *hf_pg_servers_query(void);
 /** 0 or -HF_EMALF. */
-HF_MUST int hf_pg_facts_parse(struct hf_slice text, struct hf_pg_facts *ret_facts);
+HF_MUST int hf_pg_server_facts_parse(struct hf_slice text, struct hf_pg_server_facts *ret_facts);
 
 /** What a group says of itself (struct holdfast_group). Strings are borrowed for the call. */
 struct hf_pg_group_view {
@@ -277,7 +277,7 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
 
 /** A probe was answered. */
 void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
-                            const struct hf_pg_facts *facts, hf_time now);
+                            const struct hf_pg_server_facts *facts, hf_time now);
 /** A probe failed, or the monitor's connection broke without one. sqlstate: of an error of the
  * server, else "". text: why, for people. */
 void hf_pg_servers_failed(struct hf_pg_servers *s, uint32_t server, const char *sqlstate,

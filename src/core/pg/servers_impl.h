@@ -43,7 +43,7 @@ struct hf_pg_server {
 
     /* what it is */
     bool known; /* facts are there, of the incarnation */
-    struct hf_pg_facts facts;
+    struct hf_pg_server_facts facts;
     uint64_t incarnation;
     uint64_t epoch;     /* of the reign in which it was opened */
     bool writable_seen; /* this incarnation answered "not in recovery" to an earlier probe */
@@ -106,7 +106,8 @@ struct hf_pg_servers {
 };
 
 /** Are these two answers of one start of a server? */
-bool hf_pg_facts_same_start(const struct hf_pg_facts *a, const struct hf_pg_facts *b);
+bool hf_pg_server_same_start(const struct hf_pg_server_facts *a,
+                             const struct hf_pg_server_facts *b);
 
 /** servers.c: an event; the oldest goes when nobody fetches them. */
 void hf_pg_servers_event(struct hf_pg_servers *s, uint32_t server, bool warn, const char *fmt, ...)

@@ -185,6 +185,22 @@ void hf_pg_end_wrapped(struct hf_pg_session *s)
     }
 }
 
+void hf_pg_run_bare(struct hf_pg_session *s)
+{
+    struct unit *u = hf_pg_unit_head(s);
+    if (s->replay_left == 0) { /* what was delivered of it comes again */
+        s->replay_total = s->replay_left = s->hash.n;
+        hf_hash_stream_get(&s->hash, s->replay_hash);
+    } else {
+        s->replay_left = s->replay_total;
+    }
+    hf_hash_stream_init(&s->hash, s->seed);
+    u->wrapped = u->failed = u->bare_again = false;
+    u->n_done = 0;
+    u->reasons |= HF_PG_REASON_UTILITY;
+    hf_pg_inject(s, hf_slice(s->log.p + s->log_block, u->log_len));
+}
+
 static struct unit *query_unit(struct hf_pg_session *s, const struct meaning *m)
 {
     struct unit *u = hf_pg_unit_push(s, UNIT_QUERY);
@@ -438,11 +454,10 @@ static bool token_within(struct hf_pg_session *s, struct unit *u, enum commit_ki
         return true;
     }
     s->commit = COMMIT_ASKED;
-    u->tail = true;
     u->n_client = u->n_sent;
-    u->n_sent += 3;
+    u->tail = hf_pg_ask_token_tail(s, assign, kind == COMMIT_EXECUTE);
+    u->n_sent += u->tail;
     s->unnamed_lost = true;
-    hf_pg_ask_token_tail(s, assign);
     return false;
 }
 

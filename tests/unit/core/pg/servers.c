@@ -14,7 +14,7 @@ enum { N_SERVERS = 4, N_SEATS = 256 };
 struct fake {
     bool refused, silent;
     const char *sqlstate; /* of a login error, or NULL */
-    struct hf_pg_facts facts;
+    struct hf_pg_server_facts facts;
 };
 
 struct rig {
@@ -40,9 +40,10 @@ static void say(struct rig *r, const char *fmt, ...)
     assert_true(r->n_log < sizeof(r->log));
 }
 
-static struct hf_pg_facts facts(bool in_recovery, uint32_t timeline, uint64_t xmax, uint32_t aux)
+static struct hf_pg_server_facts facts(bool in_recovery, uint32_t timeline, uint64_t xmax,
+                                       uint32_t aux)
 {
-    return (struct hf_pg_facts){
+    return (struct hf_pg_server_facts){
         .in_recovery = in_recovery,
         .sysid = 4711,
         .timeline = timeline,
@@ -957,8 +958,8 @@ static void without_memory_there_are_none(void **state)
 static void facts_are_read(void **state)
 {
     (void)state;
-    struct hf_pg_facts f;
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str(ANSWER), &f), 0);
+    struct hf_pg_server_facts f;
+    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER), &f), 0);
     assert_false(f.in_recovery);
     assert_true(f.autovacuum);
     assert_int_equal(f.sysid, 7710567604546397841);
@@ -969,7 +970,8 @@ static void facts_are_read(void **state)
     assert_int_equal(f.n_aux, 2);
     assert_int_equal(f.aux[1], 13);
     assert_int_equal(
-        hf_pg_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f), 0);
+        hf_pg_server_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f),
+        0);
     assert_true(f.in_recovery);
     assert_int_equal(f.sysid, (uint64_t)-5);
     assert_int_equal(f.xmax, (1ULL << 32) + 725);
@@ -978,14 +980,15 @@ static void facts_are_read(void **state)
     for (size_t n = 0; n < sizeof(ANSWER) - 5; n++) {
         char *copy = test_malloc(n + 1);
         memcpy(copy, ANSWER, n);
-        assert_int_equal(hf_pg_facts_parse(hf_slice(copy, n), &f), -HF_EMALF);
+        assert_int_equal(hf_pg_server_facts_parse(hf_slice(copy, n), &f), -HF_EMALF);
         test_free(copy);
     }
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str(ANSWER " "), &f), -HF_EMALF);
-    assert_int_equal(hf_pg_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
-                                                    "0/0 1"),
-                                       &f),
-                     -HF_EMALF);
+    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER " "), &f), -HF_EMALF);
+    assert_int_equal(
+        hf_pg_server_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
+                                              "0/0 1"),
+                                 &f),
+        -HF_EMALF);
     assert_true(strlen(hf_pg_servers_query()) > 100);
 }
 
