@@ -108,6 +108,11 @@ void hf_pg_class_unref(const struct hf_pg_class *k);
  */
 bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class *k);
 
+/** Are all names it uses on the list, whatever it does? For EXECUTE, which is to be repeated only
+ * if this holds for it (its parameters are expressions), it does nothing else but READ (EXPLAIN),
+ * and what it executes is repeatable. */
+bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class *k);
+
 /** does as of now: the catalog may have changed since k was given out, and with it
  * HF_PG_DOES_FUNCTION and HF_PG_DOES_SYNC_COMMIT. For classes that are kept: prepared statements.
  */
