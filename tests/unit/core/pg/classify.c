@@ -366,12 +366,12 @@ static void fingerprints(void **state)
         }
     }
     static const char *const none[] = {
-        "SELECT 'a",       "SELECT E'a\\'", "SELECT \"a",     "SELECT /* /* */",
-        "SELECT $a$ $b$",  "SELECT $",      "SELECT 'a\\'",   "SELECT 'a\\'' FROM t",
-        "SELECT N'\\''",   "SELECT 1a",     "SELECT 1_000",   "SELECT 0x1F",
-        "SELECT $1a",      "SELECT 1)",     "SELECT \\",      "SELECT {",
-        "SELECT \x01",     "SELECT \v1",    "SELECT U&\"a\"", "SELECT U&'\\0061'",
-        "SELECT \"a\nb\"",
+        "SELECT 'a",       "SELECT E'a\\'", "SELECT \"a",       "SELECT /* /* */",
+        "SELECT $a$ $b$",  "SELECT $",      "SELECT 'a\\'",     "SELECT 'a\\'' FROM t",
+        "SELECT N'\\''",   "SELECT 1a",     "SELECT 1_000",     "SELECT 0x1F",
+        "SELECT $1a",      "SELECT 1)",     "SELECT \\",        "SELECT {",
+        "SELECT \x01",     "SELECT \v1",    "SELECT U&\"a\"",   "SELECT U&'\\0061'",
+        "SELECT \"a\nb\"", "SELECT N'a'",   "SELECT (1, N'a')",
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(none); i++) {
         uint64_t h[2];
