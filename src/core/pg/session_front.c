@@ -19,9 +19,14 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
             m.does |= HF_PG_DOES_UTILITY;
             return m;
         }
+        /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p */
+        uint32_t more = k->does & ~(uint32_t)HF_PG_DOES_EXECUTE;
         m.does |= p->class->does;
-        m.wrappable = p->class->wrappable;
-        m.repeatable = hf_pg_class_repeatable(s->classifier, p->class);
+        m.wrappable = p->class->wrappable &&
+                      !(more & (HF_PG_DOES_READ | HF_PG_DOES_UTILITY | HF_PG_DOES_SELF));
+        m.repeatable = !(more & ~(uint32_t)HF_PG_DOES_READ) &&
+                       hf_pg_class_names_safe(s->classifier, k) &&
+                       hf_pg_class_repeatable(s->classifier, p->class);
         return m;
     }
     uint32_t rest = k->does & ~(uint32_t)DOES_AGAIN;
