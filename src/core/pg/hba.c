@@ -243,6 +243,13 @@ static struct rule *add_rule(struct hf_pg_hba *h)
     return k;
 }
 
+static void free_mapping(struct mapping *m)
+{
+    hf_free(m->name);
+    hf_free(m->system);
+    hf_free(m->user);
+}
+
 void hf_pg_hba_destroy(struct hf_pg_hba *h)
 {
     for (size_t i = 0; h && i < h->n; i++) {
@@ -251,9 +258,7 @@ void hf_pg_hba_destroy(struct hf_pg_hba *h)
         hf_free(h->rule[i].map);
     }
     for (size_t i = 0; h && i < h->n_mappings; i++) {
-        hf_free(h->mapping[i].name);
-        hf_free(h->mapping[i].system);
-        hf_free(h->mapping[i].user);
+        free_mapping(&h->mapping[i]);
     }
     if (h) {
         hf_free(h->rule);
@@ -606,6 +611,7 @@ int hf_pg_hba_add_ident(struct hf_pg_hba *h, struct hf_slice text, const char *f
                         struct hf_err *err)
 {
     struct reader *r = NULL;
+    size_t n_before = h->n_mappings;
     int rc = reader_begin(text, file, err, &r);
     while (rc == 0 && (rc = read_line(r)) > 0) {
         void *array = h->mapping;
@@ -614,6 +620,9 @@ int hf_pg_hba_add_ident(struct hf_pg_hba *h, struct hf_slice text, const char *f
         rc = m ? read_mapping(r, m) : -ENOMEM;
     }
     reader_end(r);
+    while (rc && h->n_mappings > n_before) {
+        free_mapping(&h->mapping[--h->n_mappings]);
+    }
     return rc == 0 || rc == -HF_ECONFIG ? rc : hf_err_set(err, rc, "%s: %s", file, hf_strerror(rc));
 }
 

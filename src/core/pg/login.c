@@ -451,8 +451,8 @@ static void have_verifier(struct hf_pg_login *l)
 static void step_secret(struct hf_pg_login *l, const struct hf_pg_secret *secret)
 {
     struct hf_pg_secret *k = &l->secret;
-    if (secret) {
-        *k = *secret;
+    if (secret && !(secret->kind == HF_PG_SECRET_PASSWORD && !secret->password[0])) {
+        *k = *secret; /* an empty password is none */
     }
     l->known = k->kind != HF_PG_SECRET_NONE;
     switch (l->result.method) {
@@ -495,6 +495,14 @@ static bool md5_fits(struct hf_pg_login *l, struct hf_slice answer)
     return ok && l->known && answer.n == sizeof(want) - 1 && hf_pg_same(answer.p, want, answer.n);
 }
 
+static bool verifier_fits(const struct hf_pg_secret *k, struct hf_slice password)
+{
+    struct hf_pg_verifier made;
+    struct hf_slice salt = hf_slice(k->verifier.salt, k->verifier.n_salt);
+    return hf_pg_verifier_make(password, salt, k->verifier.iterations, &made) == 0 &&
+           hf_pg_same(made.stored_key, k->verifier.stored_key, HF_PG_KEY_LEN);
+}
+
 /* Does the password that came in the clear fit? It is what was proved, then. */
 static bool password_fits(struct hf_pg_login *l, struct hf_slice password)
 {
@@ -513,17 +521,14 @@ static bool password_fits(struct hf_pg_login *l, struct hf_slice password)
         ok = hf_pg_md5_secret(password, l->result.user, hex) == 0 &&
              hf_pg_same(hex, k->password, HF_PG_MD5_LEN);
         break;
-    case HF_PG_SECRET_NONE: /* as much work as for a verifier */
+    case HF_PG_SECRET_NONE:
         hf_pg_verifier_mock(l->args.conf->key, l->result.user, &k->verifier);
-        /* fall through */
-    case HF_PG_SECRET_VERIFIER:
-    case HF_PG_SECRET_CLIENT_KEY: {
-        struct hf_pg_verifier made;
-        ok = hf_pg_verifier_make(password, hf_slice(k->verifier.salt, k->verifier.n_salt),
-                                 k->verifier.iterations, &made) == 0 &&
-             hf_pg_same(made.stored_key, k->verifier.stored_key, HF_PG_KEY_LEN) && l->known;
+        verifier_fits(k, password); /* as much work as if there were one */
         break;
-    }
+    case HF_PG_SECRET_VERIFIER:
+    case HF_PG_SECRET_CLIENT_KEY:
+        ok = verifier_fits(k, password);
+        break;
     }
     if (ok) {
         *k = given;

@@ -221,6 +221,16 @@ void hf_pg_session_client_gone(struct hf_pg_session *s, hf_time now)
 
 /* --- bytes --- */
 
+/* What was delivered of an extended unit before its Sync was flushed by the token query that came
+ * behind it, or by a Flush of the client's: the server has to be asked for it again. */
+static void flush_open(struct hf_pg_session *s)
+{
+    static const uint8_t flush[] = {HF_PG_FLUSH, 0, 0, 0, 4};
+    const struct unit *u = hf_pg_unit_last(s);
+    if (u && u->kind == UNIT_EXTENDED && !u->ended)
+        hf_pg_inject(s, hf_slice(flush, sizeof(flush)));
+}
+
 /* Give back what is under way, look at what has changed, begin what was put off. */
 void hf_pg_pump(struct hf_pg_session *s)
 {
@@ -233,7 +243,11 @@ void hf_pg_pump(struct hf_pg_session *s)
         hf_pg_forward_flush(s); /* before the log's buffer may go */
         if (n == 0)
             break;
+        if (s->refeed_at >= s->refeed.n && s->replay_left)
+            flush_open(s);
     }
+    if (s->failing)
+        hf_pg_replay_check(s);
     if (s->state == HF_PG_RUNNING && s->look && s->tx == 'I' && s->n_units == 0 && !s->looking &&
         s->commit == COMMIT_NONE && !s->cancelling && !s->replication)
         hf_pg_look(s);

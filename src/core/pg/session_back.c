@@ -36,7 +36,7 @@ static void tail_done(struct hf_pg_session *s, struct unit *u)
         xid = xid * 10 + (uint64_t)(v.p[i] - '0');
     s->commit_xid = xid;
     s->commit = COMMIT_KNOWN;
-    u->tail = false;
+    u->tail = 0;
     hf_pg_answer_reset(s);
 }
 
@@ -45,7 +45,7 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
 {
     u->n_done++;
     if (u->tail && u->n_done > u->n_client) {
-        if (u->n_done == u->n_client + 3)
+        if (u->n_done == u->n_client + u->tail)
             tail_done(s, u);
         return false;
     }
@@ -132,7 +132,7 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
     }
     if (u->kind == UNIT_EXTENDED && s->commit == COMMIT_SENT && s->commit_kind == COMMIT_EXECUTE)
         s->commit = COMMIT_NONE;
-    u->tail = false;
+    u->tail = 0;
     /* cannot run inside a transaction block: the block is ours, take it away */
     if (u->wrapped && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
         u->bare_again = true;

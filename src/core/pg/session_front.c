@@ -454,11 +454,10 @@ static bool token_within(struct hf_pg_session *s, struct unit *u, enum commit_ki
         return true;
     }
     s->commit = COMMIT_ASKED;
-    u->tail = true;
     u->n_client = u->n_sent;
-    u->n_sent += 3;
+    u->tail = hf_pg_ask_token_tail(s, assign, kind == COMMIT_EXECUTE);
+    u->n_sent += u->tail;
     s->unnamed_lost = true;
-    hf_pg_ask_token_tail(s, assign);
     return false;
 }
 

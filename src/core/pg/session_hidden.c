@@ -63,34 +63,45 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
     hf_pg_inject(s, hf_slice("", 1));
 }
 
-/* In an extended unit before its Sync, through the unnamed statement (X2). An error before it skips
- * it without a word. */
-void hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign)
+/* In an extended unit, through the unnamed statement (X2). An error before it skips it without a
+ * word. Before Sync the unnamed portal will do; before the Execute of COMMIT the client has bound
+ * that already. */
+uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart)
 {
     static const char sql[] = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
     static const char sql_now[] = "SELECT pg_catalog.pg_current_xact_id()";
+    static const char own[] = "holdfast token";
     struct hf_slice text = assign ? hf_slice(sql_now, sizeof(sql_now)) : hf_slice(sql, sizeof(sql));
-    uint8_t message[128];
+    struct hf_slice portal = apart ? hf_slice(own, sizeof(own)) : hf_slice("", 1);
+    uint8_t message[256];
     struct hf_wr w;
     hf_wr_init(&w, message, sizeof(message));
+    if (apart) { /* one that was left over */
+        hf_wr_u8(&w, HF_PG_CLOSE);
+        hf_wr_u32(&w, (uint32_t)(4 + 1 + portal.n));
+        hf_wr_u8(&w, 'P');
+        hf_wr_bytes(&w, portal);
+    }
     hf_wr_u8(&w, HF_PG_PARSE);
     hf_wr_u32(&w, (uint32_t)(4 + 1 + text.n + 2));
     hf_wr_u8(&w, 0);
     hf_wr_bytes(&w, text); /* with its NUL */
     hf_wr_u16(&w, 0);
     hf_wr_u8(&w, HF_PG_BIND);
-    hf_wr_u32(&w, 4 + 1 + 1 + 2 + 2 + 2);
-    hf_wr_u16(&w, 0); /* portal and statement */
+    hf_wr_u32(&w, (uint32_t)(4 + portal.n + 1 + 2 + 2 + 2));
+    hf_wr_bytes(&w, portal);
+    hf_wr_u8(&w, 0); /* statement */
     hf_wr_u16(&w, 0);
     hf_wr_u16(&w, 0);
     hf_wr_u16(&w, 0);
     hf_wr_u8(&w, HF_PG_EXECUTE);
-    hf_wr_u32(&w, 4 + 1 + 4);
-    hf_wr_u8(&w, 0);
+    hf_wr_u32(&w, (uint32_t)(4 + portal.n + 4));
+    hf_wr_bytes(&w, portal);
     hf_wr_u32(&w, 0);
     hf_wr_u8(&w, HF_PG_FLUSH);
     hf_wr_u32(&w, 4);
     hf_pg_inject(s, hf_slice(message, hf_wr_len(&w)));
+    return apart ? 4 : 3;
 }
 
 /* --- answers --- */

@@ -54,7 +54,7 @@ struct unit {
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
     bool bare_again; /* it can't run in a block after all: once more, without */
-    bool tail;       /* the hidden token query was put before its Sync */
+    uint8_t tail;    /* answers of the hidden token query that was put before its Sync */
     uint32_t does;
     uint32_t reasons;  /* why it isn't protected while it runs */
     uint32_t n_sent;   /* extended: messages that get an answer ... */
@@ -215,6 +215,8 @@ struct hf_pg_session {
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
     bool rolled_back; /* a ROLLBACK was under way: no need to replay what it undoes */
+    bool error_told;  /* the request under way has had its ErrorResponse */
+    bool rolled_told; /* ... and its CommandComplete was delivered */
     bool mid_message; /* the client has part of a message */
     bool impatient;   /* it has sent something meanwhile */
     char tx_before;   /* as the client knows it, while tx is the replay's */
@@ -356,7 +358,8 @@ size_t hf_pg_back(struct hf_pg_session *s, struct hf_slice in);
 void hf_pg_ask_xid(struct hf_pg_session *s, bool assign);
 void hf_pg_ask_sync_commit(struct hf_pg_session *s);
 void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_slice sql);
-void hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign);
+/* apart: in a portal of its own, since the client's unnamed one is needed. How many answers. */
+uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart);
 void hf_pg_look(struct hf_pg_session *s);
 void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out);
 void hf_pg_observed(struct hf_pg_session *s);

@@ -80,6 +80,7 @@ static void change_over(struct hf_pg_session *s)
     s->ops.drop(s->arg, HF_PG_SERVER);
     s->ops.swap(s->arg);
     s->spare_attached = false;
+    hf_pg_answer_reset(s); /* the spare's; the next is the token query's */
     s->pid = s->backend.pid;
     s->incarnation = s->backend.incarnation;
     s->attached_at = s->spare_at;

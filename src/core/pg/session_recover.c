@@ -40,6 +40,8 @@ static void collect(struct hf_pg_session *s)
     s->replay_units = 0;
 }
 
+static void start_over(struct hf_pg_session *s);
+
 static void verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
                         const char *why)
 {
@@ -105,6 +107,17 @@ static void judge(struct hf_pg_session *s, uint32_t unit_reasons)
     }
 }
 
+/* Has the request that is under way been answered with an error, but for its ReadyForQuery? */
+static bool error_told(struct hf_pg_session *s)
+{
+    for (uint32_t i = 0; i < s->n_units; i++) {
+        const struct unit *u = hf_pg_unit_at(s, i);
+        if (u->kind != UNIT_HIDDEN || u->hidden == HID_COMMIT)
+            return u->failed;
+    }
+    return false;
+}
+
 void hf_pg_lost(struct hf_pg_session *s, const char *why)
 {
     if (s->state == HF_PG_ENDED || s->state == HF_PG_STARTING || s->state == HF_PG_LOST)
@@ -121,6 +134,8 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     if (s->lost_at == 0)
         s->lost_at = s->now;
     if (fed) {
+        if (s->state != HF_PG_REPLAYING || s->replay_left == 0)
+            s->error_told = error_told(s);
         if (s->state == HF_PG_REPLAYING && s->replay_left)
             s->tx = s->tx_before;
         s->doubt = s->commit == COMMIT_SENT;
@@ -128,10 +143,12 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         s->commit_deferred = s->unreplicated = false;
         if (!s->doubt)
             hf_buf_clear(&s->held);
-        s->mid_message = s->server_stream && !s->server_stream_hide;
+        if (s->state != HF_PG_REPLAYING || s->replay_left == 0) /* else as it was */
+            s->mid_message = s->server_stream && !s->server_stream_hide;
         s->lost_pid = s->pid;
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
+        s->rolled_told = last && last->n_done;
         s->rolled_back = last && last->kind == UNIT_QUERY && s->n_waiting == 1 &&
                          last->does == HF_PG_DOES_ROLLBACK;
         collect(s);
@@ -178,6 +195,7 @@ static void unresolved(struct hf_pg_session *s, const char *why)
     hf_pg_note(s, HF_PG_NOTE_UNRESOLVED, s->commit_xid, 0, why);
     verdict_set(s, "08007", "the outcome of the transaction is unknown", why);
     s->tx = 'I';
+    hf_buf_clear(&s->held);
     hf_buf_fini(&s->refeed);
     s->refeed_at = 0;
     hf_pg_restore(s, HF_PG_SERVER);
@@ -473,7 +491,8 @@ static void go_on(struct hf_pg_session *s)
         s->rolled_back = false;
         hf_buf_fini(&s->refeed);
         s->refeed_at = 0;
-        tell_complete(s, "ROLLBACK");
+        if (!s->rolled_told)
+            tell_complete(s, "ROLLBACK");
         s->tx = 'I';
         s->n_waiting = 0;
         s->n_requests++;
@@ -652,11 +671,15 @@ void hf_pg_answer_verdict(struct hf_pg_session *s)
     if (s->n_waiting == 0 && !s->n_open)
         return; /* pending */
     for (; s->n_waiting; s->n_waiting--) {
-        hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        if (!s->error_told)
+            hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        s->error_told = false;
         hf_pg_tell_ready(s);
     }
     if (s->n_open) {
-        hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        if (!s->error_told)
+            hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        s->error_told = false;
         s->skipping = true;
     }
     v->set = false;

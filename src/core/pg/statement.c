@@ -193,13 +193,13 @@ struct walk {
     uint16_t n_settings;
     bool exact, literals_matter, too_many, strange, into;
     const char *name; /* borrowed from the tree */
-    struct hf_pg_facts *inner;
+    struct hf_pg_statement *inner;
     int rc;
 };
 
 static void walk(struct walk *w, const json_t *v, const struct cte *scope);
 static void statement(struct walk *w, const char *type, const json_t *v);
-static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_facts);
+static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **ret_facts);
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -243,8 +243,8 @@ static uint32_t special_does(const struct special *list, size_t n, const char *n
     return 0;
 }
 
-bool hf_pg_facts_name(const struct hf_pg_facts *f, size_t *pos, char *ret_kind,
-                      struct hf_slice *ret_name)
+bool hf_pg_statement_name(const struct hf_pg_statement *f, size_t *pos, char *ret_kind,
+                          struct hf_slice *ret_name)
 {
     if (*pos >= f->names.n) {
         return false;
@@ -263,9 +263,9 @@ static void add_name(struct walk *w, char kind, const char *name)
         w->too_many |= n > 0;
         return;
     }
-    struct hf_pg_facts so_far = {.names = hf_buf_slice(&w->names)};
+    struct hf_pg_statement so_far = {.names = hf_buf_slice(&w->names)};
     struct hf_slice other;
-    for (char k; hf_pg_facts_name(&so_far, &pos, &k, &other);) {
+    for (char k; hf_pg_statement_name(&so_far, &pos, &k, &other);) {
         if (k == kind && hf_slice_eq(other, hf_slice(name, n))) {
             return;
         }
@@ -717,12 +717,13 @@ static void statement(struct walk *w, const char *type, const json_t *v)
 }
 
 /* Make one allocation of what was found. */
-static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_facts **ret_facts)
+static int build(struct walk *w, const struct hf_pg_statement *found,
+                 struct hf_pg_statement **ret_facts)
 {
     size_t n_name = found->n_statements == 1 && w->name ? strlen(w->name) : 0;
-    size_t size = sizeof(struct hf_pg_facts) + w->n_settings * sizeof(char *) + w->settings.n +
+    size_t size = sizeof(struct hf_pg_statement) + w->n_settings * sizeof(char *) + w->settings.n +
                   w->names.n + n_name;
-    struct hf_pg_facts *f = hf_alloc(size);
+    struct hf_pg_statement *f = hf_alloc(size);
     if (!f) {
         return -ENOMEM;
     }
@@ -733,7 +734,7 @@ static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_f
     f->too_many = w->too_many;
     f->inner = found->n_statements == 1 ? w->inner : NULL;
     if (w->inner && !f->inner) {
-        hf_pg_facts_unref(w->inner);
+        hf_pg_statement_unref(w->inner);
     }
     w->inner = NULL;
     const char **settings = (const char **)(f + 1);
@@ -760,7 +761,7 @@ static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_f
     return 0;
 }
 
-static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts *found)
+static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_statement *found)
 {
     const uint32_t ends = HF_PG_DOES_COMMIT | HF_PG_DOES_ROLLBACK | HF_PG_DOES_PREPARE_XACT;
     const json_t *content;
@@ -768,7 +769,7 @@ static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts
     w->does = 0;
     w->name = NULL;
     w->strange = false;
-    hf_pg_facts_unref(w->inner);
+    hf_pg_statement_unref(w->inner);
     w->inner = NULL;
     statement(w, type, content);
     bool end = w->does & ends;
@@ -784,10 +785,10 @@ static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts
     }
 }
 
-static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_facts)
+static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **ret_facts)
 {
     struct walk w = {.exact = exact};
-    struct hf_pg_facts found = {.wrappable = json_array_size(stmts) > 0};
+    struct hf_pg_statement found = {.wrappable = json_array_size(stmts) > 0};
     hf_buf_init(&w.names, NAMES_MAX);
     hf_buf_init(&w.settings, 65536);
     for (size_t i = 0; i < json_array_size(stmts); i++) {
@@ -795,13 +796,13 @@ static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_fa
     }
     int rc = w.rc ? w.rc : w.names.err ? w.names.err : w.settings.err;
     rc = rc ? rc : build(&w, &found, ret_facts);
-    hf_pg_facts_unref(w.inner);
+    hf_pg_statement_unref(w.inner);
     hf_buf_fini(&w.names);
     hf_buf_fini(&w.settings);
     return rc;
 }
 
-int hf_pg_facts_parse(const char *sql, bool exact, struct hf_pg_facts **ret_facts)
+int hf_pg_statement_parse(const char *sql, bool exact, struct hf_pg_statement **ret_facts)
 {
     PgQueryParseResult parsed = pg_query_parse(sql);
     json_t *tree = parsed.error ? NULL : json_loads(parsed.parse_tree, JSON_ALLOW_NUL, NULL);
@@ -811,16 +812,16 @@ int hf_pg_facts_parse(const char *sql, bool exact, struct hf_pg_facts **ret_fact
     return rc;
 }
 
-struct hf_pg_facts *hf_pg_facts_ref(struct hf_pg_facts *f)
+struct hf_pg_statement *hf_pg_statement_ref(struct hf_pg_statement *f)
 {
     f->n_refs++;
     return f;
 }
 
-void hf_pg_facts_unref(struct hf_pg_facts *f)
+void hf_pg_statement_unref(struct hf_pg_statement *f)
 {
     if (f && --f->n_refs == 0) {
-        hf_pg_facts_unref(f->inner);
+        hf_pg_statement_unref(f->inner);
         hf_free(f);
     }
 }

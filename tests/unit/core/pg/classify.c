@@ -329,6 +329,7 @@ static void fingerprints(void **state)
         {"SELECT e 'a'", "SELECT e'a'"},
         {"SELECT a", "SELECT a;"},
         {"SELECT x: :y", "SELECT x::y"},
+        {"VALUES (1, 2)", "VALUES (1, +2)"}, /* an operator */
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(equal); i++) {
         if (!same(equal[i][0], equal[i][1])) {
