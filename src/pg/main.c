@@ -17,6 +17,7 @@
 #include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/web.h"
 
 static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
                             "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
@@ -142,6 +143,7 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = hf_pg_query_pool_create(pg, &pg->queries);
     rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
+    rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
     rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
     return rc;
 }
@@ -149,6 +151,7 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
 static void close_all(struct hf_pg *pg)
 {
     size_t pos = 0;
+    hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));

@@ -1,6 +1,9 @@
 """What holdfast-pg sees of real PostgreSQL servers: kill, restart, promotion, two primaries, silence."""
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -124,3 +127,44 @@ def test_a_silent_server_is_dead_and_readers_leave_it(rig):
             for pid in stopped:
                 postgres.send(pid, signal.SIGCONT)
         told(proxy, "pg2: down -> standby")
+
+
+COUNT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import pgwire
+c = pgwire.Connection(port=int(sys.argv[2]), timeout=60)
+n, longest, end = 0, 0, time.monotonic() + 2
+print("begun", flush=True)
+while time.monotonic() < end:
+    start = time.monotonic()
+    c.rows(f"insert into t values ({n})")
+    longest = max(longest, time.monotonic() - start)
+    n += 1
+assert c.one("select count(*) from t") == str(n)
+print(c.one("show port"), n, round(longest * 1000, 1))
+"""
+
+
+def test_a_planned_switchover(rig):
+    """One command; who writes notices nothing but a wait."""
+    primary = rig.server()
+    standby = rig.standby(primary, sync=False)
+    proxy = rig.proxy([primary, standby], **OPTIONS)
+    primary.psql("create table t (n int primary key)")
+    told(proxy, "pg2: unknown -> standby")
+    client = subprocess.Popen([sys.executable, "-c", COUNT, os.path.dirname(__file__), str(proxy.port)],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout.readline() == "begun\n"
+        time.sleep(0.5)
+        assert proxy.psql("switchover pg2", "holdfast") == ""
+        port, n, longest = client.communicate(timeout=60)[0].split()
+    finally:
+        client.kill()
+        client.wait()
+    assert client.returncode == 0, proxy.tail()
+    print(f"{n} commits, longest wait {longest} ms")
+    assert port == str(standby.port)
+    told(proxy, "switchover: attaching -> none")
+    assert "given up" not in proxy.log.read_text()
