@@ -6,7 +6,7 @@ SIM_SEED ?= $(shell date +%s)
 BUILD := build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover compat pg-chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -34,6 +34,10 @@ bench-directory: setup-bench $(BUILD)/build.ninja
 bench-failover: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) bench/failover/run
+
+bench-pg: setup-bench $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
 
 # PostgreSQL's own suites through holdfast-pg, or PROXY=pgbouncer, against a direct run: some 4 minutes
 compat: setup-compat $(BUILD)/build.ninja

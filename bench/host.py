@@ -23,9 +23,8 @@ class Lab:
         self.name = name
         self.state = pathlib.Path("/run/holdfast-lab") / name
 
-    def popen(self, *args, **kw):
-        return subprocess.Popen([TOOL, "--name", self.name, *map(str, args)],
-                                stdin=subprocess.DEVNULL, **kw)
+    def popen(self, *args, stdin=subprocess.DEVNULL, **kw):
+        return subprocess.Popen([TOOL, "--name", self.name, *map(str, args)], stdin=stdin, **kw)
 
     def run(self, *args):
         p = subprocess.run([TOOL, "--name", self.name, *map(str, args)], stdin=subprocess.DEVNULL,

@@ -10,7 +10,6 @@ import datetime
 import os
 import re
 import signal
-import struct
 import sys
 import tempfile
 import threading
@@ -19,63 +18,33 @@ import time
 from common import (HOSTS, SETTLE, BenchLab, Late, SteadyClock, add, column, median, sample,
                     save, say, table, until, wait_random)
 from holdfast import CONFIG, Holdfast
+from pgwire import Session  # in a directory that common knows # pylint: disable=wrong-import-order
 
 PORT = 5432
 COPIES = {HOSTS[0]: "copy1", HOSTS[1]: "copy2"}
 TRACE = "log { trace = { engine, proc } }\n"
 
 
-def definition(copy):
+def definition(copy, clients="127.0.0.1/32", more=""):
     return f"""resource {copy} {{
     agent = "ocf:holdfast:postgresql"
     params {{
         pgdata = "/srv/{copy}/data"
-        clients = "127.0.0.1/32"
+        clients = "{clients}"
         client_auth = trust
         replication_auth = trust
     }}
     probe = {{ pgdata }}
+    {more}
 }}
 """
 
 
-class Client:
-    """One connection to PostgreSQL on a host, as from a program there: the protocol's few messages
-    for a simple query, so that a try costs nothing."""
+class Client(Session):
+    """One connection to PostgreSQL on a host, as from a program there."""
 
     def __init__(self, lab, host):
-        self.sock = lab.connect(host, PORT)
-        self.sock.settimeout(5)
-        self.buf = b""
-        words = b"user\0postgres\0database\0postgres\0\0"
-        self.sock.sendall(struct.pack(">II", len(words) + 8, 3 << 16) + words)
-        self.answer()
-
-    def answer(self):
-        """Until the server is ready for a query; ConnectionError with what it complains of."""
-        error = None
-        while True:
-            while len(self.buf) < 5 or len(self.buf) < 1 + struct.unpack_from(">I", self.buf, 1)[0]:
-                piece = self.sock.recv(65536)
-                if not piece:
-                    raise ConnectionError(error or "closed")
-                self.buf += piece
-            n = 1 + struct.unpack_from(">I", self.buf, 1)[0]
-            kind, body, self.buf = self.buf[:1], self.buf[5:n], self.buf[n:]
-            if kind == b"E":
-                error = body.decode(errors="replace").replace("\0", " ")
-            elif kind == b"Z":
-                if error:
-                    raise ConnectionError(error)
-                return
-
-    def query(self, sql):
-        body = sql.encode() + b"\0"
-        self.sock.sendall(b"Q" + struct.pack(">I", len(body) + 4) + body)
-        self.answer()
-
-    def close(self):
-        self.sock.close()
+        super().__init__(lab.connect(host, PORT))
 
 
 class Writer(threading.Thread):
@@ -105,6 +74,8 @@ class Writer(threading.Thread):
 class Database(Holdfast):
     """A group of two copies of a database."""
 
+    definition = staticmethod(definition)
+
     def up(self, token):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
             f.write(CONFIG + TRACE)
@@ -112,7 +83,7 @@ class Database(Holdfast):
             self.lab.up("--engine", "corosync", "--token", token, "--config", f.name)
         for host, copy in COPIES.items():
             self.lab.on(host, "install", "-d", "-o", "postgres", f"/srv/{copy}")
-            (self.lab.state / f"shared/1/{copy}").write_text(definition(copy), encoding="ascii")
+            (self.lab.state / f"shared/1/{copy}").write_text(self.definition(copy), encoding="ascii")
         first, second, witness = HOSTS
         until(lambda: self.admin("create", f"/srv/bench/{COPIES[first]}", host=first),
               "the group is there", SETTLE, 0.3)

@@ -10,7 +10,7 @@ import ssl as tls
 import struct
 import time
 
-TIMEOUT = 30.0
+TIMEOUT = float(os.environ.get("PGWIRE_TIMEOUT", "30"))
 FIELDS = {"S": "severity_l", "V": "severity", "C": "code", "M": "message", "D": "detail", "H": "hint",
           "P": "position", "p": "internal_position", "q": "internal_query", "W": "where", "s": "schema",
           "t": "table", "c": "column", "d": "type", "n": "constraint", "F": "file", "L": "line",
