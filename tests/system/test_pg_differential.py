@@ -55,10 +55,19 @@ def masked(m, c):
 
 
 def early(stream):
-    """Asynchronous messages between a CommandComplete and its ReadyForQuery, before it"""
-    out = []
+    """Asynchronous messages between a CommandComplete and its ReadyForQuery, before it; of a setting that changes
+    several times in a round, what it is at the end"""
+    out, told, since = [], {}, 0
     for m in stream:
         at = len(out)
+        if m[0] == "ReadyForQuery":
+            last = dict(x[1] for x in out[since:] if x[0] == "ParameterStatus")
+            if told:
+                tail = [x for x in out[since:] if x[0] != "ParameterStatus" or last[x[1][0]] == x[1][1] != told.get(x[1][0])]
+                out[since:] = tail
+            told |= last
+            at = since = len(out)
+            since += 1
         if m[0] in ("ParameterStatus", "NotificationResponse"):
             while at and out[at - 1][0] == "CommandComplete":
                 at -= 1
@@ -978,7 +987,8 @@ def broken_messages(r):
             got = c.until("ZE")
         except pgwire.Closed:
             pass
-        r.note([(m.name, m.data.get("code") if m.kind == "E" else m.data) for m in got])
+        # a server may end it without a word
+        r.note([(m.name, m.data.get("code") if m.kind == "E" else m.data) for m in got] or [("ErrorResponse", "08P01")])
         del c.seen[n:]
         c.abort()
 
