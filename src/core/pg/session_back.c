@@ -191,8 +191,7 @@ static void settle_effects(struct hf_pg_session *s, const struct unit *u, bool o
         s->block_hard = true;
 }
 
-/* The transaction is over: what it did to the session stands, or is undone. */
-static void settle_block(struct hf_pg_session *s, bool committed)
+void hf_pg_settle_block(struct hf_pg_session *s, bool committed)
 {
     if (s->block_look && committed) {
         hf_buf_add(&s->since_snapshot, hf_buf_slice(&s->block_since));
@@ -251,7 +250,7 @@ static void request_done(struct hf_pg_session *s, char status)
     if (u->does & HF_PG_DOES_DDL)
         hf_pg_catalog_forget(s->classifier);
     if (over)
-        settle_block(s, !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK));
+        hf_pg_settle_block(s, !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK));
     s->n_requests++;
     s->since_move++;
     hf_pg_note(s, HF_PG_NOTE_REQUEST, (uint64_t)(s->now - u->since), 0, NULL);

@@ -19,7 +19,8 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
             m.does |= HF_PG_DOES_UTILITY;
             return m;
         }
-        /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p */
+        /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p
+         */
         uint32_t more = k->does & ~(uint32_t)HF_PG_DOES_EXECUTE;
         m.does |= p->class->does;
         m.wrappable = p->class->wrappable &&

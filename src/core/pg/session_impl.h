@@ -287,6 +287,8 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
 /* Tell the change of reasons, if there is one. */
 void hf_pg_tell_reasons(struct hf_pg_session *s);
 uint32_t hf_pg_reasons(const struct hf_pg_session *s);
+/* The transaction is over: what it did to the session stands, or is undone. */
+void hf_pg_settle_block(struct hf_pg_session *s, bool committed);
 /* Feed the log, or tell the driver that client bytes are welcome again. */
 void hf_pg_pump(struct hf_pg_session *s);
 void hf_pg_end(struct hf_pg_session *s, const char *why);
