@@ -120,6 +120,7 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->answer.rows, ANSWER_MAX);
     hf_buf_init(&s->answer.text, 4096);
     hf_buf_init(&s->snapshot, ANSWER_MAX);
+    hf_buf_init(&s->prepares, ANSWER_MAX);
     hf_buf_init(&s->since_snapshot, 65536);
     hf_buf_init(&s->block_since, 65536);
     hf_buf_init(&s->custom, PARAMS_MAX);
@@ -151,10 +152,10 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     hf_pg_class_unref(s->portal_class);
     hf_map_fini(&s->prepared);
     hf_map_fini(&s->sql_prepared);
-    struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,          &s->answer.rows,
-                            &s->answer.text, &s->snapshot, &s->since_snapshot, &s->block_since,
-                            &s->custom,      &s->listens,  &s->status,         &s->new_status,
-                            &s->early,       &s->refeed};
+    struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,    &s->answer.rows,
+                            &s->answer.text, &s->snapshot, &s->prepares, &s->since_snapshot,
+                            &s->block_since, &s->custom,   &s->listens,  &s->status,
+                            &s->new_status,  &s->early,    &s->refeed};
     for (size_t i = 0; i < HF_ARRAY_LEN(all); i++)
         hf_buf_fini(all[i]);
     hf_free(s->op);

@@ -236,7 +236,7 @@ struct hf_pg_session {
     struct answer answer;
     struct prepared *step_prepared; /* next to be answered */
     struct hf_hash_stream step_shape;
-    size_t since_at;
+    size_t since_at;          /* in prepares, then in since_snapshot */
     struct hf_buf new_status; /* ParameterStatus of the connection being made ready */
     struct hf_buf early;      /* notifications that the spare got before the change */
     bool spare_idle;
@@ -250,6 +250,7 @@ struct hf_pg_session {
 
     /* captured state */
     struct hf_buf snapshot;       /* SQL that makes a new connection like this one */
+    struct hf_buf prepares;       /* ... SQL PREPAREs, each a Query of its own: NUL-terminated */
     struct hf_buf since_snapshot; /* texts, NUL-terminated, executed after it */
     struct hf_buf block_since;    /* texts of the open block that will follow it */
     bool block_hard;              /* ... or it did what can't be run again */

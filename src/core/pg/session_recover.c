@@ -338,8 +338,11 @@ void hf_pg_step_ask(struct hf_pg_session *s, enum step step, struct hf_slice sql
 
 static void restore_since(struct hf_pg_session *s)
 {
-    if (s->since_at < s->since_snapshot.n) {
-        struct hf_slice sql = hf_slice_str((const char *)s->since_snapshot.p + s->since_at);
+    bool first = s->since_at < s->prepares.n;
+    size_t at = first ? s->since_at : s->since_at - s->prepares.n;
+    struct hf_buf *texts = first ? &s->prepares : &s->since_snapshot;
+    if (at < texts->n) {
+        struct hf_slice sql = hf_slice_str((const char *)texts->p + at);
         s->since_at += sql.n + 1;
         hf_pg_step_ask(s, STEP_SINCE, sql);
         return;
