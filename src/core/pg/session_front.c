@@ -19,7 +19,7 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
             m.does |= HF_PG_DOES_UTILITY;
             return m;
         }
-        /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p */
+        /* it may do more: EXECUTE p(nextval(1)), EXPLAIN ANALYZE, CREATE TABLE x AS EXECUTE p */
         uint32_t more = k->does & ~(uint32_t)HF_PG_DOES_EXECUTE;
         m.does |= p->class->does;
         m.wrappable = p->class->wrappable &&
