@@ -335,10 +335,10 @@ class Chaos:
         self.primary.wait_for(self.other)
 
     def progress(self):
-        return {c: len(c.acked) + c.retried + (0 if c.protected else len(c.unknown)) for c in self.clients}
+        return {c: len(c.acked) + c.retried + len(c.unknown) for c in self.clients}
 
     def advance(self, count, deadline=120):
-        """Until so many more operations were acknowledged, and each client has one more"""
+        """Until so many more operations ended, and one of each client"""
         end = time.monotonic() + deadline
         while True:
             now = self.progress()
@@ -422,7 +422,7 @@ class Chaos:
         events = ", ".join(f"{n} {name}" for name, n in sorted(self.events.items()))
         stalls = ", ".join(f"{name} {s * 1000:.0f}" for name, s in sorted(self.stalls.items()))
         print(f"deaths: {sum(self.events.values())} ({events}); longest operation over one, ms: {stalls}")
-        if self.proxy:
+        if self.proxy and self.proxy.running():
             for row in self.proxy.console("SHOW STATS"):
                 print("  ".join(f"{k}={v}" for k, v in row.items()))
         return wrong
@@ -447,7 +447,7 @@ def main():
         try:
             chaos.run(a.kills, a.seconds)
         except AssertionError as e:
-            print(e)
+            print(str(e)[:3000])
             chaos.books()
             return 1
         wrong = chaos.books()

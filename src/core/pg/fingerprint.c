@@ -306,6 +306,7 @@ static size_t skip_literal(struct scan *s, size_t at, enum kind *kind)
         return at;
     }
     if (byte_at(s, at + 1) == '\'' && memchr("ebxn", prefix, 4)) {
+        s->exact |= prefix == 'n'; /* is cast to bpchar */
         *kind = prefix == 'b' || prefix == 'x' ? BITS : STRING;
         return skip_string(s, at + 2, prefix == 'n' ? 0 : prefix);
     }
@@ -386,7 +387,7 @@ static void skip_elements(struct scan *s)
         at = skip_element(s, at, &kind);
         size_t next = skip_space(s, at);
         uint8_t c = byte_at(s, next);
-        if (kind == NONE || s->bad || (c != ',' && c != ')' && c != ']')) {
+        if (kind == NONE || s->bad || s->exact != exact || (c != ',' && c != ')' && c != ']')) {
             break;
         }
         all = n == 0 || all == kind ? kind : MIXED;

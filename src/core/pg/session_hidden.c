@@ -290,6 +290,8 @@ static void observed_row(struct hf_pg_session *s, struct observed *o, char kind,
                              : 2;
         break;
     case 'l':
+        if (hf_slice_starts(name, hf_slice_str("holdfast move ")))
+            break; /* left over from a move that was given up */
         s->n_listens++;
         hf_buf_str(&o->listen, "LISTEN ");
         hf_pg_put_ident(&o->listen, name);
