@@ -34,7 +34,7 @@
  * Same start means: same system identifier, timeline, recovery, postmaster start, and at least one
  * of the auxiliary processes is still there (a crash restart in place replaces them all and keeps
  * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
- * login still found; until then it is lost as HF_PG_INCARNATION_UNKNOWN. All primaries that were
+ * login still found; until then it is lost as HF_PG_INCARNATION_UNSURE. All primaries that were
  * opened since stand between the old incarnation and the new one: only if each of them has a fence,
  * the smallest one is the fence.
  *
@@ -211,6 +211,9 @@ enum hf_pg_endpoint { HF_PG_READ_WRITE, HF_PG_READ_ONLY };
 
 /** "Lost", but nobody knows on which start of the server: a commit in doubt can't be resolved. */
 #define HF_PG_INCARNATION_UNKNOWN UINT64_MAX
+/** Set in an incarnation: on this start of the server, or on a later one. If the server is still on
+ * this start after the loss, it was this one. */
+#define HF_PG_INCARNATION_UNSURE (1ull << 63)
 
 enum hf_pg_seat_state {
     HF_PG_SEAT_NONE,    /* not here */

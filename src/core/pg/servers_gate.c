@@ -93,7 +93,7 @@ static void look_after_loss(struct hf_pg_servers *s, uint64_t lost, hf_time now)
 {
     HF_PG_SERVERS_EACH(s, i)
     {
-        if (s->server[i].incarnation == lost || i == s->primary) {
+        if (s->server[i].incarnation == (lost & ~HF_PG_INCARNATION_UNSURE) || i == s->primary) {
             hf_pg_servers_verify(s, i, true, now);
         }
     }
@@ -176,7 +176,7 @@ static uint64_t lost_incarnation(const struct hf_pg_servers *s, const struct hf_
     }
     const struct hf_pg_server *v = &s->server[seat->server];
     uint64_t verified = v->incarnation == seat->incarnation ? v->verified : v->verified_before;
-    return verified > seat->at ? seat->incarnation : HF_PG_INCARNATION_UNKNOWN;
+    return verified > seat->at ? seat->incarnation : seat->incarnation | HF_PG_INCARNATION_UNSURE;
 }
 
 uint64_t hf_pg_servers_leave(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
@@ -219,7 +219,7 @@ void hf_pg_servers_backend(const struct hf_pg_servers *s, const struct hf_pg_sea
 {
     *ret_backend = (struct hf_pg_backend){
         .incarnation = seat->incarnation,
-        .same = seat->lost == seat->incarnation,
+        .same = (seat->lost & ~HF_PG_INCARNATION_UNSURE) == seat->incarnation,
         .exclusive = s->window && s->conf.exclusive,
     };
     if (seat->lost != 0 && seat->lost < seat->incarnation) {

@@ -322,7 +322,15 @@ static void on_which_start_a_new_connection_was_may_be_unknown(void **state)
     begin(&r, &exclusive, 1, 0);
     want(&r, 0, HF_PG_READ_WRITE);
     run(&r, 0); /* no probe since */
-    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), HF_PG_INCARNATION_UNKNOWN);
+    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1 | HF_PG_INCARNATION_UNSURE);
+    /* the server is still on that start: it was that one */
+    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
+                       r.now);
+    forget(&r);
+    run(&r, 0);
+    story(&r, "login 0 at alpha\n"
+              "attach 0, same\n");
+    hf_pg_servers_leave(r.s, &r.seat[0], r.now);
     want(&r, 0, HF_PG_READ_WRITE);
     run(&r, HF_MS(30)); /* soon there is one */
     assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1);
@@ -334,7 +342,8 @@ static void on_which_start_a_new_connection_was_may_be_unknown(void **state)
     forget(&r);
     lose(&r, 0);
     hf_pg_servers_leave(r.s, &r.seat[0], r.now);
-    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, HF_PG_INCARNATION_UNKNOWN, r.now);
+    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
+                       r.now);
     run(&r, 0);
     story(&r, "login 0 at alpha\n"
               "attach 0\n");
