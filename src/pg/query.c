@@ -11,6 +11,7 @@
 #include "pg/rules.h"
 
 #define MESSAGE_MAX (1u << 20)
+#define RETRY HF_MS(20)    /* while no server is known */
 #define IDLE_MAX 8         /* connections kept */
 #define IDLE_TIME HF_S(30) /* how long */
 
@@ -30,11 +31,13 @@ struct conn {
 
 struct hf_pg_query {
     struct hf_list node; /* of pool->queries */
-    struct conn *conn;   /* NULL: done() is due */
+    struct conn *conn;   /* NULL: no server is known yet */
     struct hf_pg_query_pool *pool;
     const struct hf_pg_query_ops *ops;
     void *arg;
     struct hf_buf text; /* the messages */
+    char *database;
+    hf_time deadline;
     struct hf_poll_timer timer;
     char why[200];
     bool failed;
@@ -100,6 +103,7 @@ static void query_free(struct hf_pg_query *q)
     (void)!hf_poll_reserve(poll, -1);
     hf_list_unlink(&q->node);
     hf_buf_fini(&q->text);
+    hf_free(q->database);
     hf_free(q);
 }
 
@@ -124,12 +128,6 @@ static void fail(struct hf_pg_query *q, const char *why)
         conn_destroy(c);
     }
     query_over(q, why);
-}
-
-static void on_timer(struct hf_poll_timer *t, hf_time now)
-{
-    (void)now;
-    fail(HF_CONTAINER_OF(t, struct hf_pg_query, timer), "timeout");
 }
 
 void hf_pg_query_cancel(struct hf_pg_query *q)
@@ -300,6 +298,28 @@ static int take_conn(struct hf_pg_query_pool *p, struct hf_slice database, hf_ti
     return rc;
 }
 
+/* Begin, or come back when a server may be known. */
+static int begin(struct hf_pg_query *q)
+{
+    struct hf_pg *pg = q->pool->pg;
+    int rc = take_conn(q->pool, hf_slice_str(q->database), q->deadline, q);
+    bool wait = rc == -HF_ENOTREADY && *pg->config->auth.user;
+    if (rc == 0 || wait) {
+        hf_poll_timer_set(pg->wire->poll, &q->timer, wait ? hf_pg_now(pg) + RETRY : q->deadline);
+        return 0;
+    }
+    return rc;
+}
+
+static void on_timer(struct hf_poll_timer *t, hf_time now)
+{
+    struct hf_pg_query *q = HF_CONTAINER_OF(t, struct hf_pg_query, timer);
+    int rc = q->conn || now >= q->deadline ? -HF_ETIMEOUT : begin(q);
+    if (rc) {
+        fail(q, hf_strerror(rc));
+    }
+}
+
 int hf_pg_query_start(struct hf_pg_query_pool *p, struct hf_slice database, struct hf_slice sql,
                       struct hf_slice parameter, hf_time timeout, const struct hf_pg_query_ops *ops,
                       void *arg, struct hf_pg_query **ret_query)
@@ -316,13 +336,16 @@ int hf_pg_query_start(struct hf_pg_query_pool *p, struct hf_slice database, stru
     hf_list_insert(&p->queries, &q->node);
     hf_buf_init(&q->text, 1u << 16);
     build(&q->text, sql, parameter);
-    hf_time deadline = hf_pg_now(p->pg) + timeout;
-    int rc = q->text.err ? q->text.err : take_conn(p, database, deadline, q);
+    q->deadline = hf_pg_now(p->pg) + timeout;
+    q->database = hf_alloc(database.n + 1);
+    if (q->database) {
+        memcpy(q->database, database.p, database.n);
+    }
+    int rc = q->text.err ? q->text.err : !q->database ? -ENOMEM : begin(q);
     if (rc) {
         query_free(q);
         return rc;
     }
-    hf_poll_timer_set(p->pg->wire->poll, &q->timer, deadline);
     *ret_query = q;
     return 0;
 }
