@@ -35,6 +35,10 @@ bench-failover: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) bench/failover/run
 
+bench-pg: setup-bench $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
+
 # PostgreSQL's own suites through holdfast-pg, or PROXY=pgbouncer, against a direct run: some 4 minutes
 compat: setup-compat $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet

@@ -513,6 +513,25 @@ static const char *do_reload(struct hf_pg_console *k, const char *arg)
     return "RELOAD";
 }
 
+#define SWITCHOVER_LIMIT HF_S(10) /* transactions that run longer make it be given up */
+
+static const char *do_switchover(struct hf_pg_console *k, const char *arg)
+{
+    const char *name = *arg != 0 ? arg : NULL;
+    int rc = hf_pg_route_switchover(k->pg->route, name, SWITCHOVER_LIMIT);
+    if (rc == -HF_ENOTFOUND) {
+        error(k, "42704", "no server has the name %s: see SHOW SERVERS", arg);
+    } else if (rc == -EBUSY) {
+        error(k, "55006", "%s", "a switchover is under way");
+    } else if (rc == -EPERM) {
+        error(k, "55000", "%s",
+              "holdfast-pg promotes only where it alone writes (servers.exclusive)");
+    } else if (rc != 0) {
+        error(k, "55000", "%s is no standby of a primary: see SHOW SERVERS", arg);
+    }
+    return rc == 0 ? "SWITCHOVER" : NULL;
+}
+
 static const char *do_shutdown(struct hf_pg_console *k, const char *arg)
 {
     hf_pg_stop(k->pg, strcasecmp(arg, "WAIT") == 0);
@@ -529,6 +548,9 @@ static const struct {
     {"KILL", "ID", "this client's connection", false, do_kill},
     {"DRAIN", "SERVER", "move all sessions away, let no new ones in", false, do_drain},
     {"UNDRAIN", "SERVER", "take sessions again", false, do_undrain},
+    {"SWITCHOVER", "[SERVER]",
+     "hold the clients until there is another primary: SERVER, promoted now, or whom you promote",
+     true, do_switchover},
     {"PAUSE", NULL, "begin no more transactions", false, do_pause},
     {"RESUME", NULL, "begin them again", false, do_resume},
     {"RELOAD", NULL, "read the configuration again", false, do_reload},

@@ -17,6 +17,8 @@ struct monitor {
     bool ready;               /* logged in */
     bool asking;              /* a probe is under way */
     bool answered;            /* its row has come */
+    bool promoting;           /* it is to be promoted, after the probe under way */
+    bool promote_sent;
     struct hf_pg_server_facts facts;
     char sqlstate[6];
     char text[200];
@@ -47,7 +49,7 @@ static void close_conn(struct monitor *m)
 {
     hf_pg_sconn_close(m->conn);
     m->conn = NULL;
-    m->ready = m->asking = false;
+    m->ready = m->asking = m->promoting = m->promote_sent = false;
 }
 
 static void probe_failed(struct monitor *m, const char *sqlstate, const char *text)
@@ -57,17 +59,49 @@ static void probe_failed(struct monitor *m, const char *sqlstate, const char *te
     tell(m->all);
 }
 
-static void send_query(struct monitor *m)
+static void send_sql(struct monitor *m, struct hf_slice query)
 {
     m->answered = false;
     m->sqlstate[0] = 0;
-    hf_pg_link_send(&m->conn->link, hf_buf_slice(&m->all->query));
+    hf_pg_link_send(&m->conn->link, query);
     hf_pg_wire_flush(m->all->pg->wire);
+}
+
+static void send_query(struct monitor *m)
+{
+    send_sql(m, hf_buf_slice(&m->all->query));
+}
+
+static void send_promote(struct monitor *m)
+{
+    static const char query[] = "Q\0\0\0\0" HF_PG_PROMOTE_QUERY;
+    uint8_t message[sizeof(query)];
+    memcpy(message, query, sizeof(query));
+    message[4] = sizeof(query) - 1;
+    m->promote_sent = true;
+    send_sql(m, hf_slice(message, sizeof(message)));
+}
+
+/* The answer to a promotion: only a refusal is of interest, the server's state tells the rest. */
+static void promote_done(struct monitor *m)
+{
+    m->promoting = m->promote_sent = false;
+    if (m->sqlstate[0] != 0) {
+        hf_pg_servers_promote_failed(m->all->servers, m->server, m->text, hf_pg_now(m->all->pg));
+        tell(m->all);
+    }
+    if (m->asking) {
+        send_query(m);
+    }
 }
 
 /* ReadyForQuery. */
 static void probe_done(struct monitor *m)
 {
+    if (m->promote_sent) {
+        promote_done(m);
+        return;
+    }
     if (!m->asking) {
         return;
     }
@@ -79,6 +113,9 @@ static void probe_done(struct monitor *m)
     m->asking = false;
     hf_pg_servers_answered(m->all->servers, m->server, &m->facts, hf_pg_now(m->all->pg));
     tell(m->all);
+    if (m->promoting) {
+        send_promote(m);
+    }
 }
 
 static void on_row(struct monitor *m, struct hf_slice body)
@@ -154,7 +191,7 @@ static void conn_gone(struct hf_pg_sconn *conn, const char *why)
 {
     struct monitor *m = conn->owner;
     m->conn = NULL;
-    m->ready = false;
+    m->ready = m->promoting = m->promote_sent = false;
     /* what it said at last: 57P01 and the like */
     probe_failed(m, "", m->sqlstate[0] != 0 ? m->text : why);
 }
@@ -192,8 +229,23 @@ void hf_pg_monitor_probe(struct hf_pg_monitors *all, uint32_t server, struct hf_
         if (rc != 0) {
             probe_failed(m, "", hf_strerror(rc));
         }
-    } else if (m->ready) {
+    } else if (m->ready && !m->promoting) {
         send_query(m);
+    }
+}
+
+void hf_pg_monitor_promote(struct hf_pg_monitors *all, uint32_t server)
+{
+    struct monitor *m = &all->one[server];
+    if (m->conn == NULL || !m->ready) {
+        hf_pg_servers_promote_failed(all->servers, server, "no connection to it",
+                                     hf_pg_now(all->pg));
+        tell(all);
+        return;
+    }
+    m->promoting = true;
+    if (!m->asking) {
+        send_promote(m);
     }
 }
 

@@ -15,5 +15,7 @@ void hf_pg_monitors_destroy(struct hf_pg_monitors *m);
 
 /** HF_PG_SERVERS_PROBE: ask, connecting first if there is no connection. */
 void hf_pg_monitor_probe(struct hf_pg_monitors *m, uint32_t server, struct hf_pg_target *target);
+/** HF_PG_SERVERS_PROMOTE: tell it to promote itself. */
+void hf_pg_monitor_promote(struct hf_pg_monitors *m, uint32_t server);
 /** HF_PG_SERVERS_RESET: give up probe and connection. */
 void hf_pg_monitor_reset(struct hf_pg_monitors *m, uint32_t server);

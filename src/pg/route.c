@@ -139,6 +139,9 @@ static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
     case HF_PG_SERVERS_PROBE:
         hf_pg_monitor_probe(r->monitors, o->server, r->target[o->server]);
         break;
+    case HF_PG_SERVERS_PROMOTE:
+        hf_pg_monitor_promote(r->monitors, o->server);
+        break;
     case HF_PG_SERVERS_RESET:
         hf_pg_monitor_reset(r->monitors, o->server);
         break;
@@ -488,10 +491,14 @@ bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *of)
     return asked;
 }
 
-int hf_pg_route_switchover(struct hf_pg_route *r, hf_time limit)
+int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit)
 {
+    uint32_t to = name != NULL ? hf_pg_servers_find(r->servers, name) : HF_PG_SERVER_NONE;
+    if (name != NULL && to == HF_PG_SERVER_NONE) {
+        return -HF_ENOTFOUND;
+    }
     later(r);
-    return hf_pg_servers_switchover(r->servers, limit, hf_pg_now(r->pg));
+    return hf_pg_servers_switchover(r->servers, to, limit, hf_pg_now(r->pg));
 }
 
 void hf_pg_route_switchover_cancel(struct hf_pg_route *r)

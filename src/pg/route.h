@@ -41,5 +41,7 @@ uint32_t hf_pg_route_server(const struct hf_pg_seating *s);
 HF_MUST int hf_pg_route_drain(struct hf_pg_route *r, const char *name, bool on);
 /** false: nowhere to go, or it moves already. */
 bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *s);
-HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, hf_time limit);
+/** name: of the server to be promoted, or NULL: whom others promote. As hf_pg_servers_switchover().
+ */
+HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit);
 void hf_pg_route_switchover_cancel(struct hf_pg_route *r);

@@ -173,7 +173,9 @@ class Transfer(Client):
 
 
 class OneString(Client):
-    """The same as one Query"""
+    """The same as one Query: there is no moment to ask for its transaction id, so a loss may be answered 08007"""
+
+    protected = False
 
     def step(self, c):
         a, b = sorted(self.random.sample(range(1, 101), 2))
@@ -213,7 +215,9 @@ class PipelineTransaction(Client):
 
 
 class Serial(Client):
-    """INSERT ... RETURNING id, autocommit, by both protocols"""
+    """INSERT ... RETURNING id, autocommit, by both protocols; 40001 when an id was delivered and can't be had again"""
+
+    retries = ("40001",)
 
     def step(self, c):
         sql = (f"with l as ({self.ledger()}) insert into orders (client, op) values ({self.number}, {self.op}) returning id")
@@ -335,10 +339,10 @@ class Chaos:
         self.primary.wait_for(self.other)
 
     def progress(self):
-        return {c: len(c.acked) + c.retried + (0 if c.protected else len(c.unknown)) for c in self.clients}
+        return {c: len(c.acked) + c.retried + len(c.unknown) for c in self.clients}
 
     def advance(self, count, deadline=120):
-        """Until so many more operations were acknowledged, and each client has one more"""
+        """Until so many more operations ended, and one of each client"""
         end = time.monotonic() + deadline
         while True:
             now = self.progress()
@@ -383,6 +387,12 @@ class Chaos:
                 if c.is_alive():
                     c.join(120)
 
+    def stats(self):
+        try:
+            return self.proxy.console("SHOW STATS")
+        except AssertionError as e:
+            return [{"SHOW STATS": e}]
+
     # --- the books ---
 
     def books(self):
@@ -423,7 +433,7 @@ class Chaos:
         stalls = ", ".join(f"{name} {s * 1000:.0f}" for name, s in sorted(self.stalls.items()))
         print(f"deaths: {sum(self.events.values())} ({events}); longest operation over one, ms: {stalls}")
         if self.proxy:
-            for row in self.proxy.console("SHOW STATS"):
+            for row in self.stats():
                 print("  ".join(f"{k}={v}" for k, v in row.items()))
         return wrong
 
@@ -447,7 +457,7 @@ def main():
         try:
             chaos.run(a.kills, a.seconds)
         except AssertionError as e:
-            print(e)
+            print(str(e)[:3000])
             chaos.books()
             return 1
         wrong = chaos.books()

@@ -1,6 +1,12 @@
 """What holdfast-pg sees of real PostgreSQL servers: kill, restart, promotion, two primaries, silence."""
+import json
 import os
+import pathlib
+import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -124,3 +130,77 @@ def test_a_silent_server_is_dead_and_readers_leave_it(rig):
             for pid in stopped:
                 postgres.send(pid, signal.SIGCONT)
         told(proxy, "pg2: down -> standby")
+
+
+COUNT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import pgwire
+c = pgwire.Connection(port=int(sys.argv[2]), timeout=60)
+n, longest, end = 0, 0, time.monotonic() + 2
+print("begun", flush=True)
+while time.monotonic() < end:
+    start = time.monotonic()
+    c.rows(f"insert into t values ({n})")
+    longest = max(longest, time.monotonic() - start)
+    n += 1
+assert c.one("select count(*) from t") == str(n)
+print(c.one("show port"), n, round(longest * 1000, 1))
+"""
+
+
+def test_a_planned_switchover(rig):
+    """One command; who writes notices nothing but a wait."""
+    primary = rig.server()
+    standby = rig.standby(primary, sync=False)
+    proxy = rig.proxy([primary, standby], **OPTIONS)
+    primary.psql("create table t (n int primary key)")
+    told(proxy, "pg2: unknown -> standby")
+    client = subprocess.Popen([sys.executable, "-c", COUNT, os.path.dirname(__file__), str(proxy.port)],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout.readline() == "begun\n"
+        time.sleep(0.5)
+        assert proxy.psql("switchover pg2", "holdfast") == ""
+        port, n, longest = client.communicate(timeout=60)[0].split()
+    finally:
+        client.kill()
+        client.wait()
+    assert client.returncode == 0, proxy.tail()
+    print(f"{n} commits, longest wait {longest} ms")
+    assert port == str(standby.port)
+    told(proxy, "switchover: attaching -> none")
+    assert "given up" not in proxy.log.read_text()
+
+
+def ctl(proxy, *words):
+    tool = pathlib.Path(postgres.find_program("holdfast-pg")).parent.parent / "ctl" / "holdfast"
+    return subprocess.run([shutil.which("holdfast", path=os.environ.get("HOLDFAST_BIN", "")) or tool, "-s",
+                           proxy.socket_dir / f".s.PGSQL.{proxy.port}", *words], capture_output=True, text=True,
+                          env={"PGUSER": "postgres"}, timeout=60, check=False)
+
+
+def test_holdfast_clients_and_drain(rig):
+    primary = rig.server()
+    standby = rig.standby(primary, sync=False)
+    port = postgres.free_port()
+    proxy = rig.proxy([primary, standby], pg__listen_read_only=[f"127.0.0.1:{port}"], **OPTIONS)
+    told(proxy, "pg2: unknown -> standby")
+    told(proxy, "pg1: closed -> primary")
+    with pgwire.Connection(port=port) as reader, pgwire.Connection(proxy) as writer:
+        assert where(reader) == str(standby.port) and where(writer) == str(primary.port)
+        clients = json.loads(ctl(proxy, "clients", "--json").stdout)
+        assert sorted(c["server"] for c in clients if c["server"]) == ["pg1", "pg2"]
+        assert "PROTECTED" in ctl(proxy, "clients").stdout
+        drained = ctl(proxy, "drain", "pg2")
+        assert drained.returncode == 0, drained.stderr
+        until(lambda: where(reader) == str(primary.port), "the reader has moved")
+        pg2 = next(s for s in json.loads(ctl(proxy, "drain", "--json").stdout) if s["name"] == "pg2")
+        assert pg2["draining"] == "yes" and pg2["sessions"] == "0"
+        assert ctl(proxy, "undrain", "pg2").returncode == 0
+        with pgwire.Connection(port=port) as another:
+            assert where(another) == str(standby.port)
+    unknown = ctl(proxy, "drain", "pg9")
+    assert unknown.returncode == 1 and "no server has the name pg9" in unknown.stderr
+    proxy.end()
+    assert ctl(proxy, "clients").returncode == 3

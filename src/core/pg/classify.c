@@ -21,9 +21,9 @@
 struct klass {
     struct hf_pg_class pub;        /* first */
     struct hf_pg_statement *facts; /* ref; the static one has none */
-    uint64_t asked;                /* the generation that `repeatable` and `does` are of; 0: none */
+    uint64_t asked;                /* the generation that what follows is of; 0: none */
     uint32_t does;
-    bool repeatable;
+    bool safe, repeatable;
 };
 
 /* A normal form and its class. */
@@ -93,10 +93,10 @@ static void refresh(struct hf_pg_classifier *c, struct klass *k)
         return;
     }
     bool anything;
-    bool safe = ask(c, k->facts, &anything);
+    k->safe = ask(c, k->facts, &anything);
     k->does = k->facts->does;
     k->does |= anything ? HF_PG_DOES_FUNCTION | HF_PG_DOES_SYNC_COMMIT : 0;
-    k->repeatable = safe && !(k->does & ~(uint32_t)HF_PG_DOES_READ);
+    k->repeatable = k->safe && !(k->does & ~(uint32_t)HF_PG_DOES_READ);
     k->asked = generation(c);
 }
 
@@ -267,6 +267,12 @@ bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class
 {
     refresh(c, klass_of(k));
     return c->in_force && klass_of(k)->repeatable;
+}
+
+bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class *k)
+{
+    refresh(c, klass_of(k));
+    return c->in_force && klass_of(k)->safe;
 }
 
 uint32_t hf_pg_class_does(struct hf_pg_classifier *c, const struct hf_pg_class *k)

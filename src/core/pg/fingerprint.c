@@ -280,6 +280,7 @@ static size_t skip_dollar(struct scan *s, size_t at, enum kind *kind)
 /* If a literal begins at `at`: past it, and its kind; else NONE. */
 static size_t skip_literal(struct scan *s, size_t at, enum kind *kind)
 {
+    static const uint8_t prefixes[] = {'e', 'b', 'x', 'n'};
     uint8_t c = byte_at(s, at), prefix = c | 0x20;
     *kind = NONE;
     if (c == '\'') {
@@ -305,7 +306,8 @@ static size_t skip_literal(struct scan *s, size_t at, enum kind *kind)
         s->exact |= byte_at(s, at + 2) == '"';
         return at;
     }
-    if (byte_at(s, at + 1) == '\'' && memchr("ebxn", prefix, 4)) {
+    if (byte_at(s, at + 1) == '\'' && memchr(prefixes, prefix, sizeof(prefixes))) {
+        s->exact |= prefix == 'n'; /* is cast to bpchar */
         *kind = prefix == 'b' || prefix == 'x' ? BITS : STRING;
         return skip_string(s, at + 2, prefix == 'n' ? 0 : prefix);
     }
@@ -354,6 +356,7 @@ static bool is_keyword_literal(const struct scan *s, size_t at, size_t n)
 /* Past an element of a list that is only a literal; its kind, or NONE. */
 static size_t skip_element(struct scan *s, size_t at, enum kind *kind)
 {
+    static const uint8_t words[] = {'n', 't', 'f', 'd'}; /* null, true, false, default */
     size_t from = at;
     uint8_t c = byte_at(s, at);
     if (c == '-' && !is_comment(s, at)) { /* the parser takes it into the number, but not + */
@@ -363,7 +366,7 @@ static size_t skip_element(struct scan *s, size_t at, enum kind *kind)
         return at;
     }
     at = skip_literal(s, from, kind);
-    if (*kind == NONE && memchr("ntfd", c | 0x20, 4)) {
+    if (*kind == NONE && memchr(words, c | 0x20, sizeof(words))) {
         while (is(s, at, WORD)) {
             at++;
         }
@@ -386,7 +389,7 @@ static void skip_elements(struct scan *s)
         at = skip_element(s, at, &kind);
         size_t next = skip_space(s, at);
         uint8_t c = byte_at(s, next);
-        if (kind == NONE || s->bad || (c != ',' && c != ')' && c != ']')) {
+        if (kind == NONE || s->bad || s->exact != exact || (c != ',' && c != ')' && c != ']')) {
             break;
         }
         all = n == 0 || all == kind ? kind : MIXED;

@@ -57,8 +57,9 @@ struct reader {
 
 static int fail(const struct reader *r, const char *what, const char *word, const char *expected)
 {
-    return hf_err_set(r->err, -HF_ECONFIG, "%s:%u: %s%s%s%s%s", r->file, r->line, what,
-                      word ? " \"" : "", word ? word : "", word ? "\": " : ": ", expected);
+    hf_err_set(r->err, -HF_ECONFIG, "%s:%u: %s%s%s%s%s", r->file, r->line, what, word ? " \"" : "",
+               word ? word : "", word ? "\": " : ": ", expected);
+    return -HF_ECONFIG;
 }
 
 static const char *text_of(const struct reader *r, size_t i)
@@ -163,7 +164,8 @@ static int reader_begin(struct hf_slice text, const char *file, struct hf_err *e
 {
     struct reader *r = hf_alloc(sizeof(*r));
     if (!r) {
-        return hf_err_set(err, -ENOMEM, "%s: out of memory", file);
+        hf_err_set(err, -ENOMEM, "%s: out of memory", file);
+        return -ENOMEM;
     }
     r->file = file;
     r->err = err;

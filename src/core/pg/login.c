@@ -674,6 +674,14 @@ static void step_bytes(struct hf_pg_login *l, struct hf_slice bytes, struct hf_p
     }
 }
 
+/* A name that is cut, or has a zero in it, would be another name: then there is none. */
+static void take_name(char *to, size_t room, struct hf_slice name)
+{
+    if (name.p && name.n < room && !memchr(name.p, 0, name.n)) {
+        copy(to, room, name);
+    }
+}
+
 static void step_tls(struct hf_pg_login *l, const struct hf_pg_login_in *in)
 {
     if (l->state == HANDSHAKE) {
@@ -685,13 +693,8 @@ static void step_tls(struct hf_pg_login *l, const struct hf_pg_login_in *in)
         l->n_hash = in->certificate_hash.n;
     }
     l->has_certificate = in->cn.p || in->dn.p;
-    /* a name that is cut, or has a zero in it, is another name: then it has none */
-    if (in->cn.n <= CN_MAX && !(in->cn.n && memchr(in->cn.p, 0, in->cn.n))) {
-        copy(l->cn, sizeof(l->cn), in->cn);
-    }
-    if (in->dn.n <= DN_MAX && !(in->dn.n && memchr(in->dn.p, 0, in->dn.n))) {
-        copy(l->dn, sizeof(l->dn), in->dn);
-    }
+    take_name(l->cn, sizeof(l->cn), in->cn);
+    take_name(l->dn, sizeof(l->dn), in->dn);
 }
 
 static void no_answer(struct hf_pg_login *l, const char *why, struct hf_pg_login_out *out)

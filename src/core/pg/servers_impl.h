@@ -93,7 +93,11 @@ struct hf_pg_servers {
     enum hf_pg_switch_state switching;
     bool want_freeze, want_thaw;
     hf_time switch_end;
-    uint64_t switch_from; /* incarnation */
+    uint64_t switch_from;   /* incarnation */
+    uint32_t switch_target; /* or HF_PG_SERVER_NONE */
+    uint32_t switch_old;    /* the primary when it began */
+    uint64_t rested;        /* event number when all were at rest */
+    bool promoting;         /* PROMOTE was told */
 
     struct {
         uint32_t server;
@@ -119,6 +123,9 @@ void hf_pg_servers_schedule(struct hf_pg_servers *s, hf_time now);
 
 /** Bytes that a standby is behind the primary, as far as known. */
 uint64_t hf_pg_server_lag(const struct hf_pg_servers *s, const struct hf_pg_server *v);
+
+/** servers.c: after anything that may have changed what the servers are. */
+void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now);
 
 /** servers_gate.c */
 void hf_pg_gate_init(struct hf_pg_servers *s, hf_time now);

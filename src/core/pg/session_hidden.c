@@ -258,7 +258,7 @@ void hf_pg_look(struct hf_pg_session *s)
 
 /* What the rows are put together from. */
 struct observed {
-    struct hf_buf set, listen, prepare;
+    struct hf_buf set, listen;
     struct hf_slice role, authorization;
     uint32_t sticky;
 };
@@ -290,6 +290,8 @@ static void observed_row(struct hf_pg_session *s, struct observed *o, char kind,
                              : 2;
         break;
     case 'l':
+        if (hf_slice_starts(name, hf_slice_str("holdfast move ")))
+            break; /* left over from a move that was given up */
         s->n_listens++;
         hf_buf_str(&o->listen, "LISTEN ");
         hf_pg_put_ident(&o->listen, name);
@@ -307,9 +309,11 @@ static void observed_row(struct hf_pg_session *s, struct observed *o, char kind,
         o->sticky |= HF_PG_REASON_LOCK;
         break;
     case 'p': {
-        hf_buf_add(&o->prepare, value);
-        hf_buf_str(&o->prepare, "\n;");
         const struct hf_pg_class *k = hf_pg_classify(s->classifier, value);
+        hf_buf_add(&s->prepares, value);
+        hf_buf_add(&s->prepares, hf_slice("", 1));
+        if (k->n_statements != 1) /* the text of a whole Query: not to be run again */
+            o->sticky |= HF_PG_REASON_SETTINGS;
         hf_pg_sql_prepared_set(s, name, k->inner);
         hf_pg_class_unref(k);
         break;
@@ -353,7 +357,6 @@ static void snapshot_make(struct hf_pg_session *s, struct observed *o)
         hf_buf_str(b, ";");
     }
     hf_buf_add(b, hf_buf_slice(&o->listen));
-    hf_buf_add(b, hf_buf_slice(&o->prepare));
 }
 
 /* The observe query was answered. */
@@ -369,15 +372,14 @@ void hf_pg_observed(struct hf_pg_session *s)
     }
     hf_buf_init(&o.set, ANSWER_MAX);
     hf_buf_init(&o.listen, ANSWER_MAX);
-    hf_buf_init(&o.prepare, ANSWER_MAX);
+    hf_buf_clear(&s->prepares);
     s->n_settings = s->n_listens = 0;
     hf_buf_clear(&s->listens);
     rows_read(s, &o);
     snapshot_make(s, &o);
-    bool bad = o.set.err || o.listen.err || o.prepare.err || s->snapshot.err;
+    bool bad = o.set.err || o.listen.err || s->prepares.err || s->snapshot.err;
     hf_buf_fini(&o.set);
     hf_buf_fini(&o.listen);
-    hf_buf_fini(&o.prepare);
     s->sticky &= ~(uint32_t)(HF_PG_REASON_TEMP | HF_PG_REASON_HOLD_CURSOR | HF_PG_REASON_LOCK |
                              HF_PG_REASON_SETTINGS);
     s->sticky |= o.sticky | (bad ? HF_PG_REASON_SETTINGS : 0);

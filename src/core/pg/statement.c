@@ -51,6 +51,7 @@ static const struct special {
     {"pg_stat_get_snapshot_timestamp", HF_PG_DOES_SELF},
     {"pg_stat_statements*", HF_PG_DOES_SELF},
     /* not undone by ROLLBACK, or seen beyond the database */
+    {"dblink_connect*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_FUNCTION | HF_PG_DOES_LOAD},
     {"dblink*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_FUNCTION},
     {"postgres_fdw_*", HF_PG_DOES_OUTSIDE},
     {"lo_import", HF_PG_DOES_OUTSIDE | HF_PG_DOES_WRITE},
@@ -69,9 +70,9 @@ static const struct special {
     {"pg_wal_replay_*", HF_PG_DOES_OUTSIDE},
     {"pg_switch_wal", HF_PG_DOES_OUTSIDE},
     {"pg_create_restore_point", HF_PG_DOES_OUTSIDE},
-    {"pg_start_backup", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK}, /* is the session's until it ends */
+    {"pg_start_backup", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD}, /* is the session's until it ends */
     {"pg_stop_backup", HF_PG_DOES_OUTSIDE},
-    {"pg_backup_start", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK},
+    {"pg_backup_start", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD},
     {"pg_backup_stop", HF_PG_DOES_OUTSIDE},
     {"pg_create_physical_replication_slot", HF_PG_DOES_OUTSIDE},
     {"pg_create_logical_replication_slot", HF_PG_DOES_OUTSIDE},
@@ -82,7 +83,7 @@ static const struct special {
     {"pg_sync_replication_slots", HF_PG_DOES_OUTSIDE},
     {"pg_logical_slot_*", HF_PG_DOES_OUTSIDE},
     {"pg_logical_emit_message", HF_PG_DOES_OUTSIDE | HF_PG_DOES_WRITE},
-    {"pg_replication_origin_session_*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK},
+    {"pg_replication_origin_session_*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD},
     {"pg_replication_origin_*", HF_PG_DOES_OUTSIDE},
     {"pg_stat_reset*", HF_PG_DOES_OUTSIDE},
     {"pg_stat_clear_snapshot", HF_PG_DOES_SELF},
@@ -364,7 +365,8 @@ static void look_at_node(struct walk *w, const char *type, const json_t *v)
             add_name(w, 'o', last_string(json_object_get(v, "name")));
         }
     } else if (strcmp(type, "SubLink") == 0) {
-        add_name(w, 'o', last_string(json_object_get(v, "operName")));
+        const json_t *name = json_object_get(v, "operName"); /* IN has none */
+        add_name(w, 'o', name ? last_string(name) : "=");
     } else if (strcmp(type, "SortBy") == 0) {
         add_name(w, 'o', last_string(json_object_get(v, "useOp")));
     } else if (strcmp(type, "RangeTableSample") == 0) {

@@ -140,7 +140,9 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
         return lost && (!w->fenced || s->reasons || (t && t->unprotected));
     }
     if (is(c, "57P01")) {
-        return s->terminated || (s->losses && (s->reasons & HF_PG_REASONS_STICKY));
+        /* between a SET and the look at it the session is unprotected, too shortly to be seen */
+        bool unseen = !c->no_state && strstr(c->detail, "settings not known");
+        return s->terminated || (s->losses && (unseen || s->reasons & HF_PG_REASONS_STICKY));
     }
     if (is(c, "57P03")) {
         return s->losses != 0 || !s->attached_once;

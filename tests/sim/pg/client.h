@@ -35,6 +35,7 @@ struct pgc_txn {
     size_t n_seen;
     bool begun;     /* something of it was sent */
     bool ends_sent; /* its commit point, too */
+    bool chained;   /* it began with the end of the one before */
     bool alone;     /* nothing else was under way when it began */
     bool failed;    /* an error came for it */
     bool pipelined; /* more of it may have been on its way then */
@@ -103,6 +104,7 @@ struct pgc_client {
     char application[48];
     bool listening;
     char prepared[PGC_NAMES_MAX]; /* 1: there */
+    uint32_t names;
 
     char wrong[300]; /* what broke the protocol, "" if nothing did */
     uint64_t n_errors, n_40001, n_08007, n_57p01, n_acked;

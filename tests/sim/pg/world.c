@@ -620,8 +620,8 @@ void pgw_client_goes(struct pgw_session *s)
 static void begun(void *arg, struct pgc_txn *t)
 {
     struct pgw_session *s = arg;
-    t->losses = s->losses;
-    s->reasons = t->alone ? 0 : s->reasons;
+    t->losses = t->chained ? t[-1].losses : s->losses;
+    s->reasons = t->alone && !t->chained ? 0 : s->reasons;
     t->commits = s->w->server.db.n_commits;
 }
 

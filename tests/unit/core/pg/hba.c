@@ -210,6 +210,21 @@ static void identity_maps(void **state)
     hf_pg_hba_destroy(h);
 }
 
+static void methods(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < HF_PG_AUTH_COUNT_; i++) {
+        enum hf_pg_auth m;
+        const char *name = hf_pg_auth_name((enum hf_pg_auth)i);
+        assert_int_equal(hf_pg_auth_parse(hf_slice_str(name), &m), 0);
+        assert_int_equal(m, i);
+    }
+    enum hf_pg_auth m;
+    assert_int_equal(hf_pg_auth_parse(S("gss"), &m), -HF_EVALUE);
+    assert_int_equal(hf_pg_auth_parse(S(""), &m), -HF_EVALUE);
+    assert_string_equal(hf_pg_auth_name(HF_PG_AUTH_COUNT_), "?");
+}
+
 static void without_a_file(void **state)
 {
     (void)state;
@@ -301,7 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HF_TEST(kinds_and_addresses), HF_TEST(names),          HF_TEST(what_is_refused),
         HF_TEST(identity_maps),       HF_TEST(without_a_file), HF_TEST(cut_at_each_length),
-        HF_TEST(auth_file),
+        HF_TEST(auth_file),           HF_TEST(methods),
     };
     return cmocka_run_group_tests_name("core/pg/hba", tests, NULL, NULL);
 }
