@@ -10,7 +10,7 @@ import ssl as tls
 import struct
 import time
 
-TIMEOUT = 30.0
+TIMEOUT = float(os.environ.get("PGWIRE_TIMEOUT", "30"))
 FIELDS = {"S": "severity_l", "V": "severity", "C": "code", "M": "message", "D": "detail", "H": "hint",
           "P": "position", "p": "internal_position", "q": "internal_query", "W": "where", "s": "schema",
           "t": "table", "c": "column", "d": "type", "n": "constraint", "F": "file", "L": "line",
@@ -208,7 +208,7 @@ class Connection:
     def __init__(self, endpoint=None, database="postgres", user="postgres", password=None, *, host="127.0.0.1",
                  port=None, unix=None, options=None, protocol=(3, 0), ssl=None, chop=0, timeout=TIMEOUT):
         """endpoint: something with a port, or host and port, or the path of a Unix socket. ssl: an SSLContext.
-        chop: so many bytes in a segment, to let the other end see parts of messages."""
+        chop: so many bytes in a segment (of what is not large), to let the other end see parts of messages."""
         self.address = unix or (host, port or endpoint.port)
         self.seen, self.parameters, self.key, self.chop, self.timeout = [], {}, None, chop, timeout
         self.status = None  # of the last ReadyForQuery
@@ -246,8 +246,9 @@ class Connection:
     def send(self, *messages):
         data = b"".join(messages)
         if self.chop:
-            for i in range(0, len(data), self.chop):
-                self.socket.sendall(data[i:i + self.chop])
+            step = self.chop if len(data) < 10_000 else 997
+            for i in range(0, len(data), step):
+                self.socket.sendall(data[i:i + step])
         else:
             self.socket.sendall(data)
 

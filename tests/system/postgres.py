@@ -22,6 +22,7 @@ SETTINGS = {
     "max_prepared_transactions": 10,
     "wal_level": "replica",
     "max_wal_senders": 10,
+    "wal_retrieve_retry_interval": "100ms",
     "hot_standby": "on",
     "logging_collector": "off",
     "log_line_prefix": "'%m [%p] %q%u@%d %a '",
@@ -180,6 +181,13 @@ class Server(Endpoint):
         self.run("pg_basebackup", "-D", self.data, "-c", "fast", "-R", "--no-sync",
                  "-d", primary.conninfo(application_name=self.name))
         self.configure()
+
+    def recreate(self, primary):
+        """As a standby of it, whatever it was; running"""
+        until(lambda: not working_in(self.data), "what was killed is gone")
+        shutil.rmtree(self.data)
+        self.clone(primary)
+        self.start()
 
     def configure(self, **settings):
         """In a file that is not copied along with what ALTER SYSTEM writes; reload() or restart."""

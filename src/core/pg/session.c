@@ -60,9 +60,15 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
     s->ops.note(s->arg, note, a, b, text ? text : "");
 }
 
+uint32_t hf_pg_reasons(const struct hf_pg_session *s)
+{
+    bool unseen = s->look_hard || (s->looking && s->looking_hard);
+    return s->sticky | s->passing | (unseen ? HF_PG_REASON_SETTINGS : 0);
+}
+
 void hf_pg_tell_reasons(struct hf_pg_session *s)
 {
-    uint32_t now = s->sticky | s->passing;
+    uint32_t now = hf_pg_reasons(s);
     if (now == s->told)
         return;
     s->told = now;
@@ -115,6 +121,7 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->answer.text, 4096);
     hf_buf_init(&s->snapshot, ANSWER_MAX);
     hf_buf_init(&s->since_snapshot, 65536);
+    hf_buf_init(&s->block_since, 65536);
     hf_buf_init(&s->custom, PARAMS_MAX);
     hf_buf_init(&s->listens, ANSWER_MAX);
     hf_buf_init(&s->status, PARAMS_MAX);
@@ -145,9 +152,9 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     hf_map_fini(&s->prepared);
     hf_map_fini(&s->sql_prepared);
     struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,          &s->answer.rows,
-                            &s->answer.text, &s->snapshot, &s->since_snapshot, &s->custom,
-                            &s->listens,     &s->status,   &s->new_status,     &s->early,
-                            &s->refeed};
+                            &s->answer.text, &s->snapshot, &s->since_snapshot, &s->block_since,
+                            &s->custom,      &s->listens,  &s->status,         &s->new_status,
+                            &s->early,       &s->refeed};
     for (size_t i = 0; i < HF_ARRAY_LEN(all); i++)
         hf_buf_fini(all[i]);
     hf_free(s->op);
@@ -496,7 +503,7 @@ hf_time hf_pg_session_deadline(const struct hf_pg_session *s)
 
 void hf_pg_session_info(const struct hf_pg_session *s, struct hf_pg_session_info *ret_info)
 {
-    uint32_t reasons = s->sticky | s->passing;
+    uint32_t reasons = hf_pg_reasons(s);
     for (uint32_t i = 0; i < s->n_units; i++)
         reasons |= s->unit[(s->unit_head + i) % UNITS_MAX].reasons;
     *ret_info = (struct hf_pg_session_info){

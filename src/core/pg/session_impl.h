@@ -189,6 +189,7 @@ struct hf_pg_session {
     enum commit_kind commit_kind;
     uint64_t commit_xid;
     bool commit_more;     /* COMMIT was not alone in its Query */
+    bool commit_chain;    /* ... AND CHAIN */
     bool commit_prepare;  /* it is PREPARE TRANSACTION */
     bool commit_deferred; /* waits for a cancel that is under way */
     bool unreplicated;    /* X4: completed with a warning */
@@ -214,6 +215,7 @@ struct hf_pg_session {
     bool failing;     /* the replay gave something else: nothing goes on until it is dealt with */
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
+    bool chain_block; /* ... AND CHAIN: the next transaction has failed before it began */
     bool rolled_back; /* a ROLLBACK was under way: no need to replay what it undoes */
     bool gap_due, aside_due; /* to be told when the message that was cut is whole */
     bool error_told;         /* the request under way has had its ErrorResponse */
@@ -249,6 +251,8 @@ struct hf_pg_session {
     /* captured state */
     struct hf_buf snapshot;       /* SQL that makes a new connection like this one */
     struct hf_buf since_snapshot; /* texts, NUL-terminated, executed after it */
+    struct hf_buf block_since;    /* texts of the open block that will follow it */
+    bool block_hard;              /* ... or it did what can't be run again */
     struct hf_buf custom;         /* names of custom settings, NUL-terminated */
     struct hf_buf listens;        /* channels, NUL-terminated */
     struct hf_buf status;         /* ParameterStatus as the client knows it: name NUL value NUL */
@@ -282,6 +286,9 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
                 const char *text);
 /* Tell the change of reasons, if there is one. */
 void hf_pg_tell_reasons(struct hf_pg_session *s);
+uint32_t hf_pg_reasons(const struct hf_pg_session *s);
+/* The transaction is over: what it did to the session stands, or is undone. */
+void hf_pg_settle_block(struct hf_pg_session *s, bool committed);
 /* Feed the log, or tell the driver that client bytes are welcome again. */
 void hf_pg_pump(struct hf_pg_session *s);
 void hf_pg_end(struct hf_pg_session *s, const char *why);
