@@ -6,7 +6,7 @@ SIM_SEED ?= $(shell date +%s)
 BUILD := build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -38,6 +38,21 @@ bench-failover: setup-bench $(BUILD)/build.ninja
 bench-pg: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
+
+# PostgreSQL's own suites through holdfast-pg, or PROXY=pgbouncer, against a direct run: some 4 minutes
+compat: setup-compat $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(CURDIR)/$(BUILD)/src/pg" tools/compat --proxy $(or $(PROXY),holdfast-pg)
+
+bench-pg: setup-bench $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
+
+# clients that count while their PostgreSQL server dies KILLS times, from SEED
+KILLS ?= 500
+pg-chaos: setup-compat $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(CURDIR)/$(BUILD)/src/pg" tests/system/pg_chaos.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja

@@ -158,6 +158,9 @@ struct holdfast_group {
     const char *resource; /* the primary resource, its host and that one's address; "": none */
     const char *host;
     const char *address;
+    /* What the primary's agent printed as holdfast-fence when it was promoted for this epoch (X3 of
+     * doc/design/rules.md), for who must know which transactions are of earlier ones; "": none. */
+    const char *fence_text;
 };
 
 /** A group is, or has become, so. Borrowed for the call. */

@@ -32,7 +32,9 @@
     X(TEXT, 17, "seq, value (a piece of the answer to a QUERY; JSON unless said otherwise)")       \
     X(EVENT, 18, "seq (of the WATCH), event, owner, name, value")                                  \
     X(LINE, 19, "seq (of the TRACE), text (a log line)")                                           \
-    X(GROUP_STATE, 20, "seq (of the FOLLOW), flags, phase, epoch, resource, owner (host), address")
+    X(GROUP_STATE, 20,                                                                             \
+      "seq (of the FOLLOW), flags, phase, epoch, resource, owner (host), address, "                \
+      "fence_text")
 
 enum hf_ctl_type {
 #define HF_CTL_ENUM(name, num, text) HF_CTL_##name = (num),
@@ -94,13 +96,14 @@ struct hf_ctl_msg {
     uint64_t epoch;
     uint32_t lease_ms;
     int32_t code;
-    struct hf_slice owner;    /* <= HF_HOST_NAME_MAX */
-    struct hf_slice name;     /* <= HF_SERVICE_NAME_MAX */
-    struct hf_slice value;    /* PUBLISH, EVENT: <= HF_VALUE_LEN_MAX; TEXT, QUERY: the rest of the
-                                 frame; GROUP: <= HF_GROUP_DEFINITION_MAX */
-    struct hf_slice text;     /* <= 1024 */
-    struct hf_slice resource; /* <= HF_GROUP_RESOURCE_NAME_MAX */
-    struct hf_slice address;  /* <= HF_GROUP_ADDRESS_MAX */
+    struct hf_slice owner;      /* <= HF_HOST_NAME_MAX */
+    struct hf_slice name;       /* <= HF_SERVICE_NAME_MAX */
+    struct hf_slice value;      /* PUBLISH, EVENT: <= HF_VALUE_LEN_MAX; TEXT, QUERY: the rest of the
+                                   frame; GROUP: <= HF_GROUP_DEFINITION_MAX */
+    struct hf_slice text;       /* <= 1024 */
+    struct hf_slice resource;   /* <= HF_GROUP_RESOURCE_NAME_MAX */
+    struct hf_slice address;    /* <= HF_GROUP_ADDRESS_MAX */
+    struct hf_slice fence_text; /* <= HF_GROUP_FENCE_TEXT_MAX */
 };
 
 /** Bytes that are enough for m's frame. */

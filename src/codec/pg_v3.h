@@ -73,15 +73,16 @@ HF_MUST int hf_pg_head_read(struct hf_slice s, struct hf_pg_head *ret_head);
 
 /* --- start-up packets: no type byte --- */
 enum hf_pg_startup_kind {
-    HF_PG_START = 1,  /* StartupMessage */
-    HF_PG_START_TLS,  /* SSLRequest */
-    HF_PG_START_GSS,  /* GSSENCRequest */
+    HF_PG_START = 1, /* StartupMessage */
+    HF_PG_START_TLS, /* SSLRequest */
+    HF_PG_START_GSS, /* GSSENCRequest */
     HF_PG_START_CANCEL,
 };
 struct hf_pg_startup {
     enum hf_pg_startup_kind kind;
     uint32_t version;       /* START: as asked */
-    struct hf_slice params; /* START: name NUL value NUL ... NUL, checked, for hf_pg_param_next() */
+    struct hf_slice params; /* START: name NUL value NUL ... without the last NUL, checked, for
+                             * hf_pg_param_next() */
     uint32_t pid;           /* CANCEL */
     struct hf_slice key;    /* CANCEL: 4 to HF_PG_CANCEL_KEY_MAX bytes */
 };
@@ -159,6 +160,7 @@ void hf_pg_put_command_complete(struct hf_buf *b, const char *tag);
 void hf_pg_put_parameter_status(struct hf_buf *b, struct hf_slice name, struct hf_slice value);
 void hf_pg_put_key(struct hf_buf *b, uint32_t pid, struct hf_slice key);
 void hf_pg_put_cancel(struct hf_buf *b, uint32_t pid, struct hf_slice key);
+void hf_pg_put_ssl_request(struct hf_buf *b);
 /** NegotiateProtocolVersion: the minor that we speak, and the _pq_. options not known. */
 void hf_pg_put_negotiate(struct hf_buf *b, uint32_t version, const struct hf_slice *unknown,
                          size_t n_unknown);

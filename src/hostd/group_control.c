@@ -324,7 +324,8 @@ void hf_group_control_tell(struct hf_group_control *gc, void *client)
                                                   .epoch = now.epoch,
                                                   .resource = hf_slice_str(now.resource),
                                                   .owner = hf_slice_str(now.host),
-                                                  .address = hf_slice_str(now.address)});
+                                                  .address = hf_slice_str(now.address),
+                                                  .fence_text = hf_slice_str(now.fence_text)});
     }
 }
 

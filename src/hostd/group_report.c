@@ -126,6 +126,7 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
         snprintf(sum->resource, sizeof(sum->resource), "%s", resource_name(s, s->primary));
         snprintf(sum->host, sizeof(sum->host), "%s", m->host);
         snprintf(sum->address, sizeof(sum->address), "%s", m->address);
+        snprintf(sum->fence_text, sizeof(sum->fence_text), "%s", s->fence_text);
     }
 }
 
@@ -133,7 +134,8 @@ bool hf_group_summary_eq(const struct hf_group_summary *a, const struct hf_group
 {
     return strcmp(a->group, b->group) == 0 && a->flags == b->flags && a->phase == b->phase &&
            a->epoch == b->epoch && strcmp(a->resource, b->resource) == 0 &&
-           strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0;
+           strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0 &&
+           strcmp(a->fence_text, b->fence_text) == 0;
 }
 
 void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out)

@@ -90,6 +90,7 @@ struct follow {
     char resource[HF_GROUP_RESOURCE_NAME_MAX + 1];
     char host[HF_HOST_NAME_MAX + 1];
     char address[HF_GROUP_ADDRESS_MAX + 1];
+    char fence_text[HF_GROUP_FENCE_TEXT_MAX + 1];
     holdfast_group_fn *fn;
     void *arg;
 };
@@ -315,7 +316,8 @@ static void follow_tell(struct follow *f)
                                .epoch = f->epoch,
                                .resource = f->resource,
                                .host = f->host,
-                               .address = f->address};
+                               .address = f->address,
+                               .fence_text = f->fence_text};
     f->told = true;
     if (!f->dead) {
         f->fn(f->arg, &g);
@@ -653,6 +655,7 @@ static int on_group_state(struct holdfast *h, const struct hf_ctl_msg *m)
         news = take_str(f->resource, m->resource) || news;
         news = take_str(f->host, m->owner) || news;
         news = take_str(f->address, m->address) || news;
+        news = take_str(f->fence_text, m->fence_text) || news;
         if (news) {
             follow_tell(f);
         }

@@ -311,10 +311,16 @@ static void followers(void **state)
     fake_groups_changed(&w->groups, "nothing new");
     w->groups.core.s.epoch = 8;
     w->groups.core.s.primary_host = 1;
+    (void)snprintf(w->groups.core.s.fence_text, HF_GROUP_FENCE_TEXT_MAX, "xmax=8");
     fake_groups_changed(&w->groups, NULL);
     w->groups.core.quorate = false;
     fake_groups_changed(&w->groups, NULL);
     expect_state(w, 1, 1, 8, "beta"); /* told once */
+    fake_groups_changed(&w->groups, NULL);
+    w->groups.core.s.fence_text[5] = '9';
+    fake_groups_changed(&w->groups, NULL);
+    struct hf_ctl_msg fenced = receive(w);
+    hf_assert_slice_str(fenced.fence_text, "xmax=9");
     w->groups.info.name = NULL;
     fake_groups_changed(&w->groups, NULL);
     expect_state(w, 1, 0, 0, "");

@@ -294,9 +294,9 @@ static void without_a_daemon(void **state)
 static void on_group(void *arg, const struct holdfast_group *g)
 {
     struct fixture *f = arg;
-    hf_buf_printf(&f->story, "%s%s%s%s %d %llu %s %s %s\n", g->name, g->member ? " member" : "",
+    hf_buf_printf(&f->story, "%s%s%s%s %d %llu %s %s %s%s\n", g->name, g->member ? " member" : "",
                   g->quorate ? " quorate" : "", g->is_here ? " here" : "", (int)g->phase,
-                  (unsigned long long)g->epoch, g->resource, g->host, g->address);
+                  (unsigned long long)g->epoch, g->resource, g->host, g->address, g->fence_text);
 }
 
 static void group_state(struct fixture *f, uint32_t seq, uint8_t flags, uint64_t epoch)
@@ -308,7 +308,8 @@ static void group_state(struct fixture *f, uint32_t seq, uint8_t flags, uint64_t
                                  .epoch = epoch,
                                  .resource = hf_slice_str("lead"),
                                  .owner = hf_slice_str("alpha"),
-                                 .address = hf_slice_str("192.0.2.1")});
+                                 .address = hf_slice_str("192.0.2.1"),
+                                 .fence_text = hf_slice_str(epoch == 4 ? " x=4" : "")});
 }
 
 static void followers_know_when_they_lead(void **state)
@@ -327,19 +328,19 @@ static void followers_know_when_they_lead(void **state)
     group_state(f, seq, 7, 4);
     group_state(f, seq, 1, 4);
     expect(f, "jobs member quorate here 4 3 lead alpha 192.0.2.1\n"
-              "jobs member quorate here 4 4 lead alpha 192.0.2.1\n"
-              "jobs member 4 4 lead alpha 192.0.2.1\n");
+              "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n"
+              "jobs member 4 4 lead alpha 192.0.2.1 x=4\n");
     group_state(f, seq, 7, 4);
-    expect(f, "jobs member quorate here 4 4 lead alpha 192.0.2.1\n");
+    expect(f, "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n");
     /* without holdfastd nobody knows that we lead */
     stop(f);
-    expect(f, "status lost\njobs 4 4 lead alpha 192.0.2.1\n");
+    expect(f, "status lost\njobs 4 4 lead alpha 192.0.2.1 x=4\n");
     start(f);
     hello(f);
     seq = expect_request(f, HF_CTL_FOLLOW, "jobs", "");
     result(f, seq, 0, "");
     group_state(f, seq, 7, 4);
-    expect(f, "status connected\njobs member quorate here 4 4 lead alpha 192.0.2.1\n");
+    expect(f, "status connected\njobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n");
     assert_int_equal(holdfast_group_unfollow(f->h, id), 0);
     assert_int_equal(holdfast_group_unfollow(f->h, id), HOLDFAST_ENOTFOUND);
     group_state(f, seq, 0, 5); /* on its way */

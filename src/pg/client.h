@@ -1,0 +1,94 @@
+/* A client connection: login, then its session or the console. */
+#pragma once
+
+#include "pg/pg.h"
+#include "pg/sconn.h"
+
+#define HF_PG_CANCEL_ID_LEN (4 + 32)
+
+enum hf_pg_phase {
+    HF_PG_PHASE_LOGIN,
+    HF_PG_PHASE_SESSION,
+    HF_PG_PHASE_CONSOLE,
+    HF_PG_PHASE_CLOSING, /* until what was sent has left */
+};
+
+struct hf_pg_ask;
+struct hf_pg_console;
+
+/* One of a session's server connections, wanted or had. */
+struct hf_pg_seating {
+    struct hf_pg_client *client;
+    enum hf_pg_side side;
+    bool wanted; /* need() was called, attach() not yet */
+    bool attached;
+    struct hf_pg_sconn *conn; /* owned; NULL: none yet */
+    void *route;              /* route.c's */
+    hf_time since;            /* wanted */
+};
+
+struct hf_pg_client {
+    struct hf_list node; /* of pg->clients */
+    struct hf_pg *pg;
+    struct hf_pg_link link;
+    struct hf_poll_timer timer; /* the earliest of all deadlines, or before it */
+    struct hf_poll_task task;
+    uint64_t id;
+    enum hf_pg_phase phase;
+    bool read_only, local, direct_tls, ended;
+    bool need[3]; /* asked for since the last task */
+    char from[HF_ADDR_STR_LEN];
+    struct hf_pg_rules *rules; /* of its login */
+    struct hf_pg_login *login; /* owned, until logged in */
+    struct hf_pg_ask *ask;     /* owned; auth.query is under way */
+    struct hf_pg_database *database;
+    struct hf_pg_user *user;
+    uint8_t *params; /* owned; name NUL value NUL ... */
+    size_t n_params;
+    struct hf_pg_secret *secret; /* owned; for logins to servers */
+    enum hf_pg_replication replication;
+    uint32_t version;
+    struct hf_pg_session *session; /* owned */
+    struct hf_pg_seating seat[2];  /* [i] is of the side seat[i].side, which swap() changes */
+    uint64_t lost;                 /* the server connection that went last: route's */
+    uint8_t cancel_id[HF_PG_CANCEL_ID_LEN];
+    uint8_t n_cancel_id; /* 0: not in pg->cancels yet */
+    uint8_t n_cancel_key;
+    uint8_t cancel_key[32];
+    struct hf_pg_console *console; /* owned */
+    hf_time connected_at, active_at;
+    char why[96]; /* it ended */
+};
+
+/** Take over an accepted socket. */
+void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, const struct hf_addr *from);
+/** Name for logs: "C-12 db/user@address". */
+const char *hf_pg_client_name(const struct hf_pg_client *c, char *buf, size_t n);
+#define HF_PG_CLIENT_NAME_LEN 240
+/** Tell it FATAL and close. */
+void hf_pg_client_fatal(struct hf_pg_client *c, const char *sqlstate, const char *message);
+/** Close after what was sent, at the end of this turn. */
+void hf_pg_client_close(struct hf_pg_client *c, const char *why);
+/** Free at once: for the end of the program. */
+void hf_pg_client_destroy(struct hf_pg_client *c);
+/** The answer of auth_query. */
+void hf_pg_client_secret(struct hf_pg_client *c, const struct hf_pg_secret *secret,
+                         const char *why);
+
+/* session.c */
+/** Logged in: limits, a session, its first need. */
+void hf_pg_client_begin(struct hf_pg_client *c);
+size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes);
+/** After any call of the session: what was not consumed is offered again, pressure, deadlines. */
+void hf_pg_client_touched(struct hf_pg_client *c, bool by_client);
+/** What the session asked for meanwhile: in a task. */
+void hf_pg_client_serve(struct hf_pg_client *c);
+/** Deadlines of session and idleness. */
+void hf_pg_client_due(struct hf_pg_client *c, hf_time now);
+/** Give up seats and session. */
+void hf_pg_client_release(struct hf_pg_client *c);
+/* From route.c. */
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target);
+void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend);
+void hf_pg_client_refuse(struct hf_pg_seating *s, const char *sqlstate, const char *why);
+void hf_pg_client_server_gone(struct hf_pg_seating *s, const char *why);

@@ -1,0 +1,250 @@
+/* holdfast-pg: start, run, reload, stop. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "os/program.h"
+#include "pg/cancel.h"
+#include "pg/client.h"
+#include "pg/listener.h"
+#include "pg/names.h"
+#include "pg/query.h"
+#include "pg/route.h"
+#include "pg/rules.h"
+#include "pg/web.h"
+
+static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
+                            "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
+                            "  --check    say whether the configuration is valid, and end\n"
+                            "  --version  say the version, and end\n"
+                            "Runs in the foreground; see holdfast-pg(8).\n";
+
+#define OTHER_FILES 256 /* descriptors beside those of clients and servers */
+
+struct args {
+    const char *config;
+    bool check;
+};
+
+/* 0: go on; otherwise the program ends with *ret_code. */
+static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    int c;
+    *args = (struct args){.config = HF_PG_CONFIG_FILE};
+    *ret_code = 0;
+    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            args->config = optarg;
+            break;
+        case 'k':
+            args->check = true;
+            break;
+        case 'V':
+            puts("holdfast-pg " HF_VERSION);
+            return 1;
+        case 'h':
+            fputs(usage, stdout);
+            return 1;
+        default:
+            fputs(usage, stderr);
+            *ret_code = 2;
+            return 1;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "holdfast-pg: unexpected argument %s\n%s", argv[optind], usage);
+        *ret_code = 2;
+        return 1;
+    }
+    return 0;
+}
+
+static int load(const char *path, struct hf_err *err, struct hf_pg_config **ret_config,
+                struct hf_pg_rules **ret_rules)
+{
+    uint8_t key[HF_PG_KEY_LEN];
+    int rc = hf_pg_config_load(path, err, ret_config);
+    if (rc) {
+        return rc;
+    }
+    rc = getrandom(key, sizeof(key), 0) < 0 ? hf_err_set(err, -errno, "no random numbers") : 0;
+    rc = rc ? rc : hf_pg_rules_load(*ret_config, key, err, ret_rules);
+    explicit_bzero(key, sizeof(key));
+    if (rc) {
+        hf_pg_config_destroy(*ret_config);
+    }
+    return rc;
+}
+
+static int check(const char *path)
+{
+    struct hf_err err;
+    struct hf_pg_config *config;
+    struct hf_pg_rules *rules;
+    if (load(path, &err, &config, &rules)) {
+        fprintf(stderr, "holdfast-pg: %s\n", err.text);
+        return 1;
+    }
+    hf_pg_rules_unref(rules);
+    hf_pg_config_destroy(config);
+    printf("%s is valid\n", path);
+    return 0;
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct hf_pg *pg = arg;
+    struct hf_err err;
+    if (signo == SIGHUP) {
+        (void)!hf_pg_reload(pg, &err); /* logged there */
+        return;
+    }
+    hf_log_info("", "signal %d: %s", signo,
+                signo == SIGINT ? "ending when all transactions have ended" : "ending");
+    hf_pg_stop(pg, signo == SIGINT);
+}
+
+static void raise_files(const struct hf_pg_config *c)
+{
+    struct rlimit r;
+    rlim_t want = 2 * (rlim_t)c->pg.max_clients + OTHER_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < want) {
+        r.rlim_max = r.rlim_max < want ? want : r.rlim_max;
+        r.rlim_cur = want;
+        if (setrlimit(RLIMIT_NOFILE, &r) < 0 && getrlimit(RLIMIT_NOFILE, &r) == 0) {
+            r.rlim_cur = r.rlim_max;
+            (void)!setrlimit(RLIMIT_NOFILE, &r);
+            hf_log_warn("", "%llu descriptors are fewer than pg.max_clients may need (%llu)",
+                        (unsigned long long)r.rlim_cur, (unsigned long long)want);
+        }
+    }
+}
+
+static int open_all(struct hf_pg *pg, struct hf_err *err)
+{
+    int rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
+    rc = rc ? rc : hf_poll_reserve(pg->wire->poll, 1);
+    rc = rc ? rc : hf_program_watchdog(pg->loop);
+    if (rc) {
+        return hf_err_set(err, rc, "cannot start: %s", hf_strerror(rc));
+    }
+    rc = hf_pg_query_pool_create(pg, &pg->queries);
+    rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
+    rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
+    rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
+    rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
+    return rc;
+}
+
+static void close_all(struct hf_pg *pg)
+{
+    size_t pos = 0;
+    hf_pg_web_close(pg->web);
+    hf_pg_listeners_close(pg->listeners);
+    HF_LIST_FOREACH (client, &pg->clients) {
+        hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
+    }
+    hf_pg_cancel_close_all(pg);
+    hf_pg_route_destroy(pg->route);
+    for (struct hf_pg_database *d; (d = hf_map_next(&pg->databases, &pos));) {
+        hf_pg_names_destroy(d->names);
+        hf_pg_classifier_destroy(d->classifier);
+        hf_free(d->name);
+        hf_free(d);
+    }
+    pos = 0;
+    for (struct hf_pg_user *u; (u = hf_map_next(&pg->users, &pos));) {
+        hf_free(u->name);
+        hf_free(u);
+    }
+    hf_pg_query_pool_destroy(pg->queries);
+    hf_pg_sconn_close_all(pg);
+    hf_map_fini(&pg->databases);
+    hf_map_fini(&pg->users);
+    hf_map_fini(&pg->cancels);
+    hf_pg_wire_destroy(pg->wire);
+}
+
+static int run(struct hf_pg *pg)
+{
+    static const int signos[] = {SIGHUP, SIGINT, SIGTERM};
+    struct hf_signal *sig[HF_ARRAY_LEN(signos)] = {NULL};
+    struct hf_err err = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < HF_ARRAY_LEN(signos); i++) {
+        rc = hf_signal_create(pg->loop, signos[i], on_signal, pg, &sig[i]);
+    }
+    rc = rc ? hf_err_set(&err, rc, "cannot start: %s", hf_strerror(rc)) : open_all(pg, &err);
+    if (rc) {
+        hf_log_err("", "%s", err.text);
+    } else {
+        hf_log_info("", "holdfast-pg %s started", HF_VERSION);
+        hf_program_notify("READY=1");
+        rc = hf_loop_run(pg->loop);
+    }
+    if (pg->wire) {
+        close_all(pg);
+    }
+    for (size_t i = 0; i < HF_ARRAY_LEN(signos); i++) {
+        hf_signal_destroy(sig[i]);
+    }
+    hf_log_info("", "ended");
+    return rc;
+}
+
+static void init(struct hf_pg *pg)
+{
+    pg->started_at = hf_now();
+    (void)!getrandom(&pg->seed, sizeof(pg->seed), 0);
+    hf_list_init(&pg->clients);
+    hf_list_init(&pg->sconns);
+    hf_list_init(&pg->cancelling);
+    hf_map_init(&pg->databases, pg->seed);
+    hf_map_init(&pg->users, pg->seed);
+    hf_map_init(&pg->cancels, pg->seed);
+    hf_pg_use_config(pg);
+}
+
+int main(int argc, char **argv)
+{
+    struct args args;
+    int code;
+    if (parse_args(argc, argv, &args, &code)) {
+        return code;
+    }
+    if (args.check) {
+        return check(args.config);
+    }
+    struct hf_pg *pg = hf_alloc(sizeof(*pg));
+    struct hf_err err;
+    if (!pg || load(args.config, &err, &pg->config, &pg->rules)) {
+        fprintf(stderr, "holdfast-pg: %s\n", pg ? err.text : hf_strerror(-ENOMEM));
+        hf_free(pg);
+        return 1;
+    }
+    pg->config_path = args.config;
+    hf_program_log_open("holdfast-pg", hf_pg_config_level(pg->config));
+    hf_program_harden("holdfast-pg", NULL);
+    hf_trace_set_mask(pg->config->log.trace);
+    raise_files(pg->config);
+    init(pg);
+    int rc = hf_loop_create(&pg->loop);
+    rc = rc ? rc : run(pg);
+    hf_loop_destroy(pg->loop);
+    hf_pg_rules_unref(pg->rules);
+    hf_pg_config_destroy(pg->config);
+    hf_free(pg);
+    return rc ? 1 : 0;
+}

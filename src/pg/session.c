@@ -1,0 +1,617 @@
+/* Glue between a session core and its connections: what it sends, needs, drops and tells. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "pg/cancel.h"
+#include "pg/client.h"
+#include "pg/console.h"
+#include "pg/names.h"
+#include "pg/route.h"
+#include "pg/rules.h"
+
+#define CANCEL_KEY_3_0 4
+
+static struct hf_pg_seating *seat_of(struct hf_pg_client *c, enum hf_pg_side side)
+{
+    return c->seat[0].side == side ? &c->seat[0] : &c->seat[1];
+}
+
+static void later(struct hf_pg_client *c)
+{
+    hf_poll_task_add(c->pg->wire->poll, &c->task);
+}
+
+/* ---- what the session asks for: never answered from within ---- */
+
+static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
+{
+    struct hf_pg_client *c = arg;
+    if (to == HF_PG_CLIENT) {
+        c->database->stats.sent += bytes.n;
+        hf_pg_link_send(&c->link, bytes);
+        return;
+    }
+    struct hf_pg_seating *s = seat_of(c, to);
+    if (s->conn) {
+        hf_pg_link_send(&s->conn->link, bytes);
+    }
+}
+
+static void op_need(void *arg, enum hf_pg_side side)
+{
+    struct hf_pg_client *c = arg;
+    c->need[side] = true;
+    later(c);
+}
+
+/* The seat is free again. */
+static void give_up(struct hf_pg_seating *s)
+{
+    struct hf_pg_client *c = s->client;
+    if (s->wanted || s->conn) {
+        uint64_t lost = hf_pg_route_leave(c->pg->route, s);
+        c->lost = s->side == HF_PG_SERVER ? lost : c->lost;
+    }
+    hf_pg_sconn_close(s->conn);
+    s->conn = NULL;
+    s->wanted = s->attached = false;
+}
+
+static void op_drop(void *arg, enum hf_pg_side side)
+{
+    struct hf_pg_client *c = arg;
+    c->need[side] = false;
+    give_up(seat_of(c, side));
+}
+
+static void op_swap(void *arg)
+{
+    struct hf_pg_client *c = arg;
+    for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
+        c->seat[i].side = c->seat[i].side == HF_PG_SERVER ? HF_PG_SPARE : HF_PG_SERVER;
+    }
+}
+
+static void op_end(void *arg)
+{
+    struct hf_pg_client *c = arg;
+    c->ended = true;
+    later(c);
+}
+
+/* ---- what it tells ---- */
+
+static void count(struct hf_pg_client *c, enum hf_pg_note note, uint64_t a, uint64_t b)
+{
+    struct hf_pg_counters *n = &c->pg->counters;
+    struct hf_pg_stats *s = &c->database->stats;
+    switch (note) {
+    case HF_PG_NOTE_REQUEST:
+        s->query_count++;
+        s->query_time += a;
+        hf_pg_histogram_add(&s->query, a);
+        break;
+    case HF_PG_NOTE_TRANSACTION:
+        s->xact_count++;
+        s->xact_time += a;
+        hf_pg_histogram_add(&s->xact, a);
+        break;
+    case HF_PG_NOTE_MOVED:
+        n->moves++;
+        break;
+    case HF_PG_NOTE_MOVE_FAILED:
+        n->moves_failed++;
+        break;
+    case HF_PG_NOTE_RECOVERED:
+        n->recoveries++;
+        break;
+    case HF_PG_NOTE_REPLAYED:
+        n->replays++;
+        break;
+    case HF_PG_NOTE_REPLAY_FAILED:
+        n->replays_failed++;
+        break;
+    case HF_PG_NOTE_IN_DOUBT:
+        n->in_doubt++;
+        break;
+    case HF_PG_NOTE_COMMITTED:
+        n->in_doubt_committed++;
+        break;
+    case HF_PG_NOTE_ABORTED:
+        n->in_doubt_aborted++;
+        break;
+    case HF_PG_NOTE_UNRESOLVED:
+        n->in_doubt_unresolved++;
+        break;
+    case HF_PG_NOTE_LOST_UNPROTECTED:
+        n->lost_unprotected++;
+        break;
+    case HF_PG_NOTE_GAP:
+        n->notification_gaps++;
+        break;
+    case HF_PG_NOTE_UNPROTECTED:
+    case HF_PG_NOTE_ENDED:
+        break;
+    }
+    (void)b;
+}
+
+static const char *const note_names[] = {
+#define NOTE_NAME(name, text) #name,
+    HF_PG_NOTE_LIST(NOTE_NAME)
+#undef NOTE_NAME
+};
+
+static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, const char *text)
+{
+    struct hf_pg_client *c = arg;
+    char name[HF_PG_CLIENT_NAME_LEN];
+    count(c, note, a, b);
+    switch (note) {
+    case HF_PG_NOTE_REQUEST:
+    case HF_PG_NOTE_TRANSACTION:
+    case HF_PG_NOTE_UNPROTECTED:
+        return;
+    case HF_PG_NOTE_ENDED:
+        snprintf(c->why, sizeof(c->why), "%s", text ? text : "");
+        return;
+    case HF_PG_NOTE_RECOVERED:
+        hf_pg_route_recovered(c->pg->route, seat_of(c, HF_PG_SERVER));
+        break;
+    case HF_PG_NOTE_MOVED:
+        hf_pg_route_moved(c->pg->route, seat_of(c, HF_PG_SERVER), true);
+        break;
+    case HF_PG_NOTE_MOVE_FAILED:
+        hf_pg_route_moved(c->pg->route, seat_of(c, HF_PG_SERVER), false);
+        break;
+    case HF_PG_NOTE_REPLAYED:
+    case HF_PG_NOTE_REPLAY_FAILED:
+    case HF_PG_NOTE_IN_DOUBT:
+    case HF_PG_NOTE_COMMITTED:
+    case HF_PG_NOTE_ABORTED:
+    case HF_PG_NOTE_UNRESOLVED:
+    case HF_PG_NOTE_LOST_UNPROTECTED:
+    case HF_PG_NOTE_GAP:
+        break;
+    }
+    hf_log_info(hf_pg_client_name(c, name, sizeof(name)), "%s %llu %llu%s%s", note_names[note],
+                (unsigned long long)a, (unsigned long long)b, text ? ": " : "", text ? text : "");
+}
+
+static const struct hf_pg_session_ops session_ops = {
+    .send = op_send,
+    .need = op_need,
+    .drop = op_drop,
+    .swap = op_swap,
+    .end = op_end,
+    .note = op_note,
+};
+
+/* ---- the client's side ---- */
+
+/* A side is not read while much waits for the other one. */
+static void pressure(struct hf_pg_client *c)
+{
+    bool slow_client = hf_pg_link_waiting(&c->link) > HF_PG_PRESSURE;
+    bool slow_server = false;
+    for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
+        struct hf_pg_sconn *conn = c->seat[i].conn;
+        if (conn && c->seat[i].attached) {
+            slow_server = slow_server || hf_pg_link_waiting(&conn->link) > HF_PG_PRESSURE;
+            hf_pg_link_pause(&conn->link, slow_client);
+        }
+    }
+    hf_pg_link_pause(&c->link, slow_server || (c->link.in.n > HF_PG_PRESSURE &&
+                                               !hf_pg_session_wants_client(c->session)));
+}
+
+static hf_time idle_deadline(const struct hf_pg_client *c)
+{
+    const struct hf_pg_config *conf = c->pg->config;
+    int64_t a = conf->pg.idle_timeout_ms, b = conf->pg.idle_in_transaction_timeout_ms;
+    int64_t least = !a ? b : !b || a < b ? a : b;
+    return least ? c->active_at + HF_MS(least) : HF_NEVER;
+}
+
+/* The timer may be early, never late: most messages change nothing. */
+static void rearm(struct hf_pg_client *c)
+{
+    hf_time at = hf_time_min(hf_pg_session_deadline(c->session), idle_deadline(c));
+    if (at < (c->timer.pos ? c->timer.at : HF_NEVER)) {
+        hf_poll_timer_set(c->pg->wire->poll, &c->timer, at);
+    }
+}
+
+size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes)
+{
+    if (c->ended || !c->session) {
+        return c->ended ? bytes.n : 0;
+    }
+    hf_time now = hf_pg_now(c->pg);
+    c->active_at = now;
+    size_t n = hf_pg_session_from_client(c->session, bytes, now);
+    c->database->stats.received += n;
+    return n;
+}
+
+void hf_pg_client_touched(struct hf_pg_client *c, bool by_client)
+{
+    if (!c->session || c->ended) {
+        return;
+    }
+    if (!by_client && c->link.in.n && hf_pg_session_wants_client(c->session)) {
+        hf_pg_link_again(&c->link); /* comes back here */
+        return;
+    }
+    pressure(c);
+    rearm(c);
+}
+
+/* idle_timeout and idle_in_transaction_timeout. */
+static void check_idle(struct hf_pg_client *c, hf_time now)
+{
+    const struct hf_pg_config *conf = c->pg->config;
+    struct hf_pg_session_info info;
+    hf_pg_session_info(c->session, &info);
+    if (info.active || info.state != HF_PG_RUNNING) {
+        c->active_at = now;
+        return;
+    }
+    int64_t limit =
+        info.tx == 'I' ? conf->pg.idle_timeout_ms : conf->pg.idle_in_transaction_timeout_ms;
+    if (!limit || now - c->active_at < HF_MS(limit)) {
+        return;
+    }
+    if (info.tx == 'I') {
+        hf_pg_session_kill(c->session, "57P05",
+                           "terminating connection due to idle-session timeout", now);
+    } else {
+        hf_pg_session_kill(c->session, "25P03",
+                           "terminating connection due to idle-in-transaction timeout", now);
+    }
+}
+
+void hf_pg_client_due(struct hf_pg_client *c, hf_time now)
+{
+    if (!c->session || c->ended) {
+        return;
+    }
+    if (hf_pg_session_deadline(c->session) <= now) {
+        hf_pg_session_step(c->session, now);
+    }
+    if (!c->ended && idle_deadline(c) <= now) {
+        check_idle(c, now);
+        if (!c->ended && idle_deadline(c) <= now) { /* the other one's limit: look again then */
+            int64_t a = c->pg->config->pg.idle_timeout_ms;
+            int64_t b = c->pg->config->pg.idle_in_transaction_timeout_ms;
+            hf_poll_timer_set(c->pg->wire->poll, &c->timer, now + HF_MS(a > b ? a : b) / 2);
+            return;
+        }
+    }
+    hf_pg_client_touched(c, false);
+}
+
+/* ---- begin and end ---- */
+
+static bool over(int64_t limit, uint64_t n)
+{
+    return limit > 0 && n >= (uint64_t)limit;
+}
+
+/* A limit that is reached, in PostgreSQL's or PgBouncer's words; NULL: none. */
+static const char *limit_reached(struct hf_pg_client *c)
+{
+    const struct hf_pg *pg = c->pg;
+    if (pg->stopping) {
+        return "the database system is shutting down";
+    }
+    if (over(pg->config->pg.max_clients, pg->n_clients - 1)) {
+        return "sorry, too many clients already";
+    }
+    if (over(pg->config->pg.max_clients_per_user, c->user->n_clients)) {
+        return "too many connections for role";
+    }
+    if (over(pg->config->pg.max_clients_per_database, c->database->n_clients)) {
+        return "too many connections for database";
+    }
+    if (pg->memory.used >= pg->memory.max) {
+        return "sorry, too many clients already: max_memory is used up";
+    }
+    return NULL;
+}
+
+static bool refuse_limit(struct hf_pg_client *c)
+{
+    const char *why = limit_reached(c);
+    if (!why) {
+        return false;
+    }
+    c->pg->counters.clients_refused++;
+    c->user = NULL;
+    c->database = NULL; /* it is not counted there */
+    hf_pg_client_fatal(c, c->pg->stopping ? "57P03" : "53300", why);
+    return true;
+}
+
+/* What of the login the session needs for as long as it lives. */
+static int keep_login(struct hf_pg_client *c)
+{
+    const struct hf_pg_login_result *r = hf_pg_login_result(c->login);
+    c->params = hf_alloc(r->params.n + 1);
+    if (!c->params) {
+        return -1;
+    }
+    if (r->params.n) {
+        memcpy(c->params, r->params.p, r->params.n);
+    }
+    c->n_params = r->params.n;
+    c->replication = r->replication;
+    c->version = r->version;
+    const struct hf_pg_secret *s =
+        r->secret && r->secret->kind != HF_PG_SECRET_NONE ? r->secret : NULL;
+    if (!s && c->rules->users) { /* trust, cert, peer: what the file has (X13) */
+        s = hf_pg_userlist_get(c->rules->users, r->user, c->rules->login.key);
+    }
+    if (s) {
+        c->secret = hf_alloc(sizeof(*c->secret));
+        if (!c->secret) {
+            return -1;
+        }
+        *c->secret = *s;
+    }
+    return 0;
+}
+
+static int create_session(struct hf_pg_client *c)
+{
+    struct hf_pg *pg = c->pg;
+    c->n_cancel_key = c->version >= HF_PG_VERSION_3_2 ? sizeof(c->cancel_key) : CANCEL_KEY_3_0;
+    if (getrandom(c->cancel_key, sizeof(c->cancel_key), 0) < 0 ||
+        hf_pg_names_use(pg, c->database)) {
+        return -1;
+    }
+    struct hf_pg_session_args args = {
+        .conf = &pg->session_conf,
+        .memory = &pg->memory,
+        .classifier = c->database->classifier,
+        .user = hf_slice_str(c->user->name),
+        .replication = c->replication != HF_PG_REPLICATION_NO,
+        .login_again = true,
+        .cancel_key = hf_slice(c->cancel_key, c->n_cancel_key),
+        .seed = pg->seed ^ c->id * 0x9e3779b97f4a7c15u,
+    };
+    int rc = hf_pg_session_create(&args, &session_ops, c, hf_pg_now(pg), &c->session);
+    if (rc == 0 && pg->paused) {
+        (void)hf_pg_session_freeze(c->session, hf_pg_now(pg));
+    }
+    return rc;
+}
+
+void hf_pg_client_begin(struct hf_pg_client *c)
+{
+    const struct hf_pg_login_result *r = hf_pg_login_result(c->login);
+    c->pg->counters.logins++;
+    if (hf_pg_console_is(r->database)) {
+        hf_pg_console_begin(c);
+        return;
+    }
+    c->user = hf_pg_user(c->pg, r->user);
+    c->database = hf_pg_database(c->pg, r->database.n ? r->database : r->user);
+    if (!c->user || !c->database || refuse_limit(c)) {
+        if (c->phase != HF_PG_PHASE_CLOSING) {
+            hf_pg_client_fatal(c, "53200", "out of memory");
+        }
+        return;
+    }
+    c->user->n_clients++;
+    c->database->n_clients++;
+    c->phase = HF_PG_PHASE_SESSION;
+    hf_poll_timer_set(c->pg->wire->poll, &c->timer, HF_NEVER);
+    if (keep_login(c) || create_session(c)) {
+        hf_pg_client_fatal(c, "53200", "out of memory");
+        return;
+    }
+    rearm(c);
+    later(c); /* frees the login, which is on the stack */
+}
+
+void hf_pg_client_release(struct hf_pg_client *c)
+{
+    c->need[HF_PG_SERVER] = c->need[HF_PG_SPARE] = false;
+    give_up(&c->seat[0]);
+    give_up(&c->seat[1]);
+    hf_pg_cancel_forget(c);
+    hf_pg_session_destroy(c->session);
+    c->session = NULL;
+    if (c->user && c->database) {
+        c->user->n_clients--;
+        c->database->n_clients--;
+    }
+    c->user = NULL;
+    c->database = NULL;
+}
+
+/* ---- servers ---- */
+
+void hf_pg_client_serve(struct hf_pg_client *c)
+{
+    if (c->phase == HF_PG_PHASE_SESSION && c->login) {
+        hf_pg_login_destroy(c->login);
+        c->login = NULL;
+        hf_pg_rules_unref(c->rules);
+        c->rules = NULL;
+    }
+    for (int side = HF_PG_SERVER; side <= HF_PG_SPARE; side++) {
+        struct hf_pg_seating *s = seat_of(c, (enum hf_pg_side)side);
+        if (!c->need[side] || c->ended) {
+            continue;
+        }
+        c->need[side] = false;
+        s->wanted = true;
+        s->since = hf_pg_now(c->pg);
+        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? c->lost : 0)) {
+            hf_pg_client_refuse(s, "53200", "out of memory");
+        }
+    }
+    if (c->ended && c->phase == HF_PG_PHASE_SESSION) {
+        hf_pg_client_close(c, *c->why ? c->why : "client close request");
+    }
+}
+
+static size_t sconn_bytes(struct hf_pg_sconn *conn, struct hf_slice bytes)
+{
+    struct hf_pg_seating *s = conn->owner;
+    struct hf_pg_client *c = s->client;
+    if (!s->attached || c->ended) {
+        return c->ended ? bytes.n : 0;
+    }
+    hf_time now = hf_pg_now(c->pg);
+    c->active_at = now;
+    return hf_pg_session_from_server(c->session, s->side, bytes, now);
+}
+
+static void sconn_after(struct hf_pg_sconn *conn)
+{
+    hf_pg_client_touched(((struct hf_pg_seating *)conn->owner)->client, false);
+}
+
+static void sconn_ready(struct hf_pg_sconn *conn)
+{
+    struct hf_pg_seating *s = conn->owner;
+    hf_pg_route_seated(s->client->pg->route, s);
+}
+
+/* Is it the server's state that is wrong, and not what the client asked for? */
+static bool server_at_fault(const struct hf_pg_connect_error *e)
+{
+    if (!e) {
+        return true;
+    }
+    if (e->from_server) {
+        return strncmp(e->sqlstate, "57P", 3) == 0 || strncmp(e->sqlstate, "08", 2) == 0 ||
+               strncmp(e->sqlstate, "XX", 2) == 0;
+    }
+    return e->code != -HF_EAUTH && e->code != -HF_EVALUE;
+}
+
+static void sconn_failed(struct hf_pg_sconn *conn, const char *why)
+{
+    struct hf_pg_seating *s = conn->owner;
+    struct hf_pg_client *c = s->client;
+    const struct hf_pg_connect_error *e = conn->connect ? hf_pg_connect_error(conn->connect) : NULL;
+    char name[HF_PG_CLIENT_NAME_LEN];
+    hf_log_warn(hf_pg_client_name(c, name, sizeof(name)), "login to server %s failed: %s",
+                conn->target->name, why);
+    s->conn = NULL;
+    if (server_at_fault(e)) {
+        hf_pg_route_login_failed(c->pg->route, s);
+        return;
+    }
+    hf_pg_route_leave(c->pg->route, s);
+    s->wanted = false;
+    if (s->side == HF_PG_SPARE) {
+        hf_pg_session_no_spare(c->session, why, hf_pg_now(c->pg));
+    } else {
+        hf_pg_session_refuse(c->session, e->sqlstate, e->message, *e->detail ? e->detail : NULL,
+                             hf_pg_now(c->pg));
+    }
+    hf_pg_client_touched(c, false);
+}
+
+static void sconn_gone(struct hf_pg_sconn *conn, const char *why)
+{
+    hf_pg_client_server_gone(conn->owner, why);
+}
+
+static const struct hf_pg_sconn_ops sconn_ops = {
+    .ready = sconn_ready,
+    .failed = sconn_failed,
+    .bytes = sconn_bytes,
+    .after = sconn_after,
+    .room = sconn_after,
+    .gone = sconn_gone,
+};
+
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target)
+{
+    struct hf_pg_client *c = s->client;
+    struct hf_pg_connect_args args = {
+        .version = c->replication ? 0 : c->version,
+        .user = hf_slice_str(c->user->name),
+        .database = hf_slice_str(c->database->name),
+        .params = hf_slice(c->params, c->n_params),
+        .replication = c->replication == HF_PG_REPLICATION_PHYSICAL  ? "true"
+                       : c->replication == HF_PG_REPLICATION_LOGICAL ? "database"
+                                                                     : NULL,
+        .secret = c->secret,
+        .cleartext = *target->host == '/' || c->pg->rules->server_sslmode == HF_PG_SSLMODE_DISABLE,
+        .deadline = hf_pg_now(c->pg) + HF_MS(c->pg->config->pg.login_timeout_ms),
+    };
+    int rc = hf_pg_sconn_open(c->pg, target, &args, &sconn_ops, s, &s->conn);
+    if (rc) {
+        char name[HF_PG_CLIENT_NAME_LEN];
+        hf_log_warn(hf_pg_client_name(c, name, sizeof(name)), "cannot connect to server %s: %s",
+                    target->name, hf_strerror(rc));
+        hf_pg_route_login_failed(c->pg->route, s);
+    }
+}
+
+void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
+{
+    struct hf_pg_client *c = s->client;
+    const struct hf_pg_connect_result *r = hf_pg_connect_result(s->conn->connect);
+    hf_time now = hf_pg_now(c->pg);
+    s->attached = true;
+    s->wanted = false;
+    backend->pid = r->pid;
+    backend->params = r->params;
+    if (!c->n_cancel_id && s->side == HF_PG_SERVER) {
+        hf_pg_cancel_remember(c, r->pid);
+    }
+    c->database->stats.wait_time += (uint64_t)(now - s->since);
+    hf_pg_session_attach(c->session, s->side, backend, now);
+    hf_pg_wire_flush(c->pg->wire);
+    if (s->conn) {
+        hf_pg_sconn_settle(s->conn);
+    }
+    hf_pg_client_touched(c, false);
+}
+
+void hf_pg_client_refuse(struct hf_pg_seating *s, const char *sqlstate, const char *why)
+{
+    struct hf_pg_client *c = s->client;
+    s->wanted = false;
+    if (!c->session || c->ended) {
+        return;
+    }
+    if (s->side == HF_PG_SPARE) {
+        hf_pg_session_no_spare(c->session, why, hf_pg_now(c->pg));
+    } else {
+        hf_pg_session_refuse(c->session, sqlstate, why, NULL, hf_pg_now(c->pg));
+    }
+    hf_pg_client_touched(c, false);
+}
+
+void hf_pg_client_server_gone(struct hf_pg_seating *s, const char *why)
+{
+    struct hf_pg_client *c = s->client;
+    bool attached = s->attached;
+    char name[HF_PG_CLIENT_NAME_LEN];
+    hf_log_info(hf_pg_client_name(c, name, sizeof(name)), "server connection to %s lost: %s",
+                s->conn ? s->conn->target->name : "?", why);
+    if (!attached) { /* logged in, but not yet the session's: from the beginning */
+        hf_pg_sconn_close(s->conn);
+        s->conn = NULL;
+        hf_pg_route_login_failed(c->pg->route, s);
+        return;
+    }
+    enum hf_pg_side side = s->side;
+    give_up(s);
+    if (c->session && !c->ended) {
+        hf_pg_session_server_gone(c->session, side, why, hf_pg_now(c->pg));
+        hf_pg_client_touched(c, false);
+    }
+}
