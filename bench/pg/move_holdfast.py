@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from moves import PROXY, PROXY_PORT, SETTLE, measure
-from common import STAMPS, BenchLab, save, say, until  # pylint: disable=wrong-import-order
+from common import STAMPS, BenchLab, Late, save, say, until  # pylint: disable=wrong-import-order
 from contestants import HOLDFAST_PG
 from holdfast import GROUP  # pylint: disable=wrong-import-order
 from pgwire import Session  # pylint: disable=wrong-import-order
@@ -53,9 +53,12 @@ class Moving(Database):
             except OSError:
                 if self.proxy.poll() is None:
                     return False
-                self.complain()
                 raise RuntimeError(f"holdfast-pg: status {self.proxy.returncode}") from None
-        until(ready, "holdfast-pg lets a client in", SETTLE, 0.1)
+        try:
+            until(ready, "holdfast-pg lets a client in", SETTLE, 0.1)
+        except (Late, RuntimeError):
+            self.complain()
+            raise
 
     def switch(self, source):
         target = next(h for h in COPIES if h != source)

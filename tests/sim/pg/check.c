@@ -133,7 +133,8 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
         return s->cancels > 0;
     }
     if (is(c, "40001") && t) {
-        return lost && (t->sequence || t->volatile_ || t->weak || s->reasons ||
+        /* a cancel that hits what is replayed makes it differ */
+        return lost && (s->cancels || t->sequence || t->volatile_ || t->weak || s->reasons ||
                         (t->reads && (w->n > 1 || others)));
     }
     if (is(c, "08007")) {

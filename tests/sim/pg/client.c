@@ -953,6 +953,11 @@ static void roll_back(struct pgc_client *c)
 /* All that was sent is answered: what now? */
 static bool next(struct pgc_client *c)
 {
+    if (c->by_hand) {
+        rounds_clear(c);
+        c->failed = false;
+        return false;
+    }
     for (uint32_t i = c->n_txns; i-- > 0 && i + 4 >= c->n_txns;) {
         settle(c, i, PGC_ABORTED);
     }

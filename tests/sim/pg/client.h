@@ -81,6 +81,7 @@ struct pgc_client {
     struct hf_prng prng;
     uint64_t next_token;
     /* what it is allowed to do */
+    bool by_hand; /* it does what a story says */
     bool simple_only, no_copy, no_volatile, no_sequence, no_state, no_weak;
     struct pgc_txn *txn; /* owned; the book */
     uint32_t n_txns, txns_room, txns_max;

@@ -339,8 +339,8 @@ static enum pgs_run finish_commit(struct pgs_backend *b)
         return PGS_WAITS;
     }
     pgs_commit_end(&b->server->db, &b->xact);
+    relisten(b); /* first: one's own of the same transaction are heard */
     deliver_notify(b);
-    relisten(b);
     settings_commit(b);
     xact_over(b);
     return PGS_DONE;

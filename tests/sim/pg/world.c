@@ -83,15 +83,18 @@ static void tell_message(struct pgw_session *s, const char *who, bool front, uin
 }
 
 /* Whole messages that begin in bytes; a run cut within one is told as far as it goes. */
-static void tell_bytes(struct pgw_session *s, const char *who, bool front, struct hf_slice bytes)
+static size_t tell_bytes(struct pgw_session *s, const char *who, bool front, struct hf_slice bytes)
 {
     struct hf_pg_head h;
+    size_t told = 0;
     while (s->w->trace && hf_pg_head_read(bytes, &h) == 0 &&
            bytes.n >= HF_PG_HEAD_LEN + (size_t)h.body_len) {
         tell_message(s, who, front, h.type, hf_slice(bytes.p + HF_PG_HEAD_LEN, h.body_len));
         size_t n = HF_PG_HEAD_LEN + (size_t)h.body_len;
         bytes = hf_slice(bytes.p + n, bytes.n - n);
+        told += n;
     }
+    return told;
 }
 
 /* ---- what the core asks for ---- */
@@ -106,7 +109,12 @@ static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
         hf_buf_add(&s->down, bytes);
         return;
     }
-    tell_bytes(s, to == HF_PG_SERVER ? "  server <-" : "  spare <-", true, bytes);
+    if (s->w->trace) { /* it may come in pieces */
+        struct hf_buf *t = &s->conn[to].told;
+        hf_buf_add(t, bytes);
+        hf_buf_consume(t, tell_bytes(s, to == HF_PG_SERVER ? "  server <-" : "  spare <-", true,
+                                     hf_buf_slice(t)));
+    }
     if (s->conn[to].b && !s->conn[to].cut) {
         hf_buf_add(&s->conn[to].to, bytes);
     }
@@ -128,6 +136,7 @@ static void conn_clear(struct pgw_conn *c)
     hf_buf_clear(&c->to);
     hf_buf_clear(&c->from);
     hf_buf_clear(&c->in);
+    hf_buf_clear(&c->told);
 }
 
 /* What was sent arrives, then Terminate, then the end. */
@@ -270,7 +279,7 @@ bool pgw_client(struct pgw_session *s)
     if (!pgc_step(&s->client)) {
         return false;
     }
-    tell_bytes(s, "client ->", true, hf_buf_slice(&s->client.out));
+    (void)tell_bytes(s, "client ->", true, hf_buf_slice(&s->client.out));
     hf_buf_add(&s->up, hf_buf_slice(&s->client.out));
     hf_buf_clear(&s->client.out);
     tick(s->w);
@@ -307,7 +316,7 @@ bool pgw_down(struct pgw_session *s, size_t n)
             hf_buf_init(&all, ROOM);
             hf_buf_add(&all, hf_buf_slice(&s->client.in));
             hf_buf_add(&all, hf_slice(s->down.p, n));
-            tell_bytes(s, "client <-", false, hf_buf_slice(&all));
+            (void)tell_bytes(s, "client <-", false, hf_buf_slice(&all));
             hf_buf_fini(&all);
         }
         if (!pgc_input(&s->client, hf_slice(s->down.p, n))) {
@@ -499,9 +508,11 @@ void pgw_settle(struct pgw_world *w)
         for (size_t i = w->server.n; i-- > 0;) {
             more |= pgw_backend(w, i);
         }
-        if (w->up) {
+        const struct pgs_db *db = &w->server.db;
+        if (w->up && (db->flushed < db->n_wal || db->replicated < db->flushed)) {
             pgs_flush(&w->server.db, SIZE_MAX);
             pgs_replicate(&w->server.db, SIZE_MAX);
+            more = true;
         }
         if (rounds > 20000) {
             pgw_failed(w, "it never comes to rest");
@@ -711,6 +722,7 @@ void pgw_init(struct pgw_world *w, uint32_t n, uint64_t seed)
             hf_buf_init(&s->conn[k].to, ROOM);
             hf_buf_init(&s->conn[k].from, ROOM);
             hf_buf_init(&s->conn[k].in, ROOM);
+            hf_buf_init(&s->conn[k].told, ROOM);
         }
     }
     if (hf_pg_classifier_create(256, seed, &w->classifier)) {
@@ -732,6 +744,7 @@ void pgw_fini(struct pgw_world *w)
             hf_buf_fini(&s->conn[k].to);
             hf_buf_fini(&s->conn[k].from);
             hf_buf_fini(&s->conn[k].in);
+            hf_buf_fini(&s->conn[k].told);
         }
     }
     hf_pg_classifier_destroy(w->classifier);

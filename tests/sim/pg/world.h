@@ -17,6 +17,7 @@ struct pgw_conn {
     uint64_t incarnation;
     struct hf_buf to, from; /* in flight */
     struct hf_buf in;       /* came, and not consumed by the core */
+    struct hf_buf told;     /* sent, and not a whole message yet */
     bool cut;               /* nothing more will come; the core is told after `from` */
 };
 
