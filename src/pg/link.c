@@ -471,6 +471,9 @@ static void on_io(struct hf_poll_io *io, unsigned ready)
     if (ready & HF_POLL_READ) {
         on_readable(l);
     } else if (ready & HF_POLL_HUP && io->want == 0) {
+        if (l->patient) {
+            return; /* it is read to its end when it is read again */
+        }
         hf_pg_link_break(l, "closed by the other side");
     } else if (ready & HF_POLL_HUP && !(io->want & HF_POLL_READ)) {
         hf_pg_link_break(l, "connection reset by the other side");
