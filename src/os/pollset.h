@@ -14,7 +14,7 @@
  * slices. So a busy turn costs one epoll_wait and not two.
  */
 #define HF_POLL_BATCH 128
-#define HF_POLL_LINGER HF_MS(1)
+#define HF_POLL_LINGER HF_MS(10)
 #define HF_POLL_SLICE HF_MS(10)
 
 #define HF_POLL_READ 1u

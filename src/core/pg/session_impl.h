@@ -199,6 +199,7 @@ struct hf_pg_session {
     /* server side */
     size_t server_stream; /* bytes of a message still to be passed on, and how */
     bool server_stream_hide;
+    struct hf_slice ready;   /* ReadyForQuery being looked at: it ends a run of bytes */
     struct hf_slice deliver; /* run of server bytes to pass on */
     uint64_t incarnation;
     uint32_t pid;
