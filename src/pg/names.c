@@ -11,6 +11,7 @@
 
 #define TEXTS_MAX 4096
 #define PERIOD HF_S(60)
+#define LOOK HF_S(2) /* has DDL gone by? */
 #define QUERY_TIME HF_S(20)
 
 struct hf_pg_names {
@@ -19,7 +20,8 @@ struct hf_pg_names {
     struct hf_pg_query *query; /* under way */
     struct hf_poll_timer timer;
     bool failed; /* told in the log already */
-    bool partial;
+    bool partial, idle;
+    hf_time read_at; /* begun */
 };
 
 static void on_row(void *arg, const struct hf_slice *v, size_t n)
@@ -36,7 +38,6 @@ static void on_done(void *arg, const char *why)
     struct hf_pg_names *c = arg;
     c->query = NULL;
     if (why || c->partial) {
-        hf_pg_catalog_forget(c->database->classifier);
         if (!c->failed) {
             hf_log_warn("",
                         "database %s: cannot read its catalog: %s; no statement outside a "
@@ -48,20 +49,18 @@ static void on_done(void *arg, const char *why)
         hf_pg_catalog_end(c->database->classifier);
         c->failed = false;
     }
-    hf_poll_timer_set(c->pg->wire->poll, &c->timer, hf_pg_now(c->pg) + PERIOD);
+    hf_poll_timer_set(c->pg->wire->poll, &c->timer, hf_pg_now(c->pg) + LOOK);
 }
 
 static const struct hf_pg_query_ops ops = {.row = on_row, .done = on_done};
 
 static void read_list(struct hf_pg_names *c)
 {
-    if (c->query || (c->database->n_clients == 0 && c->timer.pos)) {
-        return;
-    }
+    c->read_at = hf_pg_now(c->pg);
     hf_pg_catalog_begin(c->database->classifier);
     c->partial = false;
     int rc = hf_pg_query_start(c->pg->queries, hf_slice_str(c->database->name),
-                               hf_slice_str(hf_pg_catalog_query()), (struct hf_slice){0},
+                               hf_slice_str(hf_pg_catalog_query()), (struct hf_slice){0}, true,
                                QUERY_TIME, &ops, c, &c->query);
     if (rc) {
         on_done(c, rc == -HF_ENOTREADY ? "no server, or no login of its own (auth.user)"
@@ -69,15 +68,27 @@ static void read_list(struct hf_pg_names *c)
     }
 }
 
+/* The list is read while somebody uses the database: after DDL soon, otherwise now and then. */
 static void on_timer(struct hf_poll_timer *t, hf_time now)
 {
-    (void)now;
-    read_list(HF_CONTAINER_OF(t, struct hf_pg_names, timer));
+    struct hf_pg_names *c = HF_CONTAINER_OF(t, struct hf_pg_names, timer);
+    if (c->database->n_clients == 0) {
+        c->idle = true; /* hf_pg_names_use() goes on */
+    } else if (!c->query &&
+               (hf_pg_catalog_wanted(c->database->classifier) || now - c->read_at >= PERIOD)) {
+        read_list(c);
+    } else {
+        hf_poll_timer_set(c->pg->wire->poll, t, now + LOOK);
+    }
 }
 
 int hf_pg_names_use(struct hf_pg *pg, struct hf_pg_database *d)
 {
     if (d->names) {
+        if (d->names->idle) {
+            d->names->idle = false;
+            hf_poll_timer_set(pg->wire->poll, &d->names->timer, hf_pg_now(pg));
+        }
         return 0;
     }
     struct hf_pg_names *c = hf_alloc(sizeof(*c));

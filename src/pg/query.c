@@ -26,7 +26,7 @@ struct conn {
     struct hf_pg_query *query; /* NULL: idle */
     char *database;
     hf_time idle_since;
-    bool ready;
+    bool ready, catalog;
 };
 
 struct hf_pg_query {
@@ -40,7 +40,7 @@ struct hf_pg_query {
     hf_time deadline;
     struct hf_poll_timer timer;
     char why[200];
-    bool failed;
+    bool failed, catalog;
 };
 
 struct hf_pg_query_pool {
@@ -253,11 +253,12 @@ static void build(struct hf_buf *b, struct hf_slice sql, struct hf_slice paramet
 static int take_conn(struct hf_pg_query_pool *p, struct hf_slice database, hf_time deadline,
                      struct hf_pg_query *q)
 {
-    static const char params[] = "application_name\0holdfast-pg";
+    static const char params[] = "application_name\0holdfast-pg\0search_path\0pg_catalog";
+    size_t n_params = q->catalog ? sizeof(params) : sizeof("application_name\0holdfast-pg");
     struct hf_pg *pg = p->pg;
     HF_LIST_FOREACH (node, &p->idle) {
         struct conn *c = HF_CONTAINER_OF(node, struct conn, node);
-        if (hf_slice_eq(hf_slice_str(c->database), database)) {
+        if (c->catalog == q->catalog && hf_slice_eq(hf_slice_str(c->database), database)) {
             hf_list_unlink(&c->node);
             hf_list_insert(&p->busy, &c->node);
             p->n_idle--;
@@ -280,12 +281,13 @@ static int take_conn(struct hf_pg_query_pool *p, struct hf_slice database, hf_ti
     memcpy(c->database, database.p, database.n);
     c->pool = p;
     c->query = q;
+    c->catalog = q->catalog;
     q->conn = c;
     hf_list_insert(&p->busy, &c->node);
     struct hf_pg_connect_args args = {
         .user = hf_slice_str(pg->config->auth.user),
         .database = hf_slice_str(c->database),
-        .params = hf_slice(params, sizeof(params)),
+        .params = hf_slice(params, n_params),
         .secret = pg->rules->manager.kind ? &pg->rules->manager : NULL,
         .cleartext = *target->host == '/',
         .deadline = deadline,
@@ -321,8 +323,8 @@ static void on_timer(struct hf_poll_timer *t, hf_time now)
 }
 
 int hf_pg_query_start(struct hf_pg_query_pool *p, struct hf_slice database, struct hf_slice sql,
-                      struct hf_slice parameter, hf_time timeout, const struct hf_pg_query_ops *ops,
-                      void *arg, struct hf_pg_query **ret_query)
+                      struct hf_slice parameter, bool catalog, hf_time timeout,
+                      const struct hf_pg_query_ops *ops, void *arg, struct hf_pg_query **ret_query)
 {
     struct hf_pg_query *q = hf_alloc(sizeof(*q));
     if (!q || hf_poll_reserve(p->pg->wire->poll, 1)) {
@@ -330,6 +332,7 @@ int hf_pg_query_start(struct hf_pg_query_pool *p, struct hf_slice database, stru
         return -ENOMEM;
     }
     q->pool = p;
+    q->catalog = catalog;
     q->ops = ops;
     q->arg = arg;
     q->timer.fn = on_timer;

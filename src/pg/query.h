@@ -21,12 +21,13 @@ void hf_pg_query_pool_destroy(struct hf_pg_query_pool *p);
 void hf_pg_query_pool_clear(struct hf_pg_query_pool *p);
 
 /**
- * Ask; $1 is `parameter` unless its p is NULL. done() follows, not from within, after at most
- * `timeout`. 0, -ENOMEM, -HF_ENOTREADY: no server, or no login of our own.
+ * Ask; $1 is `parameter` unless its p is NULL; catalog: search_path is pg_catalog alone. done()
+ * follows, not from within, after at most `timeout`. 0, -ENOMEM, -HF_ENOTREADY: no server, or no
+ * login of our own.
  */
 HF_MUST int hf_pg_query_start(struct hf_pg_query_pool *p, struct hf_slice database,
-                              struct hf_slice sql, struct hf_slice parameter, hf_time timeout,
-                              const struct hf_pg_query_ops *ops, void *arg,
+                              struct hf_slice sql, struct hf_slice parameter, bool catalog,
+                              hf_time timeout, const struct hf_pg_query_ops *ops, void *arg,
                               struct hf_pg_query **ret_query);
 /** done() is not called any more. NULL is fine. */
 void hf_pg_query_cancel(struct hf_pg_query *q);

@@ -68,7 +68,7 @@ bool hf_pg_secrets_ask(struct hf_pg_client *c)
     a->client = c;
     c->ask = a;
     int rc = hf_pg_query_start(c->pg->queries, database, hf_slice_str(conf->auth.query), r->user,
-                               QUERY_TIME, &ops, a, &a->query);
+                               false, QUERY_TIME, &ops, a, &a->query);
     if (rc) {
         hf_log_warn("", "auth.query cannot be asked: %s", hf_strerror(rc));
         free_ask(a);

@@ -460,7 +460,7 @@ def test_reload(start):
 
 def test_check(start, rig):
     p = start()
-    for text, code in ((p.conf.read_text(), 0), ("pg { nonsense = 1 }", 1), (p.conf.read_text() + "auth { }", 1)):
+    for text, code in ((p.conf.read_text(), 0), ("pg { nonsense = 1 }", 1), (p.conf.read_text() + "server x { }", 1)):
         f = rig.dir / "check.conf"
         f.write_text(text)
         got = subprocess.run([*p.command()[:1], "-c", f, "--check"], capture_output=True, text=True, check=False)

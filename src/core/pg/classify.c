@@ -348,6 +348,11 @@ void hf_pg_catalog_forget(struct hf_pg_classifier *c)
     c->spoilt = true; /* what is being read was read too early */
 }
 
+bool hf_pg_catalog_wanted(const struct hf_pg_classifier *c)
+{
+    return !c->in_force;
+}
+
 /* Those in which a byte of a character can be an ASCII character, such as the backslash. */
 bool hf_pg_encoding_is_readable(struct hf_slice name)
 {

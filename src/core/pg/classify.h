@@ -137,6 +137,9 @@ void hf_pg_catalog_end(struct hf_pg_classifier *c);
  * sessions see the change from then on. */
 void hf_pg_catalog_forget(struct hf_pg_classifier *c);
 
+/** Is no list in force? Then it is time to read one. */
+bool hf_pg_catalog_wanted(const struct hf_pg_classifier *c);
+
 /** Fingerprint of a text (exposed for tests and statistics): hash of its normal form
  * (core/pg/fingerprint.h), and false if it has none: an unterminated literal or comment, too long
  * or too deep. A backslash before a quote in a plain literal makes it false, too: where that
