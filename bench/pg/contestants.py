@@ -98,6 +98,7 @@ client_tls {{
 server_tls {{ sslmode = disable }}
 session {{ protect_writes = {protect_writes} }}
 servers {{ exclusive = true }}
+log {{ level = warn }} # as PgBouncer's log_connections = 0
 server one {{
     host = "{host}"
     port = {server_port}
@@ -183,7 +184,7 @@ class Rig:
         return Session(connect(str(self.dir), self.port), user, database, timeout=60)
 
     def wait_ready(self, attempt):
-        """The value of attempt() as soon as it does not fail; names the process that has died."""
+        """The value of attempt() as soon as it does not fail; unless the last process has died."""
         def ready():
             try:
                 return attempt()
@@ -191,12 +192,11 @@ class Rig:
                 p = self.processes[-1]
                 if p.poll() is None:
                     return None
-                raise RuntimeError(f"{p.args[0]}: status {p.returncode}\n{self.last_words()}") from None
+                raise RuntimeError(f"status {p.returncode}") from None
         return until(ready, f"{self.processes[-1].args[0]} answers", 20, 0.05)
 
-    def last_words(self):
-        logs = sorted(self.dir.glob("*.log"), key=lambda p: p.stat().st_mtime)
-        return "".join(p.read_text(errors="replace")[-1500:] for p in logs[-1:])
+    def last_words(self, name):
+        return self.path(f"{name}.log").read_text(errors="replace")[-1500:]
 
     def start(self, name):
         """A contestant by name, or None if it can't be had here."""
@@ -221,7 +221,7 @@ class Rig:
         try:
             self.wait_ready(c.session).close()
         except Exception as e:  # pylint: disable=broad-except
-            say(f"{name}: left out, it does not let a client in: {e}")
+            say(f"{name}: left out, it does not let a client in: {e}\n{self.last_words(name)}")
             self.stop(c.process)
             return None
         self.quiet(c)

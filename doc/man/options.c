@@ -1,4 +1,4 @@
-/* The lists of options in holdfast.conf(5) and holdfast-group(5): prints one, or says whether a page
+/* The lists of options in holdfast.conf(5), holdfast-group(5) and holdfast-pg.conf(5): prints one, or says whether a page
  * has exactly it. */
 #include <stdio.h>
 #include <string.h>
@@ -6,6 +6,7 @@
 #include "hostd/config.h"
 #include "hostd/group_def.h"
 #include "os/file.h"
+#include "pg/config.h"
 
 int main(int argc, char **argv)
 {
@@ -15,6 +16,8 @@ int main(int argc, char **argv)
     hf_buf_init(&page, 1 << 20);
     if (argc > 1 && strcmp(argv[1], "group") == 0) {
         hf_group_def_print_mdoc(&list);
+    } else if (argc > 1 && strcmp(argv[1], "pg") == 0) {
+        hf_conf_print_mdoc(&hf_pg_config_schema, &list);
     } else {
         hf_conf_print_mdoc(&hf_hostd_config_schema, &list);
     }

@@ -56,6 +56,11 @@ static const struct command {
      "go on; with RESOURCE: it may be overwritten"},
     {"group confirm", hf_cmd_group_confirm, 2, 2, SLOW, "GROUP HOST",
      "I have seen that the host is off"},
+    {"clients", hf_cmd_clients, 0, 0, TAKES_JSON, "[--json]",
+     "holdfast-pg's clients, and which are protected"},
+    {"drain", hf_cmd_drain, 0, 1, TAKES_JSON, "[SERVER] [--json]",
+     "holdfast-pg's servers; with SERVER: move its sessions away"},
+    {"undrain", hf_cmd_undrain, 1, 1, TAKES_JSON, "SERVER [--json]", "it takes sessions again"},
     {"trace", hf_cmd_trace, 0, 16, 0, "[SUBSYSTEM... | off]", "show what holdfastd does"},
     {"recorder", hf_cmd_recorder, 0, 0, 0, "", "the last log lines, of all levels"},
     {"keygen", hf_cmd_keygen, 0, 1, 0, "[FILE]", "make a cluster key"},
@@ -74,10 +79,13 @@ static void usage(FILE *to)
         snprintf(head, sizeof(head), "%s %s", commands[i].name, commands[i].usage);
         fprintf(to, "  %-42s %s\n", head, commands[i].text);
     }
-    fputs("\n  -s SOCKET   of holdfastd (default $HOLDFAST_SOCKET, or /run/holdfast/control.sock)\n"
-          "  -t SECONDS  longest wait for an answer (default 5; for group 120)\n"
-          "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 nothing answers. See holdfast(1).\n",
-          to);
+    fputs(
+        "\n  -s SOCKET   of holdfastd (default $HOLDFAST_SOCKET, or /run/holdfast/control.sock);\n"
+        "              for clients, drain and undrain holdfast-pg's (default $HOLDFAST_PG_SOCKET,\n"
+        "              or /run/holdfast-pg/.s.PGSQL.6432)\n"
+        "  -t SECONDS  longest wait for an answer (default 5; for group 120)\n"
+        "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 nothing answers. See holdfast(1).\n",
+        to);
 }
 
 /* Seconds with an optional fraction as ms, more than 0 and at most a day. */

@@ -185,7 +185,7 @@ static void login_step(struct hf_pg_client *c, const struct hf_pg_login_in *in,
 static size_t login_bytes(struct hf_pg_client *c, struct hf_slice bytes)
 {
     size_t consumed = 0;
-    if (c->asking) { /* for a secret: nothing is expected before the answer */
+    if (c->ask) { /* for a secret: nothing is expected before the answer */
         return 0;
     }
     if (!c->link.tls && bytes.p[0] == 0x16 && c->rules->client_tls && !c->direct_tls) {

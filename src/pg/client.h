@@ -13,7 +13,7 @@ enum hf_pg_phase {
     HF_PG_PHASE_CLOSING, /* until what was sent has left */
 };
 
-struct hf_pg_seating; /* route.h: its place with the servers */
+struct hf_pg_ask;
 struct hf_pg_console;
 
 /* One of a session's server connections, wanted or had. */
@@ -35,11 +35,12 @@ struct hf_pg_client {
     struct hf_poll_task task;
     uint64_t id;
     enum hf_pg_phase phase;
-    bool read_only, local, direct_tls, ended, asking;
+    bool read_only, local, direct_tls, ended;
     bool need[3]; /* asked for since the last task */
     char from[HF_ADDR_STR_LEN];
     struct hf_pg_rules *rules; /* of its login */
     struct hf_pg_login *login; /* owned, until logged in */
+    struct hf_pg_ask *ask;     /* owned; auth.query is under way */
     struct hf_pg_database *database;
     struct hf_pg_user *user;
     uint8_t *params; /* owned; name NUL value NUL ... */

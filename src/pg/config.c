@@ -192,6 +192,8 @@ static const struct hf_conf_opt options[] = {
      .live = true},
     {"servers", "group", HF_CONF_STRING, AT(servers.group), .max = 63, .def = "",
      .doc = "Group of holdfastd whose databases are the servers; empty: the server sections"},
+    {"servers", "port", HF_CONF_INT, AT(servers.port), .min = 1, .max = 65535, .def = "5432",
+     .doc = "Where the group's servers listen that have no server section", .live = true},
     {"servers", "exclusive", HF_CONF_BOOL, AT(servers.exclusive), .def = "false",
      .doc = "Only this holdfast-pg writes to the servers of the list, so that it may decide itself "
             "what an interrupted COMMIT became; false: such a COMMIT is answered 08007",

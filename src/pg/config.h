@@ -55,6 +55,7 @@ struct hf_pg_config {
     } session;
     struct {
         char *group; /* "": the static list */
+        int64_t port;
         bool exclusive;
         int64_t health_interval_ms, health_timeout_ms;
         bool balance;

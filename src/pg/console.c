@@ -1,5 +1,32 @@
-/* The admin console: nobody is let in yet. */
+/* The admin console: simple queries, answered as PgBouncer's console would. */
 #include "pg/console.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/pg/servers.h"
+#include "pg/route.h"
+
+#define MESSAGE_MAX 4096
+#define ANSWER_MAX (64u << 20)
+#define COLUMNS_MAX 24
+#define WORDS_MAX 4
+
+struct hf_pg_console {
+    struct hf_pg_client *client;
+    struct hf_pg *pg;
+    bool admin;
+    struct hf_buf out;
+    /* the row being made */
+    struct hf_buf text;
+    size_t end[COLUMNS_MAX];
+    size_t n_values;
+};
 
 bool hf_pg_console_is(struct hf_slice database)
 {
@@ -7,18 +34,700 @@ bool hf_pg_console_is(struct hf_slice database)
            hf_slice_eq(database, hf_slice_str("pgbouncer"));
 }
 
-void hf_pg_console_begin(struct hf_pg_client *c)
+static bool listed(const struct hf_conf_list *l, struct hf_slice user)
 {
-    hf_pg_client_fatal(c, "42501", "not allowed");
+    for (size_t i = 0; i < l->n; i++) {
+        if (hf_slice_eq(hf_slice_str(l->item[i]), user)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- answers ---- */
+
+static void columns(struct hf_pg_console *k, const char *const *names)
+{
+    size_t n = 0;
+    while (names[n]) {
+        n++;
+    }
+    hf_pg_put_text_columns(&k->out, names, n);
+}
+
+static void value(struct hf_pg_console *k, const char *fmt, ...) HF_PRINTF(2, 3);
+static void value(struct hf_pg_console *k, const char *fmt, ...)
+{
+    char buf[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, sizeof(buf), fmt, ap);
+    va_end(ap);
+    hf_buf_str(&k->text, buf);
+    if (k->n_values < COLUMNS_MAX) {
+        k->end[k->n_values++] = k->text.n;
+    }
+}
+
+static void number(struct hf_pg_console *k, uint64_t n)
+{
+    value(k, "%llu", (unsigned long long)n);
+}
+
+static void row(struct hf_pg_console *k)
+{
+    struct hf_slice v[COLUMNS_MAX];
+    size_t from = 0;
+    for (size_t i = 0; i < k->n_values; i++) {
+        v[i] = hf_slice(k->text.p + from, k->end[i] - from);
+        from = k->end[i];
+    }
+    hf_pg_put_text_row(&k->out, v, k->n_values);
+    hf_buf_clear(&k->text);
+    k->n_values = 0;
+}
+
+static void error(struct hf_pg_console *k, const char *sqlstate, const char *fmt, ...)
+    HF_PRINTF(3, 4);
+static void error(struct hf_pg_console *k, const char *sqlstate, const char *fmt, ...)
+{
+    char buf[300];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, sizeof(buf), fmt, ap);
+    va_end(ap);
+    hf_pg_put_error(
+        &k->out, HF_PG_ERROR,
+        &(struct hf_pg_error){.severity = "ERROR", .sqlstate = sqlstate, .message = buf});
+}
+
+static double ago(const struct hf_pg_console *k, hf_time since)
+{
+    return (double)(hf_pg_now(k->pg) - since) / 1e9;
+}
+
+/* ---- SHOW ---- */
+
+static void show_version(struct hf_pg_console *k)
+{
+    columns(k, (const char *const[]){"version", NULL});
+    value(k, "holdfast-pg %s", HF_VERSION);
+    row(k);
+}
+
+static const char *server_of(const struct hf_pg_client *c)
+{
+    for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
+        if (c->seat[i].side == HF_PG_SERVER && c->seat[i].conn) {
+            return c->seat[i].conn->target->name;
+        }
+    }
+    return "";
+}
+
+static bool info_of(const struct hf_pg_client *c, struct hf_pg_session_info *info)
+{
+    *info = (struct hf_pg_session_info){.state = HF_PG_ENDED};
+    if (c->phase == HF_PG_PHASE_SESSION && c->session) {
+        hf_pg_session_info(c->session, info);
+        return true;
+    }
+    return false;
+}
+
+static void show_clients(struct hf_pg_console *k)
+{
+    static const char *const phases[] = {"login", "session", "console", "closing"};
+    columns(k, (const char *const[]){"id", "user", "database", "state", "addr", "server", "tls",
+                                     "transaction", "active", "protected", "requests",
+                                     "transactions", "moves", "recoveries", "replays",
+                                     "connect_age_s", "idle_s", "waiting_bytes", NULL});
+    HF_LIST_FOREACH (node, &k->pg->clients) {
+        const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        struct hf_pg_session_info i;
+        char tls[80];
+        bool session = info_of(c, &i);
+        number(k, c->id);
+        value(k, "%s", c->user ? c->user->name : "");
+        value(k, "%s", c->database ? c->database->name : "");
+        value(k, "%s", session ? hf_pg_state_name(i.state) : phases[c->phase]);
+        value(k, "%s", c->from);
+        value(k, "%s", server_of(c));
+        value(k, "%s", c->link.tls ? hf_tls_stream_text(c->link.tls, tls, sizeof(tls)) : "");
+        value(k, "%c", session ? i.tx : '-');
+        value(k, "%s", session && i.active ? "yes" : "no");
+        value(k, "%s", !session ? "-" : i.reasons ? "no" : "yes");
+        number(k, i.n_requests);
+        number(k, i.n_transactions);
+        number(k, i.n_moves);
+        number(k, i.n_recoveries);
+        number(k, i.n_replays);
+        value(k, "%.0f", ago(k, c->connected_at));
+        value(k, "%.3f", ago(k, c->active_at));
+        number(k, c->link.n_out);
+        row(k);
+    }
+}
+
+static void show_protection(struct hf_pg_console *k)
+{
+    columns(k, (const char *const[]){"id", "user", "database", "protected", "movable", "reasons",
+                                     "transaction", "log_bytes", "prepared", "listens", "settings",
+                                     NULL});
+    HF_LIST_FOREACH (node, &k->pg->clients) {
+        const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        struct hf_pg_session_info i;
+        char why[500] = "";
+        if (!info_of(c, &i)) {
+            continue;
+        }
+        for (uint32_t left = i.reasons; left; left &= left - 1) {
+            size_t n = strlen(why);
+            snprintf(why + n, sizeof(why) - n, "%s%s", n ? "; " : "",
+                     hf_pg_reason_text(left & -left));
+        }
+        number(k, c->id);
+        value(k, "%s", c->user->name);
+        value(k, "%s", c->database->name);
+        value(k, "%s", i.reasons ? "no" : "yes");
+        value(k, "%s", i.at_rest && !(i.reasons & HF_PG_REASONS_STICKY) ? "yes" : "no");
+        value(k, "%s", why);
+        value(k, "%c", i.tx);
+        number(k, i.log_bytes);
+        number(k, i.n_prepared);
+        number(k, i.n_listens);
+        number(k, i.n_settings);
+        row(k);
+    }
+}
+
+static void show_servers(struct hf_pg_console *k)
+{
+    const struct hf_pg_servers *servers = hf_pg_route_servers(k->pg->route);
+    uint32_t pos = 0, n;
+    struct hf_pg_server_info i;
+    columns(k, (const char *const[]){"name", "host", "port", "state", "draining", "sessions",
+                                     "logins", "stuck", "weight", "timeline", "lag_bytes", "fence",
+                                     "age_s", "why", NULL});
+    while (servers && hf_pg_servers_info(servers, &pos, &n, &i)) {
+        const struct hf_pg_target *t = hf_pg_route_target(k->pg->route, n);
+        value(k, "%s", i.name);
+        value(k, "%s", t ? t->host : i.address);
+        number(k, t ? t->port : 0);
+        value(k, "%s", hf_pg_server_state_name(i.state));
+        value(k, "%s", i.draining ? "yes" : "no");
+        number(k, i.n_sessions);
+        number(k, i.n_logins);
+        number(k, i.n_stuck);
+        number(k, i.weight);
+        number(k, i.timeline);
+        number(k, i.lag);
+        value(k, "%s", i.fenced ? "yes" : "no");
+        value(k, "%.0f", ago(k, i.since));
+        value(k, "%s", i.why);
+        row(k);
+    }
+}
+
+static void show_connections(struct hf_pg_console *k)
+{
+    columns(k, (const char *const[]){"id", "server", "pid", "state", "tls", "connect_age_s",
+                                     "waiting_bytes", NULL});
+    HF_LIST_FOREACH (node, &k->pg->sconns) {
+        const struct hf_pg_sconn *c = HF_CONTAINER_OF(node, struct hf_pg_sconn, node);
+        number(k, c->id);
+        value(k, "%s", c->target->name);
+        number(k, c->pid);
+        value(k, "%s", c->closed ? "closing" : c->settled ? "active" : "login");
+        value(k, "%s", c->tls ? "yes" : "no");
+        value(k, "%.0f", ago(k, c->opened_at));
+        number(k, c->link.n_out);
+        row(k);
+    }
+}
+
+static void show_databases(struct hf_pg_console *k)
+{
+    size_t pos = 0;
+    columns(k, (const char *const[]){"name", "current_connections", "max_connections", NULL});
+    for (struct hf_pg_database *d; (d = hf_map_next(&k->pg->databases, &pos));) {
+        value(k, "%s", d->name);
+        number(k, d->n_clients);
+        number(k, (uint64_t)k->pg->config->pg.max_clients_per_database);
+        row(k);
+    }
+}
+
+static void show_users(struct hf_pg_console *k)
+{
+    size_t pos = 0;
+    columns(k, (const char *const[]){"name", "current_connections", "max_connections", NULL});
+    for (struct hf_pg_user *u; (u = hf_map_next(&k->pg->users, &pos));) {
+        value(k, "%s", u->name);
+        number(k, u->n_clients);
+        number(k, (uint64_t)k->pg->config->pg.max_clients_per_user);
+        row(k);
+    }
+}
+
+/* Times in microseconds, as PgBouncer's. */
+static void show_stats(struct hf_pg_console *k)
+{
+    size_t pos = 0;
+    columns(k, (const char *const[]){"database", "total_xact_count", "total_query_count",
+                                     "total_received", "total_sent", "total_xact_time",
+                                     "total_query_time", "total_wait_time", NULL});
+    for (struct hf_pg_database *d; (d = hf_map_next(&k->pg->databases, &pos));) {
+        const struct hf_pg_stats *s = &d->stats;
+        value(k, "%s", d->name);
+        number(k, s->xact_count);
+        number(k, s->query_count);
+        number(k, s->received);
+        number(k, s->sent);
+        number(k, s->xact_time / 1000);
+        number(k, s->query_time / 1000);
+        number(k, s->wait_time / 1000);
+        row(k);
+    }
+}
+
+static void show_counters(struct hf_pg_console *k)
+{
+    columns(k, (const char *const[]){"name", "value", "description", NULL});
+#define COUNTER_ROW(name, text)                                                                    \
+    value(k, "%s", #name);                                                                         \
+    number(k, k->pg->counters.name);                                                               \
+    value(k, "%s", text);                                                                          \
+    row(k);
+    HF_PG_COUNTER_LIST(COUNTER_ROW)
+#undef COUNTER_ROW
+    const struct hf_pg_servers_counters *c =
+        hf_pg_servers_counters(hf_pg_route_servers(k->pg->route));
+#define SERVERS_ROW(name, text)                                                                    \
+    value(k, "servers_%s", #name);                                                                 \
+    number(k, c->name);                                                                            \
+    value(k, "%s", text);                                                                          \
+    row(k);
+    HF_PG_SERVERS_COUNTER_LIST(SERVERS_ROW)
+#undef SERVERS_ROW
+}
+
+static void show_moves(struct hf_pg_console *k)
+{
+    const struct hf_pg_counters *c = &k->pg->counters;
+    columns(k, (const char *const[]){"moves", "moves_failed", "recoveries", "replays",
+                                     "replays_failed", "in_doubt", "in_doubt_committed",
+                                     "in_doubt_aborted", "in_doubt_unresolved", "lost_unprotected",
+                                     NULL});
+    number(k, c->moves);
+    number(k, c->moves_failed);
+    number(k, c->recoveries);
+    number(k, c->replays);
+    number(k, c->replays_failed);
+    number(k, c->in_doubt);
+    number(k, c->in_doubt_committed);
+    number(k, c->in_doubt_aborted);
+    number(k, c->in_doubt_unresolved);
+    number(k, c->lost_unprotected);
+    row(k);
+}
+
+static void show_mem(struct hf_pg_console *k)
+{
+    columns(k, (const char *const[]){"name", "size", "used", "free", "memtotal", NULL});
+#define MEM_ROW(name, size, n)                                                                     \
+    value(k, "%s", name);                                                                          \
+    number(k, size);                                                                               \
+    number(k, n);                                                                                  \
+    number(k, 0);                                                                                  \
+    number(k, (size) * (n));                                                                       \
+    row(k);
+    MEM_ROW("client", sizeof(struct hf_pg_client), k->pg->n_clients)
+    MEM_ROW("server_connection", sizeof(struct hf_pg_sconn), k->pg->n_sconns)
+    MEM_ROW("buffers_and_logs", 1, k->pg->memory.used)
+#undef MEM_ROW
+}
+
+static void show_lists(struct hf_pg_console *k)
+{
+    hf_time since;
+    columns(k, (const char *const[]){"list", "items", NULL});
+#define LIST_ROW(name, n)                                                                          \
+    value(k, "%s", name);                                                                          \
+    number(k, n);                                                                                  \
+    row(k);
+    LIST_ROW("databases", k->pg->databases.n)
+    LIST_ROW("users", k->pg->users.n)
+    LIST_ROW("clients", k->pg->n_clients)
+    LIST_ROW("server_connections", k->pg->n_sconns)
+    LIST_ROW("waiting_clients", hf_pg_servers_waiting(hf_pg_route_servers(k->pg->route), &since))
+#undef LIST_ROW
+}
+
+/* "section.name" and value, line by line from what --check would print. */
+static void show_config(struct hf_pg_console *k)
+{
+    struct hf_buf b;
+    columns(k, (const char *const[]){"key", "value", NULL});
+    hf_buf_init(&b, 1u << 20);
+    hf_conf_print(&hf_pg_config_schema, k->pg->config, &b);
+    hf_buf_add(&b, hf_slice("", 1));
+    char *rest = NULL, section[80] = "";
+    for (char *line = b.err ? NULL : strtok_r((char *)b.p, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
+        line += strspn(line, " ");
+        char *eq = strstr(line, " = "), *brace = strrchr(line, '{');
+        if (*line == '#' || *line == '}') {
+            continue;
+        }
+        if (eq) {
+            *eq = '\0';
+            value(k, "%s%s%s", section, *section ? "." : "", line);
+            value(k, "%s", hf_conf_is_secret(line) ? "***" : eq + 3);
+            row(k);
+        } else if (brace && brace > line) {
+            snprintf(section, sizeof(section), "%.*s", (int)(brace - line - 1), line);
+        }
+    }
+    hf_buf_fini(&b);
+}
+
+static void show_help(struct hf_pg_console *k);
+
+static const struct {
+    const char *name, *text;
+    void (*fn)(struct hf_pg_console *k);
+} shows[] = {
+    {"HELP", "this list", show_help},
+    {"VERSION", "of holdfast-pg", show_version},
+    {"CLIENTS", "client connections", show_clients},
+    {"PROTECTION", "which sessions would survive the loss of their server now, and why not",
+     show_protection},
+    {"SERVERS", "PostgreSQL servers and their states", show_servers},
+    {"CONNECTIONS", "server connections", show_connections},
+    {"DATABASES", "databases with clients", show_databases},
+    {"USERS", "users with clients", show_users},
+    {"STATS", "totals per database, times in microseconds", show_stats},
+    {"COUNTERS", "everything that is counted", show_counters},
+    {"MOVES", "moves, recoveries, and commits in doubt", show_moves},
+    {"CONFIG", "options in force", show_config},
+    {"MEM", "memory", show_mem},
+    {"LISTS", "numbers of things", show_lists},
+};
+
+/* ---- commands ---- */
+
+static struct hf_pg_client *client_of(struct hf_pg_console *k, const char *id)
+{
+    char *end;
+    unsigned long long n = strtoull(id, &end, 10);
+    HF_LIST_FOREACH (node, &k->pg->clients) {
+        struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        if (!*end && c->id == n && c->phase == HF_PG_PHASE_SESSION && c->session) {
+            return c;
+        }
+    }
+    error(k, "42704", "no session has the id %s: see SHOW CLIENTS", id);
+    return NULL;
+}
+
+static const char *do_move(struct hf_pg_console *k, const char *arg)
+{
+    struct hf_pg_client *c = client_of(k, arg);
+    if (!c) {
+        return NULL;
+    }
+    hf_pg_session_move(c->session, hf_pg_now(k->pg));
+    hf_pg_client_touched(c, false);
+    return "MOVE";
+}
+
+static const char *do_kill(struct hf_pg_console *k, const char *arg)
+{
+    struct hf_pg_client *c = client_of(k, arg);
+    if (!c) {
+        return NULL;
+    }
+    hf_pg_session_kill(c->session, "57P01", "terminating connection due to administrator command",
+                       hf_pg_now(k->pg));
+    return "KILL";
+}
+
+static const char *drain(struct hf_pg_console *k, const char *arg, bool on)
+{
+    if (hf_pg_route_drain(k->pg->route, arg, on)) {
+        error(k, "42704", "no server has the name %s: see SHOW SERVERS", arg);
+        return NULL;
+    }
+    return on ? "DRAIN" : "UNDRAIN";
+}
+
+static const char *do_drain(struct hf_pg_console *k, const char *arg)
+{
+    return drain(k, arg, true);
+}
+
+static const char *do_undrain(struct hf_pg_console *k, const char *arg)
+{
+    return drain(k, arg, false);
+}
+
+static void freeze(struct hf_pg *pg, bool on)
+{
+    pg->paused = on;
+    HF_LIST_FOREACH (node, &pg->clients) {
+        struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        if (c->phase == HF_PG_PHASE_SESSION && c->session && !c->ended) {
+            if (on) {
+                hf_pg_session_freeze(c->session, hf_pg_now(pg));
+            } else {
+                hf_pg_session_thaw(c->session, hf_pg_now(pg));
+            }
+            hf_pg_client_touched(c, false);
+        }
+    }
+}
+
+static const char *do_pause(struct hf_pg_console *k, const char *arg)
+{
+    (void)arg;
+    freeze(k->pg, true);
+    return "PAUSE";
+}
+
+static const char *do_resume(struct hf_pg_console *k, const char *arg)
+{
+    (void)arg;
+    freeze(k->pg, false);
+    return "RESUME";
+}
+
+static const char *do_reload(struct hf_pg_console *k, const char *arg)
+{
+    (void)arg;
+    struct hf_err err;
+    if (hf_pg_reload(k->pg, &err)) {
+        error(k, "F0000", "%s", err.text);
+        return NULL;
+    }
+    return "RELOAD";
+}
+
+#define SWITCHOVER_LIMIT HF_S(10) /* transactions that run longer make it be given up */
+
+static const char *do_switchover(struct hf_pg_console *k, const char *arg)
+{
+    const char *name = *arg != 0 ? arg : NULL;
+    int rc = hf_pg_route_switchover(k->pg->route, name, SWITCHOVER_LIMIT);
+    if (rc == -HF_ENOTFOUND) {
+        error(k, "42704", "no server has the name %s: see SHOW SERVERS", arg);
+    } else if (rc == -EBUSY) {
+        error(k, "55006", "%s", "a switchover is under way");
+    } else if (rc == -EPERM) {
+        error(k, "55000", "%s",
+              "holdfast-pg promotes only where it alone writes (servers.exclusive)");
+    } else if (rc != 0) {
+        error(k, "55000", "%s is no standby of a primary: see SHOW SERVERS", arg);
+    }
+    return rc == 0 ? "SWITCHOVER" : NULL;
+}
+
+static const char *do_shutdown(struct hf_pg_console *k, const char *arg)
+{
+    hf_pg_stop(k->pg, strcasecmp(arg, "WAIT") == 0);
+    return "SHUTDOWN";
+}
+
+static const struct {
+    const char *name, *arg, *text;
+    bool optional;
+    const char *(*fn)(struct hf_pg_console *k, const char *arg); /* its tag; NULL: told the error */
+} commands[] = {
+    {"MOVE", "ID", "this client's session to another server connection, when that can be done",
+     false, do_move},
+    {"KILL", "ID", "this client's connection", false, do_kill},
+    {"DRAIN", "SERVER", "move all sessions away, let no new ones in", false, do_drain},
+    {"UNDRAIN", "SERVER", "take sessions again", false, do_undrain},
+    {"SWITCHOVER", "[SERVER]",
+     "hold the clients until there is another primary: SERVER, promoted now, or whom you promote",
+     true, do_switchover},
+    {"PAUSE", NULL, "begin no more transactions", false, do_pause},
+    {"RESUME", NULL, "begin them again", false, do_resume},
+    {"RELOAD", NULL, "read the configuration again", false, do_reload},
+    {"SHUTDOWN", "[WAIT]", "end the program; WAIT: when all transactions have ended", true,
+     do_shutdown},
+};
+
+static void show_help(struct hf_pg_console *k)
+{
+    char name[64];
+    columns(k, (const char *const[]){"command", "description", NULL});
+    for (size_t i = 0; i < HF_ARRAY_LEN(shows); i++) {
+        value(k, "SHOW %s", shows[i].name);
+        value(k, "%s", shows[i].text);
+        row(k);
+    }
+    for (size_t i = 0; i < HF_ARRAY_LEN(commands); i++) {
+        snprintf(name, sizeof(name), "%s%s%s", commands[i].name, commands[i].arg ? " " : "",
+                 commands[i].arg ? commands[i].arg : "");
+        value(k, "%s", name);
+        value(k, "%s", commands[i].text);
+        row(k);
+    }
+}
+
+/* ---- queries ---- */
+
+static void run_show(struct hf_pg_console *k, const char *what)
+{
+    for (size_t i = 0; i < HF_ARRAY_LEN(shows); i++) {
+        if (strcasecmp(shows[i].name, what) == 0) {
+            shows[i].fn(k);
+            hf_pg_put_command_complete(&k->out, "SHOW");
+            return;
+        }
+    }
+    error(k, "42601", "nothing to show is called \"%s\": see SHOW HELP", what);
+}
+
+static void run_command(struct hf_pg_console *k, char *const *word, size_t n)
+{
+    for (size_t i = 0; i < HF_ARRAY_LEN(commands); i++) {
+        if (strcasecmp(commands[i].name, word[0]) != 0) {
+            continue;
+        }
+        if (!k->admin) {
+            error(k, "42501", "admin access needed: pg.admin_users");
+        } else if (n > 2 || (n == 2 && !commands[i].arg) ||
+                   (n == 1 && commands[i].arg && !commands[i].optional)) {
+            error(k, "42601", "syntax: %s %s", commands[i].name,
+                  commands[i].arg ? commands[i].arg : "");
+        } else {
+            char name[HF_PG_CLIENT_NAME_LEN];
+            hf_log_info(hf_pg_client_name(k->client, name, sizeof(name)), "console: %s %s",
+                        commands[i].name, n > 1 ? word[1] : "");
+            const char *tag = commands[i].fn(k, n > 1 ? word[1] : "");
+            if (tag) {
+                hf_pg_put_command_complete(&k->out, tag);
+            }
+        }
+        return;
+    }
+    error(k, "42601", "unknown command \"%s\": see SHOW HELP", word[0]);
+}
+
+static void run_query(struct hf_pg_console *k, struct hf_slice sql)
+{
+    char text[MESSAGE_MAX], *word[WORDS_MAX], *rest = NULL;
+    size_t n = 0;
+    snprintf(text, sizeof(text), "%.*s", HF_SLICE_FMT(sql));
+    for (char *w = strtok_r(text, " \t\r\n;\"", &rest); w && n < WORDS_MAX;
+         w = strtok_r(NULL, " \t\r\n;\"", &rest)) {
+        word[n++] = w;
+    }
+    if (n == 0) {
+        hf_pg_put_message(&k->out, HF_PG_EMPTY_QUERY, (struct hf_slice){0});
+    } else if (strcasecmp(word[0], "SHOW") == 0) {
+        run_show(k, n > 1 ? word[1] : "HELP");
+    } else {
+        run_command(k, word, n);
+    }
+    hf_pg_put_ready(&k->out, 'I');
+}
+
+static void send_out(struct hf_pg_console *k)
+{
+    if (k->out.err) {
+        hf_pg_client_close(k->client, "answer too large");
+        return;
+    }
+    hf_pg_link_send(&k->client->link, hf_buf_slice(&k->out));
+    hf_buf_fini(&k->out);
+    if (hf_pg_link_waiting(&k->client->link) > HF_PG_PRESSURE) {
+        hf_pg_link_pause(&k->client->link, true);
+    }
+}
+
+static void on_message(struct hf_pg_console *k, uint8_t type, struct hf_slice body)
+{
+    struct hf_rd r;
+    switch (type) {
+    case HF_PG_QUERY:
+        hf_rd_init(&r, body);
+        run_query(k, hf_pg_rd_cstr(&r));
+        break;
+    case HF_PG_SYNC:
+        hf_pg_put_ready(&k->out, 'I');
+        break;
+    case HF_PG_TERMINATE:
+        hf_pg_client_close(k->client, "client close request");
+        return;
+    default:
+        error(k, "08P01", "the console takes simple queries only");
+        break;
+    }
+    send_out(k);
 }
 
 size_t hf_pg_console_bytes(struct hf_pg_console *k, struct hf_slice bytes)
 {
-    (void)k;
+    size_t used = 0;
+    struct hf_pg_head head;
+    while (k->client->phase == HF_PG_PHASE_CONSOLE) {
+        struct hf_slice rest = hf_slice(bytes.p + used, bytes.n - used);
+        int rc = hf_pg_head_read(rest, &head);
+        if (rc == -HF_ETRUNC || (rc == 0 && head.body_len <= MESSAGE_MAX &&
+                                 rest.n < HF_PG_HEAD_LEN + (size_t)head.body_len)) {
+            return used;
+        }
+        if (rc || head.body_len > MESSAGE_MAX) {
+            hf_pg_client_fatal(k->client, "08P01", "invalid message length");
+            return bytes.n;
+        }
+        used += HF_PG_HEAD_LEN + head.body_len;
+        on_message(k, head.type, hf_slice(rest.p + HF_PG_HEAD_LEN, head.body_len));
+    }
     return bytes.n;
+}
+
+void hf_pg_console_begin(struct hf_pg_client *c)
+{
+    static const char *const status[][2] = {{"server_version", "15.0/holdfast-pg " HF_VERSION},
+                                            {"client_encoding", "UTF8"},
+                                            {"server_encoding", "UTF8"},
+                                            {"DateStyle", "ISO"},
+                                            {"TimeZone", "GMT"},
+                                            {"standard_conforming_strings", "on"}};
+    const struct hf_pg_config *conf = c->pg->config;
+    struct hf_slice user = hf_pg_login_result(c->login)->user;
+    bool admin = listed(&conf->pg.admin_users, user);
+    if (!admin && !listed(&conf->pg.stats_users, user)) {
+        hf_pg_client_fatal(c, "42501", "not allowed: see pg.admin_users and pg.stats_users");
+        return;
+    }
+    struct hf_pg_console *k = hf_alloc(sizeof(*k));
+    if (!k) {
+        hf_pg_client_fatal(c, "53200", "out of memory");
+        return;
+    }
+    *k = (struct hf_pg_console){.client = c, .pg = c->pg, .admin = admin};
+    hf_buf_init(&k->out, ANSWER_MAX);
+    hf_buf_init(&k->text, 1u << 16);
+    c->console = k;
+    c->phase = HF_PG_PHASE_CONSOLE;
+    hf_poll_timer_set(c->pg->wire->poll, &c->timer, HF_NEVER);
+    for (size_t i = 0; i < HF_ARRAY_LEN(status); i++) {
+        hf_pg_put_parameter_status(&k->out, hf_slice_str(status[i][0]), hf_slice_str(status[i][1]));
+    }
+    hf_pg_put_ready(&k->out, 'I');
+    send_out(k);
 }
 
 void hf_pg_console_destroy(struct hf_pg_console *k)
 {
-    (void)k;
+    if (k) {
+        hf_buf_fini(&k->out);
+        hf_buf_fini(&k->text);
+        hf_free(k);
+    }
 }

@@ -14,8 +14,10 @@
 #include "pg/client.h"
 #include "pg/listener.h"
 #include "pg/names.h"
+#include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/web.h"
 
 static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
                             "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
@@ -138,8 +140,10 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     if (rc) {
         return hf_err_set(err, rc, "cannot start: %s", hf_strerror(rc));
     }
-    rc = hf_pg_route_create(pg, err, &pg->route);
+    rc = hf_pg_query_pool_create(pg, &pg->queries);
+    rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
+    rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
     rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
     return rc;
 }
@@ -147,6 +151,7 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
 static void close_all(struct hf_pg *pg)
 {
     size_t pos = 0;
+    hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
@@ -164,6 +169,7 @@ static void close_all(struct hf_pg *pg)
         hf_free(u->name);
         hf_free(u);
     }
+    hf_pg_query_pool_destroy(pg->queries);
     hf_pg_sconn_close_all(pg);
     hf_map_fini(&pg->databases);
     hf_map_fini(&pg->users);

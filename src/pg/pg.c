@@ -9,6 +9,7 @@
 #include "os/program.h"
 #include "pg/client.h"
 #include "pg/listener.h"
+#include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
 
@@ -100,6 +101,7 @@ int hf_pg_reload(struct hf_pg *pg, struct hf_err *err)
         pg->rules = rules;
         hf_pg_use_config(pg);
         hf_pg_route_reconf(pg->route);
+        hf_pg_query_pool_clear(pg->queries);
         hf_program_log_open("holdfast-pg", hf_pg_config_level(next));
         hf_trace_set_mask(next->log.trace);
         pg->counters.reloads++;

@@ -1,6 +1,8 @@
-/* Which server a session's connection goes to, and when. */
+/* Which server a session's connection goes to, and when: the servers core with its monitors and the
+ * group that it follows. */
 #pragma once
 
+#include "core/pg/servers.h"
 #include "pg/client.h"
 
 struct hf_pg_route;
@@ -24,5 +26,22 @@ uint64_t hf_pg_route_leave(struct hf_pg_route *r, struct hf_pg_seating *s);
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */
 void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *s, bool moved);
+/** A session on this seat was answered 25006 in a transaction that it did not want read-only. */
+void hf_pg_route_read_only_seen(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A server for the manager's own login: the primary, else any that answers; NULL: none. */
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
+
+/** For console and metrics; borrowed. Use only the functions that read. */
+const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);
+/** host and port of a server; NULL: none of this number. */
+const struct hf_pg_target *hf_pg_route_target(const struct hf_pg_route *r, uint32_t server);
+/** The server on which this seat is; HF_PG_SERVER_NONE: none. */
+uint32_t hf_pg_route_server(const struct hf_pg_seating *s);
+/** Operators': -HF_ENOTFOUND: no such server; -EBUSY: a switchover is under way. */
+HF_MUST int hf_pg_route_drain(struct hf_pg_route *r, const char *name, bool on);
+/** false: nowhere to go, or it moves already. */
+bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *s);
+/** name: of the server to be promoted, or NULL: whom others promote. As hf_pg_servers_switchover().
+ */
+HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit);
+void hf_pg_route_switchover_cancel(struct hf_pg_route *r);

@@ -383,7 +383,11 @@ static int create_session(struct hf_pg_client *c)
         .cancel_key = hf_slice(c->cancel_key, c->n_cancel_key),
         .seed = pg->seed ^ c->id * 0x9e3779b97f4a7c15u,
     };
-    return hf_pg_session_create(&args, &session_ops, c, hf_pg_now(pg), &c->session);
+    int rc = hf_pg_session_create(&args, &session_ops, c, hf_pg_now(pg), &c->session);
+    if (rc == 0 && pg->paused) {
+        (void)hf_pg_session_freeze(c->session, hf_pg_now(pg));
+    }
+    return rc;
 }
 
 void hf_pg_client_begin(struct hf_pg_client *c)

@@ -24,7 +24,7 @@ void hf_pg_catalog_fini(struct hf_pg_catalog *l);
 HF_MUST int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name);
 bool hf_pg_catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice name);
 
-/** Is a name of a statement, of a kind of struct hf_pg_facts, safe to repeat? */
+/** Is a name of a statement, of a kind of struct hf_pg_statement, safe to repeat? */
 bool hf_pg_catalog_safe(const struct hf_pg_catalog *l, char kind, struct hf_slice name);
 /** Are the operators safe that statements use without naming them (IN, BETWEEN, USING, ...)? */
 bool hf_pg_catalog_complete(const struct hf_pg_catalog *l);

@@ -19,11 +19,11 @@
 
 /* A class as it is given out. */
 struct klass {
-    struct hf_pg_class pub;    /* first */
-    struct hf_pg_facts *facts; /* ref; the static one has none */
-    uint64_t asked;            /* the generation that `repeatable` and `does` are of; 0: none */
+    struct hf_pg_class pub;        /* first */
+    struct hf_pg_statement *facts; /* ref; the static one has none */
+    uint64_t asked;                /* the generation that what follows is of; 0: none */
     uint32_t does;
-    bool repeatable;
+    bool safe, repeatable;
 };
 
 /* A normal form and its class. */
@@ -65,14 +65,15 @@ static uint64_t generation(const struct hf_pg_classifier *c)
 }
 
 /* What the catalog says of the names: may they do anything, and are all safe? */
-static bool ask(const struct hf_pg_classifier *c, const struct hf_pg_facts *f, bool *ret_anything)
+static bool ask(const struct hf_pg_classifier *c, const struct hf_pg_statement *f,
+                bool *ret_anything)
 {
     bool safe = c->in_force && hf_pg_catalog_complete(&c->list) && !f->too_many;
     bool anything = f->too_many;
     size_t pos = 0;
     char kind;
     struct hf_slice name;
-    while (hf_pg_facts_name(f, &pos, &kind, &name)) {
+    while (hf_pg_statement_name(f, &pos, &kind, &name)) {
         bool ok = c->in_force && hf_pg_catalog_safe(&c->list, kind, name);
         safe &= ok;
         if (kind == 'f') {
@@ -92,22 +93,22 @@ static void refresh(struct hf_pg_classifier *c, struct klass *k)
         return;
     }
     bool anything;
-    bool safe = ask(c, k->facts, &anything);
+    k->safe = ask(c, k->facts, &anything);
     k->does = k->facts->does;
     k->does |= anything ? HF_PG_DOES_FUNCTION | HF_PG_DOES_SYNC_COMMIT : 0;
-    k->repeatable = safe && !(k->does & ~(uint32_t)HF_PG_DOES_READ);
+    k->repeatable = k->safe && !(k->does & ~(uint32_t)HF_PG_DOES_READ);
     k->asked = generation(c);
 }
 
 /* A class of these facts as of now; takes the reference. */
-static struct klass *klass_create(struct hf_pg_classifier *c, struct hf_pg_facts *f)
+static struct klass *klass_create(struct hf_pg_classifier *c, struct hf_pg_statement *f)
 {
     struct klass *k = hf_alloc(sizeof(*k)), *inner = NULL;
     if (k && f->inner) {
-        inner = klass_create(c, hf_pg_facts_ref(f->inner));
+        inner = klass_create(c, hf_pg_statement_ref(f->inner));
     }
     if (!k || (f->inner && !inner)) {
-        hf_pg_facts_unref(f);
+        hf_pg_statement_unref(f);
         hf_free(k);
         return NULL;
     }
@@ -144,7 +145,7 @@ void hf_pg_class_unref(const struct hf_pg_class *pub)
     assert(k->pub.n_refs > 0);
     if (--k->pub.n_refs == 0) {
         hf_pg_class_unref(k->pub.inner);
-        hf_pg_facts_unref(k->facts);
+        hf_pg_statement_unref(k->facts);
         hf_free(k);
     }
 }
@@ -202,7 +203,7 @@ static void remember(struct hf_pg_classifier *c, struct hf_slice normal, struct 
 /* The catalog is not what it was: the same facts, seen with it. */
 static const struct hf_pg_class *renew(struct hf_pg_classifier *c, struct memo *m)
 {
-    struct klass *k = klass_create(c, hf_pg_facts_ref(m->k->facts));
+    struct klass *k = klass_create(c, hf_pg_statement_ref(m->k->facts));
     if (!k) {
         return &unknown.pub;
     }
@@ -213,19 +214,19 @@ static const struct hf_pg_class *renew(struct hf_pg_classifier *c, struct memo *
 }
 
 /* Parse a text as it is, or a normal form. NULL: it can't be. */
-static struct hf_pg_facts *parse(struct hf_slice sql, bool exact)
+static struct hf_pg_statement *parse(struct hf_slice sql, bool exact)
 {
     if (sql.n > (exact ? EXACT_MAX : HF_PG_NORMAL_MAX) || (sql.n && memchr(sql.p, 0, sql.n))) {
         return NULL;
     }
     char *text = hf_alloc(sql.n * (exact ? 1 : HF_PG_EXPAND_MAX) + 1);
-    struct hf_pg_facts *f = NULL;
+    struct hf_pg_statement *f = NULL;
     if (text && exact && sql.n) {
         memcpy(text, sql.p, sql.n);
     } else if (text && !exact) {
         hf_pg_normal_expand(sql, text);
     }
-    if (!text || hf_pg_facts_parse(text, exact, &f) != 0) {
+    if (!text || hf_pg_statement_parse(text, exact, &f) != 0) {
         f = NULL;
     }
     hf_free(text);
@@ -238,7 +239,7 @@ const struct hf_pg_class *hf_pg_classify(struct hf_pg_classifier *c, struct hf_s
     enum hf_pg_normal normal =
         sql.n > TEXT_MAX ? HF_PG_NORMAL_BAD : hf_pg_normalize(sql, c->normal, &n);
     struct hf_slice form = hf_slice(c->normal, n);
-    struct hf_pg_facts *f = NULL;
+    struct hf_pg_statement *f = NULL;
     if (normal == HF_PG_NORMAL_OK) {
         struct memo *m = hf_map_get(&c->memos, form);
         if (m) {
@@ -248,7 +249,7 @@ const struct hf_pg_class *hf_pg_classify(struct hf_pg_classifier *c, struct hf_s
         f = parse(form, false);
     }
     if (normal == HF_PG_NORMAL_EXACT || (f && f->literals_matter)) {
-        hf_pg_facts_unref(f);
+        hf_pg_statement_unref(f);
         normal = HF_PG_NORMAL_EXACT;
         f = parse(sql, true);
     }
@@ -266,6 +267,12 @@ bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class
 {
     refresh(c, klass_of(k));
     return c->in_force && klass_of(k)->repeatable;
+}
+
+bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class *k)
+{
+    refresh(c, klass_of(k));
+    return c->in_force && klass_of(k)->safe;
 }
 
 uint32_t hf_pg_class_does(struct hf_pg_classifier *c, const struct hf_pg_class *k)

@@ -42,7 +42,9 @@
     X(CURSOR, 16, "DECLARE, FETCH, MOVE, CLOSE")                                                   \
     X(HOLD, 17, "DECLARE ... WITH HOLD")                                                           \
     X(TEMP, 18, "makes a temporary object")                                                        \
-    X(LOAD, 19, "LOAD")                                                                            \
+    X(LOAD, 19,                                                                                    \
+      "LOAD, and functions that leave such state in the backend: dblink_connect(), "               \
+      "pg_backup_start(), pg_replication_origin_session_setup()")                                  \
     X(DISCARD, 20, "DISCARD ALL, TEMP, PLANS, SEQUENCES")                                          \
     X(FUNCTION, 21, "calls functions that may do anything: volatile and not built in; DO, CALL")   \
     X(SELF, 22,                                                                                    \
@@ -105,6 +107,11 @@ void hf_pg_class_unref(const struct hf_pg_class *k);
  * generation of the catalog. false while no catalog has been given.
  */
 bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class *k);
+
+/** Are all names it uses on the list, whatever it does? For EXECUTE, which is to be repeated only
+ * if this holds for it (its parameters are expressions), it does nothing else but READ (EXPLAIN),
+ * and what it executes is repeatable. */
+bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class *k);
 
 /** does as of now: the catalog may have changed since k was given out, and with it
  * HF_PG_DOES_FUNCTION and HF_PG_DOES_SYNC_COMMIT. For classes that are kept: prepared statements.

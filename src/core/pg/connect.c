@@ -373,10 +373,11 @@ static void answer_continue(struct hf_pg_connect *c, struct hf_slice data,
                             struct hf_pg_connect_out *out)
 {
     const char *why = "";
+    size_t at = c->out.n;
     size_t mark = hf_pg_put_begin(&c->out, HF_PG_PASSWORD);
     int rc = hf_pg_scram_prove(&c->scram, data, &c->out, &why);
     if (rc) {
-        hf_buf_clear(&c->out);
+        c->out.n = at; /* what was begun */
         sasl_failed(c, rc, why, out);
         return;
     }

@@ -15,13 +15,14 @@
 #define LEVELS_MAX 200 /* of () and [] */
 
 enum {
-    WORD = 1,   /* goes on an identifier */
-    START = 2,  /* begins an identifier */
-    DIGIT = 4,  /* of a number */
-    OP = 8,     /* of an operator */
-    DOT = 16,   /* . and :, which join with themselves and with = */
-    SPACE = 32, /* white space of PostgreSQL 13 to 17 */
-    TAIL = 64,  /* the last byte of what a word may not follow without a space */
+    WORD = 1,      /* goes on an identifier */
+    START = 2,     /* begins an identifier */
+    DIGIT = 4,     /* of a number */
+    OP = 8,        /* of an operator */
+    DOT = 16,      /* . and :, which join with themselves and with = */
+    SPACE = 32,    /* white space of PostgreSQL 13 to 17 */
+    TAIL = 64,     /* the last byte of what a word may not follow without a space */
+    LITERAL = 128, /* may begin a literal, also NULL and the like, with a sign */
 };
 
 /* Literals in the normal form: of one kind, and, LIST more, a list of them. These bytes are no part
@@ -36,6 +37,7 @@ enum kind {
     LIST = 5,
 };
 
+#define LETTER (WORD | START | TAIL)
 static const uint8_t class_of[256] = {
     [NUMBER... MIXED + LIST] = TAIL,
     ['\t'] = SPACE,
@@ -43,12 +45,33 @@ static const uint8_t class_of[256] = {
     ['\f'] = SPACE,
     ['\r'] = SPACE,
     [' '] = SPACE,
-    ['A' ... 'Z'] = WORD | START | TAIL,
-    ['a' ... 'z'] = WORD | START | TAIL,
-    ['_'] = WORD | START | TAIL,
-    [128 ... 255] = WORD | START | TAIL,
-    ['0' ... '9'] = WORD | DIGIT | TAIL,
-    ['$'] = WORD | TAIL,
+    ['A'] = LETTER,
+    ['B'] = LETTER | LITERAL,
+    ['C'] = LETTER,
+    ['D' ... 'F'] = LETTER | LITERAL,
+    ['G' ... 'M'] = LETTER,
+    ['N'] = LETTER | LITERAL,
+    ['O' ... 'S'] = LETTER,
+    ['T' ... 'U'] = LETTER | LITERAL,
+    ['V' ... 'W'] = LETTER,
+    ['X'] = LETTER | LITERAL,
+    ['Y' ... 'Z'] = LETTER,
+    ['a'] = LETTER,
+    ['b'] = LETTER | LITERAL,
+    ['c'] = LETTER,
+    ['d' ... 'f'] = LETTER | LITERAL,
+    ['g' ... 'm'] = LETTER,
+    ['n'] = LETTER | LITERAL,
+    ['o' ... 's'] = LETTER,
+    ['t' ... 'u'] = LETTER | LITERAL,
+    ['v' ... 'w'] = LETTER,
+    ['x'] = LETTER | LITERAL,
+    ['y' ... 'z'] = LETTER,
+    ['_'] = LETTER,
+    [128 ... 255] = LETTER,
+    ['0' ... '9'] = WORD | DIGIT | TAIL | LITERAL,
+    ['$'] = WORD | TAIL | LITERAL,
+    ['\''] = LITERAL,
     ['"'] = TAIL,
     ['~'] = OP,
     ['!'] = OP,
@@ -60,14 +83,14 @@ static const uint8_t class_of[256] = {
     ['`'] = OP,
     ['?'] = OP,
     ['+'] = OP,
-    ['-'] = OP,
+    ['-'] = OP | LITERAL,
     ['*'] = OP,
     ['/'] = OP,
     ['%'] = OP,
     ['<'] = OP,
     ['>'] = OP,
     ['='] = OP,
-    ['.'] = DOT,
+    ['.'] = DOT | LITERAL,
     [':'] = DOT,
 };
 
@@ -257,6 +280,7 @@ static size_t skip_dollar(struct scan *s, size_t at, enum kind *kind)
 /* If a literal begins at `at`: past it, and its kind; else NONE. */
 static size_t skip_literal(struct scan *s, size_t at, enum kind *kind)
 {
+    static const uint8_t prefixes[] = {'e', 'b', 'x', 'n'};
     uint8_t c = byte_at(s, at), prefix = c | 0x20;
     *kind = NONE;
     if (c == '\'') {
@@ -282,7 +306,8 @@ static size_t skip_literal(struct scan *s, size_t at, enum kind *kind)
         s->exact |= byte_at(s, at + 2) == '"';
         return at;
     }
-    if (byte_at(s, at + 1) == '\'' && memchr("ebxn", prefix, 4)) {
+    if (byte_at(s, at + 1) == '\'' && memchr(prefixes, prefix, sizeof(prefixes))) {
+        s->exact |= prefix == 'n'; /* is cast to bpchar */
         *kind = prefix == 'b' || prefix == 'x' ? BITS : STRING;
         return skip_string(s, at + 2, prefix == 'n' ? 0 : prefix);
     }
@@ -331,16 +356,17 @@ static bool is_keyword_literal(const struct scan *s, size_t at, size_t n)
 /* Past an element of a list that is only a literal; its kind, or NONE. */
 static size_t skip_element(struct scan *s, size_t at, enum kind *kind)
 {
+    static const uint8_t words[] = {'n', 't', 'f', 'd'}; /* null, true, false, default */
     size_t from = at;
     uint8_t c = byte_at(s, at);
-    if ((c == '-' || c == '+') && !is_comment(s, at)) {
+    if (c == '-' && !is_comment(s, at)) { /* the parser takes it into the number, but not + */
         from = skip_space(s, at + 1);
         at = skip_literal(s, from, kind);
         *kind = *kind == NUMBER ? NUMBER : NONE;
         return at;
     }
     at = skip_literal(s, from, kind);
-    if (*kind == NONE && is(s, from, START)) {
+    if (*kind == NONE && memchr(words, c | 0x20, sizeof(words))) {
         while (is(s, at, WORD)) {
             at++;
         }
@@ -356,10 +382,14 @@ static void skip_elements(struct scan *s)
     enum kind all = NONE, kind;
     bool bad = s->bad, exact = s->exact;
     for (;; at++) {
-        at = skip_element(s, skip_space(s, at), &kind);
+        at = skip_space(s, at);
+        if (!is(s, at, LITERAL)) {
+            break;
+        }
+        at = skip_element(s, at, &kind);
         size_t next = skip_space(s, at);
         uint8_t c = byte_at(s, next);
-        if (kind == NONE || s->bad || (c != ',' && c != ')' && c != ']')) {
+        if (kind == NONE || s->bad || s->exact != exact || (c != ',' && c != ')' && c != ']')) {
             break;
         }
         all = n == 0 || all == kind ? kind : MIXED;

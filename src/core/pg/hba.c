@@ -57,8 +57,9 @@ struct reader {
 
 static int fail(const struct reader *r, const char *what, const char *word, const char *expected)
 {
-    return hf_err_set(r->err, -HF_ECONFIG, "%s:%u: %s%s%s%s%s", r->file, r->line, what,
-                      word ? " \"" : "", word ? word : "", word ? "\": " : ": ", expected);
+    hf_err_set(r->err, -HF_ECONFIG, "%s:%u: %s%s%s%s%s", r->file, r->line, what, word ? " \"" : "",
+               word ? word : "", word ? "\": " : ": ", expected);
+    return -HF_ECONFIG;
 }
 
 static const char *text_of(const struct reader *r, size_t i)
@@ -163,7 +164,8 @@ static int reader_begin(struct hf_slice text, const char *file, struct hf_err *e
 {
     struct reader *r = hf_alloc(sizeof(*r));
     if (!r) {
-        return hf_err_set(err, -ENOMEM, "%s: out of memory", file);
+        hf_err_set(err, -ENOMEM, "%s: out of memory", file);
+        return -ENOMEM;
     }
     r->file = file;
     r->err = err;
@@ -243,6 +245,13 @@ static struct rule *add_rule(struct hf_pg_hba *h)
     return k;
 }
 
+static void free_mapping(struct mapping *m)
+{
+    hf_free(m->name);
+    hf_free(m->system);
+    hf_free(m->user);
+}
+
 void hf_pg_hba_destroy(struct hf_pg_hba *h)
 {
     for (size_t i = 0; h && i < h->n; i++) {
@@ -251,9 +260,7 @@ void hf_pg_hba_destroy(struct hf_pg_hba *h)
         hf_free(h->rule[i].map);
     }
     for (size_t i = 0; h && i < h->n_mappings; i++) {
-        hf_free(h->mapping[i].name);
-        hf_free(h->mapping[i].system);
-        hf_free(h->mapping[i].user);
+        free_mapping(&h->mapping[i]);
     }
     if (h) {
         hf_free(h->rule);
@@ -606,6 +613,7 @@ int hf_pg_hba_add_ident(struct hf_pg_hba *h, struct hf_slice text, const char *f
                         struct hf_err *err)
 {
     struct reader *r = NULL;
+    size_t n_before = h->n_mappings;
     int rc = reader_begin(text, file, err, &r);
     while (rc == 0 && (rc = read_line(r)) > 0) {
         void *array = h->mapping;
@@ -614,6 +622,9 @@ int hf_pg_hba_add_ident(struct hf_pg_hba *h, struct hf_slice text, const char *f
         rc = m ? read_mapping(r, m) : -ENOMEM;
     }
     reader_end(r);
+    while (rc && h->n_mappings > n_before) {
+        free_mapping(&h->mapping[--h->n_mappings]);
+    }
     return rc == 0 || rc == -HF_ECONFIG ? rc : hf_err_set(err, rc, "%s: %s", file, hf_strerror(rc));
 }
 

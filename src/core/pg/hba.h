@@ -70,7 +70,8 @@ HF_MUST int hf_pg_hba_parse(struct hf_slice text, const char *file,
                             struct hf_pg_hba **ret_hba);
 /** Without a file: everybody, from everywhere, by this method. */
 HF_MUST int hf_pg_hba_create(enum hf_pg_auth method, struct hf_pg_hba **ret_hba);
-/** Add the maps of a pg_ident.conf; lines that name no user (regular expressions) are refused. */
+/** Add the maps of a pg_ident.conf: all or, on failure, none. Regular expressions and groups are
+ * refused. */
 HF_MUST int hf_pg_hba_add_ident(struct hf_pg_hba *hba, struct hf_slice text, const char *file,
                                 struct hf_err *err);
 /** Is any line's map missing? Its name, and the line, or NULL. */

@@ -451,8 +451,8 @@ static void have_verifier(struct hf_pg_login *l)
 static void step_secret(struct hf_pg_login *l, const struct hf_pg_secret *secret)
 {
     struct hf_pg_secret *k = &l->secret;
-    if (secret) {
-        *k = *secret;
+    if (secret && !(secret->kind == HF_PG_SECRET_PASSWORD && !secret->password[0])) {
+        *k = *secret; /* an empty password is none */
     }
     l->known = k->kind != HF_PG_SECRET_NONE;
     switch (l->result.method) {
@@ -495,6 +495,14 @@ static bool md5_fits(struct hf_pg_login *l, struct hf_slice answer)
     return ok && l->known && answer.n == sizeof(want) - 1 && hf_pg_same(answer.p, want, answer.n);
 }
 
+static bool verifier_fits(const struct hf_pg_secret *k, struct hf_slice password)
+{
+    struct hf_pg_verifier made;
+    struct hf_slice salt = hf_slice(k->verifier.salt, k->verifier.n_salt);
+    return hf_pg_verifier_make(password, salt, k->verifier.iterations, &made) == 0 &&
+           hf_pg_same(made.stored_key, k->verifier.stored_key, HF_PG_KEY_LEN);
+}
+
 /* Does the password that came in the clear fit? It is what was proved, then. */
 static bool password_fits(struct hf_pg_login *l, struct hf_slice password)
 {
@@ -513,17 +521,14 @@ static bool password_fits(struct hf_pg_login *l, struct hf_slice password)
         ok = hf_pg_md5_secret(password, l->result.user, hex) == 0 &&
              hf_pg_same(hex, k->password, HF_PG_MD5_LEN);
         break;
-    case HF_PG_SECRET_NONE: /* as much work as for a verifier */
+    case HF_PG_SECRET_NONE:
         hf_pg_verifier_mock(l->args.conf->key, l->result.user, &k->verifier);
-        /* fall through */
-    case HF_PG_SECRET_VERIFIER:
-    case HF_PG_SECRET_CLIENT_KEY: {
-        struct hf_pg_verifier made;
-        ok = hf_pg_verifier_make(password, hf_slice(k->verifier.salt, k->verifier.n_salt),
-                                 k->verifier.iterations, &made) == 0 &&
-             hf_pg_same(made.stored_key, k->verifier.stored_key, HF_PG_KEY_LEN) && l->known;
+        verifier_fits(k, password); /* as much work as if there were one */
         break;
-    }
+    case HF_PG_SECRET_VERIFIER:
+    case HF_PG_SECRET_CLIENT_KEY:
+        ok = verifier_fits(k, password);
+        break;
     }
     if (ok) {
         *k = given;
@@ -669,6 +674,14 @@ static void step_bytes(struct hf_pg_login *l, struct hf_slice bytes, struct hf_p
     }
 }
 
+/* A name that is cut, or has a zero in it, would be another name: then there is none. */
+static void take_name(char *to, size_t room, struct hf_slice name)
+{
+    if (name.p && name.n < room && !memchr(name.p, 0, name.n)) {
+        copy(to, room, name);
+    }
+}
+
 static void step_tls(struct hf_pg_login *l, const struct hf_pg_login_in *in)
 {
     if (l->state == HANDSHAKE) {
@@ -680,13 +693,8 @@ static void step_tls(struct hf_pg_login *l, const struct hf_pg_login_in *in)
         l->n_hash = in->certificate_hash.n;
     }
     l->has_certificate = in->cn.p || in->dn.p;
-    /* a name that is cut, or has a zero in it, is another name: then it has none */
-    if (in->cn.n <= CN_MAX && !(in->cn.n && memchr(in->cn.p, 0, in->cn.n))) {
-        copy(l->cn, sizeof(l->cn), in->cn);
-    }
-    if (in->dn.n <= DN_MAX && !(in->dn.n && memchr(in->dn.p, 0, in->dn.n))) {
-        copy(l->dn, sizeof(l->dn), in->dn);
-    }
+    take_name(l->cn, sizeof(l->cn), in->cn);
+    take_name(l->dn, sizeof(l->dn), in->dn);
 }
 
 static void no_answer(struct hf_pg_login *l, const char *why, struct hf_pg_login_out *out)

@@ -61,11 +61,12 @@ HF_MUST int hf_pg_login_create(const struct hf_pg_login_args *args, struct hf_pg
 void hf_pg_login_destroy(struct hf_pg_login *l);
 
 enum hf_pg_login_in_kind {
-    HF_PG_LOGIN_IN_BYTES = 1, /* all bytes that came and were not consumed */
-    HF_PG_LOGIN_IN_TLS,       /* the handshake is done: after START_TLS, or as the very first thing
-                               * (direct TLS) */
-    HF_PG_LOGIN_IN_SECRET,    /* answers NEED_SECRET; secret == NULL: no such user, or without one,
-                               * or no longer valid (VALID UNTIL, CVE-2025-2291) */
+    HF_PG_LOGIN_IN_BYTES =
+        1,                 /* all bytes that came and were not consumed; again after other inputs */
+    HF_PG_LOGIN_IN_TLS,    /* the handshake is done: after START_TLS, or as the very first thing
+                            * (direct TLS) */
+    HF_PG_LOGIN_IN_SECRET, /* answers NEED_SECRET; secret == NULL: no such user, or without one,
+                            * or no longer valid (VALID UNTIL, CVE-2025-2291) */
     HF_PG_LOGIN_IN_NO_ANSWER, /* NEED_SECRET can't be answered now (auth_query failed) */
     HF_PG_LOGIN_IN_TIMER,     /* hf_pg_login_deadline() has come */
 };

@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 
-#define MESSAGES_MAX (4 * HF_PG_SCRAM_MESSAGE_MAX)
+#define MESSAGES_MAX ((size_t)4 * HF_PG_SCRAM_MESSAGE_MAX)
 #define KEY_TEXT_LEN 44 /* 32 bytes as base64 */
 #define NONCE_TEXT_LEN (HF_PG_NONCE_LEN * 4 / 3)
 #define BINDING_TYPE "tls-server-end-point"
@@ -93,7 +93,10 @@ static int get_key(struct hf_slice s, uint8_t ret_key[HF_PG_KEY_LEN])
 /* What is before the next `end` (or all of it), taken off *s together with that end. */
 static struct hf_slice until(struct hf_slice *s, char end)
 {
-    const uint8_t *at = s->n ? memchr(s->p, end, s->n) : NULL;
+    if (!s->p || s->n == 0) {
+        return hf_slice(NULL, 0);
+    }
+    const uint8_t *at = memchr(s->p, end, s->n);
     struct hf_slice head = hf_slice(s->p, at ? (size_t)(at - s->p) : s->n);
     size_t used = head.n + (at ? 1 : 0);
     *s = hf_slice(s->n > used ? s->p + used : NULL, s->n - used);
@@ -303,7 +306,7 @@ int hf_pg_md5_secret(struct hf_slice password, struct hf_slice user,
 int hf_pg_md5_answer(const char secret_hex[HF_PG_MD5_LEN + 1], const uint8_t salt[4],
                      char ret_answer[3 + HF_PG_MD5_LEN + 1])
 {
-    memcpy(ret_answer, "md5", 3);
+    snprintf(ret_answer, 4, "md5");
     return md5_hex(hf_slice(secret_hex, HF_PG_MD5_LEN), hf_slice(salt, 4), ret_answer + 3);
 }
 

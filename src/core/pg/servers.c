@@ -11,7 +11,7 @@
 #define FAST_FOR HF_S(2)     /* ... so long, then */
 #define AWAITED HF_MS(100)   /* ... this */
 #define STARTING HF_MS(50)   /* between probes of one that starts */
-#define SWITCHING HF_MS(5)   /* between probes while clients are held for a switchover */
+#define SWITCHING HF_MS(2)   /* between probes while clients are held for a switchover */
 #define UNVERIFIED HF_MS(20) /* ... while there are connections of which the start is not sure */
 #define PHASE_OPENING 3      /* enum holdfast_phase */
 #define PHASE_RUNNING 4
@@ -246,8 +246,7 @@ static void be_primary(struct hf_pg_servers *s, uint32_t i, hf_time now)
     }
 }
 
-/* After anything that may have changed what the servers are. */
-static void judge(struct hf_pg_servers *s, hf_time now)
+void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now)
 {
     uint32_t chosen = HF_PG_SERVER_NONE;
     bool conflict = false;
@@ -293,7 +292,7 @@ static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
 }
 
 void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
-                            const struct hf_pg_facts *facts, hf_time now)
+                            const struct hf_pg_server_facts *facts, hf_time now)
 {
     assert(server < HF_PG_SERVERS_MAX && s->server[server].used);
     struct hf_pg_server *v = &s->server[server];
@@ -304,7 +303,7 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
     v->n_failed = 0;
     v->done_at = v->answered = now;
     v->rtt = now - v->begun_at;
-    if (!v->known || !hf_pg_facts_same_start(&v->facts, facts)) {
+    if (!v->known || !hf_pg_server_same_start(&v->facts, facts)) {
         new_incarnation(s, v);
     } else if (s->conf.exclusive && !s->conf.group && v->writable_seen && !v->have_fence) {
         v->have_fence = true;
@@ -320,7 +319,7 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
             hf_pg_servers_verify(s, server, false, now);
         }
     }
-    judge(s, now);
+    hf_pg_servers_judge(s, now);
 }
 
 /* What an error in the monitor's login says of the server. true: it lives. */
@@ -347,7 +346,7 @@ static void take_down(struct hf_pg_servers *s, uint32_t i, enum hf_pg_server_sta
         s->primary = HF_PG_SERVER_NONE;
     }
     enter_state(s, i, to, why, now);
-    judge(s, now);
+    hf_pg_servers_judge(s, now);
 }
 
 void hf_pg_servers_failed(struct hf_pg_servers *s, uint32_t server, const char *sqlstate,
@@ -428,7 +427,7 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
             hf_pg_servers_verify(s, i, true, now);
         }
     }
-    judge(s, now);
+    hf_pg_servers_judge(s, now);
 }
 
 /* ---- the list ---- */
@@ -513,7 +512,7 @@ int hf_pg_servers_set(struct hf_pg_servers *s, const struct hf_pg_server_conf *l
             take_down(s, i, HF_PG_SERVER_DOWN, "not in the list any more", now);
         }
     }
-    judge(s, now);
+    hf_pg_servers_judge(s, now);
     return 0;
 }
 
@@ -544,7 +543,7 @@ void hf_pg_servers_reconf(struct hf_pg_servers *s, const struct hf_pg_servers_co
     DEFAULT(logins_max, 64);
     DEFAULT(moves_max, 64);
 #undef DEFAULT
-    judge(s, now);
+    hf_pg_servers_judge(s, now);
 }
 
 int hf_pg_servers_create(const struct hf_pg_servers_conf *conf, hf_time now,

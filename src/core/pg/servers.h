@@ -34,7 +34,7 @@
  * Same start means: same system identifier, timeline, recovery, postmaster start, and at least one
  * of the auxiliary processes is still there (a crash restart in place replaces them all and keeps
  * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
- * login still found; until then it is lost as HF_PG_INCARNATION_UNKNOWN. All primaries that were
+ * login still found; until then it is lost as HF_PG_INCARNATION_UNSURE. All primaries that were
  * opened since stand between the old incarnation and the new one: only if each of them has a fence,
  * the smallest one is the fence.
  *
@@ -57,6 +57,11 @@
  *   NONE --switchover--> FREEZING --all at rest--> FROZEN --new primary--> ATTACHING --all--> NONE
  *                           |                        |                        |
  *                           +------------------------+---- limit: given up ---+--> NONE
+ *
+ * The new primary is whoever becomes it: by an operator, by a group, or, in a list that is
+ * `exclusive`, the target: when everybody is at rest and it has replayed what the primary had
+ * written then, it is told to promote itself; from that moment on the old one is not the primary
+ * any more, whatever comes of it, and its connections go. What ends the old server is not here.
  *
  * How the driver uses it: call a function for what happened, then hf_pg_servers_next() until it is
  * false, doing what it says (from there any function may be called again); sleep until
@@ -84,6 +89,8 @@
  *   PROBE server             its monitor sends hf_pg_servers_query(), connecting and logging in
  *                            first if it has no connection; answers by exactly one of
  *                            hf_pg_servers_answered(), hf_pg_servers_failed()
+ *   PROMOTE server           its monitor sends HF_PG_PROMOTE_QUERY, after what it has sent; if that
+ *                            fails hf_pg_servers_promote_failed()
  *   RESET server             its monitor gives up probe and connection; nothing to answer
  */
 #define HF_PG_SERVER_STATE_LIST(X)                                                                 \
@@ -164,7 +171,7 @@ struct hf_pg_server_conf {
 #define HF_PG_AUX_MAX 16
 
 /** What a monitor reads in one statement. */
-struct hf_pg_facts {
+struct hf_pg_server_facts {
     bool in_recovery;
     bool autovacuum;
     uint64_t sysid;
@@ -179,8 +186,10 @@ struct hf_pg_facts {
 
 /** The monitor's one statement: one row of one text column, for hf_pg_server_facts_parse(). */
 const char *hf_pg_servers_query(void);
+/** What makes a standby promote itself, for who may execute it; it does not wait. */
+#define HF_PG_PROMOTE_QUERY "SELECT pg_catalog.pg_promote(false)"
 /** 0 or -HF_EMALF. */
-HF_MUST int hf_pg_server_facts_parse(struct hf_slice text, struct hf_pg_facts *ret_facts);
+HF_MUST int hf_pg_server_facts_parse(struct hf_slice text, struct hf_pg_server_facts *ret_facts);
 
 /** What a group says of itself (struct holdfast_group). Strings are borrowed for the call. */
 struct hf_pg_group_view {
@@ -202,6 +211,9 @@ enum hf_pg_endpoint { HF_PG_READ_WRITE, HF_PG_READ_ONLY };
 
 /** "Lost", but nobody knows on which start of the server: a commit in doubt can't be resolved. */
 #define HF_PG_INCARNATION_UNKNOWN UINT64_MAX
+/** Set in an incarnation: on this start of the server, or on a later one. If the server is still on
+ * this start after the loss, it was this one. */
+#define HF_PG_INCARNATION_UNSURE (1ull << 63)
 
 enum hf_pg_seat_state {
     HF_PG_SEAT_NONE,    /* not here */
@@ -241,6 +253,7 @@ enum hf_pg_servers_out_kind {
     HF_PG_SERVERS_THAW,
     HF_PG_SERVERS_PROBE,
     HF_PG_SERVERS_RESET,
+    HF_PG_SERVERS_PROMOTE,
     HF_PG_SERVERS_EVENT, /* text: for log and events; server may be HF_PG_SERVER_NONE */
 };
 
@@ -277,7 +290,7 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
 
 /** A probe was answered. */
 void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
-                            const struct hf_pg_facts *facts, hf_time now);
+                            const struct hf_pg_server_facts *facts, hf_time now);
 /** A probe failed, or the monitor's connection broke without one. sqlstate: of an error of the
  * server, else "". text: why, for people. */
 void hf_pg_servers_failed(struct hf_pg_servers *s, uint32_t server, const char *sqlstate,
@@ -314,8 +327,14 @@ void hf_pg_servers_drain(struct hf_pg_servers *s, uint32_t server, bool on, hf_t
 /** Ask for the seat's move; false: there is nowhere to go, or it is under way. */
 bool hf_pg_servers_move(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 
-/** Begin a planned switchover, given up after `limit`. 0, or -EBUSY: one is under way. */
-HF_MUST int hf_pg_servers_switchover(struct hf_pg_servers *s, hf_time limit, hf_time now);
+/** Begin a planned switchover to the target, or (HF_PG_SERVER_NONE) to whom others promote; given
+ * up after `limit`. 0; -EBUSY: one is under way; -EPERM: a target, in a group or a list that is not
+ * exclusive; -HF_ENOTREADY: there is no primary, or the target is no standby. */
+HF_MUST int hf_pg_servers_switchover(struct hf_pg_servers *s, uint32_t target, hf_time limit,
+                                     hf_time now);
+/** PROMOTE was refused, for certain: the old primary goes on. */
+void hf_pg_servers_promote_failed(struct hf_pg_servers *s, uint32_t server, const char *why,
+                                  hf_time now);
 /** FREEZE was told: so many read-write sessions have something under way still. 0: all at rest. */
 void hf_pg_servers_at_rest(struct hf_pg_servers *s, size_t n_busy, hf_time now);
 /** Give it up, if one is under way. */

@@ -100,9 +100,9 @@ static bool word(struct text *t, const char *yes, const char *no)
     return is;
 }
 
-int hf_pg_server_facts_parse(struct hf_slice in, struct hf_pg_facts *ret_facts)
+int hf_pg_server_facts_parse(struct hf_slice in, struct hf_pg_server_facts *ret_facts)
 {
-    struct hf_pg_facts f = {0};
+    struct hf_pg_server_facts f = {0};
     struct text t = {.p = in.p, .end = in.n > 0 ? in.p + in.n : in.p};
     f.in_recovery = word(&t, "t", "f");
     f.autovacuum = word(&t, "on", "off");
@@ -157,7 +157,7 @@ int hf_pg_fence_parse(const char *s, struct hf_pg_fence *ret_fence)
     return 0;
 }
 
-bool hf_pg_facts_same_start(const struct hf_pg_facts *a, const struct hf_pg_facts *b)
+bool hf_pg_server_same_start(const struct hf_pg_server_facts *a, const struct hf_pg_server_facts *b)
 {
     if (a->sysid != b->sysid || a->started != b->started || a->in_recovery != b->in_recovery ||
         (!b->in_recovery && a->timeline != b->timeline)) {

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "base/err.h"
+
 #define RETRY_LOGIN HF_MS(100) /* after a login that failed though the server answers probes */
 #define RETRY_MOVE HF_S(5)     /* after a move that failed */
 
@@ -91,7 +93,7 @@ static void look_after_loss(struct hf_pg_servers *s, uint64_t lost, hf_time now)
 {
     HF_PG_SERVERS_EACH(s, i)
     {
-        if (s->server[i].incarnation == lost || i == s->primary) {
+        if (s->server[i].incarnation == (lost & ~HF_PG_INCARNATION_UNSURE) || i == s->primary) {
             hf_pg_servers_verify(s, i, true, now);
         }
     }
@@ -174,7 +176,7 @@ static uint64_t lost_incarnation(const struct hf_pg_servers *s, const struct hf_
     }
     const struct hf_pg_server *v = &s->server[seat->server];
     uint64_t verified = v->incarnation == seat->incarnation ? v->verified : v->verified_before;
-    return verified > seat->at ? seat->incarnation : HF_PG_INCARNATION_UNKNOWN;
+    return verified > seat->at ? seat->incarnation : seat->incarnation | HF_PG_INCARNATION_UNSURE;
 }
 
 uint64_t hf_pg_servers_leave(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
@@ -217,7 +219,7 @@ void hf_pg_servers_backend(const struct hf_pg_servers *s, const struct hf_pg_sea
 {
     *ret_backend = (struct hf_pg_backend){
         .incarnation = seat->incarnation,
-        .same = seat->lost == seat->incarnation,
+        .same = (seat->lost & ~HF_PG_INCARNATION_UNSURE) == seat->incarnation,
         .exclusive = s->window && s->conf.exclusive,
     };
     if (seat->lost != 0 && seat->lost < seat->incarnation) {
@@ -273,6 +275,9 @@ static const char *gone(const struct hf_pg_servers *s, const struct hf_pg_server
     if (seat->endpoint == HF_PG_READ_WRITE && s->primary != HF_PG_SERVER_NONE &&
         v != &s->server[s->primary]) {
         return "another server is the primary now";
+    }
+    if (seat->endpoint == HF_PG_READ_WRITE && s->promoting && v == &s->server[s->switch_old]) {
+        return "another server is being promoted";
     }
     if (v->state != HF_PG_SERVER_DOWN) {
         return NULL;
@@ -617,11 +622,23 @@ static void balance(struct hf_pg_servers *s, hf_time now)
 
 /* ---- planned switchover ---- */
 
-int hf_pg_servers_switchover(struct hf_pg_servers *s, hf_time limit, hf_time now)
+int hf_pg_servers_switchover(struct hf_pg_servers *s, uint32_t target, hf_time limit, hf_time now)
 {
     if (s->switching != HF_PG_SWITCH_NONE) {
         return -EBUSY;
     }
+    if (target != HF_PG_SERVER_NONE) {
+        if (s->conf.group || !s->conf.exclusive) {
+            return -EPERM;
+        }
+        if (s->primary == HF_PG_SERVER_NONE || target >= HF_PG_SERVERS_MAX ||
+            s->server[target].state != HF_PG_SERVER_STANDBY) {
+            return -HF_ENOTREADY;
+        }
+    }
+    s->switch_target = target;
+    s->switch_old = s->primary;
+    s->promoting = false;
     enter_switch(s, HF_PG_SWITCH_FREEZING);
     s->want_freeze = true;
     s->want_thaw = false;
@@ -636,8 +653,32 @@ void hf_pg_servers_at_rest(struct hf_pg_servers *s, size_t n_busy, hf_time now)
 {
     if (s->switching == HF_PG_SWITCH_FREEZING && !s->want_freeze && n_busy == 0) {
         enter_switch(s, HF_PG_SWITCH_FROZEN);
+        s->rested = ++s->last_event;
+        if (s->switch_target != HF_PG_SERVER_NONE && s->primary == s->switch_old) {
+            hf_pg_servers_verify(s, s->primary, false, now);
+        }
         hf_pg_servers_schedule(s, now);
     }
+}
+
+/* Has the target replayed what the primary had written when all were at rest? */
+static bool next_promote(struct hf_pg_servers *s, hf_time now, struct hf_pg_servers_out *out)
+{
+    if (s->switching != HF_PG_SWITCH_FROZEN || s->switch_target == HF_PG_SERVER_NONE ||
+        s->promoting || s->primary != s->switch_old) {
+        return false;
+    }
+    struct hf_pg_server *from = &s->server[s->primary], *to = &s->server[s->switch_target];
+    if (from->verified < s->rested || to->verified < s->rested ||
+        to->state != HF_PG_SERVER_STANDBY || to->facts.lsn < from->facts.lsn) {
+        return false;
+    }
+    s->promoting = true;
+    s->timeline = from->facts.timeline + 1; /* whatever comes: nobody writes to the old one */
+    from->sweep = true;
+    hf_pg_servers_judge(s, now);
+    *out = (struct hf_pg_servers_out){.kind = HF_PG_SERVERS_PROMOTE, .server = s->switch_target};
+    return true;
 }
 
 static void end_switch(struct hf_pg_servers *s, hf_time now)
@@ -645,7 +686,20 @@ static void end_switch(struct hf_pg_servers *s, hf_time now)
     enter_switch(s, HF_PG_SWITCH_NONE);
     s->want_thaw = true;
     s->want_freeze = false;
+    s->promoting = false;
     hf_pg_servers_schedule(s, now);
+}
+
+void hf_pg_servers_promote_failed(struct hf_pg_servers *s, uint32_t server, const char *why,
+                                  hf_time now)
+{
+    if (s->promoting && server == s->switch_target && s->switching == HF_PG_SWITCH_FROZEN) {
+        hf_pg_servers_event(s, server, true, "%s can't be promoted: %s", s->server[server].name,
+                            why);
+        s->timeline = s->server[s->switch_old].facts.timeline;
+        hf_pg_servers_switchover_cancel(s, now);
+        hf_pg_servers_judge(s, now);
+    }
 }
 
 void hf_pg_servers_switchover_cancel(struct hf_pg_servers *s, hf_time now)
@@ -718,7 +772,7 @@ bool hf_pg_gate_next(struct hf_pg_servers *s, hf_time now, struct hf_pg_servers_
         s->want_freeze = s->want_thaw = false;
         return true;
     }
-    if (next_gone(s, now, ret_out) || next_attach(s, ret_out)) {
+    if (next_promote(s, now, ret_out) || next_gone(s, now, ret_out) || next_attach(s, ret_out)) {
         return true;
     }
     if (s->window && s->n_recovering == 0) {

@@ -43,7 +43,7 @@ struct hf_pg_server {
 
     /* what it is */
     bool known; /* facts are there, of the incarnation */
-    struct hf_pg_facts facts;
+    struct hf_pg_server_facts facts;
     uint64_t incarnation;
     uint64_t epoch;     /* of the reign in which it was opened */
     bool writable_seen; /* this incarnation answered "not in recovery" to an earlier probe */
@@ -93,7 +93,11 @@ struct hf_pg_servers {
     enum hf_pg_switch_state switching;
     bool want_freeze, want_thaw;
     hf_time switch_end;
-    uint64_t switch_from; /* incarnation */
+    uint64_t switch_from;   /* incarnation */
+    uint32_t switch_target; /* or HF_PG_SERVER_NONE */
+    uint32_t switch_old;    /* the primary when it began */
+    uint64_t rested;        /* event number when all were at rest */
+    bool promoting;         /* PROMOTE was told */
 
     struct {
         uint32_t server;
@@ -106,7 +110,8 @@ struct hf_pg_servers {
 };
 
 /** Are these two answers of one start of a server? */
-bool hf_pg_facts_same_start(const struct hf_pg_facts *a, const struct hf_pg_facts *b);
+bool hf_pg_server_same_start(const struct hf_pg_server_facts *a,
+                             const struct hf_pg_server_facts *b);
 
 /** servers.c: an event; the oldest goes when nobody fetches them. */
 void hf_pg_servers_event(struct hf_pg_servers *s, uint32_t server, bool warn, const char *fmt, ...)
@@ -118,6 +123,9 @@ void hf_pg_servers_schedule(struct hf_pg_servers *s, hf_time now);
 
 /** Bytes that a standby is behind the primary, as far as known. */
 uint64_t hf_pg_server_lag(const struct hf_pg_servers *s, const struct hf_pg_server *v);
+
+/** servers.c: after anything that may have changed what the servers are. */
+void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now);
 
 /** servers_gate.c */
 void hf_pg_gate_init(struct hf_pg_servers *s, hf_time now);

@@ -60,9 +60,15 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
     s->ops.note(s->arg, note, a, b, text ? text : "");
 }
 
+uint32_t hf_pg_reasons(const struct hf_pg_session *s)
+{
+    bool unseen = s->look_hard || (s->looking && s->looking_hard);
+    return s->sticky | s->passing | (unseen ? HF_PG_REASON_SETTINGS : 0);
+}
+
 void hf_pg_tell_reasons(struct hf_pg_session *s)
 {
-    uint32_t now = s->sticky | s->passing;
+    uint32_t now = hf_pg_reasons(s);
     if (now == s->told)
         return;
     s->told = now;
@@ -114,7 +120,9 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->answer.rows, ANSWER_MAX);
     hf_buf_init(&s->answer.text, 4096);
     hf_buf_init(&s->snapshot, ANSWER_MAX);
+    hf_buf_init(&s->prepares, ANSWER_MAX);
     hf_buf_init(&s->since_snapshot, 65536);
+    hf_buf_init(&s->block_since, 65536);
     hf_buf_init(&s->custom, PARAMS_MAX);
     hf_buf_init(&s->listens, ANSWER_MAX);
     hf_buf_init(&s->status, PARAMS_MAX);
@@ -144,10 +152,10 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     hf_pg_class_unref(s->portal_class);
     hf_map_fini(&s->prepared);
     hf_map_fini(&s->sql_prepared);
-    struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,          &s->answer.rows,
-                            &s->answer.text, &s->snapshot, &s->since_snapshot, &s->custom,
-                            &s->listens,     &s->status,   &s->new_status,     &s->early,
-                            &s->refeed};
+    struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,    &s->answer.rows,
+                            &s->answer.text, &s->snapshot, &s->prepares, &s->since_snapshot,
+                            &s->block_since, &s->custom,   &s->listens,  &s->status,
+                            &s->new_status,  &s->early,    &s->refeed};
     for (size_t i = 0; i < HF_ARRAY_LEN(all); i++)
         hf_buf_fini(all[i]);
     hf_free(s->op);
@@ -221,6 +229,16 @@ void hf_pg_session_client_gone(struct hf_pg_session *s, hf_time now)
 
 /* --- bytes --- */
 
+/* What was delivered of an extended unit before its Sync was flushed by the token query that came
+ * behind it, or by a Flush of the client's: the server has to be asked for it again. */
+static void flush_open(struct hf_pg_session *s)
+{
+    static const uint8_t flush[] = {HF_PG_FLUSH, 0, 0, 0, 4};
+    const struct unit *u = hf_pg_unit_last(s);
+    if (u && u->kind == UNIT_EXTENDED && !u->ended)
+        hf_pg_inject(s, hf_slice(flush, sizeof(flush)));
+}
+
 /* Give back what is under way, look at what has changed, begin what was put off. */
 void hf_pg_pump(struct hf_pg_session *s)
 {
@@ -233,7 +251,11 @@ void hf_pg_pump(struct hf_pg_session *s)
         hf_pg_forward_flush(s); /* before the log's buffer may go */
         if (n == 0)
             break;
+        if (s->refeed_at >= s->refeed.n && s->replay_left)
+            flush_open(s);
     }
+    if (s->failing)
+        hf_pg_replay_check(s);
     if (s->state == HF_PG_RUNNING && s->look && s->tx == 'I' && s->n_units == 0 && !s->looking &&
         s->commit == COMMIT_NONE && !s->cancelling && !s->replication)
         hf_pg_look(s);
@@ -482,7 +504,7 @@ hf_time hf_pg_session_deadline(const struct hf_pg_session *s)
 
 void hf_pg_session_info(const struct hf_pg_session *s, struct hf_pg_session_info *ret_info)
 {
-    uint32_t reasons = s->sticky | s->passing;
+    uint32_t reasons = hf_pg_reasons(s);
     for (uint32_t i = 0; i < s->n_units; i++)
         reasons |= s->unit[(s->unit_head + i) % UNITS_MAX].reasons;
     *ret_info = (struct hf_pg_session_info){

@@ -36,7 +36,7 @@ static void tail_done(struct hf_pg_session *s, struct unit *u)
         xid = xid * 10 + (uint64_t)(v.p[i] - '0');
     s->commit_xid = xid;
     s->commit = COMMIT_KNOWN;
-    u->tail = false;
+    u->tail = 0;
     hf_pg_answer_reset(s);
 }
 
@@ -45,7 +45,7 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
 {
     u->n_done++;
     if (u->tail && u->n_done > u->n_client) {
-        if (u->n_done == u->n_client + 3)
+        if (u->n_done == u->n_client + u->tail)
             tail_done(s, u);
         return false;
     }
@@ -132,7 +132,7 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
     }
     if (u->kind == UNIT_EXTENDED && s->commit == COMMIT_SENT && s->commit_kind == COMMIT_EXECUTE)
         s->commit = COMMIT_NONE;
-    u->tail = false;
+    u->tail = 0;
     /* cannot run inside a transaction block: the block is ours, take it away */
     if (u->wrapped && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
         u->bare_again = true;
@@ -175,22 +175,34 @@ static struct hf_slice logged_query(const struct hf_pg_session *s, const struct 
     return hf_slice(log.p + s->log_block + HF_PG_HEAD_LEN, u->log_len - HF_PG_HEAD_LEN);
 }
 
-/* What a client's unit that succeeded did to the session (outside a block, or by ending one). */
-static void settle_effects(struct hf_pg_session *s, const struct unit *u)
+/* What a client's unit that succeeded did to the session: remembered as text, to be run again if
+ * the server is lost before the settings were looked at; otherwise that has to come first. */
+static void settle_effects(struct hf_pg_session *s, const struct unit *u, bool over)
 {
-    uint32_t does = u->does;
-    if (!(does & DOES_LOOK))
-        return;
+    struct hf_buf *texts = over ? &s->since_snapshot : &s->block_since;
+    uint32_t rest = u->does & ~(uint32_t)(DOES_AGAIN | HF_PG_DOES_DISCARD);
     struct hf_slice text = logged_query(s, u);
-    uint32_t rest = does & ~(uint32_t)(DOES_AGAIN | HF_PG_DOES_DISCARD);
-    if (rest || !text.p || s->look_hard) {
-        s->look_hard = true;
-    } else {
-        hf_buf_add(&s->since_snapshot, text); /* with its NUL */
-        if (s->since_snapshot.err)
-            s->look_hard = true;
+    if (!(u->does & DOES_LOOK))
+        return;
+    s->block_look = true;
+    if (!rest && text.p)
+        hf_buf_add(texts, text); /* with its NUL */
+    if (rest || !text.p || texts->err)
+        s->block_hard = true;
+}
+
+void hf_pg_settle_block(struct hf_pg_session *s, bool committed)
+{
+    if (s->block_look && committed) {
+        hf_buf_add(&s->since_snapshot, hf_buf_slice(&s->block_since));
+        s->look_hard |= s->block_hard || (s->block_since.n && s->savepoints) ||
+                        s->since_snapshot.err || s->block_since.err;
+    } else if (s->block_look) {
+        s->look_hard |= s->block_hard; /* what functions did may stand */
     }
-    s->look = true;
+    s->look |= s->block_look;
+    hf_buf_fini(&s->block_since);
+    s->block_look = s->block_hard = false;
 }
 
 /* DISCARD ALL, as against PLANS, SEQUENCES, TEMP. text ends with its NUL. */
@@ -229,19 +241,16 @@ static void request_done(struct hf_pg_session *s, char status)
     struct unit *u = hf_pg_unit_head(s);
     bool over = status == 'I';
     bool ended = u->does & (HF_PG_DOES_COMMIT | HF_PG_DOES_ROLLBACK | HF_PG_DOES_PREPARE_XACT);
-    if (!over)
-        s->block_look |= (u->does & DOES_LOOK) != 0;
-    else if (u->failed)
-        s->look_hard |= (u->does & DOES_LOOK & ~(uint32_t)DOES_AGAIN) != 0;
-    else
-        settle_effects(s, u);
-    if (!u->failed)
+    if (!u->failed) {
+        settle_effects(s, u, over);
         settle_sql_prepared(s, u);
+    } else if (u->does & DOES_LOOK & ~(uint32_t)DOES_AGAIN) {
+        s->block_look = s->block_hard = true;
+    }
     if (u->does & HF_PG_DOES_DDL)
         hf_pg_catalog_forget(s->classifier);
-    if (over && s->block_look)
-        s->look_hard = true;
-    s->look |= s->look_hard;
+    if (over)
+        hf_pg_settle_block(s, !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK));
     s->n_requests++;
     s->since_move++;
     hf_pg_note(s, HF_PG_NOTE_REQUEST, (uint64_t)(s->now - u->since), 0, NULL);
@@ -426,8 +435,12 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
 
 static void on_notification(struct hf_pg_session *s, struct hf_slice message)
 {
-    if (s->step != STEP_NONE &&
-        ((s->n_listens && s->marker_old) || hf_pg_move_marker(s, HF_PG_SERVER, body_of(message))))
+    if (hf_pg_is_marker(s, body_of(message))) {
+        if (s->step != STEP_NONE)
+            hf_pg_move_marker(s, HF_PG_SERVER, body_of(message));
+        return; /* also that of a move that was given up */
+    }
+    if (s->step != STEP_NONE && s->n_listens && s->marker_old)
         return; /* what comes after the marker, the new connection gets, too */
     hf_pg_deliver_aside(s, message);
 }

@@ -108,6 +108,8 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status)
     if (s->replay_left == 0 && s->n_waiting)
         s->n_waiting--;
     hf_pg_deliver(s, hf_slice(ready(status), 6));
+    if (s->replay_left == 0 && s->state == HF_PG_RUNNING)
+        hf_pg_tell_due(s);
 }
 
 void hf_pg_tell_ready(struct hf_pg_session *s)

@@ -19,9 +19,15 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
             m.does |= HF_PG_DOES_UTILITY;
             return m;
         }
+        /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p
+         */
+        uint32_t more = k->does & ~(uint32_t)HF_PG_DOES_EXECUTE;
         m.does |= p->class->does;
-        m.wrappable = p->class->wrappable;
-        m.repeatable = hf_pg_class_repeatable(s->classifier, p->class);
+        m.wrappable = p->class->wrappable &&
+                      !(more & (HF_PG_DOES_READ | HF_PG_DOES_UTILITY | HF_PG_DOES_SELF));
+        m.repeatable = !(more & ~(uint32_t)HF_PG_DOES_READ) &&
+                       hf_pg_class_names_safe(s->classifier, k) &&
+                       hf_pg_class_repeatable(s->classifier, p->class);
         return m;
     }
     uint32_t rest = k->does & ~(uint32_t)DOES_AGAIN;
@@ -234,6 +240,7 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message,
         commit_sent(s);
         s->commit_more = k->n_statements > 1;
         s->commit_prepare = m->does & HF_PG_DOES_PREPARE_XACT;
+        s->commit_chain = m->does & HF_PG_DOES_CHAIN;
         u->held = !s->commit_more;
     }
     forward_whole(s, message);
@@ -454,11 +461,10 @@ static bool token_within(struct hf_pg_session *s, struct unit *u, enum commit_ki
         return true;
     }
     s->commit = COMMIT_ASKED;
-    u->tail = true;
     u->n_client = u->n_sent;
-    u->n_sent += 3;
+    u->tail = hf_pg_ask_token_tail(s, assign, kind == COMMIT_EXECUTE);
+    u->n_sent += u->tail;
     s->unnamed_lost = true;
-    hf_pg_ask_token_tail(s, assign);
     return false;
 }
 
@@ -516,6 +522,7 @@ static bool on_execute(struct hf_pg_session *s, struct hf_slice message, struct 
     }
     struct meaning m = meaning_of(s, k);
     if (m.does & (HF_PG_DOES_COMMIT | HF_PG_DOES_PREPARE_XACT)) {
+        s->commit_chain = m.does & HF_PG_DOES_CHAIN;
         if (!execute_commit(s, u, message, m.does & HF_PG_DOES_PREPARE_XACT))
             return false;
         u->does |= m.does;

@@ -63,34 +63,45 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
     hf_pg_inject(s, hf_slice("", 1));
 }
 
-/* In an extended unit before its Sync, through the unnamed statement (X2). An error before it skips
- * it without a word. */
-void hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign)
+/* In an extended unit, through the unnamed statement (X2). An error before it skips it without a
+ * word. Before Sync the unnamed portal will do; before the Execute of COMMIT the client has bound
+ * that already. */
+uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart)
 {
     static const char sql[] = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
     static const char sql_now[] = "SELECT pg_catalog.pg_current_xact_id()";
+    static const char own[] = "holdfast token";
     struct hf_slice text = assign ? hf_slice(sql_now, sizeof(sql_now)) : hf_slice(sql, sizeof(sql));
-    uint8_t message[128];
+    struct hf_slice portal = apart ? hf_slice(own, sizeof(own)) : hf_slice("", 1);
+    uint8_t message[256];
     struct hf_wr w;
     hf_wr_init(&w, message, sizeof(message));
+    if (apart) { /* one that was left over */
+        hf_wr_u8(&w, HF_PG_CLOSE);
+        hf_wr_u32(&w, (uint32_t)(4 + 1 + portal.n));
+        hf_wr_u8(&w, 'P');
+        hf_wr_bytes(&w, portal);
+    }
     hf_wr_u8(&w, HF_PG_PARSE);
     hf_wr_u32(&w, (uint32_t)(4 + 1 + text.n + 2));
     hf_wr_u8(&w, 0);
     hf_wr_bytes(&w, text); /* with its NUL */
     hf_wr_u16(&w, 0);
     hf_wr_u8(&w, HF_PG_BIND);
-    hf_wr_u32(&w, 4 + 1 + 1 + 2 + 2 + 2);
-    hf_wr_u16(&w, 0); /* portal and statement */
+    hf_wr_u32(&w, (uint32_t)(4 + portal.n + 1 + 2 + 2 + 2));
+    hf_wr_bytes(&w, portal);
+    hf_wr_u8(&w, 0); /* statement */
     hf_wr_u16(&w, 0);
     hf_wr_u16(&w, 0);
     hf_wr_u16(&w, 0);
     hf_wr_u8(&w, HF_PG_EXECUTE);
-    hf_wr_u32(&w, 4 + 1 + 4);
-    hf_wr_u8(&w, 0);
+    hf_wr_u32(&w, (uint32_t)(4 + portal.n + 4));
+    hf_wr_bytes(&w, portal);
     hf_wr_u32(&w, 0);
     hf_wr_u8(&w, HF_PG_FLUSH);
     hf_wr_u32(&w, 4);
     hf_pg_inject(s, hf_slice(message, hf_wr_len(&w)));
+    return apart ? 4 : 3;
 }
 
 /* --- answers --- */
@@ -247,7 +258,7 @@ void hf_pg_look(struct hf_pg_session *s)
 
 /* What the rows are put together from. */
 struct observed {
-    struct hf_buf set, listen, prepare;
+    struct hf_buf set, listen;
     struct hf_slice role, authorization;
     uint32_t sticky;
 };
@@ -279,6 +290,8 @@ static void observed_row(struct hf_pg_session *s, struct observed *o, char kind,
                              : 2;
         break;
     case 'l':
+        if (hf_slice_starts(name, hf_slice_str("holdfast move ")))
+            break; /* left over from a move that was given up */
         s->n_listens++;
         hf_buf_str(&o->listen, "LISTEN ");
         hf_pg_put_ident(&o->listen, name);
@@ -296,9 +309,11 @@ static void observed_row(struct hf_pg_session *s, struct observed *o, char kind,
         o->sticky |= HF_PG_REASON_LOCK;
         break;
     case 'p': {
-        hf_buf_add(&o->prepare, value);
-        hf_buf_str(&o->prepare, "\n;");
         const struct hf_pg_class *k = hf_pg_classify(s->classifier, value);
+        hf_buf_add(&s->prepares, value);
+        hf_buf_add(&s->prepares, hf_slice("", 1));
+        if (k->n_statements != 1) /* the text of a whole Query: not to be run again */
+            o->sticky |= HF_PG_REASON_SETTINGS;
         hf_pg_sql_prepared_set(s, name, k->inner);
         hf_pg_class_unref(k);
         break;
@@ -342,7 +357,6 @@ static void snapshot_make(struct hf_pg_session *s, struct observed *o)
         hf_buf_str(b, ";");
     }
     hf_buf_add(b, hf_buf_slice(&o->listen));
-    hf_buf_add(b, hf_buf_slice(&o->prepare));
 }
 
 /* The observe query was answered. */
@@ -358,15 +372,14 @@ void hf_pg_observed(struct hf_pg_session *s)
     }
     hf_buf_init(&o.set, ANSWER_MAX);
     hf_buf_init(&o.listen, ANSWER_MAX);
-    hf_buf_init(&o.prepare, ANSWER_MAX);
+    hf_buf_clear(&s->prepares);
     s->n_settings = s->n_listens = 0;
     hf_buf_clear(&s->listens);
     rows_read(s, &o);
     snapshot_make(s, &o);
-    bool bad = o.set.err || o.listen.err || o.prepare.err || s->snapshot.err;
+    bool bad = o.set.err || o.listen.err || s->prepares.err || s->snapshot.err;
     hf_buf_fini(&o.set);
     hf_buf_fini(&o.listen);
-    hf_buf_fini(&o.prepare);
     s->sticky &= ~(uint32_t)(HF_PG_REASON_TEMP | HF_PG_REASON_HOLD_CURSOR | HF_PG_REASON_LOCK |
                              HF_PG_REASON_SETTINGS);
     s->sticky |= o.sticky | (bad ? HF_PG_REASON_SETTINGS : 0);

@@ -54,7 +54,7 @@ struct unit {
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
     bool bare_again; /* it can't run in a block after all: once more, without */
-    bool tail;       /* the hidden token query was put before its Sync */
+    uint8_t tail;    /* answers of the hidden token query that was put before its Sync */
     uint32_t does;
     uint32_t reasons;  /* why it isn't protected while it runs */
     uint32_t n_sent;   /* extended: messages that get an answer ... */
@@ -189,6 +189,7 @@ struct hf_pg_session {
     enum commit_kind commit_kind;
     uint64_t commit_xid;
     bool commit_more;     /* COMMIT was not alone in its Query */
+    bool commit_chain;    /* ... AND CHAIN */
     bool commit_prepare;  /* it is PREPARE TRANSACTION */
     bool commit_deferred; /* waits for a cancel that is under way */
     bool unreplicated;    /* X4: completed with a warning */
@@ -214,10 +215,14 @@ struct hf_pg_session {
     bool failing;     /* the replay gave something else: nothing goes on until it is dealt with */
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
+    bool chain_block; /* ... AND CHAIN: the next transaction has failed before it began */
     bool rolled_back; /* a ROLLBACK was under way: no need to replay what it undoes */
-    bool mid_message; /* the client has part of a message */
-    bool impatient;   /* it has sent something meanwhile */
-    char tx_before;   /* as the client knows it, while tx is the replay's */
+    bool gap_due, aside_due; /* to be told when the message that was cut is whole */
+    bool error_told;         /* the request under way has had its ErrorResponse */
+    bool rolled_told;        /* ... and its CommandComplete was delivered */
+    bool mid_message;        /* the client has part of a message */
+    bool impatient;          /* it has sent something meanwhile */
+    char tx_before;          /* as the client knows it, while tx is the replay's */
     uint32_t lost_pid;
     hf_time lost_attached_at;
     hf_time lost_at;
@@ -231,7 +236,7 @@ struct hf_pg_session {
     struct answer answer;
     struct prepared *step_prepared; /* next to be answered */
     struct hf_hash_stream step_shape;
-    size_t since_at;
+    size_t since_at;          /* in prepares, then in since_snapshot */
     struct hf_buf new_status; /* ParameterStatus of the connection being made ready */
     struct hf_buf early;      /* notifications that the spare got before the change */
     bool spare_idle;
@@ -245,7 +250,10 @@ struct hf_pg_session {
 
     /* captured state */
     struct hf_buf snapshot;       /* SQL that makes a new connection like this one */
+    struct hf_buf prepares;       /* ... SQL PREPAREs, each a Query of its own: NUL-terminated */
     struct hf_buf since_snapshot; /* texts, NUL-terminated, executed after it */
+    struct hf_buf block_since;    /* texts of the open block that will follow it */
+    bool block_hard;              /* ... or it did what can't be run again */
     struct hf_buf custom;         /* names of custom settings, NUL-terminated */
     struct hf_buf listens;        /* channels, NUL-terminated */
     struct hf_buf status;         /* ParameterStatus as the client knows it: name NUL value NUL */
@@ -279,6 +287,9 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
                 const char *text);
 /* Tell the change of reasons, if there is one. */
 void hf_pg_tell_reasons(struct hf_pg_session *s);
+uint32_t hf_pg_reasons(const struct hf_pg_session *s);
+/* The transaction is over: what it did to the session stands, or is undone. */
+void hf_pg_settle_block(struct hf_pg_session *s, bool committed);
 /* Feed the log, or tell the driver that client bytes are welcome again. */
 void hf_pg_pump(struct hf_pg_session *s);
 void hf_pg_end(struct hf_pg_session *s, const char *why);
@@ -356,7 +367,8 @@ size_t hf_pg_back(struct hf_pg_session *s, struct hf_slice in);
 void hf_pg_ask_xid(struct hf_pg_session *s, bool assign);
 void hf_pg_ask_sync_commit(struct hf_pg_session *s);
 void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_slice sql);
-void hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign);
+/* apart: in a portal of its own, since the client's unnamed one is needed. How many answers. */
+uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart);
 void hf_pg_look(struct hf_pg_session *s);
 void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out);
 void hf_pg_observed(struct hf_pg_session *s);
@@ -379,6 +391,8 @@ void hf_pg_recover_attach(struct hf_pg_session *s);
 void hf_pg_recover_again(struct hf_pg_session *s);
 /* The step's answer is complete. */
 void hf_pg_step_done(struct hf_pg_session *s, char status);
+/* After a ReadyForQuery: what could not be told in the middle of a message. */
+void hf_pg_tell_due(struct hf_pg_session *s);
 void hf_pg_replay_check(struct hf_pg_session *s);
 void hf_pg_replay_failed(struct hf_pg_session *s, const char *why);
 /* Answer everything that is under way with the verdict. */
@@ -390,6 +404,8 @@ void hf_pg_move_try(struct hf_pg_session *s);
 void hf_pg_move_failed(struct hf_pg_session *s, const char *why);
 void hf_pg_move_observed(struct hf_pg_session *s);
 void hf_pg_move_step(struct hf_pg_session *s, char status);
+/* Is it the notification that moves of this session make? */
+bool hf_pg_is_marker(const struct hf_pg_session *s, struct hf_slice body);
 /* A notification on the old connection while moving: true: it is the marker. */
 bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body);
 void hf_pg_restore_prepared(struct hf_pg_session *s);

@@ -80,6 +80,7 @@ static void change_over(struct hf_pg_session *s)
     s->ops.drop(s->arg, HF_PG_SERVER);
     s->ops.swap(s->arg);
     s->spare_attached = false;
+    hf_pg_answer_reset(s); /* the spare's; the next is the token query's */
     s->pid = s->backend.pid;
     s->incarnation = s->backend.incarnation;
     s->attached_at = s->spare_at;
@@ -139,7 +140,7 @@ void hf_pg_move_step(struct hf_pg_session *s, char status)
     }
 }
 
-bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body)
+bool hf_pg_is_marker(const struct hf_pg_session *s, struct hf_slice body)
 {
     char name[64];
     struct hf_rd r;
@@ -147,7 +148,12 @@ bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_
     hf_rd_u32(&r);
     struct hf_slice channel = hf_pg_rd_cstr(&r);
     snprintf(name, sizeof(name), "holdfast move %llx", (unsigned long long)s->seed);
-    if (!hf_slice_eq(channel, hf_slice_str(name)))
+    return hf_slice_eq(channel, hf_slice_str(name));
+}
+
+bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body)
+{
+    if (!hf_pg_is_marker(s, body))
         return false;
     bool *seen = side == HF_PG_SERVER ? &s->marker_old : &s->marker_new;
     if (!*seen) {

@@ -12,6 +12,13 @@ static struct hf_slice rest_of(const struct hf_buf *b, size_t from)
 
 /* --- the loss --- */
 
+/* The lost transaction's SETs are gone with it; a replay makes them again. */
+static void forget_block(struct hf_pg_session *s)
+{
+    hf_buf_fini(&s->block_since);
+    s->block_look = s->block_hard = false;
+}
+
 /* Everything under way goes back into the log, to be fed again. */
 static void collect(struct hf_pg_session *s)
 {
@@ -31,7 +38,6 @@ static void collect(struct hf_pg_session *s)
         hf_pg_ops_revert(s, s->unit_no + i - 1);
     while (s->n_units)
         hf_pg_unit_pop(s);
-    hf_pg_prepared_rewind(s);
     hf_pg_portals_forget(s);
     hf_pg_portal_bind(s, hf_slice(NULL, 0), NULL);
     hf_hash_stream_init(&s->hash, s->seed);
@@ -39,6 +45,8 @@ static void collect(struct hf_pg_session *s)
     s->replay_left = 0;
     s->replay_units = 0;
 }
+
+static void start_over(struct hf_pg_session *s);
 
 static void verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
                         const char *why)
@@ -71,7 +79,8 @@ static bool lost_for_good(struct hf_pg_session *s)
         maybe |= strcmp(s->fatal_state, pass[i]) == 0;
     if (!maybe) { /* it was meant for this session */
         hf_pg_deliver_flush(s);
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "the server ended the session");
         return true;
     }
@@ -105,6 +114,17 @@ static void judge(struct hf_pg_session *s, uint32_t unit_reasons)
     }
 }
 
+/* Has the request that is under way been answered with an error, but for its ReadyForQuery? */
+static bool error_told(struct hf_pg_session *s)
+{
+    for (uint32_t i = 0; i < s->n_units; i++) {
+        const struct unit *u = hf_pg_unit_at(s, i);
+        if (u->kind != UNIT_HIDDEN || u->hidden == HID_COMMIT)
+            return u->failed;
+    }
+    return false;
+}
+
 void hf_pg_lost(struct hf_pg_session *s, const char *why)
 {
     if (s->state == HF_PG_ENDED || s->state == HF_PG_STARTING || s->state == HF_PG_LOST)
@@ -114,24 +134,34 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     hf_pg_deliver_flush(s);
     if (s->state == HF_PG_MOVING)
         hf_pg_move_failed(s, "the server was lost meanwhile");
-    uint32_t unit_reasons = 0;
+    uint32_t unit_reasons = 0, unit_does = 0;
     for (uint32_t i = 0; i < s->n_units; i++)
         unit_reasons |= hf_pg_unit_at(s, i)->reasons;
+    if (s->n_units)
+        unit_does = hf_pg_unit_last(s)->does; /* at a commit point it is the one */
     bool fed = s->state == HF_PG_RUNNING || s->state == HF_PG_REPLAYING;
     if (s->lost_at == 0)
         s->lost_at = s->now;
     if (fed) {
+        if (s->state != HF_PG_REPLAYING || s->replay_left == 0)
+            s->error_told = error_told(s);
         if (s->state == HF_PG_REPLAYING && s->replay_left)
             s->tx = s->tx_before;
         s->doubt = s->commit == COMMIT_SENT;
         s->commit = COMMIT_NONE;
         s->commit_deferred = s->unreplicated = false;
-        if (!s->doubt)
+        if (!s->doubt) {
             hf_buf_clear(&s->held);
-        s->mid_message = s->server_stream && !s->server_stream_hide;
+            forget_block(s);
+        } else if (unit_does & DOES_LOOK) {
+            s->block_look = s->block_hard = true;
+        }
+        if (s->state != HF_PG_REPLAYING || s->replay_left == 0) /* else as it was */
+            s->mid_message = s->server_stream && !s->server_stream_hide;
         s->lost_pid = s->pid;
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
+        s->rolled_told = last && last->n_done;
         s->rolled_back = last && last->kind == UNIT_QUERY && s->n_waiting == 1 &&
                          last->does == HF_PG_DOES_ROLLBACK;
         collect(s);
@@ -175,9 +205,11 @@ static void ask_clear(struct hf_pg_session *s)
 static void unresolved(struct hf_pg_session *s, const char *why)
 {
     s->doubt = false;
+    forget_block(s);
     hf_pg_note(s, HF_PG_NOTE_UNRESOLVED, s->commit_xid, 0, why);
     verdict_set(s, "08007", "the outcome of the transaction is unknown", why);
     s->tx = 'I';
+    hf_buf_clear(&s->held);
     hf_buf_fini(&s->refeed);
     s->refeed_at = 0;
     hf_pg_restore(s, HF_PG_SERVER);
@@ -186,6 +218,7 @@ static void unresolved(struct hf_pg_session *s, const char *why)
 static void not_committed(struct hf_pg_session *s)
 {
     s->doubt = false;
+    forget_block(s);
     hf_buf_clear(&s->held);
     hf_pg_note(s, HF_PG_NOTE_ABORTED, s->commit_xid, 0, NULL);
     judge(s, 0);
@@ -232,7 +265,8 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
 {
     if (s->fatal.n && s->backend.same && strcmp(s->fatal_state, "57P01") == 0) {
         /* an administrator ended this one session (R11) */
-        s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+        if (!s->mid_message)
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "terminated by an administrator");
         return;
     }
@@ -269,6 +303,12 @@ static void resolve_answered(struct hf_pg_session *s)
 static void committed(struct hf_pg_session *s)
 {
     hf_pg_note(s, HF_PG_NOTE_COMMITTED, s->commit_xid, 0, NULL);
+    hf_pg_settle_block(s, true);
+    if (s->look_hard) { /* the new connection has not got what it set */
+        hf_pg_fatal(s, "57P01", "terminating connection because the server was lost",
+                    "The transaction was committed; what it set can't be restored.");
+        return;
+    }
     s->committed = true;
     s->doubt = false;
     s->passing = 0;
@@ -298,8 +338,11 @@ void hf_pg_step_ask(struct hf_pg_session *s, enum step step, struct hf_slice sql
 
 static void restore_since(struct hf_pg_session *s)
 {
-    if (s->since_at < s->since_snapshot.n) {
-        struct hf_slice sql = hf_slice_str((const char *)s->since_snapshot.p + s->since_at);
+    bool first = s->since_at < s->prepares.n;
+    size_t at = first ? s->since_at : s->since_at - s->prepares.n;
+    struct hf_buf *texts = first ? &s->prepares : &s->since_snapshot;
+    if (at < texts->n) {
+        struct hf_slice sql = hf_slice_str((const char *)texts->p + at);
         s->since_at += sql.n + 1;
         hf_pg_step_ask(s, STEP_SINCE, sql);
         return;
@@ -309,10 +352,27 @@ static void restore_since(struct hf_pg_session *s)
     hf_pg_restore_prepared(s);
 }
 
+/* A block that has failed, and nobody waits: that it has failed is all there is to restore. */
+static bool only_failed(const struct hf_pg_session *s)
+{
+    return s->tx == 'E' && !s->verdict.set && !s->n_waiting && !s->n_open &&
+           (!s->savepoints || s->log_full);
+}
+
+static bool will_replay(const struct hf_pg_session *s)
+{
+    return s->refeed.n && !s->committed && !s->rolled_back && !s->verdict.set && !only_failed(s);
+}
+
 void hf_pg_restore(struct hf_pg_session *s, enum hf_pg_side side)
 {
-    if (side == HF_PG_SERVER)
+    if (side == HF_PG_SERVER) {
         hf_pg_enter_state(s, HF_PG_RESTORING);
+        if (will_replay(s))
+            hf_pg_prepared_rewind(s); /* the log parses and closes them again */
+        else
+            hf_pg_closed_forget(s);
+    }
     s->step_side = side;
     s->since_at = 0;
     if (s->snapshot.n)
@@ -377,7 +437,10 @@ static void recovered(struct hf_pg_session *s)
     s->deadline = HF_NEVER;
     s->impatient = false;
     s->n_recoveries++;
-    hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
+    if (s->mid_message)
+        s->aside_due = true; /* nothing may be told within a message */
+    else
+        hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
     hf_pg_note(s, HF_PG_NOTE_RECOVERED, (uint64_t)(s->now - s->lost_at), 0, NULL);
     s->lost_at = 0;
     if (s->n_units == 0)
@@ -389,6 +452,10 @@ static void gap(struct hf_pg_session *s)
 {
     if (s->n_listens == 0)
         return;
+    if (s->mid_message) {
+        s->gap_due = true;
+        return;
+    }
     hf_pg_note(s, HF_PG_NOTE_GAP, s->n_listens, 0, NULL);
     for (size_t i = 0; i < s->listens.n;) {
         struct hf_slice channel = hf_slice_str((const char *)s->listens.p + i);
@@ -403,6 +470,19 @@ static void gap(struct hf_pg_session *s)
         s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&b));
         hf_buf_fini(&b);
     }
+}
+
+void hf_pg_tell_due(struct hf_pg_session *s)
+{
+    if (!s->gap_due && !s->aside_due)
+        return;
+    s->mid_message = false;
+    hf_pg_deliver_flush(s);
+    if (s->aside_due)
+        hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
+    if (s->gap_due)
+        gap(s);
+    s->gap_due = s->aside_due = false;
 }
 
 static void tell_complete(struct hf_pg_session *s, const char *tag)
@@ -441,6 +521,30 @@ static void finish_committed(struct hf_pg_session *s)
     }
 }
 
+/* ... AND CHAIN: committed, and the transaction that follows can't be had as it was. */
+static void finish_chained(struct hf_pg_session *s)
+{
+    s->committed = s->chain_block = false;
+    tell_complete(s, "COMMIT");
+    hf_buf_clear(&s->held);
+    hf_pg_transaction_over(s, true);
+    hf_pg_log_trim(s, s->log.n);
+    recovered(s);
+    s->tx = 'T';
+    if (s->commit_kind == COMMIT_EXECUTE) {
+        hf_pg_unit_push(s, UNIT_EXTENDED);
+    } else {
+        hf_pg_tell_ready(s);
+        s->n_waiting--;
+        s->n_requests++;
+    }
+    s->tx = 'E';
+    s->block = BLOCK_YES;
+    hf_pg_log_drop(s, HF_PG_REASON_FAILED);
+    verdict_set(s, "40001", "the transaction could not be replayed after the loss of the server",
+                "It was begun by COMMIT AND CHAIN.");
+}
+
 static void begin_failed_block(struct hf_pg_session *s)
 {
     hf_buf_fini(&s->refeed);
@@ -451,6 +555,10 @@ static void begin_failed_block(struct hf_pg_session *s)
 /* Restored, a failed block too where there is one: say what is to be said, go on. */
 static void settled(struct hf_pg_session *s)
 {
+    if (s->chain_block) {
+        finish_chained(s);
+        return;
+    }
     hf_pg_log_trim(s, s->log.n);
     recovered(s);
     if (s->tx != 'I') {
@@ -467,20 +575,23 @@ static void settled(struct hf_pg_session *s)
 static void go_on(struct hf_pg_session *s)
 {
     gap(s);
-    if (s->committed) {
+    if (s->committed && s->commit_chain) {
+        s->chain_block = true;
+        begin_failed_block(s);
+    } else if (s->committed) {
         finish_committed(s);
     } else if (s->rolled_back) {
         s->rolled_back = false;
         hf_buf_fini(&s->refeed);
         s->refeed_at = 0;
-        tell_complete(s, "ROLLBACK");
+        if (!s->rolled_told)
+            tell_complete(s, "ROLLBACK");
         s->tx = 'I';
         s->n_waiting = 0;
         s->n_requests++;
         settled(s);
         hf_pg_tell_ready(s);
-    } else if (s->tx == 'E' && !s->verdict.set && !s->n_waiting && !s->n_open &&
-               (!s->savepoints || s->log_full)) {
+    } else if (only_failed(s)) {
         begin_failed_block(s);
     } else if (s->verdict.set && s->tx != 'I') {
         begin_failed_block(s);
@@ -606,7 +717,6 @@ static void start_over(struct hf_pg_session *s)
     s->commit = COMMIT_NONE;
     s->server_stream = 0;
     s->deliver = s->forward = hf_slice(NULL, 0);
-    hf_pg_prepared_rewind(s);
     hf_pg_portals_forget(s);
     hf_hash_stream_init(&s->hash, s->seed);
     s->lost_pid = s->pid;
@@ -652,11 +762,15 @@ void hf_pg_answer_verdict(struct hf_pg_session *s)
     if (s->n_waiting == 0 && !s->n_open)
         return; /* pending */
     for (; s->n_waiting; s->n_waiting--) {
-        hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        if (!s->error_told)
+            hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        s->error_told = false;
         hf_pg_tell_ready(s);
     }
     if (s->n_open) {
-        hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        if (!s->error_told)
+            hf_pg_tell_error(s, v->sqlstate, v->message, v->detail);
+        s->error_told = false;
         s->skipping = true;
     }
     v->set = false;

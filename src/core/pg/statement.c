@@ -51,6 +51,7 @@ static const struct special {
     {"pg_stat_get_snapshot_timestamp", HF_PG_DOES_SELF},
     {"pg_stat_statements*", HF_PG_DOES_SELF},
     /* not undone by ROLLBACK, or seen beyond the database */
+    {"dblink_connect*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_FUNCTION | HF_PG_DOES_LOAD},
     {"dblink*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_FUNCTION},
     {"postgres_fdw_*", HF_PG_DOES_OUTSIDE},
     {"lo_import", HF_PG_DOES_OUTSIDE | HF_PG_DOES_WRITE},
@@ -69,9 +70,9 @@ static const struct special {
     {"pg_wal_replay_*", HF_PG_DOES_OUTSIDE},
     {"pg_switch_wal", HF_PG_DOES_OUTSIDE},
     {"pg_create_restore_point", HF_PG_DOES_OUTSIDE},
-    {"pg_start_backup", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK}, /* is the session's until it ends */
+    {"pg_start_backup", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD}, /* is the session's until it ends */
     {"pg_stop_backup", HF_PG_DOES_OUTSIDE},
-    {"pg_backup_start", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK},
+    {"pg_backup_start", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD},
     {"pg_backup_stop", HF_PG_DOES_OUTSIDE},
     {"pg_create_physical_replication_slot", HF_PG_DOES_OUTSIDE},
     {"pg_create_logical_replication_slot", HF_PG_DOES_OUTSIDE},
@@ -82,7 +83,7 @@ static const struct special {
     {"pg_sync_replication_slots", HF_PG_DOES_OUTSIDE},
     {"pg_logical_slot_*", HF_PG_DOES_OUTSIDE},
     {"pg_logical_emit_message", HF_PG_DOES_OUTSIDE | HF_PG_DOES_WRITE},
-    {"pg_replication_origin_session_*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOCK},
+    {"pg_replication_origin_session_*", HF_PG_DOES_OUTSIDE | HF_PG_DOES_LOAD},
     {"pg_replication_origin_*", HF_PG_DOES_OUTSIDE},
     {"pg_stat_reset*", HF_PG_DOES_OUTSIDE},
     {"pg_stat_clear_snapshot", HF_PG_DOES_SELF},
@@ -193,13 +194,13 @@ struct walk {
     uint16_t n_settings;
     bool exact, literals_matter, too_many, strange, into;
     const char *name; /* borrowed from the tree */
-    struct hf_pg_facts *inner;
+    struct hf_pg_statement *inner;
     int rc;
 };
 
 static void walk(struct walk *w, const json_t *v, const struct cte *scope);
 static void statement(struct walk *w, const char *type, const json_t *v);
-static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_facts);
+static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **ret_facts);
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -243,8 +244,8 @@ static uint32_t special_does(const struct special *list, size_t n, const char *n
     return 0;
 }
 
-bool hf_pg_facts_name(const struct hf_pg_facts *f, size_t *pos, char *ret_kind,
-                      struct hf_slice *ret_name)
+bool hf_pg_statement_name(const struct hf_pg_statement *f, size_t *pos, char *ret_kind,
+                          struct hf_slice *ret_name)
 {
     if (*pos >= f->names.n) {
         return false;
@@ -263,9 +264,9 @@ static void add_name(struct walk *w, char kind, const char *name)
         w->too_many |= n > 0;
         return;
     }
-    struct hf_pg_facts so_far = {.names = hf_buf_slice(&w->names)};
+    struct hf_pg_statement so_far = {.names = hf_buf_slice(&w->names)};
     struct hf_slice other;
-    for (char k; hf_pg_facts_name(&so_far, &pos, &k, &other);) {
+    for (char k; hf_pg_statement_name(&so_far, &pos, &k, &other);) {
         if (k == kind && hf_slice_eq(other, hf_slice(name, n))) {
             return;
         }
@@ -364,7 +365,8 @@ static void look_at_node(struct walk *w, const char *type, const json_t *v)
             add_name(w, 'o', last_string(json_object_get(v, "name")));
         }
     } else if (strcmp(type, "SubLink") == 0) {
-        add_name(w, 'o', last_string(json_object_get(v, "operName")));
+        const json_t *name = json_object_get(v, "operName"); /* IN has none */
+        add_name(w, 'o', name ? last_string(name) : "=");
     } else if (strcmp(type, "SortBy") == 0) {
         add_name(w, 'o', last_string(json_object_get(v, "useOp")));
     } else if (strcmp(type, "RangeTableSample") == 0) {
@@ -717,12 +719,13 @@ static void statement(struct walk *w, const char *type, const json_t *v)
 }
 
 /* Make one allocation of what was found. */
-static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_facts **ret_facts)
+static int build(struct walk *w, const struct hf_pg_statement *found,
+                 struct hf_pg_statement **ret_facts)
 {
     size_t n_name = found->n_statements == 1 && w->name ? strlen(w->name) : 0;
-    size_t size = sizeof(struct hf_pg_facts) + w->n_settings * sizeof(char *) + w->settings.n +
+    size_t size = sizeof(struct hf_pg_statement) + w->n_settings * sizeof(char *) + w->settings.n +
                   w->names.n + n_name;
-    struct hf_pg_facts *f = hf_alloc(size);
+    struct hf_pg_statement *f = hf_alloc(size);
     if (!f) {
         return -ENOMEM;
     }
@@ -733,7 +736,7 @@ static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_f
     f->too_many = w->too_many;
     f->inner = found->n_statements == 1 ? w->inner : NULL;
     if (w->inner && !f->inner) {
-        hf_pg_facts_unref(w->inner);
+        hf_pg_statement_unref(w->inner);
     }
     w->inner = NULL;
     const char **settings = (const char **)(f + 1);
@@ -760,7 +763,7 @@ static int build(struct walk *w, const struct hf_pg_facts *found, struct hf_pg_f
     return 0;
 }
 
-static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts *found)
+static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_statement *found)
 {
     const uint32_t ends = HF_PG_DOES_COMMIT | HF_PG_DOES_ROLLBACK | HF_PG_DOES_PREPARE_XACT;
     const json_t *content;
@@ -768,7 +771,7 @@ static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts
     w->does = 0;
     w->name = NULL;
     w->strange = false;
-    hf_pg_facts_unref(w->inner);
+    hf_pg_statement_unref(w->inner);
     w->inner = NULL;
     statement(w, type, content);
     bool end = w->does & ends;
@@ -784,10 +787,10 @@ static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_facts
     }
 }
 
-static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_facts)
+static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **ret_facts)
 {
     struct walk w = {.exact = exact};
-    struct hf_pg_facts found = {.wrappable = json_array_size(stmts) > 0};
+    struct hf_pg_statement found = {.wrappable = json_array_size(stmts) > 0};
     hf_buf_init(&w.names, NAMES_MAX);
     hf_buf_init(&w.settings, 65536);
     for (size_t i = 0; i < json_array_size(stmts); i++) {
@@ -795,13 +798,13 @@ static int facts_of(const json_t *stmts, bool exact, struct hf_pg_facts **ret_fa
     }
     int rc = w.rc ? w.rc : w.names.err ? w.names.err : w.settings.err;
     rc = rc ? rc : build(&w, &found, ret_facts);
-    hf_pg_facts_unref(w.inner);
+    hf_pg_statement_unref(w.inner);
     hf_buf_fini(&w.names);
     hf_buf_fini(&w.settings);
     return rc;
 }
 
-int hf_pg_facts_parse(const char *sql, bool exact, struct hf_pg_facts **ret_facts)
+int hf_pg_statement_parse(const char *sql, bool exact, struct hf_pg_statement **ret_facts)
 {
     PgQueryParseResult parsed = pg_query_parse(sql);
     json_t *tree = parsed.error ? NULL : json_loads(parsed.parse_tree, JSON_ALLOW_NUL, NULL);
@@ -811,16 +814,16 @@ int hf_pg_facts_parse(const char *sql, bool exact, struct hf_pg_facts **ret_fact
     return rc;
 }
 
-struct hf_pg_facts *hf_pg_facts_ref(struct hf_pg_facts *f)
+struct hf_pg_statement *hf_pg_statement_ref(struct hf_pg_statement *f)
 {
     f->n_refs++;
     return f;
 }
 
-void hf_pg_facts_unref(struct hf_pg_facts *f)
+void hf_pg_statement_unref(struct hf_pg_statement *f)
 {
     if (f && --f->n_refs == 0) {
-        hf_pg_facts_unref(f->inner);
+        hf_pg_statement_unref(f->inner);
         hf_free(f);
     }
 }

@@ -8,7 +8,7 @@
 #include "base/slice.h"
 
 /** One allocation, shared (ref). Does not depend on any catalog. */
-struct hf_pg_facts {
+struct hf_pg_statement {
     uint32_t n_refs;
     uint32_t does; /* HF_PG_DOES_* without what a catalog says */
     uint16_t n_statements;
@@ -19,23 +19,23 @@ struct hf_pg_facts {
     struct hf_slice name;
     const char *const *settings;
     uint16_t n_settings;
-    struct hf_pg_facts *inner; /* of a PREPARE; owned ref, or NULL */
-    struct hf_slice names;     /* see hf_pg_facts_name() */
-    size_t size;               /* bytes, inner included */
+    struct hf_pg_statement *inner; /* of a PREPARE; owned ref, or NULL */
+    struct hf_slice names;         /* see hf_pg_statement_name() */
+    size_t size;                   /* bytes, inner included */
 };
 
 /**
  * Parse a NUL-terminated text. exact: literals are the client's own, not those of
  * hf_pg_normal_expand(). Returns 0, -ENOMEM, or -HF_EVALUE if the parser refuses the text.
  */
-HF_MUST int hf_pg_facts_parse(const char *sql, bool exact, struct hf_pg_facts **ret_facts);
-struct hf_pg_facts *hf_pg_facts_ref(struct hf_pg_facts *f);
-void hf_pg_facts_unref(struct hf_pg_facts *f);
+HF_MUST int hf_pg_statement_parse(const char *sql, bool exact, struct hf_pg_statement **ret_facts);
+struct hf_pg_statement *hf_pg_statement_ref(struct hf_pg_statement *f);
+void hf_pg_statement_unref(struct hf_pg_statement *f);
 
 /**
  * Walk the names: start with *pos = 0; false at the end. Kinds are those of hf_pg_catalog_row():
  * 'f' called, 'o' operator, 't' type, 'r' relation, 'a' selected from a row (a column, or a
  * function).
  */
-bool hf_pg_facts_name(const struct hf_pg_facts *f, size_t *pos, char *ret_kind,
-                      struct hf_slice *ret_name);
+bool hf_pg_statement_name(const struct hf_pg_statement *f, size_t *pos, char *ret_kind,
+                          struct hf_slice *ret_name);

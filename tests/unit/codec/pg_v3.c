@@ -369,6 +369,24 @@ static void builders(void **state)
     hf_assert_slice_str(value, "b");
 }
 
+static void strings_and_numbers(void **state)
+{
+    (void)state;
+    hf_pg_put_u16(&b, 0x0102);
+    hf_pg_put_cstr(&b, S("a\0b"));
+    hf_pg_put_cstr(&b, hf_slice(NULL, 0));
+    struct hf_rd r;
+    hf_rd_init(&r, hf_buf_slice(&b));
+    assert_int_equal(hf_rd_u16(&r), 0x0102);
+    hf_assert_slice_str(hf_pg_rd_cstr(&r), "a");
+    struct hf_slice empty = hf_pg_rd_cstr(&r);
+    assert_non_null(empty.p);
+    assert_int_equal(empty.n, 0);
+    assert_int_equal(hf_rd_end(&r), 0);
+    assert_null(hf_pg_rd_cstr(&r).p);
+    assert_int_equal(hf_rd_end(&r), -HF_ETRUNC);
+}
+
 static void builders_without_room(void **state)
 {
     (void)state;
@@ -398,6 +416,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(errors, setup, teardown),
         cmocka_unit_test_setup_teardown(rows, setup, teardown),
         cmocka_unit_test_setup_teardown(builders, setup, teardown),
+        cmocka_unit_test_setup_teardown(strings_and_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(builders_without_room, setup, teardown),
     };
     return cmocka_run_group_tests_name("codec/pg_v3", tests, NULL, NULL);

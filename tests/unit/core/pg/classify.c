@@ -279,6 +279,30 @@ static void prepared_has_an_inner_class(void **state)
     hf_pg_class_unref(inner);
 }
 
+static void execute_has_names_of_its_own(void **state)
+{
+    (void)state;
+    struct hf_pg_classifier *c = make(100);
+    give_list(c, NULL);
+    static const struct {
+        const char *sql;
+        bool safe;
+    } t[] = {{"EXECUTE p(1, now())", true},
+             {"EXECUTE p(nextval('s'))", false},
+             {"EXPLAIN EXECUTE p(1)", true},
+             {"EXECUTE p((SELECT a FROM a_view))", false}};
+    for (size_t i = 0; i < HF_ARRAY_LEN(t); i++) {
+        const struct hf_pg_class *k = hf_pg_classify(c, hf_slice_str(t[i].sql));
+        assert_int_equal(hf_pg_class_names_safe(c, k), t[i].safe);
+        assert_false(hf_pg_class_repeatable(c, k));
+        hf_pg_class_unref(k);
+    }
+    const struct hf_pg_class *k = hf_pg_classify(c, hf_slice_str("SELEKT"));
+    assert_false(hf_pg_class_names_safe(c, k));
+    hf_pg_class_unref(k);
+    hf_pg_classifier_destroy(c);
+}
+
 static bool same(const char *a, const char *b)
 {
     uint64_t x[2], y[2];
@@ -329,6 +353,7 @@ static void fingerprints(void **state)
         {"SELECT e 'a'", "SELECT e'a'"},
         {"SELECT a", "SELECT a;"},
         {"SELECT x: :y", "SELECT x::y"},
+        {"VALUES (1, 2)", "VALUES (1, +2)"}, /* an operator */
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(equal); i++) {
         if (!same(equal[i][0], equal[i][1])) {
@@ -341,12 +366,12 @@ static void fingerprints(void **state)
         }
     }
     static const char *const none[] = {
-        "SELECT 'a",       "SELECT E'a\\'", "SELECT \"a",     "SELECT /* /* */",
-        "SELECT $a$ $b$",  "SELECT $",      "SELECT 'a\\'",   "SELECT 'a\\'' FROM t",
-        "SELECT N'\\''",   "SELECT 1a",     "SELECT 1_000",   "SELECT 0x1F",
-        "SELECT $1a",      "SELECT 1)",     "SELECT \\",      "SELECT {",
-        "SELECT \x01",     "SELECT \v1",    "SELECT U&\"a\"", "SELECT U&'\\0061'",
-        "SELECT \"a\nb\"",
+        "SELECT 'a",       "SELECT E'a\\'", "SELECT \"a",       "SELECT /* /* */",
+        "SELECT $a$ $b$",  "SELECT $",      "SELECT 'a\\'",     "SELECT 'a\\'' FROM t",
+        "SELECT N'\\''",   "SELECT 1a",     "SELECT 1_000",     "SELECT 0x1F",
+        "SELECT $1a",      "SELECT 1)",     "SELECT \\",        "SELECT {",
+        "SELECT \x01",     "SELECT \v1",    "SELECT U&\"a\"",   "SELECT U&'\\0061'",
+        "SELECT \"a\nb\"", "SELECT N'a'",   "SELECT (1, N'a')",
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(none); i++) {
         uint64_t h[2];
@@ -632,6 +657,7 @@ int main(void)
         cmocka_unit_test(corpus_has_all),
         cmocka_unit_test(names_and_counts),
         cmocka_unit_test(prepared_has_an_inner_class),
+        cmocka_unit_test(execute_has_names_of_its_own),
         cmocka_unit_test(fingerprints),
         cmocka_unit_test(other_literals_same_class),
         cmocka_unit_test(catalog_decides),

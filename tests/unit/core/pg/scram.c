@@ -224,6 +224,11 @@ static void verifiers(void **state)
     assert_memory_equal(&m1, &m2, sizeof(m1));
     assert_memory_not_equal(m1.salt, m3.salt, 16);
     assert_int_equal(m1.iterations, HF_PG_ITERATIONS);
+    uint8_t salt[16]; /* of who has a plain password: as of who does not exist */
+    hf_pg_salt(key, S("nobody"), salt);
+    assert_true(hf_pg_same(salt, m1.salt, 16));
+    assert_false(hf_pg_same(salt, m3.salt, 16));
+    assert_true(hf_pg_same(salt, m3.salt, 0));
 }
 
 static void secrets(void **state)

@@ -14,7 +14,7 @@ enum { N_SERVERS = 4, N_SEATS = 256 };
 struct fake {
     bool refused, silent;
     const char *sqlstate; /* of a login error, or NULL */
-    struct hf_pg_facts facts;
+    struct hf_pg_server_facts facts;
 };
 
 struct rig {
@@ -40,9 +40,10 @@ static void say(struct rig *r, const char *fmt, ...)
     assert_true(r->n_log < sizeof(r->log));
 }
 
-static struct hf_pg_facts facts(bool in_recovery, uint32_t timeline, uint64_t xmax, uint32_t aux)
+static struct hf_pg_server_facts facts(bool in_recovery, uint32_t timeline, uint64_t xmax,
+                                       uint32_t aux)
 {
-    return (struct hf_pg_facts){
+    return (struct hf_pg_server_facts){
         .in_recovery = in_recovery,
         .sysid = 4711,
         .timeline = timeline,
@@ -150,6 +151,9 @@ static void told(struct rig *r, const struct hf_pg_servers_out *o)
         break;
     case HF_PG_SERVERS_PROBE:
         probe(r, o->server);
+        break;
+    case HF_PG_SERVERS_PROMOTE:
+        say(r, "promote %s\n", names[o->server]);
         break;
     case HF_PG_SERVERS_RESET:
         say(r, "reset %s\n", names[o->server]);
@@ -318,7 +322,15 @@ static void on_which_start_a_new_connection_was_may_be_unknown(void **state)
     begin(&r, &exclusive, 1, 0);
     want(&r, 0, HF_PG_READ_WRITE);
     run(&r, 0); /* no probe since */
-    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), HF_PG_INCARNATION_UNKNOWN);
+    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1 | HF_PG_INCARNATION_UNSURE);
+    /* the server is still on that start: it was that one */
+    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
+                       r.now);
+    forget(&r);
+    run(&r, 0);
+    story(&r, "login 0 at alpha\n"
+              "attach 0, same\n");
+    hf_pg_servers_leave(r.s, &r.seat[0], r.now);
     want(&r, 0, HF_PG_READ_WRITE);
     run(&r, HF_MS(30)); /* soon there is one */
     assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1);
@@ -330,7 +342,8 @@ static void on_which_start_a_new_connection_was_may_be_unknown(void **state)
     forget(&r);
     lose(&r, 0);
     hf_pg_servers_leave(r.s, &r.seat[0], r.now);
-    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, HF_PG_INCARNATION_UNKNOWN, r.now);
+    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
+                       r.now);
     run(&r, 0);
     story(&r, "login 0 at alpha\n"
               "attach 0\n");
@@ -861,8 +874,8 @@ static void a_planned_switchover(void **state)
     (void)state;
     struct rig r;
     begin(&r, &exclusive, 2, 2);
-    assert_int_equal(hf_pg_servers_switchover(r.s, HF_S(5), r.now), 0);
-    assert_int_equal(hf_pg_servers_switchover(r.s, HF_S(5), r.now), -EBUSY);
+    assert_int_equal(hf_pg_servers_switchover(r.s, HF_PG_SERVER_NONE, HF_S(5), r.now), 0);
+    assert_int_equal(hf_pg_servers_switchover(r.s, HF_PG_SERVER_NONE, HF_S(5), r.now), -EBUSY);
     run(&r, HF_MS(1));
     hf_pg_servers_at_rest(r.s, 1, r.now);
     run(&r, HF_MS(1));
@@ -874,13 +887,12 @@ static void a_planned_switchover(void **state)
     r.server[0].refused = true;
     r.server[1].facts = facts(false, 2, 720, 20);
     run(&r, HF_MS(10)); /* probed every 5 ms */
-    story(&r, "! alpha: primary -> closed: an older timeline: another server was promoted\n"
+    story(&r, "! alpha: primary -> down: connection refused\n"
               "! beta: standby -> closed: its fence is being read\n"
               "- beta is the primary: timeline 2, fence 720\n"
               "- beta: closed -> primary\n"
               "- switchover: frozen -> attaching\n"
               "gone 0: another server is the primary now\n"
-              "! alpha: closed -> down: connection refused\n"
               "gone 1: another server is the primary now\n"
               "login 0 at beta\n"
               "attach 0, fence 720, exclusive\n"
@@ -894,12 +906,73 @@ static void a_planned_switchover(void **state)
     rig_fini(&r);
 }
 
+static void the_manager_promotes_the_target(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &(struct hf_pg_servers_conf){0}, 2, 1);
+    assert_int_equal(hf_pg_servers_switchover(r.s, 1, HF_S(5), r.now), -EPERM);
+    rig_fini(&r);
+    begin(&r, &exclusive, 2, 1);
+    assert_int_equal(hf_pg_servers_switchover(r.s, 0, HF_S(5), r.now), -HF_ENOTREADY);
+    r.server[0].facts.lsn = 0x2000; /* the standby lags */
+    assert_int_equal(hf_pg_servers_switchover(r.s, 1, HF_S(5), r.now), 0);
+    run(&r, 0);
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    run(&r, HF_MS(10));
+    story(&r, "- switchover: none -> freezing\n"
+              "freeze\n"
+              "- switchover: freezing -> frozen\n");
+    r.server[1].facts.lsn = 0x2000;
+    run(&r, HF_MS(4));
+    story(&r, "promote beta\n"
+              "! alpha: primary -> closed: an older timeline: another server was promoted\n"
+              "gone 0: another server is being promoted\n");
+    r.server[1].facts = facts(false, 2, 720, 20);
+    run(&r, HF_MS(4));
+    story(&r, "! beta: standby -> closed: its fence is being read\n"
+              "- beta is the primary: timeline 2, fence 720\n"
+              "- beta: closed -> primary\n"
+              "- switchover: frozen -> attaching\n"
+              "login 0 at beta\n"
+              "attach 0, fence 720, exclusive\n");
+    rig_fini(&r);
+
+    /* refused: the old one goes on */
+    begin(&r, &exclusive, 2, 1);
+    assert_int_equal(hf_pg_servers_switchover(r.s, 1, HF_S(5), r.now), 0);
+    run(&r, 0);
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    run(&r, HF_MS(4));
+    forget(&r);
+    hf_pg_servers_promote_failed(r.s, 1, "permission denied", r.now);
+    run(&r, HF_MS(4));
+    story(&r, "! beta can't be promoted: permission denied\n"
+              "! switchover: given up\n"
+              "- switchover: frozen -> none\n"
+              "- alpha: closed -> primary\n"
+              "thaw\n"
+              "login 0 at alpha\n"
+              "attach 0, same\n");
+    rig_fini(&r);
+
+    /* no answer: nobody writes to the old one any more */
+    begin(&r, &exclusive, 2, 1);
+    assert_int_equal(hf_pg_servers_switchover(r.s, 1, HF_S(5), r.now), 0);
+    run(&r, 0);
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    run(&r, HF_S(10));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
+    assert_int_equal(hf_pg_servers_primary(r.s), HF_PG_SERVER_NONE);
+    rig_fini(&r);
+}
+
 static void a_switchover_that_takes_too_long_is_given_up(void **state)
 {
     (void)state;
     struct rig r;
     begin(&r, &exclusive, 2, 1);
-    assert_int_equal(hf_pg_servers_switchover(r.s, HF_S(5), r.now), 0);
+    assert_int_equal(hf_pg_servers_switchover(r.s, HF_PG_SERVER_NONE, HF_S(5), r.now), 0);
     run(&r, 0);
     forget(&r);
     run(&r, HF_S(6));
@@ -957,7 +1030,7 @@ static void without_memory_there_are_none(void **state)
 static void facts_are_read(void **state)
 {
     (void)state;
-    struct hf_pg_facts f;
+    struct hf_pg_server_facts f;
     assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER), &f), 0);
     assert_false(f.in_recovery);
     assert_true(f.autovacuum);
@@ -969,7 +1042,8 @@ static void facts_are_read(void **state)
     assert_int_equal(f.n_aux, 2);
     assert_int_equal(f.aux[1], 13);
     assert_int_equal(
-        hf_pg_server_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f), 0);
+        hf_pg_server_facts_parse(hf_slice_str("t off -5 3 2 1:725 17 4294968021 0/0 A/FF 0"), &f),
+        0);
     assert_true(f.in_recovery);
     assert_int_equal(f.sysid, (uint64_t)-5);
     assert_int_equal(f.xmax, (1ULL << 32) + 725);
@@ -982,10 +1056,11 @@ static void facts_are_read(void **state)
         test_free(copy);
     }
     assert_int_equal(hf_pg_server_facts_parse(hf_slice_str(ANSWER " "), &f), -HF_EMALF);
-    assert_int_equal(hf_pg_server_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
-                                                    "0/0 1"),
-                                       &f),
-                     -HF_EMALF);
+    assert_int_equal(
+        hf_pg_server_facts_parse(hf_slice_str("f on 99999999999999999999 3 3 0:7 1 7 0/0 "
+                                              "0/0 1"),
+                                 &f),
+        -HF_EMALF);
     assert_true(strlen(hf_pg_servers_query()) > 100);
 }
 
@@ -1040,6 +1115,7 @@ int main(void)
         cmocka_unit_test(readers_are_balanced_without_swinging),
         cmocka_unit_test(readers_leave_the_primary_for_a_standby),
         cmocka_unit_test(a_planned_switchover),
+        cmocka_unit_test(the_manager_promotes_the_target),
         cmocka_unit_test(a_switchover_that_takes_too_long_is_given_up),
         cmocka_unit_test(a_reload_keeps_what_stays),
         cmocka_unit_test(without_memory_there_are_none),

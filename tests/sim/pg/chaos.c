@@ -1,0 +1,357 @@
+/* Random schedules of sessions: many small worlds, one seed each. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sim/pg/chaos.h"
+#include "sim/pg/world.h"
+
+#define STEPS_MAX 40000
+#define QUIET_MAX 3000 /* rounds without anything but time */
+
+struct outcome {
+    char why[400];
+    uint64_t steps, crashes, acked, errors, moved, replayed, committed, aborted, unresolved;
+};
+
+/* What a schedule does; chances are out of 10,000 per step. */
+struct chaos {
+    struct pgw_world w;
+    uint32_t crash, promote, cut, move, cancel, goes, reconnect, terminate, start;
+    bool bytewise;
+    uint32_t quiet;
+};
+
+static struct chaos x;
+
+static uint64_t below(uint64_t n)
+{
+    return hf_prng_below(&x.w.prng, n);
+}
+
+static bool chance(uint32_t c)
+{
+    return below(10000) < c;
+}
+
+static void begin(uint64_t seed)
+{
+    struct pgw_world *w = &x.w;
+    struct hf_prng g;
+    hf_prng_init(&g, seed ^ 0x9a7d);
+    uint32_t n = hf_prng_below(&g, 3) ? 1 + (uint32_t)hf_prng_below(&g, 4) : 1;
+    pgw_init(w, n, seed);
+    bool calm = below(8) == 0;
+    x.crash = calm ? 0 : (uint32_t)below(30);
+    x.promote = calm ? 0 : (uint32_t)below(20);
+    x.cut = calm ? 0 : (uint32_t)below(40);
+    x.move = below(3) ? (uint32_t)below(100) : 0;
+    x.cancel = below(3) == 0 ? (uint32_t)below(60) : 0;
+    x.goes = below(4) == 0 ? (uint32_t)below(20) : 0;
+    x.terminate = below(6) == 0 ? (uint32_t)below(10) : 0;
+    x.bytewise = below(2);
+    x.quiet = 0;
+    w->fenced = below(6) != 0;
+    w->server.db.standby = below(5) != 0;
+    w->conf.rehearse_moves = below(6) == 0 ? 1 + (uint32_t)below(5) : 0;
+    w->conf.protect_writes = below(10) != 0;
+    uint64_t kinds = below(4);
+    for (uint32_t i = 0; i < n; i++) {
+        pgw_connect(w, i, 4 + (uint32_t)below(16));
+        struct pgc_client *c = &w->session[i].client;
+        c->simple_only = below(4) == 0;
+        c->no_copy = kinds != 0;
+        c->no_volatile = kinds > 1;
+        c->no_sequence = kinds > 1;
+        c->no_state = kinds == 3;
+        c->no_weak = kinds != 0;
+    }
+}
+
+static size_t some(void)
+{
+    return x.bytewise ? 1 + below(12) : 1 + below(2000);
+}
+
+/* One thing, by chance. */
+static bool anything(void)
+{
+    struct pgw_world *w = &x.w;
+    struct pgw_session *s = &w->session[below(w->n)];
+    switch (below(12)) {
+    case 0:
+        return pgw_client(s);
+    case 1:
+    case 2:
+        return pgw_up(s, some());
+    case 3:
+        return pgw_to(s, HF_PG_SERVER, some()) || pgw_to(s, HF_PG_SPARE, some());
+    case 4:
+    case 5:
+        return pgw_from(s, HF_PG_SERVER, some());
+    case 6:
+        return pgw_from(s, HF_PG_SPARE, some());
+    case 7:
+        return pgw_down(s, some());
+    case 8:
+        return pgw_backend(w, below(w->server.n + 1));
+    case 9:
+        if (w->up && w->server.db.flushed < w->server.db.n_wal) {
+            pgs_flush(&w->server.db, w->server.db.flushed + 1 + below(3));
+            return true;
+        }
+        return false;
+    case 10:
+        if (w->up && w->server.db.standby && w->server.db.replicated < w->server.db.flushed) {
+            pgs_replicate(&w->server.db, w->server.db.replicated + 1 + below(3));
+            return true;
+        }
+        return false;
+    default:
+        return pgw_attach(s, HF_PG_SERVER) || pgw_attach(s, HF_PG_SPARE) || pgw_cancel_arrives(s);
+    }
+}
+
+static void fault(void)
+{
+    struct pgw_world *w = &x.w;
+    struct pgs_db *db = &w->server.db;
+    struct pgw_session *s = &w->session[below(w->n)];
+    if (w->up && chance(x.crash)) {
+        pgw_crash(w, false, db->flushed + below(db->n_wal - db->flushed + 1));
+    }
+    if (w->up && db->standby && chance(x.promote)) {
+        pgw_crash(w, true, db->replicated + below(db->flushed - db->replicated + 1));
+    }
+    if (!w->up && chance(500)) {
+        pgw_start(w);
+    }
+    if (w->up && !db->standby && chance(20)) { /* a new standby has caught up */
+        pgs_flush(db, SIZE_MAX);
+        db->replicated = db->flushed;
+        db->standby = true;
+    }
+    if (chance(x.cut)) {
+        pgw_break(s, below(4) ? HF_PG_SERVER : HF_PG_SPARE, below(400), below(400));
+    }
+    if (chance(x.move) && !s->ended) {
+        pgw_tell(w, "-- a move is asked for");
+        hf_pg_session_move(s->core, w->now);
+    }
+    if (chance(x.cancel)) {
+        pgw_cancel(s);
+    }
+    if (chance(x.goes)) {
+        pgw_client_goes(s);
+    }
+    if (chance(x.terminate) && s->conn[HF_PG_SERVER].b) {
+        pgw_tell(w, "-- an administrator terminates the backend");
+        s->terminated = true;
+        pgs_terminate(s->conn[HF_PG_SERVER].b);
+    }
+}
+
+/* Sessions that ended: their clients connect again. */
+static void reconnect(void)
+{
+    struct pgw_world *w = &x.w;
+    for (uint32_t i = 0; i < w->n; i++) {
+        struct pgw_session *s = &w->session[i];
+        if (s->ended && !s->down.n && !s->cancel_pending) {
+            pgw_word(s);
+            pgc_disconnect(&s->client);
+            pgw_tell(w, "-- client %u connects again", i);
+            pgw_connect(w, i, 0);
+        }
+    }
+}
+
+static bool all_done(void)
+{
+    for (uint32_t i = 0; i < x.w.n; i++) {
+        const struct pgw_session *s = &x.w.session[i];
+        if (s->ended || !pgc_done(&s->client)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void run(void)
+{
+    struct pgw_world *w = &x.w;
+    uint64_t misses = 0;
+    while (w->n_steps < STEPS_MAX / 2 && !all_done()) {
+        misses = anything() ? 0 : misses + 1;
+        fault();
+        reconnect();
+        if (misses > 60 || chance(3)) {
+            pgw_time(w, HF_MS(5 + (hf_time)below(200)));
+            misses = 0;
+            x.quiet++;
+        }
+        if (x.quiet > QUIET_MAX) {
+            break;
+        }
+    }
+    /* no faults from now on: everybody gets to the end */
+    pgw_start(w);
+    for (uint32_t i = 0; i < 4000 && !all_done(); i++) {
+        pgw_settle(w);
+        reconnect();
+        pgw_settle(w);
+        pgw_time(w, HF_MS(200));
+    }
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct pgw_session *s = &w->session[i];
+        if (!s->ended && !pgc_done(&s->client)) {
+            struct hf_pg_session_info info;
+            hf_pg_session_info(s->core, &info);
+            pgw_failed(w, "session %u does not come to an end: %s, tx %c, client waits for %u", i,
+                       hf_pg_state_name(info.state), info.tx, s->client.outstanding);
+        }
+    }
+    pgw_check(w, true);
+}
+
+static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
+{
+    jmp_buf fail;
+    memset(o, 0, sizeof(*o));
+    x.w.fail = &fail;
+    x.w.trace = trace;
+    if (setjmp(fail) == 0) {
+        begin(seed);
+        run();
+    }
+    snprintf(o->why, sizeof(o->why), "%s", x.w.why);
+    o->steps = x.w.n_steps;
+    o->crashes = x.w.n_crashes;
+    for (uint32_t i = 0; i < x.w.n; i++) {
+        const struct pgw_session *s = &x.w.session[i];
+        o->acked += s->client.n_acked;
+        o->errors += s->client.n_errors;
+        o->moved += s->n_moved;
+        o->replayed += s->n_replayed;
+        o->committed += s->n_committed;
+        o->aborted += s->n_aborted;
+        o->unresolved += s->n_unresolved;
+    }
+    pgw_fini(&x.w);
+}
+
+/* ---- many ---- */
+
+struct shared {
+    uint64_t seed; /* under way */
+    uint64_t n_failed, done;
+    struct outcome sum;
+};
+
+static void add(struct outcome *sum, const struct outcome *o)
+{
+    sum->steps += o->steps;
+    sum->crashes += o->crashes;
+    sum->acked += o->acked;
+    sum->errors += o->errors;
+    sum->moved += o->moved;
+    sum->replayed += o->replayed;
+    sum->committed += o->committed;
+    sum->aborted += o->aborted;
+    sum->unresolved += o->unresolved;
+}
+
+static void work(const struct pgx_options *o, struct shared *sh, uint64_t from, uint64_t to,
+                 time_t end)
+{
+    struct outcome out;
+    for (uint64_t seed = from; seed < to && (!end || time(NULL) < end); seed++) {
+        sh->seed = seed;
+        run_seed(seed, NULL, &out);
+        sh->done++;
+        add(&sh->sum, &out);
+        if (out.why[0]) {
+            fprintf(stderr,
+                    "seed %" PRIu64 " failed: %s\n  again: sim-pg --seed %" PRIu64
+                    " --runs 1 --trace\n",
+                    seed, out.why, seed);
+            sh->n_failed++;
+            if (!o->keep_going) {
+                return;
+            }
+        }
+    }
+}
+
+/* In a process of its own, so that an assert of the core ends only that. */
+static bool range(const struct pgx_options *o, struct shared *sh, uint64_t from, uint64_t to)
+{
+    time_t end = o->seconds ? time(NULL) + (time_t)o->seconds : 0;
+    while (from < to) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            work(o, sh, from, to, end);
+            fflush(NULL);
+            _exit(0);
+        }
+        int status = 0;
+        (void)waitpid(pid, &status, 0);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+            return sh->n_failed == 0;
+        }
+        fprintf(stderr,
+                "seed %" PRIu64 " failed: the process died (%d)\n  again: sim-pg --seed %" PRIu64
+                " --runs 1 --trace\n",
+                sh->seed, status, sh->seed);
+        sh->n_failed++;
+        if (!o->keep_going) {
+            return false;
+        }
+        from = sh->seed + 1;
+    }
+    return sh->n_failed == 0;
+}
+
+int pgx_chaos(const struct pgx_options *o)
+{
+    struct outcome out;
+    if (o->trace) {
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        run_seed(o->seed, stdout, &out);
+        printf("%s\n", out.why[0] ? out.why : "all held");
+        return out.why[0] != 0;
+    }
+    struct shared *sh =
+        mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (sh == MAP_FAILED) {
+        perror("mmap");
+        return 2;
+    }
+    FILE *f = o->seeds ? fopen(o->seeds, "r") : NULL;
+    char line[200], *after;
+    while (f && fgets(line, sizeof(line), f)) { /* seeds that failed once */
+        uint64_t seed = strtoull(line, &after, 10);
+        if (after != line && !range(o, sh, seed, seed + 1) && !o->keep_going) {
+            return 1;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    (void)range(o, sh, o->seed, o->seconds ? UINT64_MAX : o->seed + o->runs);
+    const struct outcome *s = &sh->sum;
+    printf("%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " steps, %" PRIu64
+           " crashes: %" PRIu64 " transactions acknowledged, %" PRIu64 " errors; %" PRIu64
+           " moves, %" PRIu64 " replays; in doubt: %" PRIu64 " committed, %" PRIu64 " not, %" PRIu64
+           " unknown; %" PRIu64 " schedules failed\n",
+           sh->done, o->seed, s->steps, s->crashes, s->acked, s->errors, s->moved, s->replayed,
+           s->committed, s->aborted, s->unresolved, sh->n_failed);
+    return sh->n_failed != 0;
+}
