@@ -463,7 +463,9 @@ static void take(struct hf_pg_session *s, uint8_t type, struct hf_slice message)
         on_notification(s, message);
         return;
     case HF_PG_READY:
+        s->ready = message;
         on_ready(s, u, body);
+        s->ready = hf_slice(NULL, 0);
         return;
     case HF_PG_COMMAND_COMPLETE:
         on_complete(s, u, message);

@@ -1,0 +1,328 @@
+"""The instants at which a server can die, each made to happen: real servers, one session, holdfast-pg between them."""
+import os
+import signal
+import time
+
+import pytest
+
+import pg_chaos
+import pgwire
+import postgres
+from pgwire import Bind, Connection, CopyData, Execute, Parse, Query, Sync
+
+
+@pytest.fixture
+def rig():
+    if not postgres.find_program("holdfast-pg"):
+        pytest.skip("holdfast-pg is not built")
+    with postgres.Rig() as r:
+        yield r
+
+
+class World:
+    """A primary, its synchronous standby if wanted, the proxy, one session c"""
+
+    def __init__(self, rig, standby=False, **settings):
+        self.a = rig.server(**pg_chaos.SETTINGS, **settings)
+        with Connection(self.a) as c:
+            pgwire.check(c.query("create table t (id serial primary key, v int)"))
+        self.b = rig.standby(self.a) if standby else None
+        self.proxy = rig.proxy(rig.servers, **pg_chaos.PROXY)
+        self.c = Connection(self.proxy)
+
+    def crash(self):
+        self.a.power_off()
+        self.a.start()
+
+    def take_over(self):
+        self.a.power_off()
+        self.b.promote()
+
+    def freeze_standby(self):
+        """Commits wait from now on"""
+        self.frozen = [self.b.process.pid, *postgres.children(self.b.process.pid)]
+        for pid in self.frozen:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw_standby(self):
+        for pid in self.frozen:
+            postgres.send(pid, signal.SIGCONT)
+
+    def waiting(self, what):
+        """Until a client's backend of the primary waits for it"""
+        with Connection(self.a) as look:
+            return postgres.until(lambda: look.rows("select pid from pg_stat_activity where backend_type = 'client backend'"
+                                                    f" and wait_event = '{what}'"), f"waits for {what}")[0][0]
+
+    def values(self, server=None):
+        with Connection(server or self.a) as c:
+            return [int(v) for (v,) in c.rows("select v from t order by 1")]
+
+
+def done(c, tag, messages=None):
+    if messages is None:  # some of it may have been read while it had to be unanswered
+        start = max(n for n, m in enumerate(c.seen) if m.kind == "Z") + 1
+        c.until()
+        messages = c.seen[start:]
+    pgwire.check(messages)
+    assert [m.data for m in messages if m.kind == "C"] == [tag], messages
+    return pgwire.rows(messages)
+
+
+def test_idle(rig):
+    w = World(rig)
+    for sql in ("set timezone = 'Asia/Tokyo'", "prepare p as select 7", "set my.own = 'x'", "listen l"):
+        pgwire.check(w.c.query(sql))
+    pgwire.check(w.c.ask(Parse("select $1::int + 1", "n"), Sync))
+    for _ in range(2):
+        w.crash()
+        assert w.c.one("show timezone") == "Asia/Tokyo"
+        assert w.c.one("execute p") == "7"
+        assert w.c.one("show my.own") == "x"
+        assert w.c.one("select pg_listening_channels()") == "l"
+        assert pgwire.rows(pgwire.check(w.c.ask(Bind([4], "n"), Execute(), Sync))) == [("5",)]
+
+
+def test_gap_of_a_listener(rig):
+    """Notifications are not in the WAL: an empty one says that some may be missing (X12)."""
+    w = World(rig)
+    pgwire.check(w.c.query("listen l"))
+    w.crash()
+    m = w.c.until("A")[-1]
+    assert m.data[1:] == ("l", "")
+
+
+@pytest.mark.parametrize("sql", ["insert into t (v) select 1 from pg_sleep(0.5)", "select 1 from pg_sleep(0.5)"])
+@pytest.mark.parametrize("block", [False, True])
+def test_in_a_request(rig, sql, block):
+    w = World(rig)
+    if block:
+        pgwire.check(w.c.query("begin"))
+        done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (5)"))
+    w.c.send(Query(sql))
+    w.waiting("PgSleep")
+    w.crash()
+    done(w.c, "INSERT 0 1" if "insert" in sql else "SELECT 1")
+    if block:
+        done(w.c, "COMMIT", w.c.query("commit"))
+    assert w.values() == [1] * ("insert" in sql) + [5] * block
+
+
+def test_in_a_transaction_that_is_idle(rig):
+    w = World(rig)
+    pgwire.check(w.c.query("begin isolation level repeatable read"))
+    pgwire.check(w.c.query("set local work_mem = '3MB'"))
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (id, v) values (1, 1)"))
+    pgwire.check(w.c.query("savepoint s"))
+    assert w.c.query("select 1/0")[-1].data == "E"
+    w.crash()
+    assert [m.data["code"] for m in w.c.query("select 1") if m.kind == "E"] == ["25P02"]
+    pgwire.check(w.c.query("rollback to s"))
+    assert w.c.one("show work_mem") == "3MB"
+    done(w.c, "COMMIT", w.c.query("commit"))
+    assert w.values() == [1]
+
+
+def commits(c, how):
+    """Something that commits, sent; the tag that answers it"""
+    if how == "simple":
+        c.send(Query("insert into t (v) values (1)"))
+        return "INSERT 0 1"
+    if how == "extended":
+        c.send(Parse("insert into t (v) values ($1)"), Bind([1]), Execute(), Sync)
+        return "INSERT 0 1"
+    pgwire.check(c.query("begin"))
+    pgwire.check(c.query("insert into t (v) values (1)"))
+    c.send(Query("commit"))
+    return "COMMIT"
+
+
+def unanswered(c, how):
+    """By the extended protocol CommandComplete says nothing of the commit, ReadyForQuery does."""
+    with pytest.raises(TimeoutError):
+        while c.read(0.5).kind not in ("ZE" if how == "extended" else "CE"):
+            pass
+
+
+HOW = pytest.mark.parametrize("how", ["simple", "extended", "block"])
+
+
+@HOW
+def test_committed_and_not_answered(rig, how):
+    """The commit waits for the standby when the server dies; it is there after its restart."""
+    w = World(rig, standby=True)
+    w.freeze_standby()
+    tag = commits(w.c, how)
+    w.waiting("SyncRep")
+    w.crash()
+    unanswered(w.c, how)  # committed is not replicated (X4)
+    w.thaw_standby()
+    done(w.c, tag)
+    assert w.values() == [1]
+
+
+@HOW
+def test_standby_without_the_last_commit(rig, how):
+    """It is promoted without it: the transaction is done again there; its xid belongs to somebody else by then."""
+    w = World(rig, standby=True)
+    other = Connection(w.proxy)
+    w.freeze_standby()
+    tag = commits(w.c, how)
+    w.waiting("SyncRep")
+    other.send(Query("insert into t (v) values (2)"))
+    with Connection(w.a) as look:
+        postgres.until(lambda: look.one("select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == "2", "both wait")
+    w.a.power_off()
+    w.thaw_standby()
+    w.b.promote()
+    done(w.c, tag)
+    done(other, "INSERT 0 1")
+    assert w.values(w.b) == [1, 2]
+
+
+@HOW
+def test_not_flushed(rig, how):
+    """The commit record is written with a delay; the server dies before, in place; xids are used again."""
+    w = World(rig, fsync="on", commit_delay=100000, commit_siblings=0)
+    tag = commits(w.c, how)
+    time.sleep(0.02)  # anywhere before the flush
+    w.crash()
+    done(w.c, tag)
+    assert w.values() == [1]
+    for _ in range(3):
+        done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (9)"))
+    assert w.values() == [1, 9, 9, 9]
+
+
+@HOW
+def test_cancel_while_waiting_for_the_standby(rig, how):
+    """It would be acknowledged without the standby (X4): the cancel is not passed on."""
+    w = World(rig, standby=True)
+    w.freeze_standby()
+    tag = commits(w.c, how)
+    w.waiting("SyncRep")
+    w.c.cancel()
+    unanswered(w.c, how)
+    w.thaw_standby()
+    done(w.c, tag)
+    assert w.values(w.b) == [1]
+
+
+@HOW
+def test_terminated_while_waiting_for_the_standby(rig, how):
+    """Committed here, not there: never acknowledged before it is there, and never done twice."""
+    w = World(rig, standby=True)
+    w.freeze_standby()
+    tag = commits(w.c, how)
+    pid = w.waiting("SyncRep")
+    with Connection(w.a) as admin:
+        admin.query(f"select pg_terminate_backend({pid})")
+    w.a.power_off()
+    w.thaw_standby()
+    w.b.promote()
+    try:
+        done(w.c, tag)
+        assert w.values(w.b) == [1]
+    except pgwire.PgError as e:
+        assert e.code in ("57P01", "08007")
+        assert w.values(w.b) == []
+
+
+@pytest.mark.parametrize("sql", ["select g, repeat('x', 1000) from generate_series(1, 30000) g",
+                                 "copy (select g, repeat('x', 1000) from generate_series(1, 30000) g) to stdout"])
+def test_partly_delivered(rig, sql):
+    """What the client has is skipped, the rest comes: one result."""
+    w = World(rig)
+    pgwire.check(w.c.query("begin"))
+    w.c.send(Query(sql))
+    got = [w.c.read() for _ in range(1000)]
+    w.crash()
+    got += w.c.until()
+    rows = [m for m in got if m.kind in "Dd"]
+    pgwire.check(got)
+    assert len(rows) == 30000
+    assert [int(m.data[0] if m.kind == "D" else m.data.split(b"\t")[0]) for m in rows] == list(range(1, 30001))
+    done(w.c, "COMMIT", w.c.query("commit"))
+
+
+def test_another_result(rig):
+    """What the client has seen can't be had again: 40001, and the session goes on."""
+    w = World(rig)
+    pgwire.check(w.c.query("begin"))
+    w.c.one("select random()")
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (1)"))
+    w.crash()
+    assert [m.data["code"] for m in w.c.query("insert into t (v) values (2)") if m.kind == "E"] == ["40001"]
+    done(w.c, "ROLLBACK", w.c.query("rollback"))
+    assert w.values() == []
+
+
+def test_in_copy(rig):
+    """COPY FROM STDIN is not protected: a clear error, and nothing of it is there"""
+    w = World(rig)
+    w.c.send(Query("copy t (v) from stdin"))
+    w.c.until("G")
+    w.c.send(CopyData(b"1\n"))
+    w.crash()
+    w.c.send(CopyData(b"2\n"), pgwire.CopyDone)
+    got = []
+    try:
+        got = w.c.until()
+    except pgwire.Closed:
+        pass
+    assert [m for m in w.c.seen if m.kind == "E" and m.data["code"] in ("57P01", "40001", "08007")], got
+    assert w.values() == []
+
+
+def test_in_the_replay(rig):
+    """It dies again while the transaction is being replayed"""
+    w = World(rig)
+    pgwire.check(w.c.query("begin"))
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (1)"))
+    done(w.c, "SELECT 1", w.c.query("select 1 from pg_sleep(0.5)"))
+    w.crash()
+    w.c.send(Query("insert into t (v) values (2)"))
+    w.waiting("PgSleep")
+    w.crash()
+    done(w.c, "INSERT 0 1")
+    done(w.c, "COMMIT", w.c.query("commit"))
+    assert w.values() == [1, 2]
+
+
+def test_old_server_still_alive(rig):
+    """Frozen, not dead: the standby is promoted; what the old one does when it wakes up is nowhere."""
+    w = World(rig, standby=True)
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (1)"))
+    old = [w.a.process.pid, *postgres.children(w.a.process.pid)]
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    w.c.send(Query("insert into t (v) values (2)"))
+    w.b.promote()
+    done(w.c, "INSERT 0 1")
+    for pid in old:
+        postgres.send(pid, signal.SIGCONT)
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (3)"))
+    assert w.values(w.b) == [1, 2, 3]
+
+
+def test_sequence_and_two_crashes(rig):
+    """An id that the client has seen is had again or refused; never given twice."""
+    w = World(rig)
+    pgwire.check(w.c.query("begin"))
+    ids = [w.c.one("insert into t (v) values (1) returning id")]
+    for _ in range(2):
+        w.crash()
+        got = w.c.query("insert into t (v) values (2) returning id")
+        if errors := [m.data["code"] for m in got if m.kind == "E"]:
+            assert errors == ["40001"]
+            pgwire.check(w.c.query("rollback"))
+            ids = []
+            break
+        ids += [i for (i,) in pgwire.rows(got)]
+    else:
+        done(w.c, "COMMIT", w.c.query("commit"))
+    w.crash()
+    ids += [w.c.one("insert into t (v) values (3) returning id") for _ in range(5)]
+    assert len(set(ids)) == len(ids)
+    with Connection(w.a) as c:
+        assert {i for (i,) in c.rows("select id from t")} == set(ids)
