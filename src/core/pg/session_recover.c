@@ -91,6 +91,11 @@ static bool lost_for_good(struct hf_pg_session *s)
         snprintf(detail, sizeof(detail), "The session can't be restored on another server: %s.",
                  reasons_text(s->sticky & STICKY_FATAL));
         hf_pg_note(s, HF_PG_NOTE_LOST_UNPROTECTED, 0, 0, detail);
+        if (s->fatal.n && !s->mid_message) { /* the server's own words */
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+            hf_pg_end(s, detail);
+            return true;
+        }
         hf_pg_fatal(s, "57P01", "terminating connection because the server was lost", detail);
         return true;
     }
