@@ -32,7 +32,7 @@ static bool fits(const json_t *insert)
 {
     return json_array_size(rows_of(insert)) && json_array_size(json_object_get(insert, "cols")) &&
            json_array_size(json_object_get(insert, "returningList")) &&
-           !json_object_get(insert, "onConflictClause") && !json_object_get(insert, "withClause") &&
+           !json_object_get(insert, "onConflictClause") &&
            strcmp(text(insert, "override"), "OVERRIDING_NOT_SET") == 0;
 }
 

@@ -669,7 +669,7 @@ static void inserts_tell_where_the_id_is(void **state)
         {"INSERT INTO orders (a) SELECT 1 RETURNING id", -1},
         {"INSERT INTO orders (a) VALUES (1) ON CONFLICT DO NOTHING RETURNING id", -1},
         {"INSERT INTO orders (a) OVERRIDING USER VALUE VALUES (1) RETURNING id", -1},
-        {"WITH x AS (SELECT 1) INSERT INTO orders (a) VALUES (1) RETURNING id", -1},
+        {"WITH x AS (SELECT 1) INSERT INTO orders (a) VALUES (1) RETURNING id", 0},
         {"INSERT INTO orders (a) VALUES (1) RETURNING id; SELECT 1", -1},
         {"SELECT 1; INSERT INTO orders (a) VALUES (1) RETURNING id", -1},
         {"INSERT INTO t (a) VALUES (1) RETURNING id", -1},

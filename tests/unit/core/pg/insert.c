@@ -41,6 +41,11 @@ static void texts(void **state)
         {1, "INSERT INTO t (a[1], b.c) VALUES (1, ARRAY[(2)]) RETURNING id",
          "INSERT INTO t (\"id\", a[1], b.c) OVERRIDING SYSTEM VALUE VALUES (5, 1, ARRAY[(2)]) "
          "RETURNING id"},
+        {1,
+         "WITH x AS (INSERT INTO u (a) VALUES (DEFAULT)) INSERT INTO t (a) VALUES (1) RETURNING id",
+         "WITH x AS (INSERT INTO u (a) VALUES (DEFAULT)) INSERT INTO t (\"id\", a) OVERRIDING "
+         "SYSTEM "
+         "VALUE VALUES (5, 1) RETURNING id"},
         {1, "INSERT INTO t (a) VALUES (1), (2) RETURNING id", NULL}, /* one row was seen */
         {2, "INSERT INTO t (a) VALUES (1) RETURNING id", NULL},
         {1, "INSERT INTO t (a, id) VALUES (1, 7) RETURNING id", NULL},
@@ -50,7 +55,6 @@ static void texts(void **state)
         {1, "INSERT INTO t DEFAULT VALUES RETURNING id", NULL},
         {1, "INSERT INTO t (a) SELECT 1 RETURNING id", NULL},
         {1, "INSERT INTO t (a) VALUES (1) ON CONFLICT DO NOTHING RETURNING id", NULL},
-        {1, "WITH x AS (SELECT 1) INSERT INTO t (a) VALUES (1) RETURNING id", NULL},
         {1, "INSERT INTO t (a) OVERRIDING USER VALUE VALUES (1) RETURNING id", NULL},
         {1, "INSERT INTO t (a) VALUES (1) RETURNING id; SELECT 1", NULL},
         {1, "SELECT 1", NULL},
