@@ -351,8 +351,8 @@ static void started(struct hf_pg_session *s, const struct hf_pg_backend *b)
     hf_buf_init(&out, 1024);
     hf_pg_enter_state(s, HF_PG_RUNNING);
     hf_pg_status_compare(s, b->params);
-    hf_pg_put_key(&out, s->cancel_pid ? s->cancel_pid : b->pid,
-                  hf_slice(s->cancel_key, s->cancel_key_len));
+    s->told_pid = s->cancel_pid ? s->cancel_pid : b->pid;
+    hf_pg_put_key(&out, s->told_pid, hf_slice(s->cancel_key, s->cancel_key_len));
     hf_pg_put_ready(&out, 'I');
     s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&out));
     hf_buf_fini(&out);

@@ -42,7 +42,7 @@ bool hf_pg_front_held(const struct hf_pg_session *s)
 {
     return (s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING) || s->cancelling ||
            s->commit == COMMIT_ASKED || s->commit == COMMIT_SENT || s->n_units >= UNITS_MAX - 2 ||
-           s->n_ops - s->op_head >= OPS_MAX ||
+           s->n_ops - s->op_head >= OPS_MAX || s->copy_wait ||
            (s->frozen && s->state == HF_PG_RUNNING && s->tx == 'I' && s->block == BLOCK_NO &&
             !s->n_open);
 }
@@ -70,8 +70,10 @@ static void note_effects(struct hf_pg_session *s, struct unit *u, const struct m
         s->locks = true;
     if (m->does & (HF_PG_DOES_OUTSIDE))
         s->passing |= HF_PG_REASON_OUTSIDE;
-    if (m->does & HF_PG_DOES_COPY_IN)
+    if (m->does & HF_PG_DOES_COPY_IN) {
         s->passing |= HF_PG_REASON_COPY_IN;
+        s->copy_wait = true;
+    }
     for (uint16_t i = 0; i < m->class->n_settings; i++) {
         const char *name = m->class->settings[i];
         if (strchr(name, '.') && s->custom.n < PARAMS_MAX)

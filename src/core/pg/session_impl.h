@@ -159,10 +159,12 @@ struct hf_pg_session {
     uint32_t told;    /* last reasons noted */
 
     /* client side */
-    char tx;          /* ReadyForQuery as the client knows it */
-    enum block block; /* where the next message goes */
-    bool copying;     /* between CopyInResponse and its end */
-    bool skipping;    /* extended error of our own: discard until Sync */
+    char tx;           /* ReadyForQuery as the client knows it */
+    enum block block;  /* where the next message goes */
+    bool copy_wait;    /* COPY FROM STDIN was sent: whether it begins decides what follows */
+    uint32_t told_pid; /* as the client knows it from BackendKeyData */
+    bool copying;      /* between CopyInResponse and its end */
+    bool skipping;     /* extended error of our own: discard until Sync */
     bool cancelling, frozen, replication, login_again, started;
     size_t client_stream; /* bytes of a message still to be passed on unseen */
     bool client_stream_drop;
