@@ -64,6 +64,9 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
     if (commit) {
         /* Sync will find the session idle; what came before can't be needed any more */
         bool chained = u->does & HF_PG_DOES_CHAIN;
+        s->commit = COMMIT_NONE;
+        u->repeatable = true;
+        u->does &= ~(uint32_t)(HF_PG_DOES_OUTSIDE | HF_PG_DOES_COPY_IN | HF_PG_DOES_NOTIFY);
         hf_pg_transaction_over(s, true);
         if (chained)
             s->passing |= HF_PG_REASON_MULTIPLE;

@@ -783,10 +783,18 @@ void hf_pg_transaction_over(struct hf_pg_session *s, bool committed)
     hf_pg_note(s, HF_PG_NOTE_TRANSACTION, s->tx_since ? (uint64_t)(s->now - s->tx_since) : 0,
                committed && s->xid, NULL);
     s->tx_since = 0;
-    s->writes = s->xid_asked = s->savepoints = false;
     s->xid = 0;
-    s->passing = 0;
-    s->log_full = false;
-    s->commit = COMMIT_NONE;
-    hf_pg_portals_forget(s);
+    s->writes = s->xid_asked = s->savepoints = false;
+    s->log_full &= s->n_units != 0;
+    s->passing = s->log_full ? HF_PG_REASON_LOG_FULL : 0;
+    for (uint32_t i = 0; i < s->n_units; i++) { /* what is under way already belongs to the next */
+        const struct unit *u = hf_pg_unit_at(s, i);
+        s->writes |= !u->repeatable;
+        s->xid_asked |= (u->does & HF_PG_DOES_NOTIFY) != 0;
+        s->savepoints |= (u->does & HF_PG_DOES_SAVEPOINT) != 0;
+        s->passing |= (u->does & HF_PG_DOES_OUTSIDE ? HF_PG_REASON_OUTSIDE : 0) |
+                      (u->does & HF_PG_DOES_COPY_IN ? HF_PG_REASON_COPY_IN : 0);
+    }
+    if (s->n_units == 0)
+        hf_pg_portals_forget(s);
 }

@@ -191,6 +191,25 @@ static void a_frozen_session_begins_nothing(void **state)
     rig_fini(&r);
 }
 
+/* The answer to the first of two Queries that were sent at once must not end what the second has
+ * begun. */
+static void a_request_before_a_wrapped_one(void **state)
+{
+    (void)state;
+    static const uint8_t empty[] = {HF_PG_EMPTY_QUERY, 0, 0, 0, 4, HF_PG_READY, 0, 0, 0, 5, 'I'};
+    struct rig r;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "");
+    query(&r, "insert into t values (1)");
+    assert_false(hf_pg_session_wants_client(r.s)); /* until it is known to be committed */
+    assert_int_equal(
+        hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_slice(empty, sizeof(empty)), 0),
+        sizeof(empty));
+    assert_false(hf_pg_session_wants_client(r.s));
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +217,7 @@ int main(void)
         cmocka_unit_test(a_login_ends_with_the_first_backend),
         cmocka_unit_test(a_reload_is_in_force_at_once),
         cmocka_unit_test(a_frozen_session_begins_nothing),
+        cmocka_unit_test(a_request_before_a_wrapped_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
