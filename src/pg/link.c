@@ -12,6 +12,7 @@
 #define KEEP_IDLE_S 60
 #define KEEP_INTERVAL_S 10
 #define KEEP_COUNT 6
+#define SMALL 2048
 
 static void on_io(struct hf_poll_io *io, unsigned ready);
 
@@ -129,12 +130,33 @@ static const char *errno_text(int e)
     }
 }
 
+/* A few bytes in several pieces are cheaper copied into one. */
+static unsigned join(struct iovec *piece, unsigned n, uint8_t small[SMALL])
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++) {
+        len += piece[i].iov_len;
+    }
+    if (n == 1 || len > SMALL) {
+        return n;
+    }
+    len = 0;
+    for (unsigned i = 0; i < n; i++) {
+        memcpy(small + len, piece[i].iov_base, piece[i].iov_len);
+        len += piece[i].iov_len;
+    }
+    piece[0] = (struct iovec){.iov_base = small, .iov_len = len};
+    return 1;
+}
+
 /* Pieces to the socket, or behind what waits already. */
 static void send_pieces(struct hf_pg_link *l, struct iovec *piece, unsigned n)
 {
     size_t sent = 0;
+    uint8_t small[SMALL];
     if (l->n_out == 0 && !l->connecting && !l->broken) {
         ssize_t k;
+        n = join(piece, n, small);
         if (n == 1) {
             k = send(l->fd, piece[0].iov_base, piece[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
         } else {
@@ -471,6 +493,9 @@ static void on_io(struct hf_poll_io *io, unsigned ready)
     if (ready & HF_POLL_READ) {
         on_readable(l);
     } else if (ready & HF_POLL_HUP && io->want == 0) {
+        if (l->patient) {
+            return; /* it is read to its end when it is read again */
+        }
         hf_pg_link_break(l, "closed by the other side");
     } else if (ready & HF_POLL_HUP && !(io->want & HF_POLL_READ)) {
         hf_pg_link_break(l, "connection reset by the other side");

@@ -83,6 +83,7 @@ struct hf_pg_link {
     uint8_t *out;                /* not sent: from out_off, n_out bytes */
     size_t out_off, n_out, out_room;
     bool connecting, handshake, paused, full, broken, told;
+    bool patient;    /* the owner's: closed while paused, it is not gone before it was read */
     const char *why; /* broken: static */
 };
 

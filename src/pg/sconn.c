@@ -315,6 +315,7 @@ static int open_link(struct hf_pg_sconn *c)
         return fd;
     }
     int rc = hf_pg_link_init(&c->link, c->pg->wire, fd, true, &link_ops);
+    c->link.patient = true;
     if (rc) {
         hf_pg_link_fini(&c->link);
     }

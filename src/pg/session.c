@@ -65,6 +65,7 @@ static void op_drop(void *arg, enum hf_pg_side side)
     struct hf_pg_client *c = arg;
     c->need[side] = false;
     give_up(seat_of(c, side));
+    later(c); /* who called is not told any more: the session may want bytes again */
 }
 
 static void op_swap(void *arg)
@@ -458,6 +459,8 @@ void hf_pg_client_serve(struct hf_pg_client *c)
     }
     if (c->ended && c->phase == HF_PG_PHASE_SESSION) {
         hf_pg_client_close(c, *c->why ? c->why : "client close request");
+    } else if (c->phase == HF_PG_PHASE_SESSION) {
+        hf_pg_client_touched(c, false);
     }
 }
 

@@ -345,6 +345,20 @@ def test_slow_reader(start):
         assert slow.one("select 1") == "1"
 
 
+def test_what_a_server_sent_before_its_end_is_read(start):
+    """By a slow reader, too: a session that is not protected, so that nothing is done again."""
+    p = start()
+    with Connection(p) as slow, Connection(p) as other:
+        slow.query("create temp table mine (a int)")
+        slow.send(Query("select repeat('z', 1000) from generate_series(1, 30000); "
+                        "select pg_terminate_backend(pg_backend_pid())"))
+        for i in range(50):
+            assert other.one(f"select {i}") == str(i)
+        got = slow.rest()
+        assert sum(m.kind == "D" for m in got) in (30000, 30001)  # the second SELECT has one
+        assert [m.data["code"] for m in got if m.kind == "E"] == ["57P01"]
+
+
 def test_slow_server(start):
     """A client that sends faster than its server takes, by COPY."""
     p = start()

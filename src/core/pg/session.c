@@ -428,7 +428,7 @@ bool hf_pg_session_cancel(struct hf_pg_session *s, hf_time now)
     s->now = now;
     struct unit *u = hf_pg_unit_head(s);
     if ((s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING) || s->cancelling || !u ||
-        u->kind == UNIT_HIDDEN || s->commit == COMMIT_SENT)
+        u->kind == UNIT_HIDDEN || s->commit == COMMIT_SENT || s->replay_left)
         return false;
     s->cancelling = true;
     return true;

@@ -12,7 +12,9 @@ struct meaning {
 
 static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_class *k)
 {
-    struct meaning m = {.class = k, .does = k->does, .wrappable = k->wrappable};
+    /* what its functions may do changes with the catalog's list */
+    struct meaning m = {
+        .class = k, .does = hf_pg_class_does(s->classifier, k), .wrappable = k->wrappable};
     if (k->does & HF_PG_DOES_EXECUTE && k->n_statements == 1) {
         struct prepared *p = hf_map_get(&s->sql_prepared, k->name);
         if (!p) {
@@ -22,7 +24,7 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
         /* it may do more: EXECUTE p(nextval('s')), EXPLAIN ANALYZE, CREATE TABLE ... AS EXECUTE p
          */
         uint32_t more = k->does & ~(uint32_t)HF_PG_DOES_EXECUTE;
-        m.does |= p->class->does;
+        m.does |= hf_pg_class_does(s->classifier, p->class);
         m.wrappable = p->class->wrappable &&
                       !(more & (HF_PG_DOES_READ | HF_PG_DOES_UTILITY | HF_PG_DOES_SELF));
         m.repeatable = !(more & ~(uint32_t)HF_PG_DOES_READ) &&
@@ -268,6 +270,37 @@ static void query_outside(struct hf_pg_session *s, struct hf_slice message, stru
     forward_whole(s, message);
 }
 
+static bool own_unit_open(struct hf_pg_session *s)
+{
+    struct unit *u = hf_pg_unit_last(s);
+    return u && u->kind == UNIT_EXTENDED && !u->ended;
+}
+
+/* A Query inside an extended unit that has no Sync: it ends that unit, with its one ReadyForQuery;
+ * unless the unit has failed, then it is skipped with the rest. Whether it has must be known first.
+ */
+static bool query_in_extended(struct hf_pg_session *s, struct hf_slice message)
+{
+    static const uint8_t flush[] = {HF_PG_FLUSH, 0, 0, 0, 4};
+    struct unit *u = hf_pg_unit_last(s);
+    if (u->failed)
+        return true;
+    if (u->n_done < u->n_sent || s->n_units > 1) {
+        if (!u->flushed)
+            hf_pg_inject(s, hf_slice(flush, sizeof(flush)));
+        u->flushed = true;
+        return false;
+    }
+    u->ended = true;
+    u->repeatable = false;
+    u->reasons |= HF_PG_REASON_MULTIPLE;
+    u->does |= HF_PG_DOES_UNKNOWN;
+    s->writes = true;
+    s->block = BLOCK_UNSURE;
+    forward_whole(s, message);
+    return true;
+}
+
 static bool on_query(struct hf_pg_session *s, struct hf_slice message, struct hf_slice body)
 {
     struct hf_rd r;
@@ -277,7 +310,9 @@ static bool on_query(struct hf_pg_session *s, struct hf_slice message, struct hf
         hf_pg_fatal(s, "08P01", "invalid message format", NULL);
         return true;
     }
-    const struct hf_pg_class *k = hf_pg_classify(s->classifier, sql);
+    if (own_unit_open(s))
+        return query_in_extended(s, message);
+    const struct hf_pg_class *k = hf_pg_text_class(s, sql);
     struct meaning m = meaning_of(s, k);
     bool done = know_block(s, 0);
     if (done && m.does & HF_PG_DOES_NOTIFY)
@@ -316,12 +351,6 @@ static struct unit *extended(struct hf_pg_session *s)
     return hf_pg_unit_push(s, UNIT_EXTENDED);
 }
 
-static bool own_unit_open(struct hf_pg_session *s)
-{
-    struct unit *u = hf_pg_unit_last(s);
-    return u && u->kind == UNIT_EXTENDED && !u->ended;
-}
-
 static void out_of_memory(struct hf_pg_session *s)
 {
     hf_pg_fatal(s, "53200", "out of memory", "holdfast-pg");
@@ -345,7 +374,7 @@ static bool on_parse(struct hf_pg_session *s, struct hf_slice message, struct hf
     if (!old && s->prepared_bytes + body.n > s->conf->prepared_max) {
         s->sticky |= HF_PG_REASON_PREPARED;
     } else if (!old) {
-        const struct hf_pg_class *k = hf_pg_classify(s->classifier, parse.sql);
+        const struct hf_pg_class *k = hf_pg_text_class(s, parse.sql);
         struct prepared *p = hf_pg_prepared_create(s, body, parse.name, k);
         hf_pg_class_unref(k);
         if (!p || hf_pg_op_push(s, OP_PARSE, p)) {
@@ -701,7 +730,7 @@ static void request_count(struct hf_pg_session *s, uint8_t type, bool counts)
         s->n_open = true;
     else if (counts)
         s->n_waiting++;
-    if (type == HF_PG_SYNC)
+    if (type == HF_PG_SYNC || type == HF_PG_QUERY)
         s->n_open = false;
 }
 
@@ -735,7 +764,9 @@ size_t hf_pg_front(struct hf_pg_session *s, struct hf_slice in)
     struct hf_slice body = hf_slice(in.p + HF_PG_HEAD_LEN, head.body_len);
     if (s->verdict.set && pending_verdict(s, head.type, body))
         return len;
-    bool skipped = s->skipping && head.type != HF_PG_SYNC, live = s->refeed.n == 0;
+    bool skipped = (s->skipping && head.type != HF_PG_SYNC) ||
+                   (head.type == HF_PG_QUERY && own_unit_open(s) && hf_pg_unit_last(s)->failed);
+    bool live = s->refeed.n == 0;
     bool counts = head.type != HF_PG_SYNC || (!s->skipping && !s->copying);
     if (!dispatch(s, head.type, message, body))
         return 0;

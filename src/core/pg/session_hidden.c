@@ -7,6 +7,14 @@
 #define OID_CURRENT_XACT_ID_IF_ASSIGNED 5060
 #define OID_CURRENT_SETTING 2077
 
+const struct hf_pg_class *hf_pg_text_class(struct hf_pg_session *s, struct hf_slice sql)
+{
+    struct hf_slice encoding = hf_pg_status_get(s, hf_slice_str("client_encoding"));
+    if (encoding.p && !hf_pg_encoding_is_readable(encoding))
+        sql = hf_slice_str("'"); /* what it says can't be told: unknown */
+    return hf_pg_classify(s->classifier, sql);
+}
+
 /* --- asking --- */
 
 /* Fast-path call between units: no parsing, no planning, the unnamed statement stays. */

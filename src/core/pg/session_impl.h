@@ -54,6 +54,7 @@ struct unit {
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
     bool bare_again; /* it can't run in a block after all: once more, without */
+    bool flushed;    /* a Flush of ours asked for what is there */
     uint8_t tail;    /* answers of the hidden token query that was put before its Sync */
     uint32_t does;
     uint32_t reasons;  /* why it isn't protected while it runs */
@@ -221,6 +222,7 @@ struct hf_pg_session {
     bool gap_due, aside_due; /* to be told when the message that was cut is whole */
     bool error_told;         /* the request under way has had its ErrorResponse */
     bool rolled_told;        /* ... and its CommandComplete was delivered */
+    bool commit_waiting;     /* what the client waits for is the end of its block */
     bool mid_message;        /* the client has part of a message */
     bool impatient;          /* it has sent something meanwhile */
     char tx_before;          /* as the client knows it, while tx is the replay's */
@@ -365,6 +367,8 @@ void hf_pg_run_bare(struct hf_pg_session *s);
 size_t hf_pg_back(struct hf_pg_session *s, struct hf_slice in);
 
 /* --- hidden requests: session_hidden.c --- */
+/* Classify a text of the client's; owned as hf_pg_classify()'s. */
+const struct hf_pg_class *hf_pg_text_class(struct hf_pg_session *s, struct hf_slice sql);
 void hf_pg_ask_xid(struct hf_pg_session *s, bool assign);
 void hf_pg_ask_sync_commit(struct hf_pg_session *s);
 void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_slice sql);

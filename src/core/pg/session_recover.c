@@ -91,6 +91,11 @@ static bool lost_for_good(struct hf_pg_session *s)
         snprintf(detail, sizeof(detail), "The session can't be restored on another server: %s.",
                  reasons_text(s->sticky & STICKY_FATAL));
         hf_pg_note(s, HF_PG_NOTE_LOST_UNPROTECTED, 0, 0, detail);
+        if (s->fatal.n && !s->mid_message) { /* the server's own words */
+            s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
+            hf_pg_end(s, detail);
+            return true;
+        }
         hf_pg_fatal(s, "57P01", "terminating connection because the server was lost", detail);
         return true;
     }
@@ -162,6 +167,8 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
         s->rolled_told = last && last->n_done;
+        s->commit_waiting = s->n_waiting == 1 && !s->n_open && unit_does & HF_PG_DOES_COMMIT &&
+                            !(unit_does & HF_PG_DOES_CHAIN);
         s->rolled_back = last && last->kind == UNIT_QUERY && s->n_waiting == 1 &&
                          last->does == HF_PG_DOES_ROLLBACK;
         collect(s);
@@ -593,11 +600,12 @@ static void go_on(struct hf_pg_session *s)
         hf_pg_tell_ready(s);
     } else if (only_failed(s)) {
         begin_failed_block(s);
-    } else if (s->verdict.set && s->tx != 'I') {
+    } else if (s->verdict.set && s->tx != 'I' && !s->commit_waiting) {
         begin_failed_block(s);
     } else if (s->verdict.set) {
         hf_buf_fini(&s->refeed);
         s->refeed_at = 0;
+        s->tx = 'I'; /* a COMMIT that fails ends the block */
         settled(s);
     } else if (s->refeed.n) {
         hf_pg_enter_state(s, HF_PG_REPLAYING);
