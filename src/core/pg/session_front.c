@@ -750,7 +750,7 @@ size_t hf_pg_front(struct hf_pg_session *s, struct hf_slice in)
     }
     size_t len = (size_t)head.body_len + HF_PG_HEAD_LEN;
     if (head.type == HF_PG_TERMINATE) {
-        hf_pg_end(s, "client close request");
+        hf_pg_leave(s, "client close request");
         return in.n;
     }
     if (hf_pg_front_held(s) && !(s->copying && s->state == HF_PG_RUNNING))
