@@ -215,7 +215,8 @@ class PipelineTransaction(Client):
 
 
 class Serial(Client):
-    """INSERT ... RETURNING id, autocommit, by both protocols; 40001 when an id was delivered and can't be had again"""
+    """INSERT ... RETURNING id, autocommit, by both protocols; 40001 when an id was delivered and somebody has it
+    by now, since the crash took it back"""
 
     retries = ("40001",)
 
@@ -230,8 +231,7 @@ class Serial(Client):
 
 
 class Orm(Client):
-    """What an object-relational mapper sends: the id of one INSERT is used in the next statements. Where the
-    sequence can't be set back its values differ in the replay, which is refused with 40001."""
+    """What an object-relational mapper sends: the id of one INSERT is used in the next statements. 40001 as for Serial."""
 
     retries = ("40001",)
 

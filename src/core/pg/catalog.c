@@ -2,6 +2,7 @@
 #include "core/pg/catalog.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/err.h"
 #include "base/hash.h"
@@ -55,15 +56,19 @@ static struct hf_slice key_of(uint8_t key[KEY_MAX], char kind, struct hf_slice n
 
 int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name)
 {
-    if (name.n == 0 || !kind || !strchr("fFotra", kind)) {
+    if (name.n == 0 || !kind || !strchr("fFotras", kind)) {
         return -HF_EVALUE;
     }
     uint8_t bytes[KEY_MAX];
-    struct hf_slice key = key_of(bytes, kind, name);
+    struct hf_slice row = key_of(bytes, kind, name), key = row;
+    if (kind == 's') { /* its table */
+        const uint8_t *end = memchr(row.p, '\n', row.n);
+        key.n = end ? (size_t)(end - row.p) : row.n;
+    }
     if (hf_map_get(&l->map, key)) {
         return 0;
     }
-    if (!l->chunks || l->chunks->n + key.n > CHUNK) {
+    if (!l->chunks || l->chunks->n + row.n + 1 > CHUNK) {
         struct hf_pg_catalog_chunk *c = hf_alloc(sizeof(*c));
         if (!c) {
             return -ENOMEM;
@@ -72,14 +77,15 @@ int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name)
         l->chunks = c;
     }
     uint8_t *p = l->chunks->bytes + l->chunks->n;
-    memcpy(p, key.p, key.n);
+    memcpy(p, row.p, row.n);
+    p[row.n] = 0;
     int rc = hf_map_put(&l->map, hf_slice(p, key.n), p);
     if (rc) {
         return rc;
     }
-    l->chunks->n += key.n;
-    l->sum[0] += hf_hash(key, l->map.seed);
-    l->sum[1] += hf_hash(key, ~l->map.seed);
+    l->chunks->n += row.n + 1;
+    l->sum[0] += hf_hash(row, l->map.seed);
+    l->sum[1] += hf_hash(row, ~l->map.seed);
     l->foreign_attributes |= kind == 'a' && !is_ascii(name);
     return 0;
 }
@@ -88,6 +94,22 @@ bool hf_pg_catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice
 {
     uint8_t bytes[KEY_MAX];
     return hf_map_get(&l->map, key_of(bytes, kind, name));
+}
+
+bool hf_pg_catalog_serial(const struct hf_pg_catalog *l, struct hf_slice table,
+                          struct hf_slice *ret_column, uint16_t *ret_index)
+{
+    uint8_t bytes[KEY_MAX];
+    struct hf_slice key = key_of(bytes, 's', table);
+    const char *row = is_ascii(table) ? hf_map_get(&l->map, key) : NULL;
+    const char *column = row ? strchr(row, '\n') : NULL;
+    const char *position = column ? strchr(column + 1, '\n') : NULL;
+    if (!position) {
+        return false;
+    }
+    *ret_column = hf_slice(column + 1, (size_t)(position - column - 1));
+    *ret_index = (uint16_t)(strtoul(position + 1, NULL, 10) - 1);
+    return is_ascii(*ret_column);
 }
 
 bool hf_pg_catalog_safe(const struct hf_pg_catalog *l, char kind, struct hf_slice name)
@@ -123,6 +145,8 @@ bool hf_pg_catalog_complete(const struct hf_pg_catalog *l)
  * but takes one;
  *   - PostgreSQL's own views are listed that read only tables of the catalog through functions that
  *     are stable (the system test proves it of each).
+ * A serial column is one whose default is nextval() of the sequence that it owns, or an identity,
+ * if it is unique by itself: so that a value given by hand (X8) can't be there twice.
  */
 const char *hf_pg_catalog_query(void)
 {
@@ -191,5 +215,27 @@ const char *hf_pg_catalog_query(void)
         "UNION ALL SELECT 'r', c.relname FROM pg_catalog.pg_class c "
         "WHERE c.relkind NOT IN ('i', 'I', 'c', 't') GROUP BY c.relname "
         "HAVING pg_catalog.bool_and(c.oid NOT IN (SELECT oid FROM other)) "
-        "AND pg_catalog.bool_or(c.relpersistence <> 't') ";
+        "AND pg_catalog.bool_or(c.relpersistence <> 't') "
+        "UNION ALL SELECT 's', c.relname::text || E'\\n' || pg_catalog.min(s.attname::text) || "
+        "E'\\n' || pg_catalog.min(s.position) FROM pg_catalog.pg_class c "
+        "LEFT JOIN (SELECT a.attrelid, a.attname, (SELECT pg_catalog.count(*) "
+        "FROM pg_catalog.pg_attribute b WHERE b.attrelid = a.attrelid "
+        "AND b.attnum BETWEEN 1 AND a.attnum AND NOT b.attisdropped) AS position "
+        "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_depend d "
+        "ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = a.attrelid "
+        "AND d.refobjsubid = a.attnum AND d.classid = 'pg_catalog.pg_class'::regclass "
+        "AND d.deptype IN ('a', 'i') JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid "
+        "AND q.seqincrement > 0 AND NOT q.seqcycle WHERE NOT a.attisdropped "
+        "AND (a.attidentity <> '' OR EXISTS (SELECT FROM pg_catalog.pg_attrdef f "
+        "WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum "
+        "AND pg_catalog.pg_get_expr(f.adbin, f.adrelid) = pg_catalog.format("
+        "'nextval(%L::regclass)', q.seqrelid::regclass::text))) "
+        "AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid "
+        "AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum "
+        "AND i.indpred IS NULL)) s ON s.attrelid = c.oid "
+        "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.strpos(c.relname, E'\\n') = 0 "
+        "GROUP BY c.relname HAVING pg_catalog.count(s.attname) = pg_catalog.count(*) "
+        "AND pg_catalog.min(s.attname::text) = pg_catalog.max(s.attname::text) "
+        "AND pg_catalog.min(s.position) = pg_catalog.max(s.position) "
+        "AND pg_catalog.strpos(pg_catalog.min(s.attname::text), E'\\n') = 0";
 }

@@ -24,6 +24,11 @@ void hf_pg_catalog_fini(struct hf_pg_catalog *l);
 HF_MUST int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name);
 bool hf_pg_catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice name);
 
+/** The serial column of tables of this name: false if there is none that all of them have. index:
+ * where it is in a row of all columns. */
+bool hf_pg_catalog_serial(const struct hf_pg_catalog *l, struct hf_slice table,
+                          struct hf_slice *ret_column, uint16_t *ret_index);
+
 /** Is a name of a statement, of a kind of struct hf_pg_statement, safe to repeat? */
 bool hf_pg_catalog_safe(const struct hf_pg_catalog *l, char kind, struct hf_slice name);
 /** Are the operators safe that statements use without naming them (IN, BETWEEN, USING, ...)? */

@@ -125,6 +125,7 @@ static struct klass *klass_create(struct hf_pg_classifier *c, struct hf_pg_state
         .inner = inner ? &inner->pub : NULL,
         .settings = f->settings,
         .n_settings = f->n_settings,
+        .inserts = f->insert.n != 0,
         .n_refs = 1,
     };
     return k;
@@ -263,6 +264,13 @@ const struct hf_pg_class *hf_pg_classify(struct hf_pg_classifier *c, struct hf_s
     return &k->pub;
 }
 
+static struct hf_slice next_name(struct hf_slice *rest)
+{
+    struct hf_slice name = hf_slice_str((const char *)rest->p);
+    *rest = hf_slice(rest->p + name.n + 1, rest->n - name.n - 1);
+    return name;
+}
+
 bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class *k)
 {
     refresh(c, klass_of(k));
@@ -273,6 +281,30 @@ bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class
 {
     refresh(c, klass_of(k));
     return c->in_force && klass_of(k)->safe;
+}
+
+bool hf_pg_class_insert(struct hf_pg_classifier *c, const struct hf_pg_class *k,
+                        struct hf_pg_insert *ret_insert)
+{
+    if (!k->inserts || !c->in_force) {
+        return false;
+    }
+    struct hf_slice rest = klass_of(k)->facts->insert;
+    ret_insert->schema = next_name(&rest);
+    ret_insert->table = next_name(&rest);
+    uint16_t position;
+    if (!hf_pg_catalog_serial(&c->list, ret_insert->table, &ret_insert->column, &position)) {
+        return false;
+    }
+    for (uint16_t i = 0; rest.n; i++) {
+        struct hf_slice name = next_name(&rest);
+        bool star = hf_slice_eq(name, hf_slice_str("*"));
+        if (star || hf_slice_eq(name, ret_insert->column)) {
+            ret_insert->index = star ? (uint16_t)(i + position) : i;
+            return true;
+        }
+    }
+    return false;
 }
 
 uint32_t hf_pg_class_does(struct hf_pg_classifier *c, const struct hf_pg_class *k)

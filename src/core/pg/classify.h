@@ -84,6 +84,7 @@ struct hf_pg_class {
     const char *const *settings;     /* names given to SET, set_config(), in lower case: custom ones
                                       * have a dot; "*": any (RESET ALL, DISCARD ALL, computed) */
     uint16_t n_settings;
+    bool inserts;    /* one INSERT INTO t (...) VALUES ... RETURNING: see hf_pg_class_insert() */
     uint32_t n_refs; /* private */
 };
 
@@ -113,6 +114,17 @@ bool hf_pg_class_repeatable(struct hf_pg_classifier *c, const struct hf_pg_class
  * and what it executes is repeatable. */
 bool hf_pg_class_names_safe(struct hf_pg_classifier *c, const struct hf_pg_class *k);
 
+/** Where an INSERT's RETURNING has the value that a sequence gave (X8). */
+struct hf_pg_insert {
+    struct hf_slice schema, table; /* schema: empty if the text has none */
+    struct hf_slice column;        /* as the catalog names it */
+    uint16_t index;                /* in the rows that come */
+};
+/** false: it has none, or the catalog's list isn't in force. What it gives is good until the next
+ * call that changes the list. */
+bool hf_pg_class_insert(struct hf_pg_classifier *c, const struct hf_pg_class *k,
+                        struct hf_pg_insert *ret_insert);
+
 /** does as of now: the catalog may have changed since k was given out, and with it
  * HF_PG_DOES_FUNCTION and HF_PG_DOES_SYNC_COMMIT. For classes that are kept: prepared statements.
  */
@@ -123,7 +135,8 @@ uint32_t hf_pg_class_does(struct hf_pg_classifier *c, const struct hf_pg_class *
  * without input function of its own, 'r' a table or materialized view name of which all are plain,
  * without row security and rules; 'F' a volatile function name that is built in, harmless to
  * repeat in settings (no HF_PG_DOES_FUNCTION), such as random(); 'a' a name that `row.name` may
- * call though it is not under 'f'. Run by the manager's own login, search_path = pg_catalog. */
+ * call though it is not under 'f'; 's' a table with its serial column and that column's position,
+ * with newlines between. Run by the manager's own login, search_path = pg_catalog. */
 const char *hf_pg_catalog_query(void);
 /** Take a new list: begin, each row, end: it is in force from then on, the old one until then; all
  * remembered answers of hf_pg_class_repeatable() go, unless the list is the same. A list is not

@@ -127,6 +127,10 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->listens, ANSWER_MAX);
     hf_buf_init(&s->status, PARAMS_MAX);
     hf_buf_init(&s->new_status, PARAMS_MAX);
+    hf_buf_init(&s->ids.sources, IDS_MAX);
+    hf_buf_init(&s->ids.seen, IDS_MAX);
+    hf_buf_init(&s->given.sources, IDS_MAX);
+    hf_buf_init(&s->given.seen, IDS_MAX);
     hf_buf_init(&s->early, ANSWER_MAX);
     hf_hash_stream_init(&s->hash, s->seed);
     s->needed[HF_PG_SERVER] = true;
@@ -152,6 +156,8 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     hf_pg_class_unref(s->portal_class);
     hf_map_fini(&s->prepared);
     hf_map_fini(&s->sql_prepared);
+    hf_pg_ids_forget(&s->ids);
+    hf_pg_ids_forget(&s->given);
     struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,    &s->answer.rows,
                             &s->answer.text, &s->snapshot, &s->prepares, &s->since_snapshot,
                             &s->block_since, &s->custom,   &s->listens,  &s->status,

@@ -68,6 +68,7 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
         u->repeatable = true;
         u->does &= ~(uint32_t)(HF_PG_DOES_OUTSIDE | HF_PG_DOES_COPY_IN | HF_PG_DOES_NOTIFY);
         hf_pg_transaction_over(s, true);
+        hf_pg_ids_over(s, s->tickets);
         if (chained)
             s->passing |= HF_PG_REASON_MULTIPLE;
         (void)type;
@@ -553,6 +554,11 @@ size_t hf_pg_back(struct hf_pg_session *s, struct hf_slice in)
     struct unit *u = hf_pg_unit_head(s);
     if (streams(head.type) && !hidden_now(u)) {
         size_t n = in.n < len ? in.n : len;
+        uint32_t ticket = head.type == HF_PG_DATA_ROW ? hf_pg_ids_now(s, u) : 0;
+        if (ticket && n < len && len <= HF_PG_WHOLE_MAX)
+            return 0;
+        if (ticket && n == len)
+            hf_pg_ids_row(s, ticket, hf_slice(in.p + HF_PG_HEAD_LEN, head.body_len));
         s->server_stream = len - n;
         s->server_stream_hide = false;
         hf_pg_deliver(s, hf_slice(in.p, n));

@@ -76,6 +76,9 @@ static void note_effects(struct hf_pg_session *s, struct unit *u, const struct m
     }
     for (uint16_t i = 0; i < m->class->n_settings; i++) {
         const char *name = m->class->settings[i];
+        if (strcmp(name, "search_path") == 0 || strcmp(name, "role") == 0 ||
+            strcmp(name, "session_authorization") == 0 || strcmp(name, "*") == 0)
+            s->ids_off = true;
         if (strchr(name, '.') && s->custom.n < PARAMS_MAX)
             hf_buf_add(&s->custom, hf_slice(name, strlen(name) + 1));
     }
@@ -162,14 +165,36 @@ static void forward_whole(struct hf_pg_session *s, struct hf_slice message)
     hf_pg_forward(s, message);
 }
 
-static void forward_wrapped(struct hf_pg_session *s, struct hf_slice message, struct hf_slice sql,
-                            bool assign)
+/* A Query of the open block; an INSERT that is replayed gives the values that it gave (X8). */
+static void forward_query(struct hf_pg_session *s, const struct unit *u, struct hf_slice message,
+                          struct hf_slice sql)
+{
+    struct hf_buf text, again;
+    hf_buf_init(&text, 4 * HF_PG_WHOLE_MAX);
+    hf_buf_init(&again, 4 * HF_PG_WHOLE_MAX);
+    if (u->ticket && hf_pg_ids_again(s, u->ticket, sql, &text)) {
+        hf_pg_log(s, message);
+        hf_pg_put_query(&again, hf_slice(text.p, text.n - 1));
+        hf_pg_inject(s, hf_buf_slice(&again));
+    } else {
+        forward_whole(s, message);
+    }
+    hf_buf_fini(&again);
+    hf_buf_fini(&text);
+}
+
+static void forward_wrapped(struct hf_pg_session *s, const struct unit *u, struct hf_slice message,
+                            struct hf_slice sql, bool assign)
 {
     static const char begin[] = "BEGIN;";
     static const char token[] = "\n;SELECT pg_catalog.pg_current_xact_id_if_assigned()";
     static const char token_now[] = "\n;SELECT pg_catalog.pg_current_xact_id()";
     const char *tail = assign ? token_now : token;
     size_t tail_n = strlen(tail) + 1;
+    struct hf_buf text;
+    hf_buf_init(&text, 4 * HF_PG_WHOLE_MAX);
+    if (u->ticket && hf_pg_ids_again(s, u->ticket, sql, &text))
+        sql = hf_slice(text.p, text.n - 1);
     uint8_t head[HF_PG_HEAD_LEN + BEGIN_LEN];
     struct hf_wr w;
     hf_wr_init(&w, head, sizeof(head));
@@ -180,6 +205,7 @@ static void forward_wrapped(struct hf_pg_session *s, struct hf_slice message, st
     hf_pg_inject(s, hf_slice(head, sizeof(head)));
     hf_pg_inject(s, sql);
     hf_pg_inject(s, hf_slice(tail, tail_n));
+    hf_buf_fini(&text);
 }
 
 void hf_pg_end_wrapped(struct hf_pg_session *s)
@@ -220,10 +246,12 @@ static struct unit *query_unit(struct hf_pg_session *s, const struct meaning *m)
         hf_pg_prepared_remove(s, s->unnamed); /* a Query destroys it */
     s->unnamed_lost = false;
     hf_pg_portal_bind(s, hf_slice(NULL, 0), NULL);
+    s->portal_ticket = 0;
+    u->ticket = hf_pg_ids_ticket(s, m->class, hf_slice(NULL, 0));
     return u;
 }
 
-static bool query_in_block(struct hf_pg_session *s, struct hf_slice message,
+static bool query_in_block(struct hf_pg_session *s, struct hf_slice message, struct hf_slice sql,
                            const struct meaning *m)
 {
     const struct hf_pg_class *k = m->class;
@@ -247,7 +275,7 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message,
         s->commit_chain = m->does & HF_PG_DOES_CHAIN;
         u->held = !s->commit_more;
     }
-    forward_whole(s, message);
+    forward_query(s, u, message, sql);
     return true;
 }
 
@@ -262,7 +290,7 @@ static void query_outside(struct hf_pg_session *s, struct hf_slice message, stru
         s->commit = COMMIT_ASKED;
         s->commit_kind = COMMIT_WRAP;
         s->commit_xid = 0;
-        forward_wrapped(s, message, sql, m->does & HF_PG_DOES_NOTIFY);
+        forward_wrapped(s, u, message, sql, m->does & HF_PG_DOES_NOTIFY);
         return;
     }
     if (m->class->n_ends && m->class->n_statements > 1)
@@ -320,7 +348,7 @@ static bool on_query(struct hf_pg_session *s, struct hf_slice message, struct hf
     if (done && m.does & HF_PG_DOES_NOTIFY)
         s->xid_asked = true; /* its transaction gets an id only when it commits: ask for one */
     if (done && s->block == BLOCK_YES)
-        done = query_in_block(s, message, &m);
+        done = query_in_block(s, message, sql, &m);
     else if (done)
         query_outside(s, message, sql, &m);
     if (done)
@@ -418,16 +446,62 @@ static void reparse(struct hf_pg_session *s, struct unit *u)
     hf_pg_inject(s, hf_slice(s->unnamed->body, s->unnamed->body_len));
 }
 
+/* An INSERT that is replayed gives the values that it gave (X8): another statement is bound, and
+ * the unnamed one has to do for that. */
+static bool bind_again(struct hf_pg_session *s, struct unit *u, const struct prepared *p,
+                       struct hf_slice message)
+{
+    struct hf_pg_parse parse;
+    struct hf_slice portal, statement, body = hf_slice(p->body, p->body_len);
+    struct hf_slice bind = hf_slice(message.p + HF_PG_HEAD_LEN, message.n - HF_PG_HEAD_LEN);
+    struct hf_buf text, again;
+    hf_buf_init(&text, 4 * HF_PG_WHOLE_MAX);
+    hf_buf_init(&again, 8 * HF_PG_WHOLE_MAX);
+    bool done = hf_pg_parse_read(body, &parse) == 0 &&
+                hf_pg_bind_read(bind, &portal, &statement) == 0 &&
+                hf_pg_ids_again(s, s->portal_ticket, parse.sql, &text);
+    if (done) {
+        size_t mark = hf_pg_put_begin(&again, HF_PG_PARSE);
+        hf_pg_put_cstr(&again, hf_slice(NULL, 0));
+        hf_buf_add(&again, hf_buf_slice(&text));
+        hf_pg_put_u16(&again, (uint16_t)(parse.types.n / 4));
+        hf_buf_add(&again, parse.types);
+        hf_pg_put_end(&again, mark);
+        size_t names = portal.n + 1 + statement.n + 1;
+        mark = hf_pg_put_begin(&again, HF_PG_BIND);
+        hf_pg_put_cstr(&again, portal);
+        hf_pg_put_cstr(&again, hf_slice(NULL, 0));
+        hf_buf_add(&again, hf_slice(bind.p + names, bind.n - names));
+        hf_pg_put_end(&again, mark);
+        u->n_sent++;
+        if (hf_pg_op_push(s, OP_REPARSE, NULL)) {
+            out_of_memory(s);
+        } else {
+            u->n_sent++;
+            s->unnamed_lost = true;
+            hf_pg_log(s, message);
+            hf_pg_inject(s, hf_buf_slice(&again));
+        }
+    }
+    hf_buf_fini(&again);
+    hf_buf_fini(&text);
+    return done;
+}
+
 static bool on_bind(struct hf_pg_session *s, struct hf_slice message, struct hf_slice body)
 {
     struct hf_slice portal, statement;
     struct unit *u = extended(s);
     if (hf_pg_bind_read(body, &portal, &statement) == 0) {
-        if (statement.n == 0 && s->unnamed_lost)
-            reparse(s, u);
         struct prepared *p = hf_pg_prepared_find(s, statement);
         struct prepared *sql = !p && statement.n ? hf_map_get(&s->sql_prepared, statement) : NULL;
         hf_pg_portal_bind(s, portal, p ? p->class : sql ? sql->class : NULL);
+        if (portal.n == 0)
+            s->portal_ticket = p ? hf_pg_ids_ticket(s, p->class, body) : 0;
+        if (p && portal.n == 0 && s->portal_ticket && bind_again(s, u, p, message))
+            return true;
+        if (statement.n == 0 && s->unnamed_lost)
+            reparse(s, u);
     }
     u->n_sent++;
     forward_whole(s, message);
@@ -561,6 +635,13 @@ static bool on_execute(struct hf_pg_session *s, struct hf_slice message, struct 
     }
     u->n_sent++;
     note_effects(s, u, &m);
+    if (portal.n == 0 && s->portal_ticket) {
+        if (hf_pg_op_push(s, OP_INSERT, NULL)) {
+            out_of_memory(s);
+            return true;
+        }
+        s->op[s->n_ops - 1].ticket = s->portal_ticket;
+    }
     if (m.does & HF_PG_DOES_NOTIFY)
         s->xid_asked = true;
     if (s->block == BLOCK_NO && m.does & HF_PG_DOES_COPY_IN)
@@ -797,4 +878,5 @@ void hf_pg_transaction_over(struct hf_pg_session *s, bool committed)
     }
     if (s->n_units == 0)
         hf_pg_portals_forget(s);
+    hf_pg_ids_over(s, s->n_units ? hf_pg_unit_head(s)->tickets : s->tickets);
 }

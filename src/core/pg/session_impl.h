@@ -28,6 +28,7 @@
 #define PORTALS_MAX 64 /* named portals whose class is remembered */
 #define PARAMS_MAX 4096
 #define ANSWER_MAX (1u << 20) /* of a hidden query */
+#define IDS_MAX (256u << 10)  /* of a transaction: 16384 values of sequences */
 
 /* What is under way on the server: ended by its ReadyForQuery, but for an extended one that has no
  * Sync yet. */
@@ -61,6 +62,8 @@ struct unit {
     uint32_t n_sent;   /* extended: messages that get an answer ... */
     uint32_t n_done;   /* ... and how many did; Query: CommandCompletes */
     uint32_t n_client; /* of these, up to here the client's; then hidden ones */
+    uint32_t ticket;   /* Query: of its INSERT, see session_ids.c; 0: none */
+    uint32_t tickets;  /* given before it */
     size_t log_len;    /* its bytes of the log */
     hf_time since;
 };
@@ -78,12 +81,27 @@ struct prepared {
 };
 
 /* Something special about the n-th message of an extended unit, until it is answered. */
-enum op_kind { OP_PARSE = 1, OP_CLOSE, OP_REPARSE, OP_DESCRIBE, OP_COMMIT };
+enum op_kind { OP_PARSE = 1, OP_CLOSE, OP_REPARSE, OP_DESCRIBE, OP_COMMIT, OP_INSERT };
 struct op {
     enum op_kind kind;
     uint32_t unit;    /* number of the unit */
     uint32_t ordinal; /* from 1 */
+    uint32_t ticket;  /* OP_INSERT */
     struct prepared *p;
+};
+
+/* An INSERT ... RETURNING that was sent, and what is in its rows; by its ticket. */
+struct id_source {
+    const struct hf_pg_class *class; /* ref */
+    uint16_t index, format;
+};
+struct id_seen {
+    uint32_t ticket;
+    int64_t value;
+};
+/* Values of sequences that the client was shown in this transaction (X8). */
+struct ids {
+    struct hf_buf sources, seen; /* struct id_source of the tickets from 1 on, struct id_seen */
 };
 
 struct portal {
@@ -113,6 +131,7 @@ enum step {
     STEP_SETTINGS, /* restore: settings, LISTEN, SQL PREPARE */
     STEP_SINCE,    /* restore: what came after the last look at them */
     STEP_PREPARE,  /* restore: protocol-level statements */
+    STEP_IDS,      /* sequences: beyond what is given again */
     STEP_LISTEN,   /* move: marker on the old connection */
     STEP_MARKER,   /* move: marker sent by the spare */
     STEP_UNLISTEN, /* move: marker seen on both */
@@ -188,6 +207,11 @@ struct hf_pg_session {
     struct hf_hash_stream hash; /* over what was delivered for the log */
     size_t log_counted;         /* in memory->used */
 
+    struct ids ids;                   /* this run's */
+    uint32_t tickets, tickets_before; /* given in all, and before the transaction */
+    uint32_t portal_ticket;           /* of the unnamed portal */
+    bool ids_off;                     /* names in it may mean what they don't outside it */
+
     /* commit point */
     enum commit_phase commit;
     enum commit_kind commit_kind;
@@ -217,6 +241,7 @@ struct hf_pg_session {
     uint64_t replay_left; /* bytes that were delivered before and must come again the same */
     uint64_t replay_total, replay_hash[2];
     uint64_t replay_units;
+    struct ids given; /* what the lost run's INSERTs gave */
     bool failing;     /* the replay gave something else: nothing goes on until it is dealt with */
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
@@ -393,6 +418,25 @@ struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice 
 /* Tell the client the parameters that differ from what it knows. params: as in struct
  * hf_pg_backend. */
 void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params);
+
+/* --- values of sequences: session_ids.c --- */
+/* An INSERT goes out: its ticket, or 0 if it isn't one that is remembered. bind: the body of the
+ * Bind whose result formats count; empty: text. */
+uint32_t hf_pg_ids_ticket(struct hf_pg_session *s, const struct hf_pg_class *class,
+                          struct hf_slice bind);
+/* The ticket that rows which come now belong to, or 0. */
+uint32_t hf_pg_ids_now(struct hf_pg_session *s, const struct unit *u);
+void hf_pg_ids_row(struct hf_pg_session *s, uint32_t ticket, struct hf_slice body);
+/* Is it to be repeated with the values that were shown? Then its text so (with a NUL). */
+bool hf_pg_ids_again(struct hf_pg_session *s, uint32_t ticket, struct hf_slice sql,
+                     struct hf_buf *out);
+/* The transaction is over. */
+void hf_pg_ids_over(struct hf_pg_session *s, uint32_t tickets_before);
+/* The server is lost: what was shown will be given again. */
+void hf_pg_ids_lost(struct hf_pg_session *s);
+/* SQL that takes the sequences beyond what will be given; false: there is nothing to give. */
+bool hf_pg_ids_sql(struct hf_pg_session *s, struct hf_buf *out);
+void hf_pg_ids_forget(struct ids *ids);
 
 /* --- loss, recovery, moves: session_recover.c, session_move.c --- */
 void hf_pg_lost(struct hf_pg_session *s, const char *why);

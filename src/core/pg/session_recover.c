@@ -38,6 +38,7 @@ static void collect(struct hf_pg_session *s)
         hf_pg_ops_revert(s, s->unit_no + i - 1);
     while (s->n_units)
         hf_pg_unit_pop(s);
+    hf_pg_ids_lost(s);
     hf_pg_portals_forget(s);
     hf_pg_portal_bind(s, hf_slice(NULL, 0), NULL);
     hf_hash_stream_init(&s->hash, s->seed);
@@ -579,6 +580,30 @@ static void settled(struct hf_pg_session *s)
         hf_pg_answer_verdict(s);
 }
 
+static void begin_replay(struct hf_pg_session *s)
+{
+    hf_pg_enter_state(s, HF_PG_REPLAYING);
+    s->tx_before = s->tx;
+    s->tx = 'I';
+    s->block = BLOCK_NO;
+    s->replay_left = s->replay_total;
+    s->writes = s->xid_asked = s->savepoints = false;
+    s->xid = 0;
+    s->log_unit = s->unit_no;
+}
+
+/* First the sequences: a new start may have forgotten what they had given. */
+static void prepare_replay(struct hf_pg_session *s)
+{
+    struct hf_buf sql;
+    hf_buf_init(&sql, ANSWER_MAX);
+    if (!s->backend.same && hf_pg_ids_sql(s, &sql))
+        hf_pg_step_ask(s, STEP_IDS, hf_buf_slice(&sql));
+    else
+        begin_replay(s);
+    hf_buf_fini(&sql);
+}
+
 static void go_on(struct hf_pg_session *s)
 {
     gap(s);
@@ -608,14 +633,7 @@ static void go_on(struct hf_pg_session *s)
         s->tx = 'I'; /* a COMMIT that fails ends the block */
         settled(s);
     } else if (s->refeed.n) {
-        hf_pg_enter_state(s, HF_PG_REPLAYING);
-        s->tx_before = s->tx;
-        s->tx = 'I';
-        s->block = BLOCK_NO;
-        s->replay_left = s->replay_total;
-        s->writes = s->xid_asked = s->savepoints = false;
-        s->xid = 0;
-        s->log_unit = s->unit_no;
+        prepare_replay(s);
     } else {
         recovered(s);
     }
@@ -680,6 +698,12 @@ void hf_pg_step_done(struct hf_pg_session *s, char status)
     case STEP_PREPARE:
         prepared_answered(s);
         break;
+    case STEP_IDS: /* an error: as if none had been shown */
+        s->step = STEP_NONE;
+        if (s->answer.sqlstate[0])
+            hf_pg_ids_forget(&s->given);
+        begin_replay(s);
+        break;
     case STEP_BLOCK:
         hf_pg_step_ask(s, STEP_FAIL,
                        hf_slice_str("SELECT 1/0 /* holdfast: the transaction has failed */"));
@@ -719,6 +743,8 @@ static void start_over(struct hf_pg_session *s)
     hf_buf_fini(&s->log);
     hf_buf_init(&s->log, s->conf->log_max);
     hf_buf_fini(&s->refeed);
+    hf_pg_ids_forget(&s->given);
+    hf_pg_ids_over(s, s->tickets);
     hf_buf_clear(&s->held);
     s->refeed_at = s->log_block = 0;
     s->replay_left = 0;
@@ -751,6 +777,7 @@ void hf_pg_replay_check(struct hf_pg_session *s)
         hf_pg_replay_failed(s, "the replayed transaction gave less than before");
         start_over(s);
     } else if (s->replay_left == 0) {
+        hf_pg_ids_forget(&s->given);
         hf_buf_fini(&s->refeed);
         s->refeed_at = 0;
         s->n_replays++;

@@ -26,7 +26,7 @@ struct unit *hf_pg_unit_push(struct hf_pg_session *s, enum unit_kind kind)
     assert(s->n_units < UNITS_MAX);
     s->n_units++;
     struct unit *u = hf_pg_unit_last(s);
-    *u = (struct unit){.kind = kind, .repeatable = true, .since = s->now};
+    *u = (struct unit){.kind = kind, .repeatable = true, .tickets = s->tickets, .since = s->now};
     return u;
 }
 
@@ -105,6 +105,7 @@ static void revert(struct hf_pg_session *s, struct op *op)
     case OP_REPARSE:
     case OP_DESCRIBE:
     case OP_COMMIT:
+    case OP_INSERT:
         break;
     }
 }

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "core/pg/classify.h"
+#include "core/pg/insert.h"
 
 #define NAMES_MAX 16384 /* bytes of names of one text */
 
@@ -189,7 +190,7 @@ struct cte {
 };
 
 struct walk {
-    struct hf_buf names, settings;
+    struct hf_buf names, settings, insert;
     uint32_t does; /* of the statement that is looked at */
     uint16_t n_settings;
     bool exact, literals_matter, too_many, strange, into;
@@ -723,8 +724,9 @@ static int build(struct walk *w, const struct hf_pg_statement *found,
                  struct hf_pg_statement **ret_facts)
 {
     size_t n_name = found->n_statements == 1 && w->name ? strlen(w->name) : 0;
+    size_t n_insert = found->n_statements == 1 ? w->insert.n : 0;
     size_t size = sizeof(struct hf_pg_statement) + w->n_settings * sizeof(char *) + w->settings.n +
-                  w->names.n + n_name;
+                  w->names.n + n_name + n_insert;
     struct hf_pg_statement *f = hf_alloc(size);
     if (!f) {
         return -ENOMEM;
@@ -759,6 +761,11 @@ static int build(struct walk *w, const struct hf_pg_statement *found,
         memcpy(at, w->name, n_name);
     }
     f->name = hf_slice(at, n_name);
+    at += n_name;
+    if (n_insert) {
+        memcpy(at, w->insert.p, n_insert);
+    }
+    f->insert = hf_slice(at, n_insert);
     *ret_facts = f;
     return 0;
 }
@@ -774,6 +781,9 @@ static void add_statement(struct walk *w, const json_t *stmt, struct hf_pg_state
     hf_pg_statement_unref(w->inner);
     w->inner = NULL;
     statement(w, type, content);
+    if (found->n_statements == 0 && strcmp(type, "InsertStmt") == 0) {
+        hf_pg_insert_look(content, &w->insert);
+    }
     bool end = w->does & ends;
     found->first_is_begin |= found->n_statements == 0 && w->does & HF_PG_DOES_BEGIN;
     found->last_is_end = end;
@@ -793,6 +803,7 @@ static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **re
     struct hf_pg_statement found = {.wrappable = json_array_size(stmts) > 0};
     hf_buf_init(&w.names, NAMES_MAX);
     hf_buf_init(&w.settings, 65536);
+    hf_buf_init(&w.insert, NAMES_MAX);
     for (size_t i = 0; i < json_array_size(stmts); i++) {
         add_statement(&w, json_object_get(json_array_get(stmts, i), "stmt"), &found);
     }
@@ -801,6 +812,7 @@ static int facts_of(const json_t *stmts, bool exact, struct hf_pg_statement **re
     hf_pg_statement_unref(w.inner);
     hf_buf_fini(&w.names);
     hf_buf_fini(&w.settings);
+    hf_buf_fini(&w.insert);
     return rc;
 }
 

@@ -21,7 +21,10 @@ struct hf_pg_statement {
     uint16_t n_settings;
     struct hf_pg_statement *inner; /* of a PREPARE; owned ref, or NULL */
     struct hf_slice names;         /* see hf_pg_statement_name() */
-    size_t size;                   /* bytes, inner included */
+    struct hf_slice insert; /* of one INSERT whose values can be given again (core/pg/insert.h): its
+                             * schema, its table, and the columns of RETURNING, each with a NUL;
+                             * *: all, nothing: an expression */
+    size_t size;            /* bytes, inner included */
 };
 
 /**

@@ -133,9 +133,11 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
         return s->cancels > 0;
     }
     if (is(c, "40001") && t) {
-        /* a cancel that hits what is replayed makes it differ */
-        return lost && (s->cancels || t->sequence || t->volatile_ || t->weak || s->reasons ||
-                        (t->reads && (w->n > 1 || others)));
+        /* a cancel that hits what is replayed makes it differ; another one may have the ids that
+         * a crash took back */
+        bool taken = t->given && w->server.db.n_seq_lost != t->seq_lost;
+        return lost && (taken || s->cancels || t->sequence || t->volatile_ || t->weak ||
+                        s->reasons || (t->reads && (w->n > 1 || others)));
     }
     if (is(c, "08007")) {
         return lost && (!w->fenced || s->reasons || (t && t->unprotected));

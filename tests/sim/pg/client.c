@@ -160,7 +160,7 @@ static void make_insert(struct pgc_client *c, struct made *m)
     if (back) {
         m->want.see = PGC_SEE_ID;
         m->want.key = k->value;
-        last(c)->sequence = true;
+        last(c)->given = true;
     }
 }
 

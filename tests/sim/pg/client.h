@@ -40,9 +40,11 @@ struct pgc_txn {
     bool failed;    /* an error came for it */
     bool pipelined; /* more of it may have been on its way then */
     bool reads, sequence, volatile_, unprotected, weak; /* weak: synchronous_commit below on */
+    bool given;                                         /* ids that it saw can be given again */
     uint64_t losses;                                    /* of the session, when it began */
     uint64_t commits;                                   /* of the database, then */
-    char why[64];                                       /* what it is, for people */
+    uint64_t seq_lost;
+    char why[64]; /* what it is, for people */
 };
 
 /* What one statement must be answered with. */

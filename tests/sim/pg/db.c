@@ -164,6 +164,24 @@ int64_t pgs_nextval(struct pgs_db *db, struct pgs_xact *x)
     return ++db->seq_last;
 }
 
+bool pgs_log_has(const struct pgs_db *db, int64_t id)
+{
+    for (size_t i = 0; i < db->n_log; i++) {
+        if (db->log[i].id == id) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < db->n_open; i++) {
+        for (size_t k = 0; k < db->open[i]->n; k++) {
+            const struct pgs_change *c = &db->open[i]->changes[k];
+            if (c->kind == PGS_LOG && c->key == id) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 void pgs_setval(struct pgs_db *db, struct pgs_xact *x, int64_t value, bool called)
 {
     db->seq_last = called ? value : value - 1;
@@ -283,6 +301,9 @@ void pgs_replicate(struct pgs_db *db, size_t lsn)
 void pgs_restart(struct pgs_db *db, size_t keep, bool promotion)
 {
     assert(db->n_open == 0 && keep <= db->n_wal);
+    for (size_t i = keep; i < db->n_wal; i++) {
+        db->n_seq_lost += db->wal[i].kind == PGS_REC_SEQ;
+    }
     truncate_wal(db, keep);
     memset(db->account, 0, sizeof(db->account));
     db->n_log = db->n_once = 0;

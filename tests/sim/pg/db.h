@@ -71,7 +71,8 @@ struct pgs_db {
     int64_t seq_last, seq_logged;
     struct pgs_xact **open; /* owned list of borrowed, those with an xid */
     size_t n_open, open_room;
-    uint64_t n_commits; /* ever made visible */
+    uint64_t n_commits;  /* ever made visible */
+    uint64_t n_seq_lost; /* values of the sequence that a crash took back */
 };
 
 void pgs_db_init(struct pgs_db *db);
@@ -92,6 +93,8 @@ int64_t pgs_account(const struct pgs_db *db, const struct pgs_xact *x, int64_t i
 void pgs_undo(struct pgs_db *db, struct pgs_xact *x, size_t n);
 /** The next value of log's sequence, by a transaction that gets an xid when that is logged. */
 int64_t pgs_nextval(struct pgs_db *db, struct pgs_xact *x);
+/** Is there a row of log with this id, or may there be one? */
+bool pgs_log_has(const struct pgs_db *db, int64_t id);
 void pgs_setval(struct pgs_db *db, struct pgs_xact *x, int64_t value, bool called);
 
 /** Does the deferred constraint hold? The first value that breaks it otherwise. */

@@ -463,6 +463,59 @@ static enum pgs_run do_update(struct pgs_backend *b, struct pgs_stmt *st, const 
     return PGS_DONE;
 }
 
+/* The primary key of log. */
+static enum pgs_run insert_log(struct pgs_backend *b, const struct pgs_stmt *st, int64_t id,
+                               int64_t v, struct pgs_result *r)
+{
+    if (pgs_log_has(&b->server->db, id)) {
+        return pgs_fail(b, "23505", "duplicate key value violates unique constraint \"log_pkey\"");
+    }
+    pgs_change(&b->server->db, &b->xact, PGS_LOG, id, v);
+    if (strcmp(st->token[st->n - 2].text, "returning") == 0) {
+        column(r, "id", T_INT8);
+        cell_int(r, id);
+    }
+    COPY_TEXT(r->tag, "INSERT 0 1");
+    return PGS_DONE;
+}
+
+static enum pgs_run do_insert_id(struct pgs_backend *b, struct pgs_stmt *st,
+                                 const struct pgs_args *a, struct pgs_result *r)
+{
+    if (read_only(b, "INSERT")) {
+        return PGS_ERROR;
+    }
+    write_begins(b);
+    return insert_log(b, st, arg_int(b, st, a, 1), arg_int(b, st, a, 2), r);
+}
+
+/* X8: nextval() until it is at least the last number in the text. */
+static enum pgs_run do_beyond(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
+                              struct pgs_result *r)
+{
+    int64_t value = 0;
+    (void)a;
+    for (size_t i = 0; i < st->n; i++) {
+        value = st->token[i].kind == PGS_T_NUMBER ? strtoll(st->token[i].text, NULL, 10) : value;
+    }
+    while (pgs_nextval(&b->server->db, &b->xact) < value) {
+    }
+    column(r, "?column?", T_INT8);
+    cell_int(r, 1);
+    tag_rows(r);
+    return PGS_DONE;
+}
+
+static enum pgs_run do_discard_sequences(struct pgs_backend *b, struct pgs_stmt *st,
+                                         const struct pgs_args *a, struct pgs_result *r)
+{
+    (void)b;
+    (void)st;
+    (void)a;
+    COPY_TEXT(r->tag, "DISCARD SEQUENCES");
+    return PGS_DONE;
+}
+
 static enum pgs_run do_insert(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
                               struct pgs_result *r)
 {
@@ -471,13 +524,7 @@ static enum pgs_run do_insert(struct pgs_backend *b, struct pgs_stmt *st, const 
     }
     write_begins(b);
     int64_t id = pgs_nextval(&b->server->db, &b->xact);
-    pgs_change(&b->server->db, &b->xact, PGS_LOG, id, arg_int(b, st, a, 0));
-    if (strcmp(st->token[st->n - 2].text, "returning") == 0) {
-        column(r, "id", T_INT8);
-        cell_int(r, id);
-    }
-    COPY_TEXT(r->tag, "INSERT 0 1");
-    return PGS_DONE;
+    return insert_log(b, st, id, arg_int(b, st, a, 0), r);
 }
 
 static enum pgs_run do_once(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
@@ -1590,6 +1637,10 @@ static const struct form {
     {"update accounts set n = n + #8 where id = #4 returning n", do_update, "n 20"},
     {"insert into log ( v ) values ( #8 )", do_insert, NULL},
     {"insert into log ( v ) values ( #8 ) returning id", do_insert, "id 20"},
+    {"insert into log ( @ , v ) overriding system value values ( #8 , #8 ) returning id",
+     do_insert_id, "id 20"},
+    {"with recursive ids ...", do_beyond, "?column? 20"},
+    {"discard sequences", do_discard_sequences, NULL},
     {"insert into once ( v ) values ( #8 )", do_once, NULL},
     {"select n from accounts where id = #4 [ for update ]", do_account, "n 20"},
     {"select id , n from accounts order by id", do_accounts, "id 23 n 20"},

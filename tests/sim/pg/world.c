@@ -634,6 +634,7 @@ static void begun(void *arg, struct pgc_txn *t)
     t->losses = t->chained ? t[-1].losses : s->losses;
     s->reasons = t->alone && !t->chained ? 0 : s->reasons;
     t->commits = s->w->server.db.n_commits;
+    t->seq_lost = s->w->server.db.n_seq_lost;
 }
 
 void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)
@@ -677,10 +678,10 @@ static void catalog(struct pgw_world *w)
     static const struct {
         char kind;
         const char *name;
-    } rows[] = {{'r', "accounts"}, {'r', "log"},  {'r', "once"}, {'f', "count"},
-                {'f', "now"},      {'o', "+"},    {'o', "="},    {'o', "/"},
-                {'t', "int4"},     {'t', "int8"}, {'t', "text"}, {'f', "current_setting"},
-                {'F', "random"}};
+    } rows[] = {{'r', "accounts"}, {'r', "log"},       {'r', "once"}, {'f', "count"},
+                {'f', "now"},      {'o', "+"},         {'o', "="},    {'o', "/"},
+                {'t', "int4"},     {'t', "int8"},      {'t', "text"}, {'f', "current_setting"},
+                {'F', "random"},   {'s', "log\nid\n1"}};
     hf_pg_catalog_begin(w->classifier);
     for (size_t i = 0; i < HF_ARRAY_LEN(rows); i++) {
         if (hf_pg_catalog_row(w->classifier, rows[i].kind, hf_slice_str(rows[i].name))) {

@@ -652,6 +652,52 @@ static void deep_and_long(void **state)
     hf_pg_classifier_destroy(c);
 }
 
+static void inserts_tell_where_the_id_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql;
+        int index; /* -1: none */
+    } t[] = {
+        {"INSERT INTO orders (a) VALUES (1) RETURNING id", 0},
+        {"INSERT INTO orders (a, b) VALUES ($1, 'x'), ($2, 'y') RETURNING b, orders.id AS x", 1},
+        {"INSERT INTO s.orders (a) VALUES (1) RETURNING *", 2},
+        {"INSERT INTO orders (a) VALUES (1) RETURNING now(), orders.*", 3},
+        {"INSERT INTO orders (id, a) VALUES (DEFAULT, 1) RETURNING \"id\"", 0},
+        {"INSERT INTO orders (a) VALUES (1) RETURNING a", -1},
+        {"INSERT INTO orders (a) VALUES (1) RETURNING id + 1", -1},
+        {"INSERT INTO orders (a) VALUES (1)", -1},
+        {"INSERT INTO orders VALUES (1) RETURNING id", -1},
+        {"INSERT INTO orders (a) SELECT 1 RETURNING id", -1},
+        {"INSERT INTO orders (a) VALUES (1) ON CONFLICT DO NOTHING RETURNING id", -1},
+        {"INSERT INTO orders (a) OVERRIDING USER VALUE VALUES (1) RETURNING id", -1},
+        {"WITH x AS (SELECT 1) INSERT INTO orders (a) VALUES (1) RETURNING id", 0},
+        {"INSERT INTO orders (a) VALUES (1) RETURNING id; SELECT 1", -1},
+        {"SELECT 1; INSERT INTO orders (a) VALUES (1) RETURNING id", -1},
+        {"INSERT INTO t (a) VALUES (1) RETURNING id", -1},
+        {"UPDATE orders SET a = 1 RETURNING id", -1},
+    };
+    struct hf_pg_classifier *c = make(100);
+    struct hf_pg_insert insert;
+    give_list(c, "s orders\nid\n3");
+    for (size_t i = 0; i < HF_ARRAY_LEN(t); i++) {
+        const struct hf_pg_class *k = hf_pg_classify(c, hf_slice_str(t[i].sql));
+        bool found = hf_pg_class_insert(c, k, &insert);
+        if (found != (t[i].index >= 0) || (found && insert.index != t[i].index)) {
+            fail_msg("%s: %d", t[i].sql, found ? insert.index : -1);
+        }
+        assert_true(!found || hf_slice_eq(insert.table, hf_slice_str("orders")));
+        assert_true(!found || hf_slice_eq(insert.column, hf_slice_str("id")));
+        assert_true(!found || insert.schema.n == (i == 2));
+        hf_pg_class_unref(k);
+    }
+    const struct hf_pg_class *k = hf_pg_classify(c, hf_slice_str(t[0].sql));
+    hf_pg_catalog_forget(c);
+    assert_false(hf_pg_class_insert(c, k, &insert));
+    hf_pg_class_unref(k);
+    hf_pg_classifier_destroy(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -668,6 +714,7 @@ int main(void)
         cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(out_of_memory_is_unknown),
         cmocka_unit_test(deep_and_long),
+        cmocka_unit_test(inserts_tell_where_the_id_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
