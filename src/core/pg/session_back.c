@@ -333,7 +333,7 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
     switch (what) {
     case HID_XID:
         s->xid = s->answer.value;
-        if (s->commit == COMMIT_ASKED) {
+        if (s->commit == COMMIT_ASKED && s->commit_kind == COMMIT_QUERY) {
             s->commit_xid = s->xid;
             s->commit = COMMIT_KNOWN;
         }
