@@ -271,6 +271,10 @@ static void link_gone(struct hf_pg_link *l, const char *why)
         bool login = c->phase == HF_PG_PHASE_LOGIN;
         if (c->phase == HF_PG_PHASE_SESSION && c->session && !c->ended) {
             hf_pg_session_client_gone(c->session, hf_pg_now(c->pg));
+            if (!c->ended) {
+                hf_pg_wire_flush(c->pg->wire);
+                return; /* its last statement is committed first; then end() comes */
+            }
         }
         if (!login || c->user) {
             hf_pg_client_close(c, why);

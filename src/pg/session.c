@@ -140,11 +140,56 @@ static void count(struct hf_pg_client *c, enum hf_pg_note note, uint64_t a, uint
     (void)b;
 }
 
-static const char *const note_names[] = {
-#define NOTE_NAME(name, text) #name,
-    HF_PG_NOTE_LIST(NOTE_NAME)
-#undef NOTE_NAME
-};
+/* One line of the log: what happened to the session. */
+static void describe(enum hf_pg_note note, uint64_t a, uint64_t b, const char *text, char *buf,
+                     size_t n)
+{
+    unsigned long long x = a, y = b;
+    switch (note) {
+    case HF_PG_NOTE_MOVED:
+        snprintf(buf, n, "moved to another server connection in %llu us", x / 1000);
+        break;
+    case HF_PG_NOTE_MOVE_FAILED:
+        snprintf(buf, n, "not moved, stays where it is: %s", text);
+        break;
+    case HF_PG_NOTE_RECOVERED:
+        snprintf(buf, n, "goes on on another server connection, %llu ms after the loss",
+                 x / 1000000);
+        break;
+    case HF_PG_NOTE_REPLAYED:
+        snprintf(buf, n,
+                 "replayed %llu requests of its transaction; %llu bytes of results are the same", x,
+                 y);
+        break;
+    case HF_PG_NOTE_REPLAY_FAILED:
+        snprintf(buf, n, "its transaction can't be replayed (40001): %s", text);
+        break;
+    case HF_PG_NOTE_IN_DOUBT:
+        snprintf(buf, n, "the commit of transaction %llu was interrupted", x);
+        break;
+    case HF_PG_NOTE_COMMITTED:
+        snprintf(buf, n, "transaction %llu had been committed", x);
+        break;
+    case HF_PG_NOTE_ABORTED:
+        snprintf(buf, n, "transaction %llu had not been committed: it is replayed", x);
+        break;
+    case HF_PG_NOTE_UNRESOLVED:
+        snprintf(buf, n, "the outcome of transaction %llu can't be known (08007): %s", x, text);
+        break;
+    case HF_PG_NOTE_LOST_UNPROTECTED:
+        snprintf(buf, n, "lost with its server: %s", text);
+        break;
+    case HF_PG_NOTE_GAP:
+        snprintf(buf, n, "may have missed notifications on %llu channels", x);
+        break;
+    case HF_PG_NOTE_REQUEST:
+    case HF_PG_NOTE_TRANSACTION:
+    case HF_PG_NOTE_UNPROTECTED:
+    case HF_PG_NOTE_ENDED:
+        snprintf(buf, n, "%s", text);
+        break;
+    }
+}
 
 static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, const char *text)
 {
@@ -178,8 +223,9 @@ static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, con
     case HF_PG_NOTE_GAP:
         break;
     }
-    hf_log_info(hf_pg_client_name(c, name, sizeof(name)), "%s %llu %llu%s%s", note_names[note],
-                (unsigned long long)a, (unsigned long long)b, text ? ": " : "", text ? text : "");
+    char line[320];
+    describe(note, a, b, text ? text : "", line, sizeof(line));
+    hf_log_info(hf_pg_client_name(c, name, sizeof(name)), "%s", line);
 }
 
 static const struct hf_pg_session_ops session_ops = {

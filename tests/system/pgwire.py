@@ -245,12 +245,12 @@ class Connection:
 
     def send(self, *messages):
         data = b"".join(messages)
-        if self.chop:
-            step = self.chop if len(data) < 10_000 else 997
+        step = max(len(data), 1) if not self.chop else self.chop if len(data) < 10_000 else 997
+        try:
             for i in range(0, len(data), step):
                 self.socket.sendall(data[i:i + step])
-        else:
-            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # what it said before it closed is still to be read
 
     def read(self, timeout=None):
         """The next message. TimeoutError when none comes."""

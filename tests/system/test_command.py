@@ -477,7 +477,7 @@ def test_the_example_program(start, tmp_path):
 
 def group_state(seq, flags, epoch=0, host=b""):
     return frame(GROUP_STATE, struct.pack(">IBBQ", seq, flags, 4, epoch) + string(1, b"r")
-                 + string(1, host) + string(1, b"192.0.2.1"))
+                 + string(1, host) + string(1, b"192.0.2.1") + string(1, b""))
 
 
 def test_the_leader_example(start, tmp_path):
@@ -532,7 +532,7 @@ def test_completion(start, tmp_path, words, expected):
 def test_completion_knows_every_command():
     usage = subprocess.run([HOLDFAST, "--help"], capture_output=True, text=True, timeout=30).stdout
     lines = [line.split() for line in usage.splitlines()
-             if line.startswith("  ") and not line.startswith("  -")]
+             if line.startswith("  ") and line[2] not in "- "]
     commands = [" ".join(words[:2 if words[0] == "group" else 1]) for words in lines]
     completion = (REPOSITORY / "packaging/completion/holdfast").read_text()
     manual = (REPOSITORY / "doc/man/holdfast.1").read_text()

@@ -1,13 +1,15 @@
+#!/usr/bin/python3
 """Every message that a client gets through holdfast-pg is the one that it gets directly.
 
 Each scenario runs twice on the same server, in a fresh database: bare, and through the proxy. The two streams of
 messages must be equal, but for what is masked here: process ids, keys, OIDs of what the scenario made; and that
-ParameterStatus and NotificationResponse, which may come at any time, may come before the CommandComplete of a commit.
+ParameterStatus and NotificationResponse may come at another place of a round: they are asynchronous.
 DIFF_PROXY=pgbouncer runs them through PgBouncer, DIFF_PROXY=none directly again; DIFF_SEED and DIFF_COUNT choose the random scenarios.
 """
 import functools
 import os
 import random
+import sys
 import threading
 import time
 
@@ -54,24 +56,22 @@ def masked(m, c):
     return (m.name, data)
 
 
-def early(stream):
-    """Asynchronous messages between a CommandComplete and its ReadyForQuery, before it; of a setting that changes
-    several times in a round, what it is at the end"""
-    out, told, since = [], {}, 0
-    for m in stream:
-        at = len(out)
-        if m[0] == "ReadyForQuery":
-            last = dict(x[1] for x in out[since:] if x[0] == "ParameterStatus")
-            if told:
-                tail = [x for x in out[since:] if x[0] != "ParameterStatus" or last[x[1][0]] == x[1][1] != told.get(x[1][0])]
-                out[since:] = tail
-            told |= last
-            at = since = len(out)
-            since += 1
-        if m[0] in ("ParameterStatus", "NotificationResponse"):
-            while at and out[at - 1][0] == "CommandComplete":
-                at -= 1
-        out.insert(at, m)
+def late(stream):
+    """Asynchronous messages at the end of their round; of a setting that changes several times in it, the last value,
+    if it is another one than before."""
+    out, told, status, notes = [], {}, {}, []
+    for n, m in enumerate([*stream, ("end", None)]):
+        if m[0] == "ParameterStatus":
+            status[m[1][0]] = m
+        elif m[0] == "NotificationResponse":
+            notes.append(m)
+        else:
+            if m[0] in ("ReadyForQuery", "end"):
+                out += sorted(s for k, s in status.items() if told.get(k) != s) + notes
+                told |= status
+                status, notes = {}, []
+            if n < len(stream):
+                out.append(m)
     return out
 
 
@@ -103,7 +103,7 @@ class Run:
         return getattr(self, name)
 
     def seen(self):
-        return [early([masked(m, c) for m in c.seen]) for c in self.open] + [self.notes]
+        return [late([masked(m, c) for m in c.seen]) for c in self.open] + [self.notes]
 
     def end(self):
         for c in self.open:
@@ -882,7 +882,7 @@ EXTENDED = {
               Sync), (Query("prepare b as select 2"),), (Bind([], "b"), Execute(), Sync), (Query("deallocate a"),), (Bind([], "a"), Sync),
               (Parse("select 3", "c"), Sync), (Query("execute c"),), (Query("select name, statement, from_sql from pg_prepared_statements"
               " order by 1"),), (Query("discard all"),), (Bind([], "c"), Sync)],
-    "cached_plan": [(Parse("select * from t where id = 1", "a"), Sync), (Bind([], "a"), Execute(), Sync), (Query("alter table t add z int"),),
+    "cached_plan": [(Parse("select * from t where id = 1", "a"), DescribeStatement("a"), Sync), (Bind([], "a"), Execute(), Sync), (Query("alter table t add z int"),),
                     (Bind([], "a"), Execute(), Sync), (Query("begin"),), (Bind([], "a"), Execute(), Sync), (Query("rollback"),)],
     "cancelled_rollback": [(Query("begin"),), once("select 1/0"), once("select 1"), (Parse("rollback"), Bind(), Execute(), Sync),
                            once("select 1")],
@@ -980,12 +980,12 @@ def broken_messages(r):
  pgwire.message("D", b"X\0"), pgwire.message("C", b"?\0"),
                 pgwire.message("P", b"a\0b\0\0\5"), b"Q\x7f\xff\xff\xff"):
         c = r.session()
-        c.send(bad, Sync)
         n = len(c.seen)
         got = []
         try:
+            c.send(bad, Sync)
             got = c.until("ZE")
-        except pgwire.Closed:
+        except (pgwire.Closed, OSError):
             pass
         # a server may end it without a word
         r.note([(m.name, m.data.get("code") if m.kind == "E" else m.data) for m in got] or [("ErrorResponse", "08P01")])
@@ -1025,52 +1025,61 @@ PIECES = ["insert into t (v) values (1)", "insert into t (v) values (2) returnin
           "insert into t (v) values (1) returning now() = statement_timestamp()", "call p()"]
 
 
-@functools.cache
-def random_scenario(seed):
+def random_rounds(seed):
+    """Rounds of messages, each written as the call that makes it"""
+    rnd = random.Random(seed)
+    rounds = []
+    for _ in range(rnd.randint(5, 15)):
+        kind = rnd.random()
+        if kind < 0.35:
+            rounds.append([f"Query({rnd.choice(PIECES)!r})"])
+        elif kind < 0.5:
+            rounds.append([f"Query({'; '.join(rnd.choices(PIECES, k=rnd.randint(2, 4)))!r})"])
+        elif kind < 0.55:
+            rounds.append([f"Query({sql!r})" for sql in rnd.choices(PIECES, k=rnd.randint(2, 4))])
+        else:
+            sent = []
+            for _ in range(rnd.randint(1, 6)):
+                sent += random_piece(rnd)
+                if rnd.random() < 0.25:
+                    sent.append("Sync")
+            rounds.append([*sent, "Sync"])
+    return rounds
+
+
+def random_piece(rnd):
+    sql = repr(rnd.choice(PIECES))
+    how = rnd.random()
+    if how < 0.6:
+        return [f"Parse({sql})", "Bind()", "Execute()"]
+    if how < 0.7:
+        return [f"Parse({sql})", "Bind()", "DescribePortal()", f"Execute(rows={rnd.choice((0, 1, 2))})"]
+    if how < 0.8:
+        return [f"Parse({sql})", "DescribeStatement()", "Bind()", "Execute()"]
+    name = repr(rnd.choice("xyz"))
+    if how < 0.9:
+        portals = [repr(rnd.choice(("", "p"))) for _ in range(2)]
+        return [f"Parse({sql}, {name})", f"Bind([], {name}, {portals[0]})", f"Execute({portals[1]})"]
+    return rnd.choice(([f"Bind([], {name})", "Execute()"], [f"CloseStatement({name})"], ["ClosePortal('p')"], ["Flush"],
+                       ["Execute()"], [f"DescribeStatement({name})"], ["Bind()", "Execute()"]))
+
+
+def rounds_scenario(rounds):
     def f(r):
-        rnd = random.Random(seed)
         make(r, "create table d (i int unique deferrable initially deferred)",
              "create procedure p() language plpgsql as 'begin insert into t (v) values (5); commit; end'",
              "insert into t (v) select generate_series(1, 10)")
-        for _ in range(rnd.randint(5, 15)):
-            kind = rnd.random()
-            if kind < 0.35:
-                r.c.query(rnd.choice(PIECES))
-            elif kind < 0.5:
-                r.c.query("; ".join(rnd.choices(PIECES, k=rnd.randint(2, 4))))
-            elif kind < 0.55:
-                sent = rnd.choices(PIECES, k=rnd.randint(2, 4))
-                r.c.ask(*map(Query, sent), count=len(sent))
-            else:
-                sent, syncs = [], 0
-                for _ in range(rnd.randint(1, 6)):
-                    sent += random_piece(rnd)
-                    if rnd.random() < 0.25:
-                        sent.append(Sync)
-                        syncs += 1
-                r.c.ask(*sent, Sync, count=syncs + 1)
+        for sent in rounds:
+            encoded = [eval(m) for m in sent]  # our own text
+            r.c.ask(*encoded, count=sum(m[:1] in b"SQ" for m in encoded))
         r.d.query("select v from t order by id")
         r.d.query("table d")
     return f
 
 
-def random_piece(rnd):
-    sql = rnd.choice(PIECES)
-    how = rnd.random()
-    if how < 0.6:
-        piece = [Parse(sql), Bind(), Execute()]
-    elif how < 0.7:
-        piece = [Parse(sql), Bind(), DescribePortal(), Execute(rows=rnd.choice((0, 1, 2)))]
-    elif how < 0.8:
-        piece = [Parse(sql), DescribeStatement(), Bind(), Execute()]
-    elif how < 0.9:
-        name = rnd.choice("xyz")
-        piece = [Parse(sql, name), Bind([], name, rnd.choice(("", "p"))), Execute(rnd.choice(("", "p")))]
-    else:
-        name = rnd.choice("xyz")
-        piece = rnd.choice(([Bind([], name), Execute()], [CloseStatement(name)], [ClosePortal("p")], [Flush], [Execute()],
-                            [DescribeStatement(name)], [Bind(), Execute()]))
-    return piece
+@functools.cache
+def random_scenario(seed):
+    return rounds_scenario(random_rounds(seed))
 
 
 # --- the tests ---
@@ -1090,3 +1099,51 @@ def test_random(variant, rig, proxies):
             pytest.fail(f"DIFF_SEED={seed} DIFF_COUNT=1: {e}", pytrace=False)
         except pytest.xfail.Exception:
             pass
+
+
+def shrink(seed, variant, rig, proxies):
+    """The rounds of a seed that fails, without those that it fails without; None if it does not fail"""
+    def fails(rounds):
+        try:
+            both(rounds_scenario(rounds), rig, proxies, variant)
+        except (pytest.fail.Exception, AssertionError) as e:
+            return str(e)
+        except pytest.xfail.Exception:
+            pass
+        return None
+
+    rounds = random_rounds(seed)
+    if not (why := fails(rounds)):
+        return None
+    for n in reversed(range(len(rounds))):
+        fewer = rounds[:n] + rounds[n + 1:]
+        if said := fails(fewer):
+            rounds, why = fewer, said
+    for n, sent in enumerate(rounds):
+        for m in reversed(range(len(sent) - 1)):
+            fewer = [*rounds[:n], rounds[n][:m] + rounds[n][m + 1:], *rounds[n + 1:]]
+            if said := fails(fewer):
+                rounds, why = fewer, said
+    return rounds, why
+
+
+def main():
+    """DIFF_SEED, DIFF_COUNT; argument: the variant. Prints each seed that fails, as short as it can be had."""
+    variant = sys.argv[1] if len(sys.argv) > 1 else "protected"
+    bad = 0
+    with postgres.Rig() as rig:
+        rig.server(max_prepared_transactions=10)
+        proxy = rig.proxy(rig.servers, PROXY, **VARIANTS[variant][0])
+        for seed in range(SEED, SEED + COUNT):
+            if found := shrink(seed, variant, rig, lambda _: proxy):
+                bad += 1
+                rounds, why = found
+                print(f"--- seed {seed}, {variant}")
+                for sent in rounds:
+                    print(f"c.ask({', '.join(sent)})")
+                print(why, flush=True)
+    return bad != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -398,7 +398,7 @@ static void prefix_mask(uint8_t mask[16], unsigned bits)
 {
     for (unsigned k = 0; k < 16; k++) {
         unsigned n = bits > 8 * k ? bits - 8 * k : 0;
-        mask[k] = n >= 8 ? 0xff : (uint8_t)(0xff00u >> n);
+        mask[k] = (uint8_t)(n >= 8 ? 0xffu : 0xff00u >> n);
     }
 }
 

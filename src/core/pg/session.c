@@ -230,7 +230,7 @@ void hf_pg_session_refuse(struct hf_pg_session *s, const char *sqlstate, const c
 void hf_pg_session_client_gone(struct hf_pg_session *s, hf_time now)
 {
     s->now = now;
-    hf_pg_end(s, "client closed the connection");
+    hf_pg_leave(s, "client closed the connection");
 }
 
 /* --- bytes --- */
@@ -245,9 +245,34 @@ static void flush_open(struct hf_pg_session *s)
         hf_pg_inject(s, hf_slice(flush, sizeof(flush)));
 }
 
+void hf_pg_leave(struct hf_pg_session *s, const char *why)
+{
+    struct unit *u = hf_pg_unit_last(s);
+    bool ours = (s->commit == COMMIT_ASKED || s->commit == COMMIT_KNOWN) &&
+                (s->commit_kind == COMMIT_WRAP || s->commit_kind == COMMIT_SYNC);
+    s->orphan = s->state == HF_PG_RUNNING && u && !u->failed && ours;
+    if (!s->orphan)
+        hf_pg_end(s, why);
+}
+
+/* The client is gone: its last statement ends, and the session with it. */
+static void orphaned(struct hf_pg_session *s)
+{
+    static const uint8_t sync[] = {HF_PG_SYNC, 0, 0, 0, 4};
+    if (s->state == HF_PG_RUNNING && s->commit == COMMIT_KNOWN && s->commit_kind == COMMIT_SYNC)
+        (void)hf_pg_front(s, hf_slice(sync, sizeof(sync)));
+    if (s->state != HF_PG_RUNNING || s->n_units == 0)
+        hf_pg_end(s, "client closed the connection");
+}
+
 /* Give back what is under way, look at what has changed, begin what was put off. */
 void hf_pg_pump(struct hf_pg_session *s)
 {
+    if (s->orphan) {
+        orphaned(s);
+        if (s->state == HF_PG_ENDED)
+            return;
+    }
     for (;;) {
         hf_pg_replay_check(s);
         if (s->state != HF_PG_REPLAYING || s->refeed_at >= s->refeed.n)
@@ -275,6 +300,8 @@ size_t hf_pg_session_from_client(struct hf_pg_session *s, struct hf_slice bytes,
 {
     size_t done = 0;
     s->now = now;
+    if (s->orphan)
+        return bytes.n;
     if (s->replication && s->state == HF_PG_RUNNING) {
         s->ops.send(s->arg, HF_PG_SERVER, bytes);
         return bytes.n;
@@ -283,7 +310,7 @@ size_t hf_pg_session_from_client(struct hf_pg_session *s, struct hf_slice bytes,
         s->impatient = true;
         s->deadline = now + s->conf->hold_timeout;
     }
-    while (done < bytes.n && s->state == HF_PG_RUNNING) {
+    while (done < bytes.n && s->state == HF_PG_RUNNING && !s->orphan) {
         size_t n = hf_pg_front(s, hf_slice(bytes.p + done, bytes.n - done));
         if (n == 0)
             break;
@@ -357,8 +384,8 @@ static void started(struct hf_pg_session *s, const struct hf_pg_backend *b)
     hf_buf_init(&out, 1024);
     hf_pg_enter_state(s, HF_PG_RUNNING);
     hf_pg_status_compare(s, b->params);
-    hf_pg_put_key(&out, s->cancel_pid ? s->cancel_pid : b->pid,
-                  hf_slice(s->cancel_key, s->cancel_key_len));
+    s->told_pid = s->cancel_pid ? s->cancel_pid : b->pid;
+    hf_pg_put_key(&out, s->told_pid, hf_slice(s->cancel_key, s->cancel_key_len));
     hf_pg_put_ready(&out, 'I');
     s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&out));
     hf_buf_fini(&out);

@@ -195,7 +195,8 @@ size_t hf_pg_session_from_server(struct hf_pg_session *s, enum hf_pg_side side,
 #define HF_PG_WHOLE_MAX (1u << 20)
 
 /** The client closed or broke its connection: the session ends (open transaction rolled back by
- * dropping the server connection). */
+ * dropping the server connection); with end() a little later if an autocommit write of its must be
+ * committed first, as the server would have done. */
 void hf_pg_session_client_gone(struct hf_pg_session *s, hf_time now);
 /** The connection of that side was lost, or its server is known to be dead. */
 void hf_pg_session_server_gone(struct hf_pg_session *s, enum hf_pg_side side, const char *why,

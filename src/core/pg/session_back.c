@@ -64,6 +64,9 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
     if (commit) {
         /* Sync will find the session idle; what came before can't be needed any more */
         bool chained = u->does & HF_PG_DOES_CHAIN;
+        s->commit = COMMIT_NONE;
+        u->repeatable = true;
+        u->does &= ~(uint32_t)(HF_PG_DOES_OUTSIDE | HF_PG_DOES_COPY_IN | HF_PG_DOES_NOTIFY);
         hf_pg_transaction_over(s, true);
         hf_pg_ids_over(s, s->tickets);
         if (chained)
@@ -115,7 +118,7 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
         memcpy(s->fatal_state, code.n == 5 ? code.p : (const uint8_t *)"XX000", 5);
         return;
     }
-    s->copying = false;
+    s->copying = s->copy_wait = false;
     if (!u) {
         hf_pg_deliver_error(s, message);
         return;
@@ -330,7 +333,7 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
     switch (what) {
     case HID_XID:
         s->xid = s->answer.value;
-        if (s->commit == COMMIT_ASKED) {
+        if (s->commit == COMMIT_ASKED && s->commit_kind == COMMIT_QUERY) {
             s->commit_xid = s->xid;
             s->commit = COMMIT_KNOWN;
         }
@@ -376,7 +379,8 @@ static void on_ready(struct hf_pg_session *s, struct unit *u, struct hf_slice bo
     char status = body.n == 1 ? (char)body.p[0] : 'E';
     if (!u)
         return; /* after a login; not asked for */
-    s->copying = false;
+    if (u->kind != UNIT_HIDDEN)
+        s->copying = s->copy_wait = false;
     if (u->kind == UNIT_HIDDEN)
         hidden_done(s, u, status);
     else if (u->wrapped)
@@ -434,6 +438,26 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
     hf_pg_deliver_aside(s, message);
 }
 
+/* A session knows its own notifications by the pid that it was told at its start. */
+static void pass_notification(struct hf_pg_session *s, struct hf_slice message)
+{
+    struct hf_rd r;
+    uint8_t pid[4];
+    struct hf_wr w;
+    hf_rd_init(&r, body_of(message));
+    if (hf_rd_u32(&r) != s->pid || s->pid == s->told_pid || message.n < HF_PG_HEAD_LEN + 4) {
+        hf_pg_deliver_aside(s, message);
+        return;
+    }
+    hf_wr_init(&w, pid, sizeof(pid));
+    hf_wr_u32(&w, s->told_pid);
+    hf_pg_deliver_aside(s, hf_slice(message.p, HF_PG_HEAD_LEN));
+    hf_pg_deliver_aside(s, hf_slice(pid, sizeof(pid)));
+    hf_pg_deliver_flush(s);
+    hf_pg_deliver_aside(s,
+                        hf_slice(message.p + HF_PG_HEAD_LEN + 4, message.n - HF_PG_HEAD_LEN - 4));
+}
+
 static void on_notification(struct hf_pg_session *s, struct hf_slice message)
 {
     if (hf_pg_is_marker(s, body_of(message))) {
@@ -443,7 +467,7 @@ static void on_notification(struct hf_pg_session *s, struct hf_slice message)
     }
     if (s->step != STEP_NONE && s->n_listens && s->marker_old)
         return; /* what comes after the marker, the new connection gets, too */
-    hf_pg_deliver_aside(s, message);
+    pass_notification(s, message);
 }
 
 static void take(struct hf_pg_session *s, uint8_t type, struct hf_slice message)
@@ -488,6 +512,7 @@ static void take(struct hf_pg_session *s, uint8_t type, struct hf_slice message)
         hide = true;
     if (type == HF_PG_COPY_IN && !hide) {
         s->copying = true;
+        s->copy_wait = false;
         if (ext && u->ended) { /* the server ignores a Sync in copy mode */
             u->ended = false;
             s->n_waiting -= s->n_waiting != 0;

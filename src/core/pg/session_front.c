@@ -42,7 +42,7 @@ bool hf_pg_front_held(const struct hf_pg_session *s)
 {
     return (s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING) || s->cancelling ||
            s->commit == COMMIT_ASKED || s->commit == COMMIT_SENT || s->n_units >= UNITS_MAX - 2 ||
-           s->n_ops - s->op_head >= OPS_MAX ||
+           s->n_ops - s->op_head >= OPS_MAX || s->copy_wait ||
            (s->frozen && s->state == HF_PG_RUNNING && s->tx == 'I' && s->block == BLOCK_NO &&
             !s->n_open);
 }
@@ -70,8 +70,10 @@ static void note_effects(struct hf_pg_session *s, struct unit *u, const struct m
         s->locks = true;
     if (m->does & (HF_PG_DOES_OUTSIDE))
         s->passing |= HF_PG_REASON_OUTSIDE;
-    if (m->does & HF_PG_DOES_COPY_IN)
+    if (m->does & HF_PG_DOES_COPY_IN) {
         s->passing |= HF_PG_REASON_COPY_IN;
+        s->copy_wait = true;
+    }
     for (uint16_t i = 0; i < m->class->n_settings; i++) {
         const char *name = m->class->settings[i];
         if (strcmp(name, "search_path") == 0 || strcmp(name, "role") == 0 ||
@@ -829,7 +831,7 @@ size_t hf_pg_front(struct hf_pg_session *s, struct hf_slice in)
     }
     size_t len = (size_t)head.body_len + HF_PG_HEAD_LEN;
     if (head.type == HF_PG_TERMINATE) {
-        hf_pg_end(s, "client close request");
+        hf_pg_leave(s, "client close request");
         return in.n;
     }
     if (hf_pg_front_held(s) && !(s->copying && s->state == HF_PG_RUNNING))
@@ -862,11 +864,19 @@ void hf_pg_transaction_over(struct hf_pg_session *s, bool committed)
     hf_pg_note(s, HF_PG_NOTE_TRANSACTION, s->tx_since ? (uint64_t)(s->now - s->tx_since) : 0,
                committed && s->xid, NULL);
     s->tx_since = 0;
-    s->writes = s->xid_asked = s->savepoints = false;
     s->xid = 0;
-    s->passing = 0;
-    s->log_full = false;
-    s->commit = COMMIT_NONE;
-    hf_pg_portals_forget(s);
+    s->writes = s->xid_asked = s->savepoints = false;
+    s->log_full &= s->n_units != 0;
+    s->passing = s->log_full ? HF_PG_REASON_LOG_FULL : 0;
+    for (uint32_t i = 0; i < s->n_units; i++) { /* what is under way already belongs to the next */
+        const struct unit *u = hf_pg_unit_at(s, i);
+        s->writes |= !u->repeatable;
+        s->xid_asked |= (u->does & HF_PG_DOES_NOTIFY) != 0;
+        s->savepoints |= (u->does & HF_PG_DOES_SAVEPOINT) != 0;
+        s->passing |= (u->does & HF_PG_DOES_OUTSIDE ? HF_PG_REASON_OUTSIDE : 0) |
+                      (u->does & HF_PG_DOES_COPY_IN ? HF_PG_REASON_COPY_IN : 0);
+    }
+    if (s->n_units == 0)
+        hf_pg_portals_forget(s);
     hf_pg_ids_over(s, s->n_units ? hf_pg_unit_head(s)->tickets : s->tickets);
 }

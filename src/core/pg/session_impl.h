@@ -178,10 +178,13 @@ struct hf_pg_session {
     uint32_t told;    /* last reasons noted */
 
     /* client side */
-    char tx;          /* ReadyForQuery as the client knows it */
-    enum block block; /* where the next message goes */
-    bool copying;     /* between CopyInResponse and its end */
-    bool skipping;    /* extended error of our own: discard until Sync */
+    char tx;           /* ReadyForQuery as the client knows it */
+    enum block block;  /* where the next message goes */
+    bool orphan;       /* the client has gone; what it had begun outside a block ends as it would */
+    bool copy_wait;    /* COPY FROM STDIN was sent: whether it begins decides what follows */
+    uint32_t told_pid; /* as the client knows it from BackendKeyData */
+    bool copying;      /* between CopyInResponse and its end */
+    bool skipping;     /* extended error of our own: discard until Sync */
     bool cancelling, frozen, replication, login_again, started;
     size_t client_stream; /* bytes of a message still to be passed on unseen */
     bool client_stream_drop;
@@ -325,6 +328,8 @@ void hf_pg_end(struct hf_pg_session *s, const char *why);
 void hf_pg_fatal(struct hf_pg_session *s, const char *sqlstate, const char *message,
                  const char *detail);
 bool hf_pg_at_rest(const struct hf_pg_session *s);
+/* The client has gone: end, or first let the server commit what was wrapped, as it would have. */
+void hf_pg_leave(struct hf_pg_session *s, const char *why);
 
 /* --- units and operations: session_unit.c --- */
 struct unit *hf_pg_unit_push(struct hf_pg_session *s, enum unit_kind kind);

@@ -184,7 +184,7 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     if (lost_for_good(s))
         return;
     if (fed) {
-        s->looking = s->copying = false;
+        s->looking = s->copying = s->copy_wait = false;
         if (s->doubt)
             hf_pg_note(s, HF_PG_NOTE_IN_DOUBT, s->commit_xid, 0, NULL);
         judge(s, unit_reasons);
@@ -471,7 +471,7 @@ static void gap(struct hf_pg_session *s)
         struct hf_buf b;
         hf_buf_init(&b, channel.n + 32);
         size_t mark = hf_pg_put_begin(&b, HF_PG_NOTIFICATION);
-        hf_pg_put_u32(&b, s->pid);
+        hf_pg_put_u32(&b, 0); /* nobody's */
         hf_pg_put_cstr(&b, channel);
         hf_pg_put_cstr(&b, hf_slice(NULL, 0));
         hf_pg_put_end(&b, mark);

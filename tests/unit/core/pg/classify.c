@@ -490,7 +490,9 @@ static void bad_rows_spoil_a_list(void **state)
 {
     (void)state;
     struct hf_pg_classifier *c = make(100);
+    assert_true(hf_pg_catalog_wanted(c));
     give_list(c, NULL);
+    assert_false(hf_pg_catalog_wanted(c));
     hf_pg_catalog_begin(c);
     assert_true(hf_pg_catalog_row(c, 'z', hf_slice_str("t")) < 0);
     assert_true(hf_pg_catalog_row(c, 'r', hf_slice_str("")) < 0);

@@ -984,6 +984,54 @@ static void a_switchover_that_takes_too_long_is_given_up(void **state)
     rig_fini(&r);
 }
 
+static void a_switchover_is_cancelled(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &exclusive, 2, 1);
+    hf_pg_servers_switchover_cancel(r.s, r.now); /* none is under way */
+    assert_int_equal(hf_pg_servers_switchover(r.s, HF_PG_SERVER_NONE, HF_S(5), r.now), 0);
+    run(&r, 0);
+    forget(&r);
+    hf_pg_servers_switchover_cancel(r.s, r.now);
+    run(&r, 0);
+    assert_non_null(strstr(r.log, "thaw\n"));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
+    rig_fini(&r);
+}
+
+static void one_session_is_moved(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &(struct hf_pg_servers_conf){0}, 3, 0);
+    want(&r, 0, HF_PG_READ_ONLY);
+    run(&r, 0);
+    forget(&r);
+    assert_true(hf_pg_servers_move(r.s, &r.seat[0], r.now));
+    assert_false(hf_pg_servers_move(r.s, &r.seat[0], r.now)); /* it is under way */
+    hf_pg_servers_move_done(r.s, &r.seat[0], false, r.now);
+    assert_true(hf_pg_servers_move(r.s, &r.seat[0], r.now));
+    assert_int_equal(hf_pg_servers_counters(r.s)->moves_asked, 2);
+    rig_fini(&r);
+}
+
+static void a_reload_of_the_limits(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &exclusive, 2, 1);
+    struct hf_pg_servers_conf other = exclusive;
+    other.health_interval = HF_S(100);
+    other.health_timeout = HF_S(300);
+    hf_pg_servers_reconf(r.s, &other, r.now);
+    run(&r, HF_S(10)); /* what was due before */
+    unsigned before = r.n_probes;
+    run(&r, HF_S(50));
+    assert_true(r.n_probes - before <= 2);
+    rig_fini(&r);
+}
+
 /* ---- the list ---- */
 
 static void a_reload_keeps_what_stays(void **state)
@@ -1117,6 +1165,9 @@ int main(void)
         cmocka_unit_test(a_planned_switchover),
         cmocka_unit_test(the_manager_promotes_the_target),
         cmocka_unit_test(a_switchover_that_takes_too_long_is_given_up),
+        cmocka_unit_test(a_switchover_is_cancelled),
+        cmocka_unit_test(one_session_is_moved),
+        cmocka_unit_test(a_reload_of_the_limits),
         cmocka_unit_test(a_reload_keeps_what_stays),
         cmocka_unit_test(without_memory_there_are_none),
         cmocka_unit_test(facts_are_read),

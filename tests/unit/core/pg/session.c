@@ -1,0 +1,223 @@
+/* core/pg/session: its surface: life, refusal, reload, notes. What it does to bytes is in sim-pg
+ * and in the stories of tests/sim/golden/pg-*.txt. */
+#include "core/pg/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "codec/pg_v3.h"
+#include "support/test.h"
+
+struct rig {
+    struct hf_pg_session *s;
+    struct hf_pg_session_conf conf;
+    struct hf_pg_memory memory;
+    struct hf_pg_classifier *classifier;
+    struct hf_buf to[3];
+    bool needed[3], dropped[3], ended;
+    uint32_t reasons;
+};
+
+static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
+{
+    struct rig *r = arg;
+    hf_buf_add(&r->to[to], bytes);
+}
+
+static void op_need(void *arg, enum hf_pg_side side)
+{
+    struct rig *r = arg;
+    r->needed[side] = true;
+}
+
+static void op_drop(void *arg, enum hf_pg_side side)
+{
+    struct rig *r = arg;
+    r->dropped[side] = true;
+}
+
+static void op_swap(void *arg)
+{
+    (void)arg;
+}
+
+static void op_end(void *arg)
+{
+    struct rig *r = arg;
+    r->ended = true;
+}
+
+static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, const char *text)
+{
+    struct rig *r = arg;
+    (void)b;
+    (void)text;
+    if (note == HF_PG_NOTE_UNPROTECTED)
+        r->reasons = (uint32_t)a;
+}
+
+static void rig_init(struct rig *r)
+{
+    static const struct hf_pg_session_ops ops = {.send = op_send,
+                                                 .need = op_need,
+                                                 .drop = op_drop,
+                                                 .swap = op_swap,
+                                                 .end = op_end,
+                                                 .note = op_note};
+    *r = (struct rig){.conf = {.protect_writes = true,
+                               .log_max = 1000,
+                               .prepared_max = 1000,
+                               .hold_timeout = HF_S(30),
+                               .replay_timeout = HF_S(30),
+                               .move_timeout = HF_S(60)},
+                      .memory = {.max = 1 << 20}};
+    for (size_t i = 0; i < HF_ARRAY_LEN(r->to); i++)
+        hf_buf_init(&r->to[i], 1 << 20);
+    assert_int_equal(hf_pg_classifier_create(10, 42, &r->classifier), 0);
+    struct hf_pg_session_args args = {.conf = &r->conf,
+                                      .memory = &r->memory,
+                                      .classifier = r->classifier,
+                                      .user = hf_slice_str("mary"),
+                                      .login_again = true,
+                                      .cancel_key = hf_slice_str("key!"),
+                                      .seed = 7};
+    assert_int_equal(hf_pg_session_create(&args, &ops, r, 0, &r->s), 0);
+    assert_true(r->needed[HF_PG_SERVER]);
+}
+
+static void rig_fini(struct rig *r)
+{
+    hf_pg_session_destroy(r->s);
+    assert_int_equal(r->memory.used, 0);
+    hf_pg_classifier_destroy(r->classifier);
+    for (size_t i = 0; i < HF_ARRAY_LEN(r->to); i++)
+        hf_buf_fini(&r->to[i]);
+}
+
+static void attach(struct rig *r)
+{
+    static const char params[] = "server_version\0"
+                                 "15\0";
+    struct hf_pg_backend b = {
+        .incarnation = 1, .pid = 99, .params = hf_slice(params, sizeof(params) - 1)};
+    hf_pg_session_attach(r->s, HF_PG_SERVER, &b, 0);
+}
+
+static bool holds(const struct hf_buf *b, const char *text)
+{
+    return b->n && memmem(b->p, b->n, text, strlen(text));
+}
+
+static void query(struct rig *r, const char *sql)
+{
+    struct hf_buf b;
+    hf_buf_init(&b, 10000);
+    hf_pg_put_query(&b, hf_slice_str(sql));
+    assert_int_equal(hf_pg_session_from_client(r->s, hf_buf_slice(&b), 0), b.n);
+    hf_buf_fini(&b);
+}
+
+static void a_refused_client_is_told_why(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r);
+    hf_pg_session_refuse(r.s, "57P03", "cannot connect now", "No primary.", 0);
+    assert_true(r.ended);
+    assert_true(r.dropped[HF_PG_SERVER]);
+    assert_true(holds(&r.to[HF_PG_CLIENT], "FATAL"));
+    assert_true(holds(&r.to[HF_PG_CLIENT], "57P03"));
+    assert_true(holds(&r.to[HF_PG_CLIENT], "No primary."));
+    rig_fini(&r);
+}
+
+static void a_login_ends_with_the_first_backend(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hf_pg_session_info info;
+    rig_init(&r);
+    hf_pg_session_info(r.s, &info);
+    assert_string_equal(hf_pg_state_name(info.state), "starting");
+    attach(&r);
+    assert_true(holds(&r.to[HF_PG_CLIENT], "server_version"));
+    assert_true(holds(&r.to[HF_PG_CLIENT], "key!"));
+    hf_pg_session_info(r.s, &info);
+    assert_string_equal(hf_pg_state_name(info.state), "running");
+    assert_true(info.at_rest);
+    assert_true(hf_pg_session_wants_client(r.s));
+    hf_pg_session_kill(r.s, "57P01", "terminating connection due to administrator command", 0);
+    assert_true(r.ended);
+    rig_fini(&r);
+}
+
+static void a_reload_is_in_force_at_once(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "insert into t values (1)");
+    assert_true(holds(&r.to[HF_PG_SERVER], "BEGIN;insert"));
+    rig_fini(&r);
+
+    rig_init(&r);
+    attach(&r);
+    struct hf_pg_session_conf other = r.conf;
+    other.protect_writes = false;
+    hf_pg_session_reconf(r.s, &other);
+    query(&r, "insert into t values (1)");
+    assert_false(holds(&r.to[HF_PG_SERVER], "BEGIN;insert"));
+    struct hf_pg_session_info info;
+    hf_pg_session_info(r.s, &info);
+    assert_true(info.reasons & HF_PG_REASON_DISABLED);
+    assert_string_equal(hf_pg_reason_text(HF_PG_REASON_DISABLED), "protect_writes is off");
+    rig_fini(&r);
+}
+
+static void a_frozen_session_begins_nothing(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r);
+    attach(&r);
+    assert_true(hf_pg_session_freeze(r.s, 0));
+    assert_false(hf_pg_session_wants_client(r.s));
+    hf_pg_session_thaw(r.s, 0);
+    assert_true(hf_pg_session_wants_client(r.s));
+    query(&r, "begin");
+    assert_false(hf_pg_session_freeze(r.s, 0)); /* something is under way */
+    rig_fini(&r);
+}
+
+/* The answer to the first of two Queries that were sent at once must not end what the second has
+ * begun. */
+static void a_request_before_a_wrapped_one(void **state)
+{
+    (void)state;
+    static const uint8_t empty[] = {HF_PG_EMPTY_QUERY, 0, 0, 0, 4, HF_PG_READY, 0, 0, 0, 5, 'I'};
+    struct rig r;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "");
+    query(&r, "insert into t values (1)");
+    assert_false(hf_pg_session_wants_client(r.s)); /* until it is known to be committed */
+    assert_int_equal(
+        hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_slice(empty, sizeof(empty)), 0),
+        sizeof(empty));
+    assert_false(hf_pg_session_wants_client(r.s));
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_refused_client_is_told_why),
+        cmocka_unit_test(a_login_ends_with_the_first_backend),
+        cmocka_unit_test(a_reload_is_in_force_at_once),
+        cmocka_unit_test(a_frozen_session_begins_nothing),
+        cmocka_unit_test(a_request_before_a_wrapped_one),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
