@@ -104,7 +104,7 @@ static int open_console(struct console *c, const struct hf_cmd_opt *opt)
     const char *from_env = getenv("HOLDFAST_PG_SOCKET");
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     struct timeval limit = {.tv_sec = opt->timeout_ms / 1000,
-                            .tv_usec = opt->timeout_ms % 1000 * 1000};
+                            .tv_usec = opt->timeout_ms % 1000 * 1000L};
     *c = (struct console){.fd = -1,
                           .path = opt->socket ? opt->socket
                                   : from_env  ? from_env

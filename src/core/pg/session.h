@@ -192,7 +192,7 @@ bool hf_pg_session_wants_client(const struct hf_pg_session *s);
 /** Bytes from the server connection or the spare; consumed likewise. */
 size_t hf_pg_session_from_server(struct hf_pg_session *s, enum hf_pg_side side,
                                  struct hf_slice bytes, hf_time now);
-#define HF_PG_WHOLE_MAX (1u << 20)
+#define HF_PG_WHOLE_MAX ((size_t)1 << 20)
 
 /** The client closed or broke its connection: the session ends (open transaction rolled back by
  * dropping the server connection); with end() a little later if an autocommit write of its must be
