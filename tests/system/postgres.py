@@ -9,7 +9,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 
 BIN = pathlib.Path(os.environ.get("PGBIN", "/usr/lib/postgresql/15/bin"))
@@ -81,6 +83,9 @@ class Rig:
     """A directory with servers and proxies in it; end() leaves nothing of them."""
 
     def __init__(self):
+        # ended from outside, it still tears down
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-rig-", dir="/var/tmp"))
         user = pwd.getpwnam("postgres")
         os.chown(self.dir, user.pw_uid, user.pw_gid)
