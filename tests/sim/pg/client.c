@@ -432,6 +432,7 @@ static void txn_multi(struct pgc_client *c)
     int64_t account = 1;
     bool block = below(c, 2);
     (void)pgc_begin(c, block ? "Query with a block" : "Query with several");
+    last(c)->sequence = true; /* of several statements the ids can't be given again: 40001 */
     make_any(c, &m, &account);
     make_any(c, &k, &account);
     snprintf(sql, sizeof(sql), "%s%s; %s%s", block ? "BEGIN; " : "", m.sql, k.sql,
