@@ -147,6 +147,7 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     for (size_t i = s->op_head; i < s->n_ops; i++) {
         if (s->op[i].kind == OP_CLOSE)
             hf_pg_prepared_destroy(s->op[i].p);
+        hf_pg_prepared_destroy(s->op[i].before);
     }
     s->op_head = s->n_ops = 0;
     hf_pg_prepared_forget_all(s);

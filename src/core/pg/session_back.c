@@ -55,6 +55,8 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
     bool ours = op->kind == OP_REPARSE;
     if (op->kind == OP_CLOSE && op->p)
         hf_pg_prepared_close(s, op->p);
+    hf_pg_prepared_destroy(op->before);
+    op->before = NULL;
     if (op->kind == OP_DESCRIBE && op->p) {
         op->p->described = true;
         hf_hash_stream_get(&s->step_shape, op->p->shape);
@@ -239,6 +241,21 @@ static void settle_sql_prepared(struct hf_pg_session *s, const struct unit *u)
     hf_pg_class_unref(k);
 }
 
+/* LISTEN of a Query: known at once, should the server be lost before the look. */
+static void settle_listen(struct hf_pg_session *s, const struct unit *u)
+{
+    struct hf_slice text = logged_query(s, u);
+    if (!(u->does & HF_PG_DOES_LISTEN) || !text.n)
+        return;
+    const struct hf_pg_class *k = hf_pg_text_class(s, hf_slice(text.p, text.n - 1));
+    if (k->n_statements == 1 && k->name.n && (text.p[0] | 32) == 'l') {
+        s->n_listens++;
+        hf_buf_add(&s->listens, k->name);
+        hf_buf_add(&s->listens, hf_slice("", 1));
+    }
+    hf_pg_class_unref(k);
+}
+
 /* The client's request is answered: pop it, with the transaction if that is over. */
 static void request_done(struct hf_pg_session *s, char status)
 {
@@ -248,6 +265,7 @@ static void request_done(struct hf_pg_session *s, char status)
     if (!u->failed) {
         settle_effects(s, u, over);
         settle_sql_prepared(s, u);
+        settle_listen(s, u);
     } else if (u->does & DOES_LOOK & ~(uint32_t)DOES_AGAIN) {
         s->block_look = s->block_hard = true;
     }

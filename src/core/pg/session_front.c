@@ -395,23 +395,29 @@ static bool on_parse(struct hf_pg_session *s, struct hf_slice message, struct hf
         forward_whole(s, message); /* the server says what is wrong */
         return true;
     }
+    struct prepared *before = NULL;
+    bool before_lost = s->unnamed_lost;
     if (parse.name.n == 0) {
-        if (s->unnamed)
-            hf_pg_prepared_remove(s, s->unnamed);
+        before = s->unnamed;
+        s->unnamed = NULL;
         s->unnamed_lost = false;
     }
     struct prepared *old = hf_pg_prepared_find(s, parse.name);
     if (!old && s->prepared_bytes + body.n > s->conf->prepared_max) {
         s->sticky |= HF_PG_REASON_PREPARED;
+        hf_pg_prepared_destroy(before);
     } else if (!old) {
         const struct hf_pg_class *k = hf_pg_text_class(s, parse.sql);
         struct prepared *p = hf_pg_prepared_create(s, body, parse.name, k);
         hf_pg_class_unref(k);
         if (!p || hf_pg_op_push(s, OP_PARSE, p)) {
             hf_pg_prepared_destroy(p);
+            hf_pg_prepared_destroy(before);
             out_of_memory(s);
             return true;
         }
+        s->op[s->n_ops - 1].before = before;
+        s->op[s->n_ops - 1].before_lost = before_lost;
         if (parse.name.n == 0) {
             s->unnamed = p;
         } else if (hf_map_put(&s->prepared, p->name, p)) {

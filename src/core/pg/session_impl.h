@@ -88,6 +88,8 @@ struct op {
     uint32_t ordinal; /* from 1 */
     uint32_t ticket;  /* OP_INSERT */
     struct prepared *p;
+    struct prepared *before; /* OP_PARSE: the unnamed statement that it takes the place of; owned */
+    bool before_lost;
 };
 
 /* An INSERT ... RETURNING that was sent, and what is in its rows; by its ticket. */

@@ -83,13 +83,40 @@ void hf_pg_op_pop(struct hf_pg_session *s)
         s->op_head = s->n_ops = 0;
 }
 
-static void revert(struct hf_pg_session *s, struct op *op)
+/* A Parse that did not happen: what its unnamed statement took the place of is there still, unless
+ * it was this Parse that failed, which destroys it; a later Parse may have taken its place, too. */
+static void revert_parse(struct hf_pg_session *s, struct op *op, const struct unit *u)
+{
+    bool destroys = u->failed && op->ordinal == u->n_done + 1;
+    struct prepared *before = destroys ? NULL : op->before;
+    struct op *heir = NULL;
+    for (size_t i = s->op_head; i < s->n_ops && op->p; i++)
+        heir = s->op[i].before == op->p ? &s->op[i] : heir;
+    if (destroys)
+        hf_pg_prepared_destroy(op->before);
+    op->before = NULL;
+    if (heir) {
+        heir->before = before;
+        heir->before_lost = op->before_lost;
+    }
+    if (op->p)
+        hf_pg_prepared_remove(s, op->p);
+    if (heir)
+        return;
+    if (before && !s->unnamed) {
+        s->unnamed = before;
+        s->unnamed_lost = op->before_lost;
+    } else {
+        hf_pg_prepared_destroy(before);
+    }
+}
+
+static void revert(struct hf_pg_session *s, struct op *op, const struct unit *u)
 {
     struct prepared *p = op->p;
     switch (op->kind) {
     case OP_PARSE: /* it is not there after all */
-        if (p)
-            hf_pg_prepared_remove(s, p);
+        revert_parse(s, op, u);
         break;
     case OP_CLOSE: /* it is there still */
         if (!p)
@@ -116,7 +143,7 @@ void hf_pg_ops_revert(struct hf_pg_session *s, uint32_t unit)
     while (end < s->n_ops && s->op[end].unit == unit)
         end++;
     for (size_t i = end; i > s->op_head; i--)
-        revert(s, &s->op[i - 1]);
+        revert(s, &s->op[i - 1], hf_pg_unit_at(s, unit - s->unit_no));
     s->op_head = end;
     if (s->op_head == s->n_ops)
         s->op_head = s->n_ops = 0;
