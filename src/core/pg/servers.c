@@ -285,7 +285,7 @@ void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now)
 static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
 {
     v->incarnation = ++s->last_incarnation;
-    v->verified_before = v->known ? v->verified : 0;
+    v->verified_before = v->known ? v->verified : v->verified_before;
     v->writable_seen = v->have_fence = v->opened = false;
     v->known = true;
     v->sweep = true;
