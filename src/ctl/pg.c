@@ -75,7 +75,7 @@ static int log_in(struct console *c)
     const char *user = getenv("PGUSER"), *password = getenv("PGPASSWORD");
     const struct passwd *pw = getpwuid(geteuid());
     struct hf_pg_secret secret = {0};
-    struct hf_pg_connect *connect;
+    struct hf_pg_connect *connect = NULL;
     struct hf_pg_connect_args args = {
         .user = hf_slice_str(user ? user
                              : pw ? pw->pw_name

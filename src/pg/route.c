@@ -109,9 +109,10 @@ static void refuse(struct seat *s, const char *why)
     hf_pg_client_refuse(of, "57P03", why);
 }
 
-static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
+/* What concerns one connection of a session. */
+static void do_seat(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
 {
-    struct seat *s = o->seat != NULL ? HF_CONTAINER_OF(o->seat, struct seat, core) : NULL;
+    struct seat *s = HF_CONTAINER_OF(o->seat, struct seat, core);
     char why[256];
     switch (o->kind) {
     case HF_PG_SERVERS_LOGIN:
@@ -131,6 +132,26 @@ static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
     case HF_PG_SERVERS_MOVE:
         hf_pg_session_move(s->of->client->session, hf_pg_now(r->pg));
         hf_pg_client_touched(s->of->client, false);
+        break;
+    case HF_PG_SERVERS_FREEZE:
+    case HF_PG_SERVERS_THAW:
+    case HF_PG_SERVERS_PROBE:
+    case HF_PG_SERVERS_PROMOTE:
+    case HF_PG_SERVERS_RESET:
+    case HF_PG_SERVERS_EVENT:
+        break;
+    }
+}
+
+static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
+{
+    switch (o->kind) {
+    case HF_PG_SERVERS_LOGIN:
+    case HF_PG_SERVERS_ATTACH:
+    case HF_PG_SERVERS_REFUSE:
+    case HF_PG_SERVERS_GONE:
+    case HF_PG_SERVERS_MOVE:
+        do_seat(r, o);
         break;
     case HF_PG_SERVERS_FREEZE:
     case HF_PG_SERVERS_THAW:

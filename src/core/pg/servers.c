@@ -10,21 +10,24 @@
 #define FAST HF_MS(10)       /* between probes of a server that is awaited ... */
 #define FAST_FOR HF_S(2)     /* ... so long, then */
 #define AWAITED HF_MS(100)   /* ... this */
-#define STARTING HF_MS(50)   /* between probes of one that starts */
+#define STARTUP HF_MS(50)    /* between probes of one that starts */
 #define SWITCHING HF_MS(2)   /* between probes while clients are held for a switchover */
 #define UNVERIFIED HF_MS(20) /* ... while there are connections of which the start is not sure */
 #define PHASE_OPENING 3      /* enum holdfast_phase */
 #define PHASE_RUNNING 4
 
-static const char *const state_name[] = {
-#define X(id, name) [HF_PG_SERVER_##id] = (name),
-    HF_PG_SERVER_STATE_LIST(X)
-#undef X
-};
-
 const char *hf_pg_server_state_name(enum hf_pg_server_state st)
 {
-    return st < HF_PG_SERVER_STATE_COUNT_ ? state_name[st] : "?";
+    switch (st) {
+#define CASE(id, name)                                                                             \
+    case HF_PG_SERVER_##id:                                                                        \
+        return name;
+        HF_PG_SERVER_STATE_LIST(CASE)
+#undef CASE
+    case HF_PG_SERVER_STATE_COUNT_:
+        break;
+    }
+    return "?";
 }
 
 /* ---- events ---- */
@@ -98,7 +101,7 @@ static hf_time interval(struct hf_pg_servers *s, struct hf_pg_server *v, hf_time
         v->awaited_since = HF_NEVER;
     }
     if (v->state == HF_PG_SERVER_STARTING) {
-        t = hf_time_min(t, STARTING);
+        t = hf_time_min(t, STARTUP);
     }
     if (v->up && v->last_seated > v->verified) {
         t = hf_time_min(t, UNVERIFIED);
