@@ -113,7 +113,7 @@ class Run:
 @pytest.fixture(scope="module")
 def rig():
     if PROXY == "holdfast-pg" and not postgres.find_program(PROXY):
-        pytest.skip("holdfast-pg is not built")
+        pytest.fail("holdfast-pg is not built")
     with postgres.Rig() as r:
         r.server(max_prepared_transactions=10)
         yield r

@@ -14,7 +14,7 @@ from pgwire import Bind, Connection, CopyData, Execute, Parse, Query, Sync
 @pytest.fixture
 def rig():
     if not postgres.find_program("holdfast-pg"):
-        pytest.skip("holdfast-pg is not built")
+        pytest.fail("holdfast-pg is not built")
     with postgres.Rig() as r:
         yield r
 
