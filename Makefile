@@ -44,10 +44,6 @@ compat: setup-compat $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) HOLDFAST_BIN="$(CURDIR)/$(BUILD)/src/pg" tools/compat --proxy $(or $(PROXY),holdfast-pg)
 
-bench-pg: setup-bench $(BUILD)/build.ninja
-	@ninja -C $(BUILD) --quiet
-	@r=0; $(SUDO) bench/pg/run || r=1; $(SUDO) bench/pg/move || r=1; exit $$r
-
 # clients that count while their PostgreSQL server dies KILLS times, from SEED
 KILLS ?= 500
 pg-chaos: setup-compat $(BUILD)/build.ninja

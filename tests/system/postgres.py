@@ -130,6 +130,8 @@ class Rig:
             p.end()
         for s in self.servers:
             s.end()
+        for p in [*self.proxies, *self.servers]:
+            print(f"--- {p.name}\n{p.tail()}")  # shown by pytest when the test failed
         shutil.rmtree(self.dir)
 
 

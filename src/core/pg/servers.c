@@ -12,7 +12,6 @@
 #define AWAITED HF_MS(100)   /* ... this */
 #define STARTUP HF_MS(50)    /* between probes of one that starts */
 #define SWITCHING HF_MS(2)   /* between probes while clients are held for a switchover */
-#define UNVERIFIED HF_MS(20) /* ... while there are connections of which the start is not sure */
 #define PHASE_OPENING 3      /* enum holdfast_phase */
 #define PHASE_RUNNING 4
 
@@ -102,9 +101,6 @@ static hf_time interval(struct hf_pg_servers *s, struct hf_pg_server *v, hf_time
     }
     if (v->state == HF_PG_SERVER_STARTING) {
         t = hf_time_min(t, STARTUP);
-    }
-    if (v->up && v->last_seated > v->verified) {
-        t = hf_time_min(t, UNVERIFIED);
     }
     if (s->switching == HF_PG_SWITCH_FROZEN || s->switching == HF_PG_SWITCH_ATTACHING) {
         t = hf_time_min(t, SWITCHING);
@@ -288,7 +284,6 @@ void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now)
 static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
 {
     v->incarnation = ++s->last_incarnation;
-    v->verified_before = v->known ? v->verified : v->verified_before;
     v->writable_seen = v->have_fence = v->opened = false;
     v->known = true;
     v->sweep = true;

@@ -34,9 +34,9 @@
  * Same start means: same system identifier, timeline, recovery, postmaster start, and at least one
  * of the auxiliary processes is still there (a crash restart in place replaces them all and keeps
  * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
- * login still found; until then it is lost as HF_PG_INCARNATION_UNSURE. All primaries that were
- * opened since stand between the old incarnation and the new one: only if each of them has a fence,
- * the smallest one is the fence.
+ * login still found, and is attached only then. All primaries that were opened since stand between
+ * the old incarnation and the new one: only if each of them has a fence, the smallest one is the
+ * fence.
  *
  * Where fences are from:
  *   group      the fence text of the reign (agents.md): a server becomes PRIMARY only when it is
@@ -73,8 +73,8 @@
  *                            which asks again later; or hf_pg_servers_leave() and
  *                            hf_pg_session_refuse() if the error is the client's (28P01, 3D000)
  *   ATTACH seat              hf_pg_session_attach() with what hf_pg_servers_backend() says. Comes
- *                            after seated(): for who recovers, when it is sure that the server was
- *                            not started anew meanwhile. Until then leave its bytes in the socket
+ *                            after seated(), when it is sure that the server was not started anew
+ *                            meanwhile. Until then leave its bytes in the socket
  *   REFUSE seat              hf_pg_session_refuse(57P03), or no_spare(); it does not wait any more
  *   connection broke         lost = hf_pg_servers_leave(seat), then hf_pg_session_server_gone();
  *                            `lost` is for need() when the session asks for another one
@@ -211,9 +211,6 @@ enum hf_pg_endpoint { HF_PG_READ_WRITE, HF_PG_READ_ONLY };
 
 /** "Lost", but nobody knows on which start of the server: a commit in doubt can't be resolved. */
 #define HF_PG_INCARNATION_UNKNOWN UINT64_MAX
-/** Set in an incarnation: on this start of the server, or on a later one. If the server is still on
- * this start after the loss, it was this one. */
-#define HF_PG_INCARNATION_UNSURE (1ull << 63)
 
 enum hf_pg_seat_state {
     HF_PG_SEAT_NONE,    /* not here */

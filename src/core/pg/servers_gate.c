@@ -93,7 +93,7 @@ static void look_after_loss(struct hf_pg_servers *s, uint64_t lost, hf_time now)
 {
     HF_PG_SERVERS_EACH(s, i)
     {
-        if (s->server[i].incarnation == (lost & ~HF_PG_INCARNATION_UNSURE) || i == s->primary) {
+        if (s->server[i].incarnation == lost || i == s->primary) {
             hf_pg_servers_verify(s, i, true, now);
         }
     }
@@ -132,12 +132,10 @@ void hf_pg_servers_seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_t
     struct hf_pg_server *v = &s->server[seat->server];
     seat->state = HF_PG_SEAT_CHECK;
     seat->since = now;
-    seat->at = v->last_seated = ++s->last_event;
+    seat->at = ++s->last_event;
     hf_list_unlink(&seat->node);
     hf_list_insert(&v->checking, &seat->node);
-    if (seat->lost != 0) {
-        hf_pg_servers_verify(s, seat->server, false, now);
-    }
+    hf_pg_servers_verify(s, seat->server, false, now);
     hf_pg_servers_schedule(s, now);
 }
 
@@ -168,24 +166,13 @@ void hf_pg_servers_recovered(struct hf_pg_servers *s, struct hf_pg_seat *seat, h
     }
 }
 
-/* On which start of its server was it, as far as that is sure? */
-static uint64_t lost_incarnation(const struct hf_pg_servers *s, const struct hf_pg_seat *seat)
-{
-    if (seat->state != HF_PG_SEAT_TAKEN) {
-        return seat->lost;
-    }
-    const struct hf_pg_server *v = &s->server[seat->server];
-    uint64_t verified = v->incarnation == seat->incarnation ? v->verified : v->verified_before;
-    return verified > seat->at ? seat->incarnation : seat->incarnation | HF_PG_INCARNATION_UNSURE;
-}
-
 uint64_t hf_pg_servers_leave(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
 {
     (void)now;
     if (seat->state == HF_PG_SEAT_NONE) {
         return seat->lost;
     }
-    uint64_t lost = lost_incarnation(s, seat);
+    uint64_t lost = seat->state == HF_PG_SEAT_TAKEN ? seat->incarnation : seat->lost;
     end_recovery(s, seat);
     detach(s, seat);
     seat->lost = lost;
@@ -219,7 +206,7 @@ void hf_pg_servers_backend(const struct hf_pg_servers *s, const struct hf_pg_sea
 {
     *ret_backend = (struct hf_pg_backend){
         .incarnation = seat->incarnation,
-        .same = (seat->lost & ~HF_PG_INCARNATION_UNSURE) == seat->incarnation,
+        .same = seat->lost == seat->incarnation,
         .exclusive = s->window && s->conf.exclusive,
     };
     if (seat->lost != 0 && seat->lost < seat->incarnation) {
@@ -417,8 +404,7 @@ static bool next_attach(struct hf_pg_servers *s, struct hf_pg_servers_out *out)
         struct hf_pg_server *v = &s->server[i];
         HF_LIST_FOREACH (n, &v->checking) {
             struct hf_pg_seat *seat = seat_of(n);
-            bool sure = seat->lost == 0 || v->verified > seat->at;
-            if (!sure || seat->incarnation != v->incarnation) {
+            if (v->verified < seat->at || seat->incarnation != v->incarnation) {
                 continue;
             }
             detach(s, seat);

@@ -34,8 +34,6 @@ struct hf_pg_server {
     uint32_t n_failed;        /* in a row */
     uint64_t wanted;          /* events are numbered: a probe begun after this one is wanted */
     uint64_t begun, verified; /* begin of the probe under way, of the last that was answered */
-    uint64_t verified_before; /* the last of the incarnation before; 0: none */
-    uint64_t last_seated;
     hf_time begun_at, done_at; /* of the probe under way, end of the last one */
     hf_time next_probe;        /* HF_NEVER while one is under way */
     hf_time answered, rtt;

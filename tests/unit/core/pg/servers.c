@@ -315,38 +315,28 @@ static void a_login_that_lands_on_a_later_start_is_not_attached(void **state)
     rig_fini(&r);
 }
 
-static void on_which_start_a_new_connection_was_may_be_unknown(void **state)
+static void a_new_connection_waits_until_it_is_known_on_which_start_it_is(void **state)
 {
     (void)state;
     struct rig r;
     begin(&r, &exclusive, 1, 0);
-    want(&r, 0, HF_PG_READ_WRITE);
-    run(&r, 0); /* no probe since */
-    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1 | HF_PG_INCARNATION_UNSURE);
-    /* the server is still on that start: it was that one */
-    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
-                       r.now);
-    forget(&r);
-    run(&r, 0);
-    story(&r, "login 0 at alpha\n"
-              "attach 0, same\n");
-    hf_pg_servers_leave(r.s, &r.seat[0], r.now);
-    want(&r, 0, HF_PG_READ_WRITE);
-    run(&r, HF_MS(30)); /* soon there is one */
-    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 1);
+    r.login_later = true;
     want(&r, 0, HF_PG_READ_WRITE);
     run(&r, 0);
-    r.server[0].facts.aux[0] = 90;
+    story(&r, "login 0 at alpha\n");
+    r.server[0].facts.aux[0] = 90; /* restarts while the driver logs in */
     r.server[0].facts.aux[1] = 91;
-    run(&r, HF_S(1));
-    forget(&r);
-    lose(&r, 0);
-    hf_pg_servers_leave(r.s, &r.seat[0], r.now);
-    hf_pg_servers_need(r.s, &r.seat[0], HF_PG_READ_WRITE, false, 1 | HF_PG_INCARNATION_UNSURE,
-                       r.now);
-    run(&r, 0);
-    story(&r, "login 0 at alpha\n"
+    r.login_later = false;
+    hf_pg_servers_seated(r.s, &r.seat[0], r.now);
+    assert_int_equal(r.seat[0].state, HF_PG_SEAT_CHECK);
+    run(&r, HF_MS(200));
+    story(&r, "! alpha: primary -> closed: its fence is being read\n"
+              "- alpha is the primary: timeline 1, fence 700\n"
+              "- alpha: closed -> primary\n"
+              "gone 0: the server was started anew, or promoted\n"
+              "login 0 at alpha\n"
               "attach 0\n");
+    assert_int_equal(hf_pg_servers_leave(r.s, &r.seat[0], r.now), 2);
     rig_fini(&r);
 }
 
@@ -1141,7 +1131,7 @@ int main(void)
         cmocka_unit_test(a_restart_in_place_is_another_incarnation),
         cmocka_unit_test(the_window_ends_by_itself),
         cmocka_unit_test(a_login_that_lands_on_a_later_start_is_not_attached),
-        cmocka_unit_test(on_which_start_a_new_connection_was_may_be_unknown),
+        cmocka_unit_test(a_new_connection_waits_until_it_is_known_on_which_start_it_is),
         cmocka_unit_test(a_standby_is_promoted),
         cmocka_unit_test(an_old_primary_is_not_taken_even_alone),
         cmocka_unit_test(two_primaries_are_none),
