@@ -7,12 +7,12 @@
 
 #include "base/err.h"
 
-#define FAST HF_MS(10)       /* between probes of a server that is awaited ... */
-#define FAST_FOR HF_S(2)     /* ... so long, then */
-#define AWAITED HF_MS(100)   /* ... this */
-#define STARTUP HF_MS(50)    /* between probes of one that starts */
-#define SWITCHING HF_MS(2)   /* between probes while clients are held for a switchover */
-#define PHASE_OPENING 3      /* enum holdfast_phase */
+#define FAST HF_MS(10)     /* between probes of a server that is awaited ... */
+#define FAST_FOR HF_S(2)   /* ... so long, then */
+#define AWAITED HF_MS(100) /* ... this */
+#define STARTUP HF_MS(50)  /* between probes of one that starts */
+#define SWITCHING HF_MS(2) /* between probes while clients are held for a switchover */
+#define PHASE_OPENING 3    /* enum holdfast_phase */
 #define PHASE_RUNNING 4
 
 const char *hf_pg_server_state_name(enum hf_pg_server_state st)

@@ -29,11 +29,11 @@ struct hf_pg_server {
 
     /* its monitor */
     bool probing, want_reset;
-    bool up;                  /* its last word was an answer */
-    bool doubt;               /* nobody is let in until a probe begun after `wanted` is answered */
-    uint32_t n_failed;        /* in a row */
-    uint64_t wanted;          /* events are numbered: a probe begun after this one is wanted */
-    uint64_t begun, verified; /* begin of the probe under way, of the last that was answered */
+    bool up;                   /* its last word was an answer */
+    bool doubt;                /* nobody is let in until a probe begun after `wanted` is answered */
+    uint32_t n_failed;         /* in a row */
+    uint64_t wanted;           /* events are numbered: a probe begun after this one is wanted */
+    uint64_t begun, verified;  /* begin of the probe under way, of the last that was answered */
     hf_time begun_at, done_at; /* of the probe under way, end of the last one */
     hf_time next_probe;        /* HF_NEVER while one is under way */
     hf_time answered, rtt;
