@@ -21,7 +21,7 @@ static bool hidden_now(const struct unit *u)
     if (u->kind == UNIT_HIDDEN)
         return true;
     if (u->wrapped)
-        return u->n_done == 0 || u->n_done >= u->n_client;
+        return (u->n_done == 0 && !u->split) || u->n_done >= u->n_client;
     return u->tail && u->n_done >= u->n_client;
 }
 
@@ -140,11 +140,12 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
         s->commit = COMMIT_NONE;
     u->tail = 0;
     /* cannot run inside a transaction block: the block is ours, take it away */
-    if (u->wrapped && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
+    bool begun = u->wrapped && !u->split;
+    if (begun && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
         u->bare_again = true;
         return;
     }
-    if (u->wrapped)
+    if (begun)
         pass_shifted(s, message, HF_PG_ERROR);
     else
         hf_pg_deliver_error(s, message);
@@ -164,7 +165,7 @@ static void on_notice(struct hf_pg_session *s, struct unit *u, struct hf_slice m
         s->unreplicated = true;
     if (u && u->kind == UNIT_HIDDEN && u->hidden != HID_COMMIT)
         return;
-    if (u && u->wrapped)
+    if (u && u->wrapped && !u->split)
         pass_shifted(s, message, HF_PG_NOTICE);
     else
         hf_pg_deliver_aside(s, message);
@@ -376,7 +377,8 @@ static void commit_answered(struct hf_pg_session *s, char status)
 /* A wrapped Query has run, or failed: now COMMIT or ROLLBACK. Its unit stays until then. */
 static void wrapped_ran(struct hf_pg_session *s, struct unit *u, char status)
 {
-    if (status == 'I') { /* not even BEGIN was parsed */
+    if (status == 'I' ||
+        (u->failed && u->split)) { /* not even BEGIN was parsed; or its own is left */
         s->commit = COMMIT_NONE;
         request_done(s, status);
         return;
@@ -384,6 +386,8 @@ static void wrapped_ran(struct hf_pg_session *s, struct unit *u, char status)
     if (!u->failed) {
         s->xid = s->commit_xid = hf_pg_token_answer(s);
         s->commit = COMMIT_KNOWN;
+        if (u->split)
+            hf_pg_put_command_complete(&s->held, "COMMIT");
     }
     hf_pg_end_wrapped(s);
 }
@@ -513,7 +517,7 @@ static void on_complete(struct hf_pg_session *s, struct unit *u, struct hf_slice
     }
     bool hide = hidden_now(u);
     u->n_done++;
-    bool hold = u->held || (u->wrapped && u->n_done == u->n_client);
+    bool hold = u->held || (u->wrapped && !u->split && u->n_done == u->n_client);
     if (u->kind == UNIT_HIDDEN || hide)
         return;
     if (hold)

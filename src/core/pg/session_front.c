@@ -1,5 +1,7 @@
 /* The client's messages: what each does, what goes with it, and when it must wait. */
 #include <assert.h>
+#include <ctype.h>
+#include <strings.h>
 
 #include "core/pg/session_impl.h"
 
@@ -206,12 +208,13 @@ static void forward_wrapped(struct hf_pg_session *s, const struct unit *u, struc
         sql = hf_slice(text.p, text.n - 1);
     uint8_t head[HF_PG_HEAD_LEN + BEGIN_LEN];
     struct hf_wr w;
+    size_t begin_n = u->split ? 0 : BEGIN_LEN;
     hf_wr_init(&w, head, sizeof(head));
     hf_wr_u8(&w, HF_PG_QUERY);
-    hf_wr_u32(&w, (uint32_t)(4 + BEGIN_LEN + sql.n + 2 + token.n + 1));
-    hf_wr_bytes(&w, hf_slice_str(begin));
+    hf_wr_u32(&w, (uint32_t)(4 + begin_n + sql.n + 2 + token.n + 1));
+    hf_wr_bytes(&w, hf_slice((const uint8_t *)begin, begin_n));
     hf_pg_log(s, message);
-    hf_pg_inject(s, hf_slice(head, sizeof(head)));
+    hf_pg_inject(s, hf_slice(head, hf_wr_len(&w)));
     hf_pg_inject(s, sql);
     hf_pg_inject(s, hf_slice_str("\n;"));
     hf_pg_inject(s, token);
@@ -291,18 +294,59 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message, str
     return true;
 }
 
+/* BEGIN; ...; COMMIT in one Query: what comes before the COMMIT, if that can be told apart. What is
+ * cut off is nothing but its words; what is left is parsed, in case they were in a comment. */
+static struct hf_slice before_commit(struct hf_pg_session *s, struct hf_slice sql,
+                                     const struct hf_pg_class *k)
+{
+    static const char *const ends[] = {"commit", "end", "transaction", "work"};
+    size_t n = sql.n, words = 0;
+    while (n && strchr("; \t\r\n", sql.p[n - 1]))
+        n--;
+    size_t at = n;
+    while (at && sql.p[at - 1] != ';') {
+        size_t end = at;
+        while (at && isalpha(sql.p[at - 1]))
+            at--;
+        bool known = false;
+        for (size_t i = 0; i < HF_ARRAY_LEN(ends); i++)
+            known |= end - at == strlen(ends[i]) &&
+                     !strncasecmp((const char *)sql.p + at, ends[i], end - at);
+        if (end == at && strchr(" \t\r\n", sql.p[at - 1]))
+            at--;
+        else if (!known || ++words > 2)
+            return hf_slice(NULL, 0);
+    }
+    struct hf_slice cut = hf_slice(sql.p, at ? at - 1 : 0);
+    const struct hf_pg_class *rest = hf_pg_text_class(s, cut);
+    bool good = words && rest->n_ends == 0 && rest->n_statements + 1 == k->n_statements;
+    hf_pg_class_unref(rest);
+    return good ? cut : hf_slice(NULL, 0);
+}
+
+static bool splittable(const struct hf_pg_session *s, const struct meaning *m)
+{
+    const struct hf_pg_class *k = m->class;
+    return s->conf->protect_writes && k->first_is_begin && k->last_is_end && k->n_ends == 1 &&
+           k->n_statements > 2 && m->does & HF_PG_DOES_COMMIT &&
+           !(m->does & (HF_PG_DOES_CHAIN | HF_PG_DOES_PREPARE_XACT | HF_PG_DOES_ROLLBACK |
+                        HF_PG_DOES_COPY_IN));
+}
+
 static void query_outside(struct hf_pg_session *s, struct hf_slice message, struct hf_slice sql,
                           const struct meaning *m)
 {
     struct unit *u = query_unit(s, m);
     bool wrap = !m->repeatable && m->wrappable && s->conf->protect_writes;
-    if (wrap) {
+    struct hf_slice cut = splittable(s, m) ? before_commit(s, sql, m->class) : hf_slice(NULL, 0);
+    if (wrap || cut.n) {
         u->wrapped = true;
-        u->n_client = m->class->n_statements + 1u; /* and BEGIN's */
+        u->split = cut.n;
+        u->n_client = m->class->n_statements + (cut.n ? -1u : 1u); /* and BEGIN's */
         s->commit = COMMIT_ASKED;
         s->commit_kind = COMMIT_WRAP;
         s->commit_xid = 0;
-        forward_wrapped(s, u, message, sql, m->does & HF_PG_DOES_NOTIFY);
+        forward_wrapped(s, u, message, cut.n ? cut : sql, m->does & HF_PG_DOES_NOTIFY);
         return;
     }
     if (m->class->n_ends && m->class->n_statements > 1)

@@ -62,6 +62,8 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
     u->hidden = purpose;
     u->ended = true;
     s->unnamed_lost = true; /* a simple Query destroys it */
+    for (size_t i = s->op_head; i < s->n_ops; i++)
+        s->op[i].before_lost = true; /* also if a Parse that took its place fails */
     uint8_t head[HF_PG_HEAD_LEN];
     struct hf_wr w;
     hf_wr_init(&w, head, sizeof(head));

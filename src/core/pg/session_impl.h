@@ -56,7 +56,8 @@ struct unit {
     enum hidden hidden;
     bool ended;      /* Query, FunctionCall or Sync was sent */
     bool failed;     /* an ErrorResponse came */
-    bool wrapped;    /* BEGIN;...; was put around it */
+    bool wrapped;    /* BEGIN;...; was put around it ... */
+    bool split;      /* ... no, it has its own, and its COMMIT was taken off */
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
     bool bare_again; /* it can't run in a block after all: once more, without */
