@@ -140,7 +140,7 @@ def fresh(server):
                 for (gid,) in c.rows("select gid from pg_prepared_xacts"):
                     pgwire.check(other.query(f"rollback prepared '{gid}'"))
         c.query("drop database if exists test with (force)")
-        pgwire.check(c.query("create database test"))
+        pgwire.check(c.query("create database test strategy file_copy"))  # cheap where nothing is synced
 
 
 def run_once(f, server, endpoint, chop=0):
@@ -1086,7 +1086,7 @@ def random_scenario(seed):
 # --- the tests ---
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in SCENARIOS])
 def test_same(name, variant, rig, proxies):
     both(SCENARIOS[name], rig, proxies, variant)
 
