@@ -452,7 +452,7 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
         hf_pg_param_set(&s->new_status, name, value); /* compared when it is recovered */
         return;
     }
-    hf_pg_param_set(&s->status, name, value);
+    hf_pg_status_set(s, name, value);
     hf_pg_deliver_aside(s, message);
 }
 

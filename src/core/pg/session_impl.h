@@ -290,6 +290,7 @@ struct hf_pg_session {
     struct hf_buf custom;         /* names of custom settings, NUL-terminated */
     struct hf_buf listens;        /* channels, NUL-terminated */
     struct hf_buf status;         /* ParameterStatus as the client knows it: name NUL value NUL */
+    bool unreadable;              /* ... its client_encoding: what texts say can't be told */
     bool look;                    /* at the settings, at the next chance */
     bool block_look;              /* ... when the open block has ended */
     bool look_hard;               /* what changed them can't be run again */
@@ -417,6 +418,7 @@ struct hf_slice hf_pg_answer_value(const struct hf_pg_session *s);
 void hf_pg_put_literal(struct hf_buf *b, struct hf_slice s); /* E'...' */
 void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s);
 struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name);
+void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value);
 /* Tell the client the parameters that differ from what it knows. params: as in struct
  * hf_pg_backend. */
 void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params);
