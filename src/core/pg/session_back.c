@@ -293,7 +293,7 @@ static void request_done(struct hf_pg_session *s, char status)
     } else if (chained) {
         hf_pg_transaction_over(s, committed);
         hf_pg_log_drop(s, HF_PG_REASON_MULTIPLE);
-        hf_hash_stream_init(&s->hash, s->seed);
+        hf_pg_hash_reset(s);
     } else {
         s->log_block += log_len;
         if (s->tx_since == 0)

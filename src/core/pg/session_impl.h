@@ -206,7 +206,8 @@ struct hf_pg_session {
     bool xid_asked, savepoints;
     uint64_t xid; /* 0: not known, or none */
     hf_time tx_since;
-    struct hf_hash_stream hash; /* over what was delivered for the log */
+    struct hf_hash_stream hash; /* over what was delivered for the log: hf_pg_hash_get() */
+    struct hf_slice unhashed;   /* ... delivered since the last flush, not in it yet */
     size_t log_counted;         /* in memory->used */
 
     struct ids ids;                   /* this run's */
@@ -378,6 +379,9 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status);
 /* ReadyForQuery of our own: with the status that the client knows, not hashed. */
 void hf_pg_tell_ready(struct hf_pg_session *s);
 void hf_pg_deliver_flush(struct hf_pg_session *s);
+/* Of what was delivered for the log; returns how many bytes that is. */
+uint64_t hf_pg_hash_get(struct hf_pg_session *s, uint64_t ret_hash[2]);
+void hf_pg_hash_reset(struct hf_pg_session *s);
 /* Log a client message as part of the last unit. */
 void hf_pg_log(struct hf_pg_session *s, struct hf_slice message);
 /* The transaction ended and its ReadyForQuery was delivered: forget n bytes of the log. */
