@@ -132,7 +132,7 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->given.sources, IDS_MAX);
     hf_buf_init(&s->given.seen, IDS_MAX);
     hf_buf_init(&s->early, ANSWER_MAX);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->needed[HF_PG_SERVER] = true;
     *ret_session = s;
     s->ops.need(s->arg, HF_PG_SERVER);

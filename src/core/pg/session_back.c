@@ -341,7 +341,7 @@ static void request_done(struct hf_pg_session *s, char status)
     } else if (chained) {
         hf_pg_transaction_over(s, committed);
         hf_pg_log_drop(s, HF_PG_REASON_MULTIPLE);
-        hf_hash_stream_init(&s->hash, s->seed);
+        hf_pg_hash_reset(s);
     } else {
         s->log_block += log_len;
         if (s->tx_since == 0)
@@ -535,7 +535,7 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
         hf_pg_param_set(&s->new_status, name, value); /* compared when it is recovered */
         return;
     }
-    hf_pg_param_set(&s->status, name, value);
+    hf_pg_status_set(s, name, value);
     hf_pg_deliver_aside(s, message);
 }
 

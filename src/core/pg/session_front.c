@@ -240,12 +240,11 @@ void hf_pg_run_bare(struct hf_pg_session *s)
 {
     struct unit *u = hf_pg_unit_head(s);
     if (s->replay_left == 0) { /* what was delivered of it comes again */
-        s->replay_total = s->replay_left = s->hash.n;
-        hf_hash_stream_get(&s->hash, s->replay_hash);
+        s->replay_total = s->replay_left = hf_pg_hash_get(s, s->replay_hash);
     } else {
         s->replay_left = s->replay_total;
     }
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     u->wrapped = u->failed = u->bare_again = false;
     u->n_done = 0;
     u->reasons |= HF_PG_REASON_UTILITY;

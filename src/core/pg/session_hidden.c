@@ -9,8 +9,7 @@
 
 const struct hf_pg_class *hf_pg_text_class(struct hf_pg_session *s, struct hf_slice sql)
 {
-    struct hf_slice encoding = hf_pg_status_get(s, hf_slice_str("client_encoding"));
-    if (encoding.p && !hf_pg_encoding_is_readable(encoding))
+    if (s->unreadable)
         sql = hf_slice_str("'"); /* what it says can't be told: unknown */
     return hf_pg_classify(s->classifier, sql);
 }
@@ -507,8 +506,15 @@ void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params)
         if (!message.err)
             s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&message));
         hf_buf_fini(&message);
-        hf_pg_param_set(&s->status, name, value);
+        hf_pg_status_set(s, name, value);
     }
+}
+
+void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value)
+{
+    hf_pg_param_set(&s->status, name, value);
+    if (hf_slice_eq(name, hf_slice_str("client_encoding")))
+        s->unreadable = !hf_pg_encoding_is_readable(value);
 }
 
 struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name)

@@ -213,7 +213,8 @@ struct hf_pg_session {
     bool xid_asked, savepoints;
     uint64_t xid; /* 0: not known, or none */
     hf_time tx_since;
-    struct hf_hash_stream hash; /* over what was delivered for the log */
+    struct hf_hash_stream hash; /* over what was delivered for the log: hf_pg_hash_get() */
+    struct hf_slice unhashed;   /* ... delivered since the last flush, not in it yet */
     size_t log_counted;         /* in memory->used */
 
     struct ids ids;                   /* this run's */
@@ -297,6 +298,7 @@ struct hf_pg_session {
     struct hf_buf custom;         /* names of custom settings, NUL-terminated */
     struct hf_buf listens;        /* channels, NUL-terminated */
     struct hf_buf status;         /* ParameterStatus as the client knows it: name NUL value NUL */
+    bool unreadable;              /* ... its client_encoding: what texts say can't be told */
     bool look;                    /* at the settings, at the next chance */
     bool block_look;              /* ... when the open block has ended */
     bool look_hard;               /* what changed them can't be run again */
@@ -389,6 +391,9 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status);
 /* ReadyForQuery of our own: with the status that the client knows, not hashed. */
 void hf_pg_tell_ready(struct hf_pg_session *s);
 void hf_pg_deliver_flush(struct hf_pg_session *s);
+/* Of what was delivered for the log; returns how many bytes that is. */
+uint64_t hf_pg_hash_get(struct hf_pg_session *s, uint64_t ret_hash[2]);
+void hf_pg_hash_reset(struct hf_pg_session *s);
 /* Log a client message as part of the last unit. */
 void hf_pg_log(struct hf_pg_session *s, struct hf_slice message);
 /* The transaction ended and its ReadyForQuery was delivered: forget n bytes of the log. */
@@ -438,6 +443,7 @@ struct hf_slice hf_pg_answer_value(const struct hf_pg_session *s);
 void hf_pg_put_literal(struct hf_buf *b, struct hf_slice s); /* E'...' */
 void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s);
 struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name);
+void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value);
 /* Tell the client the parameters that differ from what it knows. params: as in struct
  * hf_pg_backend. */
 void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params);

@@ -30,10 +30,8 @@ static void collect(struct hf_pg_session *s)
     s->refeed = s->log;
     s->refeed_at = 0;
     hf_buf_init(&s->log, s->conf->log_max);
-    if (s->replay_left == 0) {
-        s->replay_total = s->hash.n;
-        hf_hash_stream_get(&s->hash, s->replay_hash);
-    }
+    if (s->replay_left == 0)
+        s->replay_total = hf_pg_hash_get(s, s->replay_hash);
     for (uint32_t i = s->n_units; i > 0; i--)
         hf_pg_ops_revert(s, s->unit_no + i - 1);
     while (s->n_units)
@@ -41,7 +39,7 @@ static void collect(struct hf_pg_session *s)
     hf_pg_ids_lost(s);
     hf_pg_portals_forget(s);
     hf_pg_portal_bind(s, hf_slice(NULL, 0), NULL);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->log_block = 0;
     s->replay_left = 0;
     s->replay_units = 0;
@@ -541,7 +539,7 @@ static void finish_committed(struct hf_pg_session *s)
     }
     hf_buf_clear(&s->held);
     hf_pg_transaction_over(s, true);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     recovered(s);
     if (s->verdict.set) {
         hf_pg_answer_verdict(s);
@@ -778,7 +776,7 @@ static void start_over(struct hf_pg_session *s)
     s->server_stream = 0;
     s->deliver = s->forward = hf_slice(NULL, 0);
     hf_pg_portals_forget(s);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->lost_pid = s->pid;
     s->lost_attached_at = s->attached_at;
     hf_pg_enter_state(s, HF_PG_LOST);
