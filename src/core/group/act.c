@@ -160,7 +160,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.source = s->primary;
     /* Another copy begins with S of itself alone, which is on all disks before it opens. */
     bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
-    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+    if (op == HF_OP_PREPARE && i != s->primary) {
+        a->agent.epoch++; /* it opens with S of itself alone */
+    } else if (op == HF_OP_PROMOTE || op == HF_OP_START) {
         a->agent.sync = alone ? 0 : others_in_sync(g);
         l->op_sync = a->agent.sync;
     } else if (op == HF_OP_MIRROR_SOURCE) {
@@ -266,6 +268,7 @@ static void succeeded(struct hf_group *g, uint8_t i, uint8_t op)
     case HF_OP_NONE:
     case HF_OP_MONITOR:
     case HF_OP_ACCESS:
+    case HF_OP_PREPARE:
     case HF_OP_COUNT_:
         break;
     }
@@ -341,7 +344,9 @@ void hf_group_done(struct hf_group *g, const struct hf_group_in *in)
         return;
     }
     l->tell = true;
-    if (in->rc == 0) {
+    if (op == HF_OP_PREPARE) {
+        g->count.agent_errors += in->rc != 0;
+    } else if (in->rc == 0) {
         succeeded(g, i, op);
     } else {
         failed(g, i, op);
@@ -598,6 +603,24 @@ static void mirror_target(struct hf_group *g, uint8_t i)
     start_op(g, i, HF_OP_MIRROR_TARGET);
 }
 
+/* ---- planned switches ---- */
+
+/* What was done before a view is done at once when asked again. */
+static void prepare(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint8_t self = hf_group_self(g);
+    uint8_t i = self == s->next_host      ? s->next
+                : self == s->primary_host ? s->primary
+                                          : HF_GROUP_NONE;
+    if (s->next == HF_GROUP_NONE || i == HF_GROUP_NONE || g->prepare_done || !g->decides ||
+        g->local[i].op != HF_OP_NONE || g->local[i].tell || !has_config(g, i)) {
+        return;
+    }
+    g->prepare_done = true;
+    start_op(g, i, HF_OP_PREPARE);
+}
+
 /* ---- configuration (B4) ---- */
 
 /* Who has it: the resource's host, or the primary host, or anybody. */
@@ -748,6 +771,7 @@ void hf_group_act(struct hf_group *g)
         if (g->standing == HF_GROUP_IN && !g->s.paused) {
             if (g->s.primary != HF_GROUP_NONE) {
                 mirror_source(g);
+                prepare(g);
             }
             get_config(g);
             fence(g);

@@ -532,6 +532,8 @@ static void on_create(struct hf_group *g, const struct hf_group_in *in)
     s->version = 1ULL << 32;
     s->init = true;
     s->degraded_refuse = in->degraded_refuse;
+    s->restart_always = in->restart_always;
+    s->next = s->next_host = HF_GROUP_NONE;
     s->primary = s->primary_host = s->last_primary = HF_GROUP_NONE;
     s->join.subgroup = HF_GROUP_NONE;
     s->n_members = 1;

@@ -126,6 +126,7 @@ struct hf_group {
     bool decides;         /* this view may change the state: quorate, and a majority of members */
     bool overruled;       /* by the operator's force: no record has to be there */
     uint64_t unsettled;   /* version of a change of members that not all have on disk; 0: none */
+    uint16_t prepared;    /* members that have prepared the planned switch */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;
@@ -153,6 +154,7 @@ struct hf_group {
     uint8_t resigned; /* enum hf_resigned: nothing is to run here */
     bool stopping, stopped, bye_sent;
     bool left_told;
+    bool prepare_done;             /* told, or being told, in this view */
     uint16_t fencing;              /* fencing under way here */
     uint16_t fence_done, fence_ok; /* outcome not told yet */
     uint16_t fence_told;           /* told, and on its way */
@@ -233,6 +235,12 @@ uint16_t hf_group_mirrored_copies(const struct hf_gstate *s);
 bool hf_group_promotable(const struct hf_gstate *s, uint8_t resource);
 void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, bool restart);
 void hf_group_promoted(struct hf_group *g);
+/** A planned switch begins: both hosts prepare it, if there is something to prepare. */
+void hf_group_switch(struct hf_group *g, uint8_t resource, uint8_t member);
+/** A planned switch that is being prepared is off. */
+void hf_group_forget_switch(struct hf_group *g);
+/** May this copy be promoted at this member now (I2)? */
+bool hf_group_promotable_at(const struct hf_group *g, uint8_t member, uint8_t resource);
 
 /* message.c: what a message does to the state */
 void hf_group_on_message(struct hf_group *g, uint32_t from, struct hf_slice msg);
