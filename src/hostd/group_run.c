@@ -672,6 +672,7 @@ static bool begin_armed(struct hf_group_run *r, const struct hf_gresource *res)
         hf_ocf_say(r->armed, word, time_of(r, res, a, hf_group_run_def(r), action))) {
         return false;
     }
+    hf_tracef(HF_TRACE_PROC, r->g->name, "%s: the word: %s", r->name, action);
     r->proc = r->armed;
     return true;
 }

@@ -529,6 +529,11 @@ static bool set_follows(const struct hf_group *g)
            (g->mirrored_epoch == s->epoch && g->sync == others);
 }
 
+static bool may_begin(const struct hf_group *g, uint8_t op)
+{
+    return op == HF_OP_PROMOTE ? hf_group_may_promote(g) : hf_group_may_act(g);
+}
+
 static void reconcile(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
@@ -546,7 +551,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     uint8_t op = step_towards(g, i, attached ? wanted_attached(g, i) : wanted_copy(g, i));
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
     if (op == HF_OP_NONE ||
-        (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
+        (!harmless && (!may_begin(g, op) || l->tell || l->unseen || !has_config(g, i))) ||
         !in_order(g, i, op) || (op == HF_OP_OPEN && !set_follows(g))) {
         return;
     }

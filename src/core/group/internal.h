@@ -127,6 +127,7 @@ struct hf_group {
     bool overruled;       /* by the operator's force: no record has to be there */
     uint64_t unsettled;   /* version of a change of members that not all have on disk; 0: none */
     uint16_t prepared;    /* members that have prepared the planned switch */
+    uint64_t granted;     /* a prepared switch: its reign is in this version already; 0: none */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;
@@ -197,6 +198,8 @@ struct hf_gpeer *hf_group_node(struct hf_group *g, uint32_t node_id);
 void hf_group_changed(struct hf_group *g);
 /** May what can't be undone begin here now? (G3, I10) */
 bool hf_group_may_act(const struct hf_group *g);
+/** The same for a promotion, of which all that others must know may be on their disks already. */
+bool hf_group_may_promote(const struct hf_group *g);
 
 /** Ask oneself, through the group, whether one is still of it (I10). */
 void hf_group_ping(struct hf_group *g);

@@ -199,7 +199,7 @@ static void dirty(struct hf_group *g)
             continue;
         }
         uint16_t mask = 0;
-        bool primary = reign && s->primary_host == i, unsure = false;
+        bool primary = (reign || g->granted) && s->primary_host == i, unsure = false;
         for (uint8_t k = 0; k < s->n_resources; k++) {
             uint8_t role = role_at(g, i, k);
             bool reigns = reign && s->primary_host == i;
@@ -420,6 +420,7 @@ static void begin(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
     hf_group_forget_switch(g);
+    g->granted = 0;
     if (s->phase == HF_PHASE_CLEARING && s->primary == r && s->primary_host == m) {
         return;
     }
@@ -445,6 +446,7 @@ static void next(struct hf_group *g)
         begin(g, r, m);
     } else if (g->s.phase != HF_PHASE_NONE) {
         hf_group_forget_switch(g);
+        g->granted = 0;
         hf_group_doubt_primary(g);
         g->s.phase = HF_PHASE_NONE;
         hf_group_changed(g);
@@ -498,6 +500,7 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
                    s->member[s->primary_host].host,
                    g->fail_why[0] ? g->fail_why : "it does not run as it should");
     hf_group_forget_switch(g);
+    g->granted = 0;
     bool move = restart && !host_fault && resource == s->primary && !s->restart_always;
     uint8_t mirror = move ? living_mirror(g) : HF_GROUP_NONE;
     if (mirror != HF_GROUP_NONE) {
@@ -557,7 +560,7 @@ static void promote(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
     s->phase = HF_PHASE_PROMOTING;
-    s->epoch++;
+    s->epoch += g->granted == 0;
     s->cold = s->cold ? HF_COLD_BACKUPS : HF_COLD_NO;
     memset(s->fence_text, 0, sizeof(s->fence_text));
     hf_group_changed(g);
@@ -572,6 +575,7 @@ void hf_group_promoted(struct hf_group *g)
     struct hf_gstate *s = &g->s;
     uint16_t mirrored = hf_group_mirrored_copies(s);
     bool same = s->last_primary == s->primary;
+    g->granted = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
         struct hf_gresource *r = &s->resource[i];
         if (!HAS(mirrored, i) || i == s->primary || r->mirror == HF_MIRROR_DIVERGED) {
@@ -662,6 +666,7 @@ static void switch_over(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
     hf_group_forget_switch(g);
+    g->granted = 0;
     hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = m;
@@ -693,6 +698,17 @@ void hf_group_switch(struct hf_group *g, uint8_t r, uint8_t m)
     hf_group_changed(g);
 }
 
+/* While the old primary lets go, all get on their disks what they must have there before the new
+ * one is promoted: its reign, and that it may be running. */
+static void grant(struct hf_group *g)
+{
+    g->s.epoch++;
+    memset(g->s.fence_text, 0, sizeof(g->s.fence_text));
+    g->granted = g->s.version;
+    dirty(g);
+    g->granted = g->s.version;
+}
+
 /* Both hosts have prepared what they could: now. */
 static void prepared(struct hf_group *g)
 {
@@ -706,6 +722,7 @@ static void prepared(struct hf_group *g)
         hf_group_forget_switch(g);
     } else if (HAS(g->prepared, s->next_host) && HAS(g->prepared, s->primary_host)) {
         switch_over(g, s->next, s->next_host);
+        grant(g);
     }
 }
 

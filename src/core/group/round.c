@@ -254,6 +254,7 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     g->sync = g->async = 0;
     g->mirrored_epoch = 0;
     g->prepared = 0;
+    g->granted = 0;
     g->unsettled = 0; /* for whom it was not, the hello said so */
     g->mirrored_sent = false;
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
