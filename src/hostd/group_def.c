@@ -65,7 +65,8 @@ static const struct hf_conf_opt group_options[] = {
     {"", "restart", HF_CONF_ENUM, GROUP(restart), .names = restart, .def = "auto",
      .doc =
          "A primary resource that fails on a host that lives. auto: a mirror that is in sync goes "
-         "on at once, unless it failed itself not long ago; without one it is restarted in place. "
+         "on at once, unless one of both failed three times in ten minutes; without one it is "
+         "restarted in place. "
          "always: it is restarted in place first"},
 };
 

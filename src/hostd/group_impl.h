@@ -10,6 +10,7 @@
 #include "hostd/group_store.h"
 #include "os/fence.h"
 #include "os/ocf.h"
+#include "os/proc.h"
 #include "os/watchdog.h"
 
 #define HF_GROUP_LISTENERS_MAX 8
@@ -54,6 +55,8 @@ struct hf_group_run {
     /* A process that has prepared an action and waits for the word: owned; NULL: none. While it
      * does what was asked for it is `proc`, too. */
     struct hf_ocf_run *armed;
+    struct hf_proc_watch *watch; /* owned; the process that the agent told us of */
+    long watched;                /* its pid */
     uint8_t
         armed_for; /* enum hf_op: what it does next; NONE: it still prepares, or is at its end */
     int rc;

@@ -113,6 +113,7 @@ static void run_fini(struct hf_group_run *r)
         hf_ocf_kill(r->proc);
     }
     disarm(r);
+    hf_proc_watch_destroy(r->watch);
     hf_group_run_forget_config(r);
 }
 
@@ -311,6 +312,43 @@ static void take_text(struct hf_group_run *r, const char *text)
     hf_buf_fini(&b);
 }
 
+/* What is it like without it? The next monitor would be too late. */
+static void on_process_end(void *arg)
+{
+    struct hf_group_run *r = arg;
+    struct hf_groups *gs = r->g->gs;
+    hf_groups_enter(gs);
+    hf_proc_watch_destroy(r->watch);
+    r->watch = NULL;
+    r->watched = 0;
+    if (r->monitor_at != 0 && r->monitor_at != HF_NEVER) {
+        r->monitor_at = hf_now();
+    }
+    hf_groups_leave(gs);
+}
+
+/* Is it this: "holdfast-process: PID"? */
+static void take_process_line(struct hf_group_run *r, struct hf_slice line)
+{
+    static const char head[] = "holdfast-process: ";
+    char number[16];
+    if (!hf_slice_starts(line, hf_slice_str(head))) {
+        return;
+    }
+    snprintf(number, sizeof(number), "%.*s", (int)(line.n - (sizeof(head) - 1)),
+             (const char *)line.p + sizeof(head) - 1);
+    long pid = strtol(number, NULL, 10);
+    if (pid <= 1 || pid == r->watched) {
+        return;
+    }
+    hf_proc_watch_destroy(r->watch);
+    r->watch = NULL;
+    r->watched = 0;
+    if (hf_proc_watch_create(r->g->gs->h->loop, pid, on_process_end, r, &r->watch) == 0) {
+        r->watched = pid;
+    }
+}
+
 /* Is it this: "holdfast-fence: TEXT"? */
 static void take_fence_line(struct hf_group_run *r, struct hf_slice line)
 {
@@ -323,13 +361,17 @@ static void take_fence_line(struct hf_group_run *r, struct hf_slice line)
     }
 }
 
-/* What promote printed for the group. */
-static void take_fence_text(struct hf_group_run *r, struct hf_slice out)
+/* What an action printed for us. */
+static void take_output(struct hf_group_run *r, struct hf_slice out)
 {
+    bool promoted = r->what == HF_RUN_ACT && r->act.op == HF_OP_PROMOTE;
     while (out.n) {
         const uint8_t *end = memchr(out.p, '\n', out.n);
         size_t n = end ? (size_t)(end - out.p) : out.n;
-        take_fence_line(r, hf_slice(out.p, n));
+        if (promoted) {
+            take_fence_line(r, hf_slice(out.p, n));
+        }
+        take_process_line(r, hf_slice(out.p, n));
         n += end ? 1 : 0;
         out = hf_slice(out.p + n, out.n - n);
     }
@@ -488,7 +530,9 @@ static void on_done(void *arg, const struct hf_ocf_result *res)
     } else {
         if (r->what == HF_RUN_ACT && r->act.op == HF_OP_PROMOTE && res->rc == 0) {
             r->text[0] = '\0';
-            take_fence_text(r, res->out);
+        }
+        if (res->rc == HF_OCF_SUCCESS || res->rc == HF_OCF_RUNNING_PROMOTED) {
+            take_output(r, res->out);
         }
         done(r);
     }
@@ -625,6 +669,7 @@ static void on_armed_line(void *arg, struct hf_slice line)
     if (op == HF_OP_PROMOTE) {
         take_fence_line(r, line);
     }
+    take_process_line(r, line);
     if (op == HF_OP_PREPARE && hf_slice_eq(line, hf_slice_str("holdfast-armed"))) {
         armed_did(r, is_primary_role(role_of(r)) ? HF_OP_DEMOTE : HF_OP_PROMOTE);
     } else if (op != HF_OP_NONE && op != HF_OP_PREPARE &&

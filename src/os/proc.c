@@ -413,6 +413,52 @@ void hf_proc_kill(struct hf_proc *p)
     } /* else it sleeps in the kernel: on_end() finishes it when that lets go */
 }
 
+struct hf_proc_watch {
+    int fd;
+    struct hf_io *io;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void on_watched(void *arg, unsigned events)
+{
+    struct hf_proc_watch *w = arg;
+    (void)events;
+    hf_io_destroy(w->io);
+    w->io = NULL;
+    w->fn(w->arg);
+}
+
+int hf_proc_watch_create(struct hf_loop *loop, long pid, void (*fn)(void *arg), void *arg,
+                         struct hf_proc_watch **ret_watch)
+{
+    struct hf_proc_watch *w = hf_alloc(sizeof(*w));
+    if (!w) {
+        return -ENOMEM;
+    }
+    w->fn = fn;
+    w->arg = arg;
+    w->fd = pidfd_open((pid_t)pid, 0);
+    int rc = w->fd < 0 ? -errno : hf_io_create(loop, w->fd, HF_IO_READ, on_watched, w, &w->io);
+    if (rc) {
+        hf_proc_watch_destroy(w);
+        return rc;
+    }
+    *ret_watch = w;
+    return 0;
+}
+
+void hf_proc_watch_destroy(struct hf_proc_watch *w)
+{
+    if (w) {
+        hf_io_destroy(w->io);
+        if (w->fd >= 0) {
+            close(w->fd);
+        }
+        hf_free(w);
+    }
+}
+
 bool hf_proc_name_ok(struct hf_slice name)
 {
     for (size_t i = 0; i < name.n; i++) {

@@ -52,6 +52,17 @@ void hf_proc_limit(struct hf_proc *p, hf_time timeout);
 /** Kill its group now (not what an ended child left, with leave_group); fn is not called. */
 void hf_proc_kill(struct hf_proc *p);
 
+/* ---- processes of others ---- */
+
+struct hf_proc_watch;
+
+/** Tell once when that process, of whoever started it, has ended. -errno: there is none (-ESRCH).
+ */
+HF_MUST int hf_proc_watch_create(struct hf_loop *loop, long pid, void (*fn)(void *arg), void *arg,
+                                 struct hf_proc_watch **ret_watch);
+/** NULL is fine; also from fn. */
+void hf_proc_watch_destroy(struct hf_proc_watch *w);
+
 /** May a program, or an agent, be called so: 1 to 63 letters, digits, '-', '_', '.', not '.' first?
  */
 bool hf_proc_name_ok(struct hf_slice name);

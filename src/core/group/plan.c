@@ -3,6 +3,7 @@
 #include "core/group/internal.h"
 
 #define RESTARTS_MAX 1 /* in place, before a resource counts as failed */
+#define MOVES_MAX 3    /* to a mirror, before a copy that failed so often is tried in place first */
 #define ROUNDS_MAX 12  /* one decision leads to the next; more than so many would be a loop */
 
 /* ---- what is known ---- */
@@ -469,15 +470,15 @@ static bool other_copy(const struct hf_group *g)
     return false;
 }
 
-/* A copy in S that follows: it can go on at once. None of one that failed itself not long ago, so
- * that what ends every server does not move the primary back and forth. */
+/* A copy in S that follows: it can go on at once. None of one that failed often itself not long
+ * ago, so that what ends every server does not move the primary back and forth for ever. */
 static uint8_t living_mirror(const struct hf_group *g)
 {
     const struct hf_gstate *s = &g->s;
     for (uint8_t r = 0; r < s->n_resources; r++) {
         const struct hf_gresource *x = &s->resource[r];
         if (r != s->primary && x->flags & HF_RESOURCE_MIRROR && x->mirror == HF_MIRROR_IN_SYNC &&
-            x->restarts == 0 && x->host != HF_GROUP_NONE && x->host != s->primary_host &&
+            x->restarts < MOVES_MAX && x->host != HF_GROUP_NONE && x->host != s->primary_host &&
             hf_group_promotable_at(g, x->host, r) && role_at(g, x->host, r) == HF_ROLE_UNPROMOTED) {
             return r;
         }
@@ -501,11 +502,14 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
                    g->fail_why[0] ? g->fail_why : "it does not run as it should");
     hf_group_forget_switch(g);
     g->granted = 0;
-    bool move = restart && !host_fault && resource == s->primary && !s->restart_always;
+    bool move = restart && !host_fault && resource == s->primary && !s->restart_always &&
+                r->restarts < MOVES_MAX;
     uint8_t mirror = move ? living_mirror(g) : HF_GROUP_NONE;
     if (mirror != HF_GROUP_NONE) {
+        uint8_t restarts = s->resource[mirror].restarts;
         r->restarts++;
         begin(g, mirror, s->resource[mirror].host);
+        s->resource[mirror].restarts = restarts;
         return;
     }
     if (restart && !host_fault && r->restarts < RESTARTS_MAX &&

@@ -123,9 +123,9 @@ void hf_pg_servers_schedule(struct hf_pg_servers *s, hf_time now)
     HF_PG_SERVERS_EACH(s, i)
     {
         struct hf_pg_server *v = &s->server[i];
-        if (v->removed || v->probing) {
+        if (v->removed || v->probing || too_early(s, v)) {
             v->next_probe = HF_NEVER;
-        } else if (v->wanted > v->verified && v->n_failed < 2 && !too_early(s, v)) {
+        } else if (v->wanted > v->verified && v->n_failed < 2) {
             v->next_probe = now;
         } else {
             v->next_probe = v->done_at + interval(s, v, now);

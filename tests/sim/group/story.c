@@ -480,7 +480,7 @@ static const struct {
      "(B13).",
      resource_fails},
     {"mirror-goes-on",
-     "The primary resource fails: its mirror goes on; it fails, too: restarted in place.",
+     "The primary resource fails: its mirror goes on, and back when that fails, too.",
      mirror_goes_on},
     {"backup-fails-peer", "A backup host dies: a peer takes over, mirroring is re-aimed (B14).",
      backup_fails_peer},
