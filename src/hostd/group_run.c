@@ -792,11 +792,21 @@ static hf_time state_at(const struct hf_group_run *r, const struct hf_gstate *s)
     return r->state_since == HF_NEVER ? HF_NEVER : r->state_since + state_every(s);
 }
 
+/* In the moment of a planned switch nothing recurs that would take the CPU from it; but what has
+ * ended is looked at. */
+static bool is_quiet(const struct hf_group_run *r)
+{
+    return r->armed && r->watched;
+}
+
 /* What is due now, and when it is due again. */
 static enum hf_group_run_what due(struct hf_group_run *r, const struct hf_gresource *res,
                                   hf_time now)
 {
     const struct hf_gstate *s = hf_group_state(r->g->core);
+    if (is_quiet(r)) {
+        return HF_RUN_NONE;
+    }
     if (now >= state_at(r, s)) {
         r->state_since = now;
         return HF_RUN_MIRROR_STATE;
@@ -893,7 +903,7 @@ hf_time hf_hgroup_runs_deadline(const struct hf_hgroup *g, hf_time now)
     hf_time at = HF_NEVER;
     for (uint8_t i = 0; g->core && i < HF_GROUP_RESOURCES_MAX; i++) {
         const struct hf_group_run *r = &g->run[i];
-        if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0) {
+        if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0 && !is_quiet(r)) {
             at = hf_time_min(at, r->monitor_at);
             at = hf_time_min(at, state_at(r, hf_group_state(g->core)));
             at = hf_time_min(at, r->access_at);
