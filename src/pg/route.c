@@ -454,15 +454,6 @@ void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *of, bool mov
     }
 }
 
-void hf_pg_route_read_only_seen(struct hf_pg_route *r, struct hf_pg_seating *of)
-{
-    const struct seat *s = seat_of(of);
-    if (s != NULL && s->core.state == HF_PG_SEAT_TAKEN && s->core.endpoint == HF_PG_READ_WRITE) {
-        hf_pg_servers_read_only_seen(r->servers, s->core.server, hf_pg_now(r->pg));
-        later(r);
-    }
-}
-
 /* ---- others ---- */
 
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r)
