@@ -99,10 +99,12 @@ void hf_tcp_build_ack(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx
                       uint64_t rx_total, hf_time now);
 
 enum hf_tcp_answer {
-    HF_TCP_ANSWER_NONE,  /* not of this connection, or says nothing */
-    HF_TCP_ANSWER_OLDER, /* acknowledges up to *ret_tx, perhaps sent before the probe came */
-    HF_TCP_ANSWER_EXACT, /* answers the probe: the peer stands at *ret_tx */
-    HF_TCP_ANSWER_GONE,  /* the peer knows no such connection (a RST that it may send) */
+    HF_TCP_ANSWER_NONE,   /* not of this connection, or says nothing */
+    HF_TCP_ANSWER_OLDER,  /* acknowledges up to *ret_tx, perhaps sent before the probe came */
+    HF_TCP_ANSWER_EXACT,  /* answers the probe: the peer stands at *ret_tx */
+    HF_TCP_ANSWER_BEYOND, /* answers the probe, but has bytes that nobody confirmed: I4 was broken
+                           */
+    HF_TCP_ANSWER_GONE,   /* the peer knows no such connection (a RST that it may send) */
 };
 
 /**

@@ -34,31 +34,31 @@
 /* --- the host that has the connection --- */
 
 /**
- * Facts of a live socket, flags EOF and CLOSING from its state. rx_total and tx_total: bytes that
- * the program has read from and written to it so far; from them follow the initial sequence
- * numbers. The socket is in repair mode for some 5 us: nothing may be unsent then, or the kernel
- * would take for sent what was not: -EAGAIN when it has unsent bytes (SIOCOUTQNSD). The right
- * moment is accept(). Where SYN and SYN-ACK are seen (egress program) hf_tcp_facts_handshake()
- * needs no repair mode at all. Other errors: -EPERM, -ENOTCONN; text names what failed and the
- * remedy.
+ * Facts of a live socket; EOF, CLOSING and EMBRYO are the owner's to add. rx_total and tx_total:
+ * bytes that the program has read from it and written to it so far; from them follow the initial
+ * sequence numbers. The socket is in repair mode for some microseconds: nothing may be unsent then,
+ * or the kernel would take for sent what was not: -EAGAIN when it has unsent bytes (SIOCOUTQNSD).
+ * The right moment is accept(). Where SYN and SYN-ACK are seen (egress program)
+ * hf_tcp_facts_handshake() needs no repair mode at all. Other errors: -EPERM, -ENOTCONN.
  */
 HF_MUST int hf_tcpmove_read(int fd, uint64_t rx_total, uint64_t tx_total, hf_time now,
                             struct hf_err *err, struct hf_tcp_facts *ret_f);
 
 /**
- * Without repair mode and any time: (tsval, now), windows and flags of f anew, and how much of
- * tx_total (written to the socket) is acknowledged. -errno on a dead socket.
+ * Without repair mode and any time: (tsval, now) and windows of f anew, and how much of tx_total
+ * (written to the socket) is acknowledged. -errno, -ENOTCONN on a dead socket.
  */
 HF_MUST int hf_tcpmove_refresh(int fd, uint64_t tx_total, hf_time now, struct hf_tcp_facts *f,
                                uint64_t *ret_tx_una);
 
 /**
- * Planned move: stop the socket for good. From now on it sends nothing, and hf_tcpmove_discard()
- * closes it without a packet. Before: no packet reaches it any more, and all that it received was
- * read; -EBUSY if there is more to read. f and *ret_tx_una are as after a refresh.
+ * Planned move: stop the socket for good. From now on it sends nothing new, and
+ * hf_tcpmove_discard(), which should follow soon, closes it without a packet. Before: no packet
+ * reaches it any more (address or cable gone), and all that it received was read; -EBUSY if there
+ * is more to read. f and *ret_tx_una are as after a refresh.
  */
-HF_MUST int hf_tcpmove_freeze(int fd, uint64_t tx_total, hf_time now, struct hf_tcp_facts *f,
-                              uint64_t *ret_tx_una, struct hf_err *err);
+HF_MUST int hf_tcpmove_freeze(int fd, uint64_t rx_total, uint64_t tx_total, hf_time now,
+                              struct hf_tcp_facts *f, uint64_t *ret_tx_una, struct hf_err *err);
 
 /** Close fd without sending anything, whatever its state: its connection lives elsewhere, or both
  * sides have ended it (FIN_WAIT2 after the peer's FIN was taken over). */
@@ -74,7 +74,7 @@ struct hf_tcpmove_opt {
                              harmless, too large makes peers drop what we send (PAWS) */
     hf_time patience;     /* for answers to probes, in all; 0: HF_TCPMOVE_PATIENCE */
     uint32_t mark;        /* SO_MARK of all raw packets, to tell the egress program; 0: none */
-    unsigned per_step;    /* connections that one step probes, and restores; 0: 64 */
+    unsigned per_step;    /* connections that one step probes, and restores; 0: 32 */
 };
 #define HF_TCPMOVE_PATIENCE HF_MS(12)
 
@@ -138,8 +138,8 @@ HF_MUST int hf_tcpmove_open(const struct hf_tcpmove_opt *opt, hf_tcpmove_done *f
 /** Drop everything; connections not done are not reported. NULL is fine. */
 void hf_tcpmove_close(struct hf_tcpmove *mv);
 
-/** Add one; -HF_EVALUE: facts of another address, no tx bytes where facts need some, an EMBRYO
- * without SYN-ACK; -EEXIST: that peer is there already; -HF_EFULL, -ENOMEM. */
+/** Add one; -HF_EVALUE: facts of another address, or an EMBRYO without SYN-ACK; -EEXIST: that peer
+ * is there already; -ENOMEM. */
 HF_MUST int hf_tcpmove_add(struct hf_tcpmove *mv, const struct hf_tcpmove_job *job);
 
 /** Readable when there is something to step for. */
