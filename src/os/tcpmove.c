@@ -50,9 +50,10 @@ struct conn {
     struct hf_list packets; /* recorded, to be replayed once the socket is there */
     uint8_t key[KEY_LEN];
     bool answered, gone, beyond;
-    unsigned rounds; /* probes sent */
-    unsigned older;  /* answers in a row that said older_tx, but may be older than the probe */
-    uint64_t older_tx;
+    unsigned rounds;       /* probes sent */
+    unsigned older_rounds; /* probes sent when it first said older_tx; 0: it did not */
+    uint64_t older_tx;     /* said, but perhaps before the probe came */
+    hf_time older_at;
     uint64_t peer_tx; /* answered: the peer stands here */
     uint32_t snd_wnd;
     hf_time next_probe, give_up;
@@ -380,26 +381,31 @@ static void answered(struct hf_tcpmove *mv, struct conn *c, uint64_t tx)
     enter(mv, c, READY);
 }
 
-/* An acknowledgement that may have been under way before the probe came. A pure one that says the
- * same twice, with a probe between, is believed of a peer that has no D-SACK, or seems to have
- * none: if it was wrong, what is missing is soon sent, within the first flight. */
-static void on_older(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
-                     uint64_t tx)
+/* An acknowledgement that may have been under way before the probe came. A peer that has no D-SACK,
+ * or seems to have none, is believed when it still says the same a probe and some time later: the
+ * former host is silent, so what the peer sends now is true; only what it sent before may be old.
+ */
+static void on_older(struct conn *c, uint64_t tx, hf_time now)
 {
-    if (seg->payload.n || ((c->job.facts.flags & HF_TCP_FACT_SACK) && c->rounds < SACK_ROUNDS)) {
+    if ((c->job.facts.flags & HF_TCP_FACT_SACK) && c->rounds < SACK_ROUNDS) {
         return;
     }
-    c->older = c->older && c->older_tx == tx ? c->older + 1 : 1;
-    c->older_tx = tx;
-    if (c->older == 2) {
-        answered(mv, c, tx);
-    } else {
-        c->next_probe = 0;
+    if (c->older_rounds == 0 || c->older_tx != tx) {
+        c->older_rounds = c->rounds;
+        c->older_tx = tx;
+        c->older_at = now;
     }
 }
 
+static bool still_says(const struct conn *c, uint64_t tx, hf_time now)
+{
+    return c->older_rounds && c->older_tx == tx && c->rounds > c->older_rounds &&
+           now - c->older_at >= PROBE_INTERVAL;
+}
+
 /* Something from the peer of a connection that was asked. */
-static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
+static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
+                      hf_time now)
 {
     const struct hf_tcpmove_job *j = &c->job;
     uint64_t tx = 0;
@@ -409,7 +415,11 @@ static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
         answered(mv, c, tx);
         return;
     case HF_TCP_ANSWER_OLDER:
-        on_older(mv, c, seg, tx);
+        if (still_says(c, tx, now)) {
+            answered(mv, c, tx);
+        } else {
+            on_older(c, tx, now);
+        }
         return;
     case HF_TCP_ANSWER_GONE:
         c->gone = true;
@@ -424,7 +434,8 @@ static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
     }
 }
 
-static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, struct hf_slice tcp)
+static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, struct hf_slice tcp,
+                       hf_time now)
 {
     uint8_t key[KEY_LEN];
     make_key(&seg->src, key);
@@ -447,11 +458,12 @@ static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, 
         record(mv, &c->packets, &seg->src, tcp);
     }
     if (c->state == PROBING) {
-        on_answer(mv, c, seg);
+        on_answer(mv, c, seg, now);
     }
 }
 
-static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struct hf_addr *from)
+static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struct hf_addr *from,
+                      hf_time now)
 {
     struct hf_tcp_segment seg;
     struct hf_slice tcp = packet;
@@ -466,12 +478,12 @@ static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struc
     if (rc) {
         mv->c.malformed++;
     } else {
-        on_segment(mv, &seg, tcp);
+        on_segment(mv, &seg, tcp, now);
     }
 }
 
 /* True: all that there was. */
-static bool receive(struct hf_tcpmove *mv, unsigned n_max)
+static bool receive(struct hf_tcpmove *mv, unsigned n_max, hf_time now)
 {
     for (unsigned i = 0; i < n_max; i++) {
         struct hf_addr from = {.len = sizeof(from.ss)};
@@ -480,7 +492,7 @@ static bool receive(struct hf_tcpmove *mv, unsigned n_max)
         if (n < 0) {
             return true;
         }
-        on_packet(mv, hf_slice(mv->buf, (size_t)n), &from);
+        on_packet(mv, hf_slice(mv->buf, (size_t)n), &from, now);
     }
     return false;
 }
@@ -578,7 +590,8 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     if (!first(mv, RESTORED)) {
         return;
     }
-    (void)receive(mv, RECEIVE_PER_STEP); /* what came until its socket was there still goes to it */
+    (void)receive(mv, RECEIVE_PER_STEP,
+                  now); /* what came until its socket was there still goes to it */
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
         enter(mv, c, DONE);
@@ -589,7 +602,7 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
 {
     /* All that came is seen before a socket is made: its connection's packets are kept. But
      * connections that are done and busy must not keep the others waiting. */
-    mv->behind = receive(mv, RECEIVE_PER_STEP) ? 0 : mv->behind + 1;
+    mv->behind = receive(mv, RECEIVE_PER_STEP, now) ? 0 : mv->behind + 1;
     if (mv->behind == 0 || mv->behind >= BEHIND_MAX) {
         start_some(mv, now);
         probe_some(mv, now);
@@ -623,7 +636,7 @@ unsigned hf_tcpmove_left(const struct hf_tcpmove *mv)
 
 void hf_tcpmove_finish(struct hf_tcpmove *mv)
 {
-    while (!receive(mv, RECEIVE_PER_STEP)) {
+    while (!receive(mv, RECEIVE_PER_STEP, 0)) {
     }
     close(mv->in);
     mv->in = -1;

@@ -76,7 +76,7 @@ struct hf_tcpmove_opt {
     uint32_t mark;        /* SO_MARK of all raw packets, to tell the egress program; 0: none */
     unsigned per_step;    /* connections that one step probes, and restores; 0: 32 */
 };
-#define HF_TCPMOVE_PATIENCE HF_MS(12)
+#define HF_TCPMOVE_PATIENCE HF_MS(20)
 
 /* One connection. Slices are borrowed until it is done. */
 struct hf_tcpmove_job {

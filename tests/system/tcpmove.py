@@ -239,6 +239,7 @@ class Net:
             old.until("saved")
             old.kill()
             self.remove(old.host)
+            in_namespace(new.host, lambda: announce(self.address))  # the old one may have said otherwise
         else:
             self.power_off()
             self.take_address(new.host)
