@@ -21,6 +21,8 @@
 #define BEHIND_MAX 8              /* steps that only receive, before the others go on */
 #define SACK_ROUNDS 3             /* probes before a peer with SACK seems to lack D-SACK */
 #define PROBE_INTERVAL HF_MS(3)   /* to the next probe, on a network where most answer in 1 */
+#define QUICK_ROUNDS 5            /* probes with that interval */
+#define SLOW_INTERVAL HF_MS(30)
 #define PACKET_MAX (HF_TCP_PACKET_MAX + 1) /* received: header of IPv4 included */
 #define KEY_LEN 18                         /* of a peer: address and port */
 #ifndef IPV6_FREEBIND
@@ -56,7 +58,7 @@ struct conn {
     hf_time older_at;
     uint64_t peer_tx; /* answered: the peer stands here */
     uint32_t snd_wnd;
-    hf_time next_probe, give_up;
+    hf_time asked_at, next_probe;
 };
 
 struct hf_tcpmove {
@@ -69,6 +71,7 @@ struct hf_tcpmove {
     struct hf_list conns[DONE + 1]; /* by state */
     struct hf_list strangers;       /* packets of no connection here */
     unsigned left;
+    bool listening;  /* others than those in the batch get their packets by themselves */
     unsigned behind; /* steps in a row that did not receive all there was */
     size_t recorded_bytes;
     struct hf_tcpmove_counters c;
@@ -316,7 +319,7 @@ static void send_probe(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     struct hf_wr w;
     mv->c.probes++;
     c->rounds++;
-    c->next_probe = now + PROBE_INTERVAL;
+    c->next_probe = now + (c->rounds < QUICK_ROUNDS ? PROBE_INTERVAL : SLOW_INTERVAL);
     if (c->job.facts.flags & HF_TCP_FACT_EMBRYO) {
         send_syn_ack(mv, c);
         return;
@@ -445,7 +448,7 @@ static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, 
         return;
     }
     if (!c) {
-        if (matters) {
+        if (matters && !mv->listening) {
             record(mv, &mv->strangers, &seg->src, tcp);
         }
         return;
@@ -515,7 +518,7 @@ static void start_some(struct hf_tcpmove *mv, hf_time now)
             enter(mv, c, READY);
             continue;
         }
-        c->give_up = now + mv->opt.patience;
+        c->asked_at = now;
         enter(mv, c, PROBING);
         send_probe(mv, c, now);
     }
@@ -526,7 +529,7 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     unsigned n = 0;
     HF_LIST_FOREACH (it, &mv->conns[PROBING]) {
         struct conn *c = conn_of(it);
-        if (now >= c->give_up) {
+        if (now - c->asked_at >= mv->opt.patience) {
             mv->c.unanswered++;
             enter(mv, c, READY);
         } else if (now >= c->next_probe && n++ < mv->opt.per_step) {
@@ -619,7 +622,7 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
     const struct hf_list *head = &mv->conns[PROBING];
     for (struct hf_list *it = head->next; it != head; it = it->next) {
         const struct conn *c = conn_of(it);
-        at = hf_time_min(at, hf_time_min(c->next_probe, c->give_up));
+        at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + mv->opt.patience));
     }
     return at;
 }
@@ -634,12 +637,25 @@ unsigned hf_tcpmove_left(const struct hf_tcpmove *mv)
     return mv->left;
 }
 
-void hf_tcpmove_finish(struct hf_tcpmove *mv)
+bool hf_tcpmove_settled(const struct hf_tcpmove *mv, hf_time now)
+{
+    if (!hf_list_empty(&mv->conns[ADDED]) || !hf_list_empty(&mv->conns[READY])) {
+        return false;
+    }
+    const struct hf_list *head = &mv->conns[PROBING];
+    for (struct hf_list *it = head->next; it != head; it = it->next) {
+        if (now - conn_of(it)->asked_at < HF_TCPMOVE_SETTLE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void hf_tcpmove_listening(struct hf_tcpmove *mv)
 {
     while (!receive(mv, RECEIVE_PER_STEP, 0)) {
     }
-    close(mv->in);
-    mv->in = -1;
+    mv->listening = true;
     replay(mv, &mv->strangers);
 }
 

@@ -18,9 +18,11 @@
  *     the address, and word of it  (the owner: netlink, gratuitous ARP)
  *     the egress program knows each connection: rx_total and tx_total are its limits
  *     hf_tcpmove_add()             each connection, the most recently active first
- *     hf_tcpmove_step() ...        until hf_tcpmove_left() is 0: probe, restore, replay,
- * acknowledge the listener hf_tcpmove_finish()          what was recorded of new connections goes
- * to it hf_tcpmove_close()
+ *     hf_tcpmove_step() ...        until hf_tcpmove_settled(): probe, restore, replay
+ *     the listener
+ *     hf_tcpmove_listening()       what was recorded of new connections goes to it
+ *     hf_tcpmove_step() ...        until hf_tcpmove_left() is 0: peers slow to answer
+ *     hf_tcpmove_close()
  *
  * A connection in a batch:
  *
@@ -72,11 +74,15 @@ struct hf_tcpmove_opt {
     struct hf_addr local; /* the service address and its port */
     hf_time clock_offset; /* this host's monotonic clock minus that of the facts; too small is
                              harmless, too large makes peers drop what we send (PAWS) */
-    hf_time patience;     /* for answers to probes, in all; 0: HF_TCPMOVE_PATIENCE */
+    hf_time patience;     /* for the answer to a probe; 0: HF_TCPMOVE_PATIENCE */
     uint32_t mark;        /* SO_MARK of all raw packets, to tell the egress program; 0: none */
     unsigned per_step;    /* connections that one step probes, and restores; 0: 32 */
 };
-#define HF_TCPMOVE_PATIENCE HF_MS(20)
+/* A socket that was restored without an answer waits for the kernel's first retransmission, 3 s; so
+ * it pays to wait for the answer of a slow network, or of a peer that has no CPU time just now. */
+#define HF_TCPMOVE_PATIENCE HF_S(1)
+/* Then the listener waits no longer for those that do not answer. */
+#define HF_TCPMOVE_SETTLE HF_MS(15)
 
 /* One connection. Slices are borrowed until it is done. */
 struct hf_tcpmove_job {
@@ -99,7 +105,7 @@ struct hf_tcpmove_result {
                             acknowledged, too: only read */
     uint32_t snd_wnd;    /* the peer's window */
     bool exact;          /* tx_una is what the peer said; false: it may have more, and what is
-                            unacknowledged waits for the kernel's first retransmission (1 s) */
+                            unacknowledged waits for the kernel's first retransmission (3 s) */
     const char *what;    /* rc < 0: the call that failed, static; else NULL */
 };
 
@@ -154,8 +160,13 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv);
 /** Connections not done yet. */
 unsigned hf_tcpmove_left(const struct hf_tcpmove *mv);
 
-/** Recording ends; packets of no connection of the batch (SYNs) go to this host's TCP. The listener
- * is there, left is 0. */
-void hf_tcpmove_finish(struct hf_tcpmove *mv);
+/** Is every connection done, or was asked HF_TCPMOVE_SETTLE ago and did not answer? Then the
+ * listener may be made: what it would answer to packets of those is a RST, which the guard drops.
+ */
+bool hf_tcpmove_settled(const struct hf_tcpmove *mv, hf_time now);
+
+/** The listener is there: what was recorded of no connection of the batch (SYNs) goes to this
+ * host's TCP, and is no longer recorded. */
+void hf_tcpmove_listening(struct hf_tcpmove *mv);
 
 const struct hf_tcpmove_counters *hf_tcpmove_counters(const struct hf_tcpmove *mv);

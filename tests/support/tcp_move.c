@@ -345,13 +345,34 @@ static void add_all(struct hf_tcpmove *mv)
     }
 }
 
+static struct hf_tcpmove *taking; /* NULL: done, or never */
+static hf_time begun;
+
+static void step(void)
+{
+    if (!taking) {
+        return;
+    }
+    hf_tcpmove_step(taking, hf_now());
+    if (hf_tcpmove_left(taking)) {
+        return;
+    }
+    printf("taken us=%lld", (long long)(hf_now() - begun) / 1000);
+    const struct hf_tcpmove_counters *n = hf_tcpmove_counters(taking);
+#define PRINT(name, text) printf(" " #name "=%llu", (unsigned long long)n->name);
+    HF_TCPMOVE_COUNTER_LIST(PRINT)
+#undef PRINT
+    puts("");
+    hf_tcpmove_close(taking);
+    taking = NULL;
+}
+
 static int take(const char *handshake)
 {
-    struct hf_tcpmove *mv;
     struct hf_err err = {0};
     struct hf_tcpmove_opt opt = {.local = address, .mark = 7};
     char line[80];
-    if (hf_tcpmove_open(&opt, on_restored, NULL, &err, &mv)) {
+    if (hf_tcpmove_open(&opt, on_restored, NULL, &err, &taking)) {
         die("take", err.text);
     }
     puts("ready");
@@ -362,24 +383,18 @@ static int take(const char *handshake)
     if (handshake) {
         load_handshake(handshake);
     }
-    hf_time begun = hf_now();
-    add_all(mv);
-    while (hf_tcpmove_left(mv)) {
-        struct pollfd p = {.fd = hf_tcpmove_fd(mv), .events = POLLIN};
-        hf_time wait = hf_tcpmove_deadline(mv) - hf_now();
-        struct timespec t = {.tv_nsec = wait < 0 ? 0 : wait > HF_MS(100) ? HF_MS(100) : wait};
+    begun = hf_now();
+    add_all(taking);
+    while (!hf_tcpmove_settled(taking, hf_now())) {
+        struct pollfd p = {.fd = hf_tcpmove_fd(taking), .events = POLLIN};
+        hf_time wait = hf_tcpmove_deadline(taking) - hf_now();
+        struct timespec t = {.tv_nsec = wait < 0 ? 0 : wait > HF_MS(3) ? HF_MS(3) : wait};
         ppoll(&p, 1, &t, NULL);
-        hf_tcpmove_step(mv, hf_now());
+        hf_tcpmove_step(taking, hf_now());
     }
     int listener = listen_at();
-    hf_tcpmove_finish(mv);
-    printf("taken us=%lld", (long long)(hf_now() - begun) / 1000);
-    const struct hf_tcpmove_counters *n = hf_tcpmove_counters(mv);
-#define PRINT(name, text) printf(" " #name "=%llu", (unsigned long long)n->name);
-    HF_TCPMOVE_COUNTER_LIST(PRINT)
-#undef PRINT
-    puts("");
-    hf_tcpmove_close(mv);
+    hf_tcpmove_listening(taking);
+    printf("settled us=%lld\n", (long long)(hf_now() - begun) / 1000);
     return listener;
 }
 
@@ -404,12 +419,14 @@ static void serve_conn(struct conn *c, short events)
 
 static void serve(int listener)
 {
-    static struct pollfd p[CONNS_MAX + 1];
-    static struct conn *of[CONNS_MAX + 1];
+    step();
+    static struct pollfd p[CONNS_MAX + 2];
+    static struct conn *of[CONNS_MAX + 2];
     nfds_t n = 0;
     p[n++] = (struct pollfd){.fd = listener, .events = POLLIN};
+    p[n++] = (struct pollfd){.fd = taking ? hf_tcpmove_fd(taking) : -1, .events = POLLIN};
     for (struct conn *c = conns; c < conns + CONNS_MAX; c++) {
-        if (c->used) {
+        if (c->used && c->fd >= 0) {
             bool full = c->rx_total - c->tx_una > BACKLOG_MAX || c->f.flags & HF_TCP_FACT_EOF;
             of[n] = c;
             p[n++] = (struct pollfd){
@@ -425,7 +442,7 @@ static void serve(int listener)
     if (ppoll(p, n, &t, &none) < 0) {
         return;
     }
-    for (nfds_t i = 1; i < n; i++) {
+    for (nfds_t i = 2; i < n; i++) {
         serve_conn(of[i], p[i].revents);
     }
     if (p[0].revents) {
@@ -449,8 +466,8 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &both, NULL);
     sigaction(SIGUSR1, &sa, NULL);
     sigaction(SIGUSR2, &sa, NULL);
-    bool taking = argc > 3 && strcmp(argv[3], "--take") == 0;
-    int listener = taking ? take(argc > 5 ? argv[5] : NULL) : listen_at();
+    bool take_over = argc > 3 && strcmp(argv[3], "--take") == 0;
+    int listener = take_over ? take(argc > 5 ? argv[5] : NULL) : listen_at();
     puts("serving");
     while (!asked) {
         serve(listener);

@@ -82,6 +82,28 @@ def test_peer_without_d_sack(net4):
     stop(net4, [client])
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_peer_that_does_not_answer(net, late):
+    """Late: the listener does not wait for it, and it is restored exactly. Never: restored all the same, slowly."""
+    deaf = ("add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+            f"add rule inet deaf in tcp sport {tcpmove.PORT} drop")
+    net.start()
+    client = net.start_client(kind="bulk")
+    await_progress([client], 1 << 20)
+    new = net.ready()
+    net.power_off()
+    run("ip", "netns", "exec", net.client, "nft", deaf)
+    net.take_address(new.host)
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    new.until("settled" if late else "taken")
+    run("ip", "netns", "exec", net.client, "nft", "delete table inet deaf")
+    assert f" answered={int(late)} unanswered={int(not late)} " in new.until("taken")
+    net.server = new
+    await_progress([client], 1 << 20)
+    stop(net, [client])
+
+
 def test_half_closed(net):
     """The client's FIN came before the host died: its echo is still owed, then our FIN."""
     net.start()
