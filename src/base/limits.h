@@ -61,3 +61,6 @@
 #define HF_FENCE_OUTPUT_MAX (64u << 10)
 #define HF_FENCE_TEXT_MAX 1024 /* bytes of what is told of a failure */
 #define HF_FENCE_STEPS_MAX 64  /* actions of devices to fence one host */
+
+/* take-over of connections */
+#define HF_TCPMOVE_RECORD_MAX (64u << 20) /* bytes of packets kept until there are sockets */
