@@ -4,10 +4,9 @@
 
 #include <stdint.h>
 
-#include "core/tcp/egress_types.h"
-
 #include "base/attr.h"
 #include "base/slice.h"
+#include "core/tcp/egress_types.h"
 
 /*
  * The rules themselves are in egress_inline.h, which the BPF program (src/bpf/egress.c) is compiled
@@ -36,6 +35,9 @@ HF_MUST enum hf_egress_verdict hf_egress_judge(const struct hf_egress_facts *f,
 /** Save the packet's headers in *saved. False: they are longer than HF_EGRESS_HEADER_MAX. */
 HF_MUST bool hf_egress_save(struct hf_egress_saved *saved, struct hf_slice packet,
                             const struct hf_egress_facts *f);
+
+/** The facts of headers that were saved; the payload counts as none. -HF_EMALF. */
+HF_MUST int hf_egress_parse_saved(const struct hf_egress_saved *saved, struct hf_egress_facts *f);
 
 /** Note in the slot that the packet has been let go with this acknowledgement. */
 void hf_egress_note_passed(struct hf_egress_slot *slot, const struct hf_egress_facts *f,

@@ -4,14 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HF_EGRESS_ADDRESSES_MAX 16  /* service addresses of one guard */
-#define HF_EGRESS_INTERFACES_MAX 16 /* its interfaces */
-#define HF_EGRESS_SLOTS_MAX 65536   /* its connections */
-/* All headers: Ethernet, two VLAN tags, IPv4 with options or IPv6 with some, TCP with options.
- * Longer ones cannot be saved: such packets are dropped. */
-#define HF_EGRESS_HEADER_MAX 168
-#define HF_EGRESS_EXTENSIONS_MAX 4 /* IPv6 extension headers; packets with more are dropped */
-#define HF_EGRESS_VLANS_MAX 2
+#include "base/limits.h"
 
 /* Of an address. */
 #define HF_EGRESS_SOLO 1u /* there is no backup to wait for: only RST and FIN are guarded */
@@ -20,8 +13,9 @@
 
 /* Of a slot. */
 #define HF_EGRESS_SLOT_USED 1u /* set while registered */
-#define HF_EGRESS_SLOT_SOLO 2u /* this connection is not protected: only RST and FIN are guarded   \
-                                */
+#define HF_EGRESS_SLOT_SOLO                                                                        \
+    2u /* this connection is not protected: only RST and FIN are guarded                           \
+        */
 #define HF_EGRESS_SLOT_CLOSING 4u /* we close: RST and FIN may go */
 #define HF_EGRESS_SLOT_SYN_ACK 8u /* the SYN-ACK with exactly syn_seq and syn_ack may go */
 
@@ -62,6 +56,7 @@ enum hf_egress_verdict {
 /* A packet's headers, as they are to be sent again. */
 struct hf_egress_saved {
     uint32_t ack;     /* its acknowledgement, as the kernel made it */
+    uint32_t end;     /* the sequence number after it */
     uint32_t ifindex; /* where it left */
     uint32_t vlan;    /* tag beside the packet: EtherType << 16 | TCI; 0: none */
     uint16_t l3;      /* where the IP header begins; 0: no link header */
@@ -69,7 +64,7 @@ struct hf_egress_saved {
     uint8_t header[HF_EGRESS_HEADER_MAX];
 };
 
-/* One per connection, in a map that both sides have mapped. A multiple of 8 bytes. */
+/* One per connection, in a map that both sides have mapped. */
 struct hf_egress_slot {
     /* the owner's */
     uint32_t rx_conf, tx_conf;
@@ -85,6 +80,9 @@ struct hf_egress_slot {
     struct hf_egress_saved saved;
 };
 
+/* mapped arrays round the distance of their values up to 8 */
+_Static_assert(sizeof(struct hf_egress_slot) % 8 == 0, "size of a slot");
+
 /* One per service address, in a map that both sides have mapped. */
 struct hf_egress_address {
     uint64_t lease_until; /* CLOCK_BOOTTIME, ns */
@@ -95,13 +93,13 @@ struct hf_egress_address {
 
 /* Keys of maps; IPv4 addresses are mapped (::ffff:a.b.c.d). */
 struct hf_egress_addr_key {
-    uint8_t addr[16];
+    _Alignas(8) uint8_t addr[16];
 };
 
 struct hf_egress_conn_key {
-    uint8_t peer[16];
-    uint16_t peer_port; /* host order */
-    uint16_t address;   /* number of the service address */
+    _Alignas(8) uint8_t peer[16];
+    uint32_t peer_port; /* host order */
+    uint32_t address;   /* number of the service address */
 };
 
 /* Told through the ring. */
@@ -130,5 +128,7 @@ struct hf_egress_facts {
     uint16_t window;                 /* unscaled */
     uint32_t payload_len;
     uint32_t seq, ack;
-    uint8_t source[16], peer[16], claimed[16]; /* IPv4: mapped */
+    _Alignas(8) uint8_t source[16]; /* IPv4 addresses are mapped */
+    _Alignas(8) uint8_t peer[16];
+    _Alignas(8) uint8_t claimed[16];
 };
