@@ -152,9 +152,11 @@ void hf_egress_set_lease(struct hf_egress *e, unsigned address, hf_time until)
     assert(address < e->addresses_len);
     __atomic_store_n(&e->addresses[address].lease_until, until > 0 ? (uint64_t)until : 0,
                      __ATOMIC_SEQ_CST);
-    if (e->ops->lease) {
-        e->ops->lease(e, address);
-    }
+}
+
+bool hf_egress_lease_counts(const struct hf_egress *e)
+{
+    return e->ops->lease_counts;
 }
 
 void hf_egress_set_flags(struct hf_egress *e, unsigned address, uint32_t flags)

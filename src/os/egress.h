@@ -82,6 +82,11 @@ HF_MUST int hf_egress_remove(const struct hf_egress_options *options, struct hf_
  * hf_egress_now()); HF_NEVER: no lease in use. May also be lowered; 0 silences at once.
  */
 void hf_egress_set_lease(struct hf_egress *e, unsigned address, hf_time until);
+/**
+ * May others count on that lease (G2)? NFQUEUE does not see ARP: then the address's host must be
+ * fenced before another may take it.
+ */
+bool hf_egress_lease_counts(const struct hf_egress *e);
 /** CLOCK_BOOTTIME, the clock of leases: goes on in suspend. */
 hf_time hf_egress_now(void);
 

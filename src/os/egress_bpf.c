@@ -277,6 +277,7 @@ static void close_way(struct hf_egress *e)
 }
 
 static const struct egress_ops ops = {
+    .lease_counts = true,
     .add = add,
     .del = del,
     .send = send_packet,

@@ -10,6 +10,7 @@ struct egress_known {
 };
 
 struct egress_ops {
+    bool lease_counts; /* ARP obeys it, too */
     /* Make the slot findable by its key, which stays valid until del; -errno. */
     int (*add)(struct hf_egress *e, const struct hf_egress_conn_key *key, uint32_t slot);
     void (*del)(struct hf_egress *e, const struct hf_egress_conn_key *key);
@@ -18,7 +19,6 @@ struct egress_ops {
                 size_t n);
     int (*fd)(const struct hf_egress *e);
     int (*dispatch)(struct hf_egress *e);
-    void (*lease)(struct hf_egress *e, unsigned address); /* changed; may be NULL */
     void (*close)(struct hf_egress *e);
 };
 

@@ -36,6 +36,7 @@ struct conn {
     struct hf_endpoint peer;
     unsigned address;
     uint32_t slot, rx_base, tx_base, rx, rx_conf, tx;
+    uint32_t blast, blasted;
     struct hf_egress_saved syn_ack;
 };
 
@@ -83,6 +84,26 @@ static void write_all(struct conn *c, const char *text, size_t n)
         die("send", -errno);
     }
     c->tx += (uint32_t)n;
+}
+
+/* As much of a blast as the socket takes. */
+static void on_writable(struct conn *c)
+{
+    char part[30000];
+    uint32_t n = c->blast - c->blasted;
+    n = n < sizeof(part) ? n : (uint32_t)sizeof(part);
+    for (uint32_t i = 0; i < n; i++) {
+        part[i] = (char)(97 + (c->blasted + i) % 23);
+    }
+    if (hf_egress_confirm(egress, c->slot, c->rx_base + c->rx_conf, c->tx_base + c->tx + n)) {
+        must(hf_egress_flush(egress, c->slot), "flush");
+    }
+    ssize_t put = send(c->fd, part, n, MSG_NOSIGNAL);
+    if (put < 0 && errno != EAGAIN) {
+        die("send", -errno);
+    }
+    c->tx += put > 0 ? (uint32_t)put : 0;
+    c->blasted += put > 0 ? (uint32_t)put : 0;
 }
 
 static void release(struct conn *c)
@@ -204,7 +225,9 @@ static void on_read(struct conn *c)
     printf("read %u %u\n", c->peer.port, c->rx);
     if (automatic && c->released) {
         confirm(c, before, c->tx + 1);
-        write_all(c, "x", 1);
+        if (send(c->fd, "x", 1, MSG_NOSIGNAL) == 1) { /* otherwise its buffer is full */
+            c->tx++;
+        }
     }
 }
 
@@ -255,6 +278,8 @@ static void command(char *line)
         } else if (strcmp(line, "write") == 0) {
             confirm(c, c->rx_conf, c->tx + (uint32_t)strlen(arg));
             write_all(c, arg, strlen(arg));
+        } else if (strcmp(line, "blast") == 0) {
+            c->blast = (uint32_t)n;
         } else if (strcmp(line, "early") == 0) {
             write_all(c, arg, strlen(arg));
         } else if (strcmp(line, "commit") == 0) {
@@ -314,7 +339,9 @@ static void loop(void)
         }
         nfds_t first = n;
         for (int i = 0; i < CONNS_MAX; i++) {
-            p[n++] = (struct pollfd){.fd = conns[i].used ? conns[i].fd : -1, .events = POLLIN};
+            struct conn *c = &conns[i];
+            short events = c->blasted < c->blast ? POLLIN | POLLOUT : POLLIN;
+            p[n++] = (struct pollfd){.fd = c->used ? c->fd : -1, .events = events};
             lag = lag || (automatic && conns[i].used && conns[i].rx != conns[i].rx_conf);
         }
         fflush(stdout);
@@ -334,8 +361,11 @@ static void loop(void)
             struct conn *c = &conns[i];
             if (rc == 0 && automatic && c->used && c->fd >= 0 && c->rx != c->rx_conf) {
                 confirm(c, c->rx, c->tx);
-            } else if (p[first + (nfds_t)i].revents && c->used) {
+            } else if (p[first + (nfds_t)i].revents & (POLLIN | POLLERR | POLLHUP) && c->used) {
                 on_read(c);
+            }
+            if (p[first + (nfds_t)i].revents & POLLOUT && c->used) {
+                on_writable(c);
             }
         }
         if (p[0].revents) {
@@ -385,7 +415,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < addresses_len; i++) {
         listeners[i] = listen_on(&addresses[i]);
     }
-    printf("ready\n");
+    printf("lease counts %d\nready\n", hf_egress_lease_counts(egress));
     loop();
     hf_egress_close(egress);
     return 0;

@@ -160,10 +160,10 @@ int hf_egress_parse_saved(const struct hf_egress_saved *saved, struct hf_egress_
     return rc < 0 ? rc : 0;
 }
 
-static void set_checksums(uint8_t *packet, const struct hf_egress_facts *f)
+void hf_egress_set_checksums(uint8_t *packet, const struct hf_egress_facts *f)
 {
     uint8_t *ip = packet + f->l3, *tcp = packet + f->l4;
-    size_t tcp_len = (size_t)(f->header_len - f->l4);
+    size_t tcp_len = (size_t)(f->header_len - f->l4) + f->payload_len;
     uint32_t s = HF_PROTO_TCP + (uint32_t)tcp_len;
     if (ip[0] >> 4 == 4) {
         put_u16(ip + 10, 0);
@@ -190,7 +190,7 @@ int hf_egress_build_ack(const struct hf_egress_saved *saved, uint32_t seq, uint3
     tcp[13] = HF_TCP_ACK;
     put_u16(tcp + 14, hf_egress_raise_window(f.window, saved->ack - ack, wscale));
     put_u16(tcp + 18, 0); /* the urgent pointer belonged to data */
-    set_checksums(ret_packet, &f);
+    hf_egress_set_checksums(ret_packet, &f);
     return len;
 }
 
@@ -202,6 +202,6 @@ int hf_egress_build_syn_ack(const struct hf_egress_saved *saved,
     if (len < 0 || !(f.tcp_flags & HF_TCP_SYN)) {
         return -HF_EMALF;
     }
-    set_checksums(ret_packet, &f);
+    hf_egress_set_checksums(ret_packet, &f);
     return len;
 }

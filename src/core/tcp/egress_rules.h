@@ -51,6 +51,9 @@ void hf_egress_note_passed(struct hf_egress_slot *slot, const struct hf_egress_f
 void hf_egress_lower(uint8_t *packet, const struct hf_egress_facts *f, uint32_t ack,
                      uint8_t wscale);
 
+/** Make the checksums of IP and TCP from the packet, payload included. */
+void hf_egress_set_checksums(uint8_t *packet, const struct hf_egress_facts *f);
+
 /** Room that hf_egress_build_ack() and _syn_ack() need: saved headers and a VLAN tag. */
 #define HF_EGRESS_BUILT_MAX (HF_EGRESS_HEADER_MAX + 4)
 

@@ -160,6 +160,24 @@ static void test_lower(void **state)
     assert_true(n_lower > 5);
 }
 
+static void test_set_checksums(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < egress_cases_len; i++) {
+        uint8_t right[EGRESS_PACKET_MAX], bytes[EGRESS_PACKET_MAX];
+        size_t n = egress_build(&egress_cases[i].packet, right);
+        struct hf_egress_facts f;
+        hf_egress_parse(hf_slice(right, n), 0, &f);
+        if (f.kind == HF_EGRESS_KIND_TCP) {
+            memcpy(bytes, right, n);
+            bytes[f.l4 + 16] ^= 0x5a;
+            bytes[f.l3 + 10] ^= right[f.l3] >> 4 == 4 ? 0xa5 : 0;
+            hf_egress_set_checksums(bytes, &f);
+            assert_memory_equal(bytes, right, n);
+        }
+    }
+}
+
 /* What is sent late is a right packet that says what is confirmed. */
 static void test_build_ack(void **state)
 {
@@ -268,6 +286,7 @@ int main(void)
         HF_TEST(test_lower),         HF_TEST(test_build_ack),
         HF_TEST(test_build_syn_ack), HF_TEST(test_headers_too_long),
         HF_TEST(test_note_passed),   HF_TEST(test_names),
+        HF_TEST(test_set_checksums),
     };
     return cmocka_run_group_tests_name("core/tcp/egress_rules", tests, NULL, NULL);
 }
