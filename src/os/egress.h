@@ -121,8 +121,9 @@ void hf_egress_unregister(struct hf_egress *e, uint32_t slot);
 
 /**
  * The backup has it: raise both limits (plain stores and one fence; no system call). They never go
- * back: a lower number is ignored. True: an acknowledgement is being held that may go now. Write to
- * the socket first (the response carries the acknowledgement), then call hf_egress_flush().
+ * back: a lower number is ignored. Also to be called while solo: numbers more than 2 GiB apart
+ * can't be compared. True: an acknowledgement is being held that may go now. Write to the socket
+ * first (the response carries the acknowledgement), then call hf_egress_flush().
  */
 bool hf_egress_confirm(struct hf_egress *e, uint32_t slot, uint32_t rx_conf, uint32_t tx_conf);
 /**
