@@ -78,14 +78,12 @@ static int open_packet_socket(struct hf_err *err)
 
 int egress_bpf_probe(struct hf_err *err)
 {
-    struct bpf_object *o;
+    struct bpf_object *o = NULL;
     int fd = open_packet_socket(err), rc = fd < 0 ? fd : load(1, err, &o);
     if (fd >= 0) {
         close(fd);
     }
-    if (rc == 0) {
-        bpf_object__close(o);
-    }
+    bpf_object__close(o);
     return rc;
 }
 

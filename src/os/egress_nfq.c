@@ -228,12 +228,12 @@ static bool judge_output(struct hf_egress *e, uint8_t *data, size_t n,
         tell(e, true, (unsigned)number, hf_slice(data, n), f);
         return false;
     }
-    if (verdict == HF_EGRESS_HOLD_ACK || verdict == HF_EGRESS_LOWER) {
+    if (slot && (verdict == HF_EGRESS_HOLD_ACK || verdict == HF_EGRESS_LOWER)) {
         if (hf_egress_save(&slot->saved, hf_slice(data, n), f)) {
             slot->pending = 1;
         }
     }
-    if (verdict == HF_EGRESS_LOWER) {
+    if (slot && verdict == HF_EGRESS_LOWER) {
         ack = slot->rx_conf;
         hf_egress_lower(data, f, ack, (uint8_t)slot->wscale);
         hf_egress_set_checksums(data, f); /* the card's work until now */
