@@ -244,6 +244,26 @@ static void counters(void)
     }
 }
 
+static void fill_slots(void)
+{
+    uint32_t slot[128];
+    for (int round = 0; round < 2; round++) {
+        struct hf_egress_conn conn = {.peer = {.family = HF_AF_INET, .addr = {10, 99, 9, 9}}};
+        uint32_t n = 0;
+        int rc, again = 0;
+        do {
+            conn.peer.port = (uint16_t)(n + 1);
+            rc = hf_egress_register(egress, &conn, &slot[n]);
+            again = rc == 0 && n == 0 ? hf_egress_register(egress, &conn, &slot[1]) : again;
+            n += rc == 0;
+        } while (rc == 0 && n < HF_ARRAY_LEN(slot));
+        printf("slots %u, again: %s, then: %s\n", n, hf_strerror(again), hf_strerror(rc));
+        for (uint32_t i = 0; i < n; i++) {
+            hf_egress_unregister(egress, slot[i]);
+        }
+    }
+}
+
 static void command(char *line)
 {
     char *arg = strchr(line, ' ');
@@ -267,6 +287,8 @@ static void command(char *line)
         automatic = true;
     } else if (strcmp(line, "counters") == 0) {
         counters();
+    } else if (strcmp(line, "slots") == 0) {
+        fill_slots();
     }
     for (int i = 0; i < CONNS_MAX; i++) {
         struct conn *c = &conns[i];

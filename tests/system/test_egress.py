@@ -480,6 +480,16 @@ def test_two_interfaces(net):
     assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_slots(net, how):
+    """A slot more than there are is refused, and so is a second one of a client; what is given back is used again."""
+    server = net.serve(how, V4)
+    server.say("slots")
+    full = [x for x in server.lines if x == "slots 64, again: File exists, then: a limit is reached"]
+    assert len(full) == 2, server.lines
+    net.connect(V4, server)
+
+
 CAPS = {"bpf": ("bpf", "net_admin", "net_raw"), "nfqueue": ("net_admin", "net_raw")}
 
 
