@@ -44,4 +44,6 @@ bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** name: of the server to be promoted, or NULL: whom others promote. As hf_pg_servers_switchover().
  */
 HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit);
+/** Whether a switchover holds who writes. */
+bool hf_pg_route_holds(const struct hf_pg_route *r);
 void hf_pg_route_switchover_cancel(struct hf_pg_route *r);

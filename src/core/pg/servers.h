@@ -62,6 +62,8 @@
  * `exclusive`, the target: when everybody is at rest and it has replayed what the primary had
  * written then, it is told to promote itself; from that moment on the old one is not the primary
  * any more, whatever comes of it, and its connections go. What ends the old server is not here.
+ * A group that begins to switch (clearing, while its primary is fine) is reason enough to begin:
+ * its agents wait a moment until no client has anything under way.
  *
  * How the driver uses it: call a function for what happened, then hf_pg_servers_next() until it is
  * false, doing what it says (from there any function may be called again); sleep until

@@ -652,6 +652,53 @@ static void a_group_names_the_primary_and_its_fence(void **state)
     rig_fini(&r);
 }
 
+/* The group begins to switch while its primary is fine: clients are held until the other one is
+ * open. */
+static void a_group_that_switches_is_followed(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, &in_group, 2);
+    r.server[1].sqlstate = "28000";
+    want(&r, 0, HF_PG_READ_WRITE);
+    group_says(&r, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&r, HF_S(2));
+    forget(&r);
+    unsigned probes = r.n_probes;
+    group_says(&r, 1, 8, "10.0.0.2", "");
+    run(&r, HF_MS(1));
+    story(&r, "- switchover: none -> freezing\n"
+              "! alpha: primary -> closed: not the group's primary\n"
+              "freeze\n");
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    run(&r, HF_MS(50));
+    story(&r, "- switchover: freezing -> frozen\n");
+    assert_int_equal(r.n_probes, probes); /* it has other things to do */
+    r.server[1].sqlstate = NULL;
+    r.server[1].facts = facts(false, 2, 800, 20);
+    group_says(&r, 3, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(&r, HF_MS(5));
+    story(&r, "- beta is the primary: timeline 2, fence 790\n"
+              "- beta: closed -> primary\n"
+              "- switchover: frozen -> attaching\n"
+              "gone 0: another server is the primary now\n"
+              "login 0 at beta\n"
+              "attach 0, fence 790\n");
+    hf_pg_servers_recovered(r.s, &r.seat[0], r.now);
+    run(&r, HF_MS(1));
+    story(&r, "thaw\n"
+              "- switchover: attaching -> none\n");
+    /* another one, which the group gives up before anything has happened */
+    group_says(&r, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    group_says(&r, 1, 8, "10.0.0.1", "");
+    run(&r, HF_MS(1));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_FREEZING);
+    group_says(&r, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(&r, HF_MS(5));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
+    rig_fini(&r);
+}
+
 static void a_group_restarts_its_primary_in_place(void **state)
 {
     (void)state;
@@ -1146,6 +1193,7 @@ int main(void)
         cmocka_unit_test(a_demoted_primary_is_looked_at),
         cmocka_unit_test(a_server_that_starts_is_asked_often),
         cmocka_unit_test(a_group_names_the_primary_and_its_fence),
+        cmocka_unit_test(a_group_that_switches_is_followed),
         cmocka_unit_test(a_group_restarts_its_primary_in_place),
         cmocka_unit_test(without_quorum_nobody_is_let_in),
         cmocka_unit_test(readers_go_where_there_are_fewest),
