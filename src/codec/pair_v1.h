@@ -23,8 +23,8 @@
 
 /* name, number, fields; P>B: from the primary, B>P: from the backup */
 #define HF_PAIR_V1_LIST(X)                                                                         \
-    X(HELLO, 1, "P>B: version_min, version, incarnation, clock")                                   \
-    X(WELCOME, 2, "B>P: version, incarnation, number (its store has), complete, clock")            \
+    X(HELLO, 1, "P>B: version_min, version, incarnation")                                          \
+    X(WELCOME, 2, "B>P: version, incarnation, number (its store has), complete")                   \
     X(SYNC, 3, "P>B: a snapshot begins; number (of its first batch)")                              \
     X(BATCH, 4,                                                                                    \
       "P>B: number, operations; flags: MORE frames of it follow; COMPLETE: the snapshot is")       \

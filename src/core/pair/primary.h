@@ -145,8 +145,12 @@ void hf_pair_primary_received(struct hf_pair_primary *p, struct hf_slice bytes, 
 /** What is to be sent; borrowed until the next call. May be part of more. */
 struct hf_slice hf_pair_primary_tosend(struct hf_pair_primary *p);
 void hf_pair_primary_sent(struct hf_pair_primary *p, size_t n);
-/** Say BYE (0 or -HF_E*): send what is to be sent, then close. */
+/** Say BYE (0 or -HF_E*), which overtakes batches: send what is to be sent, close, destroy. */
 void hf_pair_primary_bye(struct hf_pair_primary *p, int code, hf_time now);
+
+/** A session begins: operations on it may follow. Ids are not used again. 0, or -ENOMEM, -HF_EFULL:
+ * it can't be protected. Its whole state must stay below HF_PAIR_BATCH_MAX. */
+HF_MUST int hf_pair_primary_begin(struct hf_pair_primary *p, uint64_t session);
 
 /* --- operations: borrowed for the call; what can't be kept makes the backup lost, never wrong ---
  */
@@ -162,6 +166,7 @@ void hf_pair_primary_set(struct hf_pair_primary *p, uint64_t session, uint8_t se
                          struct hf_slice name, struct hf_slice bytes);
 void hf_pair_primary_unset(struct hf_pair_primary *p, uint64_t session, uint8_t section,
                            struct hf_slice name);
+/** The session is over. */
 void hf_pair_primary_end(struct hf_pair_primary *p, uint64_t session);
 
 /** End of a turn: the operations since the last one are a batch. Returns the number of the newest

@@ -17,7 +17,8 @@
 struct hf_pair_store;
 struct hf_pair_session;
 
-/** An empty store of at most bytes_max bytes (names and bytes), seeded against chosen ids. -ENOMEM.
+/** An empty store of at most bytes_max bytes (what items cost beside theirs included), seeded
+ * against chosen ids. 0 or -ENOMEM.
  */
 HF_MUST int hf_pair_store_create(size_t bytes_max, uint64_t seed, struct hf_pair_store **ret_store);
 void hf_pair_store_destroy(struct hf_pair_store *st);
