@@ -215,12 +215,18 @@ static int stage(struct hf_pair_backup *b, const struct hf_pair_v1_frame *f)
     return hf_pair_bytes_add(&b->staged, f->ops);
 }
 
-static void on_batch(struct hf_pair_backup *b, const struct hf_pair_v1_frame *f)
+/* No SYNC came first: the primary goes on with what this store has. */
+static void goes_on(struct hf_pair_backup *b)
 {
     if (b->state == HF_PAIR_BACKUP_GREETED && b->store && b->incarnation == b->store_incarnation) {
         b->counters.resumes++;
         enter_state(b, HF_PAIR_BACKUP_FOLLOWING);
     }
+}
+
+static void on_batch(struct hf_pair_backup *b, const struct hf_pair_v1_frame *f)
+{
+    goes_on(b);
     struct hf_pair_store *to = b->state == HF_PAIR_BACKUP_FOLLOWING ? b->store : b->filled;
     if (!to || f->number > b->number + 1 || (f->complete && !b->filled)) {
         malformed(b, -HF_EPROTO);
@@ -282,6 +288,7 @@ static void on_beat(struct hf_pair_backup *b, const struct hf_pair_v1_frame *f, 
         malformed(b, -HF_EPROTO);
         return;
     }
+    goes_on(b);
     learn_clock(b, f->clock, now);
     if (b->out.n < OUT_MAX) {
         put_frame(b, (struct hf_pair_v1_frame){

@@ -11,14 +11,16 @@
 #include "core/pair/store.h"
 
 /*
- *                HELLO of our epoch            SYNC begin
- *      WAITING --------------------> GREETED ------------> FILLING (a second store; the complete
- * one ^                             |                     |      stays what is taken over) | | a
- * batch             | SYNC end: it is the store now |                             v v | FOLLOWING
- * <---------------+ |                             |
- *         +-----------------------------+  connection lost, silent, BYE, wrong: what of a snapshot
- *                                          came is forgotten, a complete store is kept
- *      any state --take--> TAKEN: nothing is confirmed any more; all that comes is dropped, counted
+ *               HELLO                 SYNC
+ *   WAITING -------------> GREETED ---------> FILLING   a second store; the complete one, if there
+ *     ^                       |                  |      is one, stays what would be taken over
+ *     |                       | batch or beat    |
+ *     |                       v                  | its last batch: now this is the store
+ *     |                   FOLLOWING <------------+
+ *     |                       |
+ *     +-----------------------+   from any of them: connection lost, silent, BYE, or wrong
+ *
+ *   any ----> TAKEN               nothing is confirmed any more; all that comes is dropped, counted
  *
  * A batch is applied whole or not at all, and confirmed once per hf_pair_backup_received(). What
  * does not fit into memory or limits spoils the store: the primary is told (BYE) and must fill a

@@ -378,7 +378,7 @@ static void operate(struct hf_pair_primary *p, const struct hf_pair_op *op)
     if (!p->live || s->unsent) {
         return;
     }
-    if (p->queue.n + op->bytes.n > HF_PAIR_RETAINED_MAX || put_op(p, *op) != 0) {
+    if (p->queue.n + op->bytes.n > p->conf.retained_max || put_op(p, *op) != 0) {
         overflow(p);
     }
 }
@@ -466,6 +466,14 @@ static void ask(struct hf_pair_primary *p, enum ask what)
     }
 }
 
+/* The backup is lost, and it is no use to wait for it. */
+static void ask_at_once(struct hf_pair_primary *p)
+{
+    if (p->state == HF_PAIR_STATE_LOST && p->ask != ASK_SOLO) {
+        ask(p, ASK_SOLO);
+    }
+}
+
 /* The backup has all that was ever let out. Does the group know? */
 static void go_in_sync(struct hf_pair_primary *p)
 {
@@ -545,7 +553,7 @@ void hf_pair_primary_backup(struct hf_pair_primary *p, uint32_t host, hf_time no
     p->backup = host;
     p->connect_at = host ? now : HF_NEVER;
     if (p->state == HF_PAIR_STATE_LOST) {
-        p->solo_at = p->ask == ASK_SOLO ? HF_NEVER : now;
+        ask_at_once(p);
     } else if (host == 0 || p->state == HF_PAIR_STATE_NO_BACKUP) {
         enter_state(p, host ? HF_PAIR_STATE_CONNECTING : HF_PAIR_STATE_NO_BACKUP);
     }
@@ -653,9 +661,7 @@ static void begin_sync(struct hf_pair_primary *p)
     p->complete = p->synced = p->last_sent = false;
     p->live = p->filling = true;
     p->acked = 0;
-    if (p->state == HF_PAIR_STATE_LOST && p->ask != ASK_SOLO) {
-        ask(p, ASK_SOLO); /* whom the group would promote has nothing to be promoted with */
-    }
+    ask_at_once(p); /* whom the group would promote has nothing to be promoted with */
     enter_state(p, HF_PAIR_STATE_SYNCING);
     put_ctl(p, (struct hf_pair_v1_frame){.type = HF_PAIR_V1_SYNC, .number = p->sealed + 1});
 }
@@ -742,7 +748,7 @@ static void on_frame(struct hf_pair_primary *p, const struct hf_pair_v1_frame *f
         break;
     case HF_PAIR_V1_BYE:
         drop_connection(p, f->code);
-        p->solo_at = p->state == HF_PAIR_STATE_LOST && p->ask != ASK_SOLO ? p->now : p->solo_at;
+        ask_at_once(p);
         break;
     case HF_PAIR_V1_HELLO:
     case HF_PAIR_V1_SYNC:
@@ -1002,6 +1008,7 @@ int hf_pair_primary_create(const struct hf_pair_primary_conf *conf, hf_time now,
     c.connect_again = c.connect_again ? c.connect_again : HF_MS(100);
     c.unconfirmed_max = c.unconfirmed_max ? c.unconfirmed_max : 4u << 20;
     c.batches_max = c.batches_max ? c.batches_max : 4096;
+    c.retained_max = c.retained_max ? c.retained_max : (size_t)256 << 20;
     c.snapshot_window = c.snapshot_window ? c.snapshot_window : 256u << 10;
     p->conf = c;
     p->record = hf_alloc_array(c.batches_max, sizeof(*p->record));

@@ -41,7 +41,7 @@
  * batches. Until its turn comes the operations of a session are not sent; from then on all are.
  * Sessions that begin meanwhile need none.
  *
- * A broken connection: what was not confirmed is kept (up to HF_PAIR_RETAINED_MAX) until solo is
+ * A broken connection: what was not confirmed is kept (up to `retained_max`) until solo is
  * granted, and the same backup goes on where it was. A backup that has lost its store is told to
  * the group at once (ASK_SOLO) and filled anew.
  *
@@ -115,7 +115,9 @@ struct hf_pair_primary_conf {
     hf_time connect_again;   /* [100 ms] */
     size_t unconfirmed_max;  /* [4 MiB] bytes: then hf_pair_primary_full() */
     uint32_t batches_max;    /* [4096] likewise */
-    size_t snapshot_window;  /* [256 KiB] unconfirmed bytes up to which sessions are sent */
+    size_t retained_max; /* [256 MiB] bytes kept for a backup that does not confirm: over it, it is
+                            lost */
+    size_t snapshot_window; /* [256 KiB] unconfirmed bytes up to which sessions are sent */
 };
 
 struct hf_pair_primary;

@@ -63,6 +63,8 @@ static void begin(uint64_t seed)
     w->link_room = below(3) ? (1u << 20) : 200 + below(3000);
     w->conf.unconfirmed_max = below(2) ? 0 : 500 + below(20000);
     w->conf.batches_max = below(2) ? 0 : 1 + (uint32_t)below(20);
+    w->conf.retained_max = below(3) ? 0 : 2000 + below(50000);
+    w->conf.connect_again = below(2) ? 0 : 1 + (hf_time)below((uint64_t)HF_MS(20));
     w->conf.snapshot_window = below(2) ? 0 : 1 + below(2000);
     w->conf.confirm_timeout = below(3) ? 0 : HF_MS(30 + (hf_time)below(100));
     w->conf.solo_after = below(2) ? 0 : 1 + (hf_time)below((uint64_t)HF_MS(60));

@@ -35,6 +35,18 @@ void pw_check_released(struct pw_host *h, uint64_t number, const char *what)
     }
 }
 
+/* takeover.md (h): who is recorded as in sync has everything that was let out before. */
+void pw_check_recorded(struct pw_world *w, uint32_t host)
+{
+    const struct pw_host *p = &w->host[w->g.primary];
+    struct hf_pair_backup_info info;
+    hf_pair_backup_info(w->host[host].backup, &info);
+    if (p->primary && p->epoch == w->g.epoch && info.number < p->released) {
+        pw_failed(w, "%c is recorded with batch %" PRIu64 ", but %" PRIu64 " had effects",
+                  pw_name(host), info.number, p->released);
+    }
+}
+
 /* The backup's store is what the primary's sessions were at its last batch. */
 void pw_check_store(struct pw_host *h)
 {

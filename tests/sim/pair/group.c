@@ -82,6 +82,7 @@ static void on_ask(struct pw_world *w, const struct pw_msg *m)
             pw_tell(w, "group: %c may be promoted", pw_name(x));
             g->in_set[x] = true;
             g->set_boots[x] = w->host[x].boots;
+            pw_check_recorded(w, x);
         }
     }
     pw_say(&w->host[g->primary].to,

@@ -187,6 +187,7 @@ bool pw_release(struct pw_host *h, uint32_t client)
     pw_check_output(h, "lets something out");
     pw_check_released(h, m.number, "lets something out");
     memmove(s->mark, s->mark + 1, --s->n_marks * sizeof(m));
+    h->released = m.number > h->released ? m.number : h->released;
     if (m.token && m.token == s->token) {
         w->db.commit[w->db.n_commits++] = (struct pw_commit){h->i, h->epoch, m.token};
     }

@@ -415,7 +415,7 @@ void pw_lead(struct pw_host *h, const struct pw_msg *m)
     h->lease_asked = 0;
     h->gate_open = true;
     h->gated_due = false;
-    h->confirmed = h->recorded = 0;
+    h->confirmed = h->recorded = h->released = 0;
     h->told = HF_PAIR_STATE_NO_BACKUP;
     hf_pair_primary_lease(h->primary, m->at == HF_NEVER ? m->at : m->at + h->offset, pw_local(h));
     pw_tell(w, "%c leads epoch %" PRIu64 "%s", pw_name(h->i), h->epoch,

@@ -102,6 +102,7 @@ struct pw_host {
     bool gate_open, gated_due;
     hf_time lease, lease_asked;
     uint64_t confirmed, recorded; /* as told; last batch whose digest is noted */
+    uint64_t released;            /* the newest batch that had an effect */
     struct pw_session session[PW_CLIENTS];
     struct pw_queue to, from; /* the group's messages to it, its to the group */
     enum hf_pair_state told;  /* last traced */
@@ -238,3 +239,4 @@ bool pw_group_switches(struct pw_world *w);
 void pw_check_output(struct pw_host *h, const char *what);
 void pw_check_released(struct pw_host *h, uint64_t number, const char *what);
 void pw_check_store(struct pw_host *h);
+void pw_check_recorded(struct pw_world *w, uint32_t host);
