@@ -170,30 +170,6 @@ static void fault(void)
     }
 }
 
-/* Everything that can happen without faults and time, until nothing can. */
-static void settle(void)
-{
-    struct pw_world *w = &x.w;
-    for (bool more = true; more;) {
-        more = false;
-        for (uint32_t i = 0; i < PW_HOSTS; i++) {
-            struct pw_host *h = &w->host[i];
-            more |= pw_group_looks(w, i) | pw_group_hears(w, i) | pw_group_acts(w) |
-                    pw_host_hears(h) | pw_connects(h) | pw_gated(h) | pw_turn(h);
-            for (uint32_t c = 0; c < w->n_clients; c++) {
-                more |= pw_accept(h, c) | pw_read(h, c, SIZE_MAX) | pw_parse(h, c) |
-                        pw_release(h, c) | pw_write(h, c, SIZE_MAX) | pw_acked(h, c);
-                more |= pw_asks(w, c, SIZE_MAX);
-            }
-        }
-        for (uint32_t l = 0; l < PW_LINKS; l++) {
-            more |= pw_link_ab(w, l, SIZE_MAX) | pw_link_ba(w, l, SIZE_MAX) |
-                    pw_notice(w, l, true) | pw_notice(w, l, false);
-        }
-        more |= pw_db_commit(w) | pw_db_answer(w);
-    }
-}
-
 static bool all_done(bool at_the_end)
 {
     struct pw_world *w = &x.w;
@@ -223,7 +199,7 @@ static void come_to_an_end(void)
         w->host[i].frozen = w->host[i].cut = false;
     }
     for (uint32_t i = 0; i < 3000 && !all_done(true); i++) {
-        settle();
+        pw_settle(w);
         pw_time(w, HF_MS(20));
     }
     if (!all_done(true)) {

@@ -367,6 +367,9 @@ bool pw_write(struct pw_host *h, uint32_t client, size_t n)
                           value);
             }
             c->n_answers++;
+            if (w->story) {
+                pw_tell(w, "client %u: %" PRIu64, client, value);
+            }
             w->n_answers++;
         }
     }

@@ -324,6 +324,16 @@ static void lease(struct pw_host *h)
     }
 }
 
+static void tell_state(struct pw_host *h)
+{
+    struct hf_pair_primary_info info;
+    hf_pair_primary_info(h->primary, pw_local(h), &info);
+    if (info.state != h->told) {
+        h->told = info.state;
+        pw_tell(h->w, "%c: %s", pw_name(h->i), hf_pair_state_name(info.state));
+    }
+}
+
 bool pw_turn(struct pw_host *h)
 {
     if (!pw_runs(h)) {
@@ -338,6 +348,7 @@ bool pw_turn(struct pw_host *h)
     struct hf_pair_out o;
     pw_note_sealed(h);
     bool did = false;
+    tell_state(h);
     while (hf_pair_primary_next(h->primary, pw_local(h), &o)) {
         do_out(h, &o);
         did = true;
@@ -345,12 +356,7 @@ bool pw_turn(struct pw_host *h)
     pw_note_sealed(h);
     pump_primary(h);
     lease(h);
-    struct hf_pair_primary_info info;
-    hf_pair_primary_info(h->primary, pw_local(h), &info);
-    if (info.state != h->told) {
-        h->told = info.state;
-        pw_tell(h->w, "%c: %s", pw_name(h->i), hf_pair_state_name(info.state));
-    }
+    tell_state(h);
     return did;
 }
 
@@ -476,6 +482,28 @@ void pw_time(struct pw_world *w, hf_time most)
             hf_pair_backup_step(h->backup, pw_local(h));
             pump_backup(h);
         }
+    }
+}
+
+void pw_settle(struct pw_world *w)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t i = 0; i < PW_HOSTS; i++) {
+            struct pw_host *h = &w->host[i];
+            more |= pw_group_looks(w, i) | pw_group_hears(w, i) | pw_group_acts(w) |
+                    pw_host_hears(h) | pw_connects(h) | pw_gated(h) | pw_turn(h);
+            for (uint32_t c = 0; c < w->n_clients; c++) {
+                more |= pw_accept(h, c) | pw_read(h, c, SIZE_MAX) | pw_parse(h, c) |
+                        pw_release(h, c) | pw_write(h, c, SIZE_MAX) | pw_acked(h, c);
+                more |= pw_asks(w, c, SIZE_MAX);
+            }
+        }
+        for (uint32_t l = 0; l < PW_LINKS; l++) {
+            more |= pw_link_ab(w, l, SIZE_MAX) | pw_link_ba(w, l, SIZE_MAX) |
+                    pw_notice(w, l, true) | pw_notice(w, l, false);
+        }
+        more |= pw_db_commit(w) | pw_db_answer(w);
     }
 }
 

@@ -196,6 +196,8 @@ bool pw_notice(struct pw_world *w, uint32_t link, bool a);
 bool pw_connects(struct pw_host *h);
 bool pw_turn(struct pw_host *h);
 void pw_time(struct pw_world *w, hf_time most);
+/** Everything that can happen without faults and time, until nothing can. */
+void pw_settle(struct pw_world *w);
 
 /* Faults and their ends. */
 void pw_crash(struct pw_host *h, bool silently);
