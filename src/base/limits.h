@@ -37,6 +37,12 @@
 #define HF_GROUP_DEFINITION_MAX 65536 /* bytes of a group's definition, as an operator gives it */
 #define HF_GROUP_COMMANDS_MAX 16      /* operators' commands under way on one host */
 
+/* pairs of managers */
+#define HF_PAIR_SECTIONS_MAX 16       /* kinds of bytes that a session has */
+#define HF_PAIR_NAME_MAX 255          /* bytes of an item's name */
+#define HF_PAIR_SESSIONS_MAX 65536    /* in a backup's store */
+#define HF_PAIR_BATCH_MAX (64u << 20) /* bytes of one batch, all its frames */
+
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */
 #define HF_PULL_BODY_MAX (HF_PART_BYTES_MAX + (4u << 20))
