@@ -546,6 +546,7 @@ void pw_boot(struct pw_host *h)
     if (!h->up) {
         pw_tell(h->w, "-- %c boots", pw_name(h->i));
         h->up = true;
+        h->to.n = 0;
         h->boots++;
     }
 }
