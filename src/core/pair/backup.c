@@ -228,12 +228,12 @@ static void on_batch(struct hf_pair_backup *b, const struct hf_pair_v1_frame *f)
 {
     goes_on(b);
     struct hf_pair_store *to = b->state == HF_PAIR_BACKUP_FOLLOWING ? b->store : b->filled;
-    if (!to || f->number > b->number + 1 || (f->complete && !b->filled)) {
+    if (to && f->number <= b->number) {
+        return; /* had it: a connection that goes on repeats what it is not sure of */
+    }
+    if (!to || f->number != b->number + 1 || (f->complete && !b->filled)) {
         malformed(b, -HF_EPROTO);
         return;
-    }
-    if (f->number <= b->number) {
-        return; /* had it: a connection that goes on repeats what it is not sure of */
     }
     struct hf_slice ops = f->ops;
     int rc = 0;

@@ -208,6 +208,16 @@ static void come_to_an_end(void)
         if (h->primary) {
             hf_pair_primary_info(h->primary, pw_local(h), &info);
         }
+        for (uint32_t i = 0; i < w->n_clients; i++) {
+            const struct pw_client *c = &w->client[i];
+            const struct pw_session *s = &h->session[i];
+            pw_tell(w,
+                    "client %u: %sconnected, asks %" PRIu64 ", sent %" PRIu64
+                    ", acknowledged %" PRIu64 ", got %" PRIu64 "; session %s, token %" PRIu64
+                    ", waits for %u batches",
+                    i, c->connected ? "" : "not ", c->asks_max * 8, c->sent, c->acked, c->got,
+                    s->used ? "there" : "gone", s->token, s->n_marks);
+        }
         pw_failed(w, "it does not come to an end: %c is %s", pw_name(h->i),
                   h->primary ? hf_pair_state_name(info.state) : "no primary");
     }

@@ -15,3 +15,5 @@ struct pwx_options {
 int pwx_chaos(const struct pwx_options *o);
 /** The documented moments, compared with their golden traces. */
 int pwx_stories(const struct pwx_options *o);
+/** What a batch costs. */
+int pwx_bench(void);

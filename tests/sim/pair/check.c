@@ -50,6 +50,10 @@ void pw_check_recorded(struct pw_world *w, uint32_t host)
 /* The backup's store is what the primary's sessions were at its last batch. */
 void pw_check_store(struct pw_host *h)
 {
+    const struct hf_pair_backup_counters *c = hf_pair_backup_counters(h->backup);
+    if (c->malformed || c->spoiled) {
+        pw_failed(h->w, "%c got what makes no sense", pw_name(h->i));
+    }
     const struct hf_pair_store *st = hf_pair_backup_store(h->backup);
     struct hf_pair_backup_info info;
     hf_pair_backup_info(h->backup, &info);

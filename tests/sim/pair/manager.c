@@ -397,7 +397,8 @@ bool pw_leaves(struct pw_host *h, uint32_t client)
 {
     struct pw_session *s = session(h, client);
     struct pw_client *c = &h->w->client[client];
-    if (!s || (current(h, s) && !pw_client_done(c))) {
+    if (!s || (current(h, s) && !pw_client_done(c)) || h->w->g.primary != h->i ||
+        h->w->g.epoch != h->epoch) {
         return false;
     }
     if (current(h, s)) {

@@ -7,15 +7,11 @@
 #include "sim/pair/chaos.h"
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"runs", required_argument, NULL, 'r'},
-    {"seconds", required_argument, NULL, 't'},
-    {"seeds", required_argument, NULL, 'k'},
-    {"trace", no_argument, NULL, 'T'},
-    {"keep-going", no_argument, NULL, 'K'},
-    {"golden", required_argument, NULL, 'g'},
-    {"write", no_argument, NULL, 'w'},
-    {0},
+    {"seed", required_argument, NULL, 's'},    {"runs", required_argument, NULL, 'r'},
+    {"seconds", required_argument, NULL, 't'}, {"seeds", required_argument, NULL, 'k'},
+    {"trace", no_argument, NULL, 'T'},         {"keep-going", no_argument, NULL, 'K'},
+    {"golden", required_argument, NULL, 'g'},  {"write", no_argument, NULL, 'w'},
+    {"bench", no_argument, NULL, 'b'},         {0},
 };
 
 static void usage(void)
@@ -25,7 +21,9 @@ static void usage(void)
                     "sim-pair --seed N --runs 1 --trace\n"
                     "    one of them, told line by line\n"
                     "sim-pair --golden DIRECTORY [--write]\n"
-                    "    documented moments, compared with (or written as) golden traces\n");
+                    "    documented moments, compared with (or written as) golden traces\n"
+                    "sim-pair --bench\n"
+                    "    what a batch costs both sides\n");
     exit(2);
 }
 
@@ -69,6 +67,8 @@ int main(int argc, char **argv)
         case 'w':
             o.write_golden = true;
             break;
+        case 'b':
+            return pwx_bench();
         default:
             usage();
         }

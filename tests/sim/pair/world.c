@@ -328,6 +328,9 @@ static void tell_state(struct pw_host *h)
 {
     struct hf_pair_primary_info info;
     hf_pair_primary_info(h->primary, pw_local(h), &info);
+    if (hf_pair_primary_counters(h->primary)->malformed) {
+        pw_failed(h->w, "%c got what makes no sense", pw_name(h->i));
+    }
     if (info.state != h->told) {
         h->told = info.state;
         pw_tell(h->w, "%c: %s", pw_name(h->i), hf_pair_state_name(info.state));
@@ -543,6 +546,7 @@ void pw_boot(struct pw_host *h)
     if (!h->up) {
         pw_tell(h->w, "-- %c boots", pw_name(h->i));
         h->up = true;
+        h->to.n = 0;
         h->boots++;
     }
 }

@@ -586,6 +586,28 @@ static void silent_and_slow(void **state)
     assert_true(binfo().complete);
 }
 
+/* Of two clocks the difference with the shortest way counts. */
+static void clocks(void **state)
+{
+    (void)state;
+    static const int delay_ms[] = {9, 7, 3, 8};
+    begins(1);
+    up_to_in_sync();
+    for (int round = 0; round < 200; round++) {
+        for (size_t i = 0; i < HF_ARRAY_LEN(delay_ms); i++) {
+            pass(HF_MS(10));
+            outs();
+            struct hf_slice s = hf_pair_primary_tosend(r.p);
+            r.now += HF_MS(delay_ms[i]);
+            hf_pair_backup_received(r.b, s, r.now);
+            hf_pair_primary_sent(r.p, s.n);
+            talk();
+        }
+    }
+    assert_true(binfo().clock_offset == HF_MS(3));
+    assert_true(info().rtt == HF_MS(3));
+}
+
 static void a_slow_one_is_given_up(void **state)
 {
     (void)state;
@@ -912,6 +934,7 @@ int main(void)
         WITH_RIG(came_back_empty),
         WITH_RIG(filling_does_not_count),
         WITH_RIG(silent_and_slow),
+        WITH_RIG(clocks),
         WITH_RIG(a_slow_one_is_given_up),
         WITH_RIG(full),
         WITH_RIG(lease),
