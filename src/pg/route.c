@@ -40,7 +40,7 @@ static void later(struct hf_pg_route *r)
 
 /* ---- freezing (X15) ---- */
 
-static bool held(const struct hf_pg_route *r)
+bool hf_pg_route_holds(const struct hf_pg_route *r)
 {
     return hf_pg_servers_switch_state(r->servers) != HF_PG_SWITCH_NONE;
 }
@@ -48,23 +48,6 @@ static bool held(const struct hf_pg_route *r)
 static bool writes(const struct hf_pg_client *c)
 {
     return c->session != NULL && !c->ended && !c->read_only;
-}
-
-static void freeze(struct hf_pg_route *r, bool on)
-{
-    hf_time now = hf_pg_now(r->pg);
-    HF_LIST_FOREACH (n, &r->pg->clients) {
-        struct hf_pg_client *c = HF_CONTAINER_OF(n, struct hf_pg_client, node);
-        if (!writes(c)) {
-            continue;
-        }
-        if (on) {
-            (void)hf_pg_session_freeze(c->session, now);
-        } else {
-            hf_pg_session_thaw(c->session, now);
-        }
-        hf_pg_client_touched(c, false);
-    }
 }
 
 /* Sessions that have something under way on their server still. */
@@ -96,11 +79,7 @@ static void log_event(const struct hf_pg_servers_out *o)
 static void attach(struct hf_pg_route *r, struct seat *s)
 {
     struct hf_pg_backend backend;
-    struct hf_pg_client *c = s->of->client;
     hf_pg_servers_backend(r->servers, &s->core, &backend);
-    if (held(r) && writes(c)) {
-        (void)hf_pg_session_freeze(c->session, hf_pg_now(r->pg));
-    }
     hf_pg_client_attach(s->of, &backend);
 }
 
@@ -158,7 +137,7 @@ static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
         break;
     case HF_PG_SERVERS_FREEZE:
     case HF_PG_SERVERS_THAW:
-        freeze(r, o->kind == HF_PG_SERVERS_FREEZE);
+        hf_pg_clients_hold(r->pg);
         break;
     case HF_PG_SERVERS_PROBE:
         hf_pg_monitor_probe(r->monitors, o->server, r->target[o->server]);
@@ -471,15 +450,6 @@ void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *of, bool mov
 {
     if (seat_of(of) != NULL) {
         hf_pg_servers_move_done(r->servers, &seat_of(of)->core, moved, hf_pg_now(r->pg));
-        later(r);
-    }
-}
-
-void hf_pg_route_read_only_seen(struct hf_pg_route *r, struct hf_pg_seating *of)
-{
-    const struct seat *s = seat_of(of);
-    if (s != NULL && s->core.state == HF_PG_SEAT_TAKEN && s->core.endpoint == HF_PG_READ_WRITE) {
-        hf_pg_servers_read_only_seen(r->servers, s->core.server, hf_pg_now(r->pg));
         later(r);
     }
 }

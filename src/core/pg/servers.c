@@ -398,17 +398,6 @@ static void look_for_timeouts(struct hf_pg_servers *s, hf_time now)
     }
 }
 
-void hf_pg_servers_read_only_seen(struct hf_pg_servers *s, uint32_t server, hf_time now)
-{
-    assert(server < HF_PG_SERVERS_MAX);
-    struct hf_pg_server *v = &s->server[server];
-    if (v->used && v->state == HF_PG_SERVER_PRIMARY && !v->doubt) {
-        s->count.demotions_seen++;
-        hf_pg_servers_event(s, server, true, "%s says 25006: it is looked at", v->name);
-        hf_pg_servers_verify(s, server, true, now);
-    }
-}
-
 void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view *view, hf_time now)
 {
     bool changed = !s->group_known || view->epoch != s->epoch ||

@@ -563,17 +563,21 @@ static void nobody_waits_for_ever_on_a_dead_primary(void **state)
     rig_fini(&r);
 }
 
-static void a_demoted_primary_is_looked_at(void **state)
+static void nobody_is_attached_to_a_primary_that_was_demoted(void **state)
 {
     (void)state;
     struct rig r;
-    begin(&r, &exclusive, 1, 1);
-    r.server[0].facts.in_recovery = true;
-    r.server[0].facts.aux[0] = 90;
-    hf_pg_servers_read_only_seen(r.s, 0, r.now);
+    begin(&r, &exclusive, 1, 0);
+    r.login_later = true;
+    want(&r, 0, HF_PG_READ_WRITE);
     run(&r, 0);
-    story(&r, "! alpha says 25006: it is looked at\n"
-              "- alpha: primary -> standby\n"
+    story(&r, "login 0 at alpha\n");
+    r.server[0].facts.in_recovery = true; /* it comes back as a standby while the driver logs in */
+    r.server[0].facts.aux[0] = 90;
+    r.login_later = false;
+    hf_pg_servers_seated(r.s, &r.seat[0], r.now);
+    run(&r, HF_MS(200));
+    story(&r, "- alpha: primary -> standby\n"
               "gone 0: the server was started anew, or promoted\n");
     rig_fini(&r);
 }
@@ -1190,7 +1194,7 @@ int main(void)
         cmocka_unit_test(logins_that_fail_are_not_tried_in_a_loop),
         cmocka_unit_test(a_dead_host_does_not_answer),
         cmocka_unit_test(nobody_waits_for_ever_on_a_dead_primary),
-        cmocka_unit_test(a_demoted_primary_is_looked_at),
+        cmocka_unit_test(nobody_is_attached_to_a_primary_that_was_demoted),
         cmocka_unit_test(a_server_that_starts_is_asked_often),
         cmocka_unit_test(a_group_names_the_primary_and_its_fence),
         cmocka_unit_test(a_group_that_switches_is_followed),
