@@ -21,7 +21,7 @@
 #define MEMBER_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8)
 #define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + RESOURCE_LEN)
 #define GSTATE_LEN                                                                                 \
-    (5 + STR8(HF_GROUP_NAME_MAX) + 37 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
+    (5 + STR8(HF_GROUP_NAME_MAX) + 38 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
 #define GMSG_HEAD_LEN 20
 #define HELLO_LEN                                                                                  \
@@ -354,6 +354,7 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     hf_wr_u8(&w, s->restart_always);
     hf_wr_u8(&w, s->next);
     hf_wr_u8(&w, s->next_host);
+    hf_wr_u8(&w, s->granted);
     hf_wr_u16(&w, s->in_sync);
     encode_str(&w, s->fence_text);
     encode_join(&w, &s->join);
@@ -475,6 +476,7 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     st.restart_always = decode_bool(&r);
     st.next = hf_rd_u8(&r);
     st.next_host = hf_rd_u8(&r);
+    st.granted = decode_bool(&r);
     st.in_sync = hf_rd_u16(&r);
     decode_str(&r, st.fence_text, HF_GROUP_FENCE_TEXT_MAX, text_ok);
     decode_join(&r, &st.join);

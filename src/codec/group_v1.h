@@ -137,7 +137,8 @@ struct hf_gstate {
         restart_always; /* a primary that fails is restarted in place though a mirror could go on */
     /* A planned switch that both hosts still prepare while the primary runs: NONE, or where to. */
     uint8_t next, next_host;
-    uint16_t in_sync;                             /* S: the copies that may be promoted (X5) */
+    bool granted;     /* CLEARING: the epoch is that of the reign that begins with it already */
+    uint16_t in_sync; /* S: the copies that may be promoted (X5) */
     char fence_text[HF_GROUP_FENCE_TEXT_MAX + 1]; /* of the agent's promote (X3) */
     struct hf_gjoin join;
     uint8_t n_members, n_resources;

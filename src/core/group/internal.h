@@ -127,7 +127,7 @@ struct hf_group {
     bool overruled;       /* by the operator's force: no record has to be there */
     uint64_t unsettled;   /* version of a change of members that not all have on disk; 0: none */
     uint16_t prepared;    /* members that have prepared the planned switch */
-    uint64_t granted;     /* a prepared switch: its reign is in this version already; 0: none */
+    uint64_t granted;     /* version in which the state was granted in this view; 0: it is not */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;
@@ -242,6 +242,8 @@ void hf_group_promoted(struct hf_group *g);
 void hf_group_switch(struct hf_group *g, uint8_t resource, uint8_t member);
 /** A planned switch that is being prepared is off. */
 void hf_group_forget_switch(struct hf_group *g);
+/** What was granted is not for who is to be promoted now. */
+void hf_group_revoke(struct hf_group *g);
 /** May this copy be promoted at this member now (I2)? */
 bool hf_group_promotable_at(const struct hf_group *g, uint8_t member, uint8_t resource);
 

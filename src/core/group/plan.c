@@ -421,7 +421,7 @@ static void begin(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
     hf_group_forget_switch(g);
-    g->granted = 0;
+    hf_group_revoke(g);
     if (s->phase == HF_PHASE_CLEARING && s->primary == r && s->primary_host == m) {
         return;
     }
@@ -447,7 +447,7 @@ static void next(struct hf_group *g)
         begin(g, r, m);
     } else if (g->s.phase != HF_PHASE_NONE) {
         hf_group_forget_switch(g);
-        g->granted = 0;
+        hf_group_revoke(g);
         hf_group_doubt_primary(g);
         g->s.phase = HF_PHASE_NONE;
         hf_group_changed(g);
@@ -501,7 +501,7 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
                    s->member[s->primary_host].host,
                    g->fail_why[0] ? g->fail_why : "it does not run as it should");
     hf_group_forget_switch(g);
-    g->granted = 0;
+    hf_group_revoke(g);
     bool move = restart && !host_fault && resource == s->primary && !s->restart_always &&
                 r->restarts < MOVES_MAX;
     uint8_t mirror = move ? living_mirror(g) : HF_GROUP_NONE;
@@ -564,7 +564,8 @@ static void promote(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
     s->phase = HF_PHASE_PROMOTING;
-    s->epoch += g->granted == 0;
+    s->epoch += !s->granted;
+    s->granted = false;
     s->cold = s->cold ? HF_COLD_BACKUPS : HF_COLD_NO;
     memset(s->fence_text, 0, sizeof(s->fence_text));
     hf_group_changed(g);
@@ -657,6 +658,15 @@ static void reign(struct hf_group *g)
 
 /* ---- planned switches ---- */
 
+void hf_group_revoke(struct hf_group *g)
+{
+    g->granted = 0;
+    if (g->s.granted) {
+        g->s.granted = false;
+        hf_group_changed(g);
+    }
+}
+
 void hf_group_forget_switch(struct hf_group *g)
 {
     if (g->s.next != HF_GROUP_NONE) {
@@ -670,7 +680,7 @@ static void switch_over(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
     hf_group_forget_switch(g);
-    g->granted = 0;
+    hf_group_revoke(g);
     hf_group_doubt_primary(g);
     s->primary = r;
     s->primary_host = m;
@@ -707,6 +717,7 @@ void hf_group_switch(struct hf_group *g, uint8_t r, uint8_t m)
 static void grant(struct hf_group *g)
 {
     g->s.epoch++;
+    g->s.granted = true;
     memset(g->s.fence_text, 0, sizeof(g->s.fence_text));
     g->granted = g->s.version;
     dirty(g);

@@ -91,7 +91,7 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     s->resource[r].failed_on = 0;
     s->resource[r].restarts = 0;
     hf_group_forget_switch(g);
-    g->granted = 0;
+    hf_group_revoke(g);
     hf_group_doubt_primary(g); /* before the copy gets its new host: it may be the same one */
     hf_group_set_host(g, r, host);
     s->primary = r;

@@ -322,6 +322,16 @@ static void switch_primary_dies(struct story *s)
     run_ms(s, 8000);
 }
 
+static void switch_witness_dies(struct story *s)
+{
+    hosts(s, 3, 2, (uint16_t[]){1, 2, 4});
+    given(s, 3);
+    gs_request(s->w, ALPHA, HF_GREQUEST_SWITCH, NULL, "copy2");
+    run_ms(s, 150);
+    gs_power_off(s->w, GAMMA);
+    run_ms(s, 8000);
+}
+
 static void force(struct story *s)
 {
     hosts(s, 3, 2, (uint16_t[]){1, 2, 0});
@@ -498,6 +508,8 @@ static const struct {
      switch_target_dies},
     {"switch-primary-dies", "The primary host dies while a switch is prepared.",
      switch_primary_dies},
+    {"switch-witness-dies", "A third member dies while the old primary lets go: the epoch stays.",
+     switch_witness_dies},
     {"force", "A copy that is out of sync is promoted only by an operator who names it (B16).",
      force},
     {"diverged", "What has data that the forced primary lacks waits for the operator (B18).",

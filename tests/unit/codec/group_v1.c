@@ -77,7 +77,7 @@ static void state_max(struct hf_gstate *s)
     s->primary = s->last_primary = HF_GROUP_COPIES_MAX - 1;
     s->primary_host = HF_GROUP_MEMBERS_MAX - 1;
     s->cold = HF_COLD_BACKUPS;
-    s->init = s->paused = s->degraded_refuse = s->restart_always = true;
+    s->init = s->paused = s->degraded_refuse = s->restart_always = s->granted = true;
     s->next = s->next_host = 1;
     s->in_sync = 0xff;
     fill(s->fence_text, HF_GROUP_FENCE_TEXT_MAX, 'f');
@@ -213,7 +213,7 @@ static void unused_is_zero(void **state)
     s.primary_host = want.primary_host;
     s.last_primary = want.last_primary;
     s.cold = HF_COLD_NO;
-    s.init = s.paused = s.degraded_refuse = s.restart_always = false;
+    s.init = s.paused = s.degraded_refuse = s.restart_always = s.granted = false;
     s.next = want.next;
     s.next_host = want.next_host;
     s.in_sync = want.in_sync;
@@ -387,7 +387,7 @@ static void too_many_copies(void **state)
     /* counts beyond the arrays: made by hand, the encoder would read behind them */
     state_small(&s);
     n = encode_state(&s, a);
-    size_t counts = 5 + 7 + 24 + 11 + 2 + 9 + 1;
+    size_t counts = 5 + 7 + 24 + 12 + 2 + 9 + 1;
     assert_int_equal(a[counts], 2);
     assert_int_equal(a[counts + 1], 3);
     a[counts] = HF_GROUP_MEMBERS_MAX + 1;
