@@ -19,10 +19,12 @@
 #define RECEIVE_PER_STEP 256      /* packets; then the others in the loop */
 #define RECEIVE_BUFFER (16 << 20) /* bytes: until the first step */
 #define NUDGES 5                  /* one that is acknowledged, three duplicates, one spare */
-#define BEHIND_MAX 8              /* steps that only receive, before the others go on */
-#define SACK_ROUNDS 3             /* probes before a peer with SACK seems to lack D-SACK */
-#define PROBE_INTERVAL HF_MS(3)   /* to the next probe, on a network where most answer in 1 */
-#define QUICK_ROUNDS 5            /* probes with that interval */
+#define NUDGE_INTERVAL HF_MS(8)
+#define NUDGE_PATIENCE HF_MS(250)
+#define BEHIND_MAX 8            /* steps that only receive, before the others go on */
+#define SACK_ROUNDS 3           /* probes before a peer with SACK seems to lack D-SACK */
+#define PROBE_INTERVAL HF_MS(3) /* to the next probe, on a network where most answer in 1 */
+#define QUICK_ROUNDS 5          /* probes with that interval */
 #define SLOW_INTERVAL HF_MS(30)
 #define PACKET_MAX (HF_TCP_PACKET_MAX + 1) /* received: header of IPv4 included */
 #define KEY_LEN 18                         /* of a peer: address and port */
@@ -43,6 +45,7 @@ enum state {
     PROBING,  /* asked, not answered */
     READY,    /* answered, or waited for in vain */
     RESTORED, /* has its socket, or is given up; packets recorded until now are due */
+    NUDGED,   /* inexact: probes go on until its socket has begun to resend */
     DONE,     /* packets are its socket's own matter */
 };
 
@@ -54,8 +57,11 @@ struct conn {
     uint8_t key[KEY_LEN];
     bool answered, exact, gone, beyond;
     unsigned rounds;  /* probes sent */
+    unsigned plain;   /* answers without data or D-SACK */
     uint64_t peer_tx; /* answered: the peer stands here */
     uint32_t snd_wnd;
+    bool heard;         /* NUDGED: nudge_ack is valid */
+    uint32_t nudge_ack; /* the peer's first acknowledgement since */
     hf_time asked_at, next_probe;
 };
 
@@ -339,12 +345,30 @@ static void send_ack(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
 }
 
 /* Pitfall 17: what was queued as sent would wait for the first retransmission, 3 s. Each probe is
- * answered with a duplicate acknowledgement, three of which make our TCP resend at once. */
+ * answered with a duplicate acknowledgement, three of which make our TCP resend at once; but not
+ * while the peer's window changes, so it is done until it helped. */
 static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
 {
     for (int i = 0; i < NUDGES; i++) {
         send_probe(mv, c, now);
     }
+    c->next_probe = now + NUDGE_INTERVAL;
+}
+
+static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
+{
+    uint64_t tx = 0;
+    bool all =
+        hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx) && tx == tx_total(c);
+    if (!(seg->flags & HF_TCP_ACK)) {
+        return;
+    }
+    if (all || (c->heard && hf_tcp_before(c->nudge_ack, seg->ack))) {
+        mv->left--;
+        enter(mv, c, DONE);
+    }
+    c->nudge_ack = c->heard ? c->nudge_ack : seg->ack;
+    c->heard = true;
 }
 
 /* Captured bytes to this host's own TCP, with checksums that are right again (pitfall 8). */
@@ -406,7 +430,8 @@ static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
     case HF_TCP_ANSWER_OLDER:
         /* Pitfall 17: without D-SACK nothing tells an answer from what the peer sent before the
          * probe came, so the connection is restored as if nothing more was known. */
-        if (!(j->facts.flags & HF_TCP_FACT_SACK) || c->rounds >= SACK_ROUNDS) {
+        c->plain += seg->payload.n == 0;
+        if (!(j->facts.flags & HF_TCP_FACT_SACK) || c->plain >= SACK_ROUNDS) {
             answered(mv, c, tx, false);
         }
         return;
@@ -430,6 +455,10 @@ static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, 
     struct conn *c = hf_map_get(&mv->by_peer, hf_slice(key, KEY_LEN));
     bool matters = seg->payload.n || (seg->flags & (HF_TCP_SYN | HF_TCP_FIN));
     if (seg->dst.port != mv->local.port || (c && c->state == DONE)) {
+        return;
+    }
+    if (c && c->state == NUDGED) {
+        on_nudged(mv, c, seg);
         return;
     }
     if (!c) {
@@ -522,9 +551,21 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     }
 }
 
+static void nudge_some(struct hf_tcpmove *mv, hf_time now)
+{
+    HF_LIST_FOREACH (it, &mv->conns[NUDGED]) {
+        struct conn *c = conn_of(it);
+        if (now - c->asked_at >= NUDGE_PATIENCE) {
+            mv->left--;
+            enter(mv, c, DONE);
+        } else if (now >= c->next_probe) {
+            nudge(mv, c, now);
+        }
+    }
+}
+
 static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmove_result *res)
 {
-    mv->left--;
     mv->c.restored += res->rc == 0;
     mv->c.gone += res->rc == -HF_ECLOSED;
     mv->c.failed += res->rc && res->rc != -HF_ECLOSED;
@@ -568,6 +609,7 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     if (res.rc) {
         free_packets(mv, &c->packets); /* they would be answered with a RST */
     }
+    mv->left -= res.rc != 0;
     enter(mv, c, res.rc ? DONE : RESTORED);
     report(mv, c, &res);
 }
@@ -584,7 +626,10 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     (void)receive(mv, RECEIVE_PER_STEP); /* what came until its socket was there still goes to it */
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
-        enter(mv, c, DONE);
+        c->asked_at = now;
+        bool nudged = c->answered && !c->exact;
+        mv->left -= !nudged;
+        enter(mv, c, nudged ? NUDGED : DONE);
     }
 }
 
@@ -596,6 +641,7 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
     if (mv->behind == 0 || mv->behind >= BEHIND_MAX) {
         start_some(mv, now);
         probe_some(mv, now);
+        nudge_some(mv, now);
         restore_some(mv, now);
     }
 }
@@ -606,10 +652,13 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
         return 0;
     }
     hf_time at = HF_NEVER;
-    const struct hf_list *head = &mv->conns[PROBING];
-    for (struct hf_list *it = head->next; it != head; it = it->next) {
-        const struct conn *c = conn_of(it);
-        at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + mv->opt.patience));
+    for (enum state state = PROBING; state <= NUDGED; state++) {
+        const struct hf_list *head = &mv->conns[state];
+        for (struct hf_list *it = head->next; it != head; it = it->next) {
+            const struct conn *c = conn_of(it);
+            hf_time patience = state == NUDGED ? NUDGE_PATIENCE : mv->opt.patience;
+            at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + patience));
+        }
     }
     return at;
 }

@@ -158,7 +158,7 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now);
 /** When to step again at the latest, also if the descriptor is quiet; 0: at once. */
 hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv);
 
-/** Connections not done yet. */
+/** Connections not done yet, or not yet seen to go on where the peer has no D-SACK (0.25 s). */
 unsigned hf_tcpmove_left(const struct hf_tcpmove *mv);
 
 /** Is every connection done, or was asked HF_TCPMOVE_SETTLE ago and did not answer? Then the
