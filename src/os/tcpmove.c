@@ -18,10 +18,13 @@
 #define PER_STEP 32
 #define RECEIVE_PER_STEP 256      /* packets; then the others in the loop */
 #define RECEIVE_BUFFER (16 << 20) /* bytes: until the first step */
-#define BEHIND_MAX 8              /* steps that only receive, before the others go on */
-#define SACK_ROUNDS 3             /* probes before a peer with SACK seems to lack D-SACK */
-#define PROBE_INTERVAL HF_MS(3)   /* to the next probe, on a network where most answer in 1 */
-#define QUICK_ROUNDS 5            /* probes with that interval */
+#define NUDGES 5                  /* one that is acknowledged, three duplicates, one spare */
+#define NUDGE_INTERVAL HF_MS(8)
+#define NUDGE_PATIENCE HF_MS(250)
+#define BEHIND_MAX 8            /* steps that only receive, before the others go on */
+#define SACK_ROUNDS 3           /* probes before a peer with SACK seems to lack D-SACK */
+#define PROBE_INTERVAL HF_MS(3) /* to the next probe, on a network where most answer in 1 */
+#define QUICK_ROUNDS 5          /* probes with that interval */
 #define SLOW_INTERVAL HF_MS(30)
 #define PACKET_MAX (HF_TCP_PACKET_MAX + 1) /* received: header of IPv4 included */
 #define KEY_LEN 18                         /* of a peer: address and port */
@@ -42,6 +45,7 @@ enum state {
     PROBING,  /* asked, not answered */
     READY,    /* answered, or waited for in vain */
     RESTORED, /* has its socket, or is given up; packets recorded until now are due */
+    NUDGED,   /* inexact: probes go on until its socket has begun to resend */
     DONE,     /* packets are its socket's own matter */
 };
 
@@ -51,13 +55,13 @@ struct conn {
     struct hf_tcpmove_job job;
     struct hf_list packets; /* recorded, to be replayed once the socket is there */
     uint8_t key[KEY_LEN];
-    bool answered, gone, beyond;
-    unsigned rounds;       /* probes sent */
-    unsigned older_rounds; /* probes sent when it first said older_tx; 0: it did not */
-    uint64_t older_tx;     /* said, but perhaps before the probe came */
-    hf_time older_at;
+    bool answered, exact, gone, beyond;
+    unsigned rounds;  /* probes sent */
+    unsigned plain;   /* answers without data or D-SACK */
     uint64_t peer_tx; /* answered: the peer stands here */
     uint32_t snd_wnd;
+    bool heard;         /* NUDGED: nudge_ack is valid */
+    uint32_t nudge_ack; /* the peer's first acknowledgement since */
     hf_time asked_at, next_probe;
 };
 
@@ -340,6 +344,33 @@ static void send_ack(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
     send_packet(mv, &c->job.facts.peer, &w);
 }
 
+/* Pitfall 17: what was queued as sent would wait for the first retransmission, 3 s. Each probe is
+ * answered with a duplicate acknowledgement, three of which make our TCP resend at once; but not
+ * while the peer's window changes, so it is done until it helped. */
+static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
+{
+    for (int i = 0; i < NUDGES; i++) {
+        send_probe(mv, c, now);
+    }
+    c->next_probe = now + NUDGE_INTERVAL;
+}
+
+static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
+{
+    uint64_t tx = 0;
+    bool all =
+        hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx) && tx == tx_total(c);
+    if (!(seg->flags & HF_TCP_ACK)) {
+        return;
+    }
+    if (all || (c->heard && hf_tcp_before(c->nudge_ack, seg->ack))) {
+        mv->left--;
+        enter(mv, c, DONE);
+    }
+    c->nudge_ack = c->heard ? c->nudge_ack : seg->ack;
+    c->heard = true;
+}
+
 /* Captured bytes to this host's own TCP, with checksums that are right again (pitfall 8). */
 static void replay(struct hf_tcpmove *mv, struct hf_list *packets)
 {
@@ -376,52 +407,32 @@ static void record(struct hf_tcpmove *mv, struct hf_list *to, const struct hf_en
     mv->c.recorded++;
 }
 
-static void answered(struct hf_tcpmove *mv, struct conn *c, uint64_t tx)
+static void answered(struct hf_tcpmove *mv, struct conn *c, uint64_t tx, bool exact)
 {
     c->answered = true;
+    c->exact = exact;
     c->peer_tx = tx;
     mv->c.answered++;
+    mv->c.inexact += !exact;
     enter(mv, c, READY);
 }
 
-/* An acknowledgement that may have been under way before the probe came. A peer that has no D-SACK,
- * or seems to have none, is believed when it still says the same a probe and some time later: the
- * former host is silent, so what the peer sends now is true; only what it sent before may be old.
- */
-static void on_older(struct conn *c, uint64_t tx, hf_time now)
-{
-    if ((c->job.facts.flags & HF_TCP_FACT_SACK) && c->rounds < SACK_ROUNDS) {
-        return;
-    }
-    if (c->older_rounds == 0 || c->older_tx != tx) {
-        c->older_rounds = c->rounds;
-        c->older_tx = tx;
-        c->older_at = now;
-    }
-}
-
-static bool still_says(const struct conn *c, uint64_t tx, hf_time now)
-{
-    return c->older_rounds && c->older_tx == tx && c->rounds > c->older_rounds &&
-           now - c->older_at >= PROBE_INTERVAL;
-}
-
 /* Something from the peer of a connection that was asked. */
-static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
-                      hf_time now)
+static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
 {
     const struct hf_tcpmove_job *j = &c->job;
     uint64_t tx = 0;
     switch (
         hf_tcp_read_answer(&j->facts, seg, j->tx_una, tx_total(c), j->rx_total, &tx, &c->snd_wnd)) {
     case HF_TCP_ANSWER_EXACT:
-        answered(mv, c, tx);
+        answered(mv, c, tx, true);
         return;
     case HF_TCP_ANSWER_OLDER:
-        if (still_says(c, tx, now)) {
-            answered(mv, c, tx);
-        } else {
-            on_older(c, tx, now);
+        /* Pitfall 17: without D-SACK nothing tells an answer from what the peer sent before the
+         * probe came, so the connection is restored as if nothing more was known. */
+        c->plain += seg->payload.n == 0;
+        if (!(j->facts.flags & HF_TCP_FACT_SACK) || c->plain >= SACK_ROUNDS) {
+            answered(mv, c, tx, false);
         }
         return;
     case HF_TCP_ANSWER_GONE:
@@ -437,14 +448,17 @@ static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
     }
 }
 
-static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, struct hf_slice tcp,
-                       hf_time now)
+static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, struct hf_slice tcp)
 {
     uint8_t key[KEY_LEN];
     make_key(&seg->src, key);
     struct conn *c = hf_map_get(&mv->by_peer, hf_slice(key, KEY_LEN));
     bool matters = seg->payload.n || (seg->flags & (HF_TCP_SYN | HF_TCP_FIN));
     if (seg->dst.port != mv->local.port || (c && c->state == DONE)) {
+        return;
+    }
+    if (c && c->state == NUDGED) {
+        on_nudged(mv, c, seg);
         return;
     }
     if (!c) {
@@ -461,12 +475,11 @@ static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, 
         record(mv, &c->packets, &seg->src, tcp);
     }
     if (c->state == PROBING) {
-        on_answer(mv, c, seg, now);
+        on_answer(mv, c, seg);
     }
 }
 
-static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struct hf_addr *from,
-                      hf_time now)
+static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struct hf_addr *from)
 {
     struct hf_tcp_segment seg;
     struct hf_slice tcp = packet;
@@ -481,12 +494,12 @@ static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struc
     if (rc) {
         mv->c.malformed++;
     } else {
-        on_segment(mv, &seg, tcp, now);
+        on_segment(mv, &seg, tcp);
     }
 }
 
 /* True: all that there was. */
-static bool receive(struct hf_tcpmove *mv, unsigned n_max, hf_time now)
+static bool receive(struct hf_tcpmove *mv, unsigned n_max)
 {
     for (unsigned i = 0; i < n_max; i++) {
         struct hf_addr from = {.len = sizeof(from.ss)};
@@ -495,7 +508,7 @@ static bool receive(struct hf_tcpmove *mv, unsigned n_max, hf_time now)
         if (n < 0) {
             return true;
         }
-        on_packet(mv, hf_slice(mv->buf, (size_t)n), &from, now);
+        on_packet(mv, hf_slice(mv->buf, (size_t)n), &from);
     }
     return false;
 }
@@ -513,7 +526,7 @@ static void start_some(struct hf_tcpmove *mv, hf_time now)
     for (unsigned i = 0; i < mv->opt.per_step && (c = first(mv, ADDED)); i++) {
         c->snd_wnd = c->job.facts.snd_wnd ? c->job.facts.snd_wnd : UINT16_MAX;
         if (!needs_probe(c)) { /* it has all, so where it stands is known */
-            c->answered = true;
+            c->answered = c->exact = true;
             c->peer_tx = c->job.tx_una;
             enter(mv, c, READY);
             continue;
@@ -538,9 +551,21 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     }
 }
 
+static void nudge_some(struct hf_tcpmove *mv, hf_time now)
+{
+    HF_LIST_FOREACH (it, &mv->conns[NUDGED]) {
+        struct conn *c = conn_of(it);
+        if (now - c->asked_at >= NUDGE_PATIENCE) {
+            mv->left--;
+            enter(mv, c, DONE);
+        } else if (now >= c->next_probe) {
+            nudge(mv, c, now);
+        }
+    }
+}
+
 static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmove_result *res)
 {
-    mv->left--;
     mv->c.restored += res->rc == 0;
     mv->c.gone += res->rc == -HF_ECLOSED;
     mv->c.failed += res->rc && res->rc != -HF_ECLOSED;
@@ -550,7 +575,7 @@ static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmov
 static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
 {
     const struct hf_tcp_facts *f = &c->job.facts;
-    struct hf_tcpmove_result res = {.fd = -1, .snd_wnd = c->snd_wnd, .exact = c->answered};
+    struct hf_tcpmove_result res = {.fd = -1, .snd_wnd = c->snd_wnd, .exact = c->exact};
     bool embryo = f->flags & HF_TCP_FACT_EMBRYO, all_read = f->flags & HF_TCP_FACT_EOF;
     uint64_t una = c->answered ? c->peer_tx : c->job.tx_una, total = tx_total(c);
     size_t skip = una < total ? (size_t)(una - c->job.tx_una) : c->job.tx.n;
@@ -568,7 +593,8 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
             .tx_total = total,
             .snd_wnd = c->snd_wnd,
             .tx = hf_slice(c->job.tx.n ? c->job.tx.p + skip : NULL, c->job.tx.n - skip),
-            .exact = c->answered || embryo, /* nothing was sent to an embryo */
+            .exact = c->exact || embryo, /* nothing was sent to an embryo */
+            .no_sack = c->answered && !c->exact,
             .tsval = hf_tcp_tsval(f, now - mv->opt.clock_offset),
         };
         res.rc = hf_tcpmove_restore(&plan, &res.what, &res.fd, &res.tx_written);
@@ -577,9 +603,13 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     if (res.rc == 0 && c->answered && !embryo) {
         send_ack(mv, c, now);
     }
+    if (res.rc == 0 && c->answered && !c->exact) {
+        nudge(mv, c, now);
+    }
     if (res.rc) {
         free_packets(mv, &c->packets); /* they would be answered with a RST */
     }
+    mv->left -= res.rc != 0;
     enter(mv, c, res.rc ? DONE : RESTORED);
     report(mv, c, &res);
 }
@@ -593,11 +623,13 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     if (!first(mv, RESTORED)) {
         return;
     }
-    (void)receive(mv, RECEIVE_PER_STEP,
-                  now); /* what came until its socket was there still goes to it */
+    (void)receive(mv, RECEIVE_PER_STEP); /* what came until its socket was there still goes to it */
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
-        enter(mv, c, DONE);
+        c->asked_at = now;
+        bool nudged = c->answered && !c->exact;
+        mv->left -= !nudged;
+        enter(mv, c, nudged ? NUDGED : DONE);
     }
 }
 
@@ -605,10 +637,11 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
 {
     /* All that came is seen before a socket is made: its connection's packets are kept. But
      * connections that are done and busy must not keep the others waiting. */
-    mv->behind = receive(mv, RECEIVE_PER_STEP, now) ? 0 : mv->behind + 1;
+    mv->behind = receive(mv, RECEIVE_PER_STEP) ? 0 : mv->behind + 1;
     if (mv->behind == 0 || mv->behind >= BEHIND_MAX) {
         start_some(mv, now);
         probe_some(mv, now);
+        nudge_some(mv, now);
         restore_some(mv, now);
     }
 }
@@ -619,10 +652,13 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
         return 0;
     }
     hf_time at = HF_NEVER;
-    const struct hf_list *head = &mv->conns[PROBING];
-    for (struct hf_list *it = head->next; it != head; it = it->next) {
-        const struct conn *c = conn_of(it);
-        at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + mv->opt.patience));
+    for (enum state state = PROBING; state <= NUDGED; state++) {
+        const struct hf_list *head = &mv->conns[state];
+        for (struct hf_list *it = head->next; it != head; it = it->next) {
+            const struct conn *c = conn_of(it);
+            hf_time patience = state == NUDGED ? NUDGE_PATIENCE : mv->opt.patience;
+            at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + patience));
+        }
     }
     return at;
 }
@@ -653,7 +689,7 @@ bool hf_tcpmove_settled(const struct hf_tcpmove *mv, hf_time now)
 
 void hf_tcpmove_listening(struct hf_tcpmove *mv)
 {
-    while (!receive(mv, RECEIVE_PER_STEP, 0)) {
+    while (!receive(mv, RECEIVE_PER_STEP)) {
     }
     mv->listening = true;
     replay(mv, &mv->strangers);

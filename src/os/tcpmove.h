@@ -104,8 +104,8 @@ struct hf_tcpmove_result {
     uint64_t tx_written; /* the kernel has them up to here; write the rest. tx_total + 1: our FIN is
                             acknowledged, too: only read */
     uint32_t snd_wnd;    /* the peer's window */
-    bool exact;          /* tx_una is what the peer said; false: it may have more, and what is
-                            unacknowledged waits for the kernel's first retransmission (3 s) */
+    bool exact;          /* tx_una is where the peer stands; false: it may have more, and the
+                            kernel has all of tx as sent */
     const char *what;    /* rc < 0: the call that failed, static; else NULL */
 };
 
@@ -118,6 +118,7 @@ typedef void hf_tcpmove_done(void *arg, void *job_arg, const struct hf_tcpmove_r
     X(added, "connections given")                                                                  \
     X(probes, "probes sent, repeated ones counted")                                                \
     X(answered, "connections whose peer told where it stands")                                     \
+    X(inexact, "of these, without D-SACK, so that more may have been under way")                   \
     X(unanswered, "connections restored without an answer")                                        \
     X(gone, "connections that the peer has no more")                                               \
     X(restored, "sockets restored")                                                                \
@@ -157,7 +158,7 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now);
 /** When to step again at the latest, also if the descriptor is quiet; 0: at once. */
 hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv);
 
-/** Connections not done yet. */
+/** Connections not done yet, or not yet seen to go on where the peer has no D-SACK (0.25 s). */
 unsigned hf_tcpmove_left(const struct hf_tcpmove *mv);
 
 /** Is every connection done, or was asked HF_TCPMOVE_SETTLE ago and did not answer? Then the

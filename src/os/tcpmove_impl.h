@@ -12,6 +12,7 @@ struct hf_tcpmove_plan {
     uint32_t snd_wnd;   /* of the peer; 0: closed, or not known */
     struct hf_slice tx; /* from tx_una on */
     bool exact;         /* tx_una is where the peer stands */
+    bool no_sack;       /* restore without: three duplicate acknowledgements then mean a loss */
     uint32_t tsval;
 };
 

@@ -9,6 +9,7 @@
 #define WINDOW_FIRST 65535u       /* advertised at first, if it was less; the kernel tunes it up */
 #define SEND_BUFFER_MIN (4 << 20) /* for a queue of what was sent */
 #define MSS_MIN 88                /* the kernel's TCP_MIN_MSS */
+#define MSS_MAX 32767             /* its MAX_TCP_WINDOW: less than the loopback's */
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
@@ -66,7 +67,7 @@ static void set_options(struct making *m, const struct hf_tcpmove_plan *p)
      * have offered, and all windows are too small. */
     o[n++] = (struct tcp_repair_opt){.opt_code = 3,
                                      .opt_val = f->snd_wscale | (uint32_t)f->rcv_wscale << 16};
-    if (f->flags & HF_TCP_FACT_SACK) {
+    if ((f->flags & HF_TCP_FACT_SACK) && !p->no_sack) {
         o[n++] = (struct tcp_repair_opt){.opt_code = 4};
     }
     if (f->flags & HF_TCP_FACT_TS) {
@@ -129,7 +130,7 @@ static void prepare(struct making *m, const struct hf_tcpmove_plan *p)
     set_seq(m, TCP_RECV_QUEUE, hf_tcp_rcv_nxt(p->f, p->rx_total));
     /* Pitfall 4: before connect(), or segments stay at 524 bytes; the option alone comes too late.
      */
-    int mss = p->f->mss < MSS_MIN ? MSS_MIN : p->f->mss;
+    int mss = p->f->mss < MSS_MIN ? MSS_MIN : p->f->mss > MSS_MAX ? MSS_MAX : p->f->mss;
     set_int(m, IPPROTO_TCP, TCP_MAXSEG, mss, "TCP_MAXSEG");
 }
 

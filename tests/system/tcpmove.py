@@ -419,6 +419,8 @@ def chaos(moves, seed, version, kinds=tuple(KINDS), per_kind=1, say=print):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so what was made is removed
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--moves", type=int, default=300)
     p.add_argument("--seed", type=int, default=int(time.time()))
