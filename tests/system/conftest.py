@@ -7,6 +7,7 @@ import pytest
 from lab import STATE, Lab
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """Tests that share what a module made go to one worker (--dist loadgroup), and begin first; the others fill the gaps."""
     if not config.pluginmanager.hasplugin("xdist"):

@@ -375,8 +375,9 @@ class Proxy(Endpoint):
 
     def listening(self):
         assert self.process.poll() is None, self.tail()
-        with socket.socket() as s:
-            return s.connect_ex((self.host, self.port)) == 0
+        with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+            return (tcp.connect_ex((self.host, self.port)) == 0
+                    and unix.connect_ex(str(self.socket_dir / f".s.PGSQL.{self.port}")) == 0)
 
     def running(self):
         return self.process is not None and self.process.poll() is None

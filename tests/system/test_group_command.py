@@ -72,8 +72,10 @@ def test_http(lab):
 
 def test_pause_and_resume(lab):
     lab.exec("alpha", "holdfast", "group", "pause", "jobs")
-    lab.until(lambda: "jobs is paused" in lab.status("alpha")["problems"][0]["what"], "paused")
-    lab.exec("alpha", "holdfast", "group", "resume", "jobs")
+    try:
+        lab.until(lambda: any("jobs is paused" in p["what"] for p in lab.status("alpha")["problems"]), "paused")
+    finally:
+        lab.exec("alpha", "holdfast", "group", "resume", "jobs")
     lab.until(lambda: not group(lab)["paused"], "resumed")
 
 

@@ -22,12 +22,12 @@ def rig():
 class World:
     """A primary, its synchronous standby if wanted, the proxy, one session c"""
 
-    def __init__(self, rig, standby=False, schema="", **settings):
+    def __init__(self, rig, standby=False, schema="", proxy=None, **settings):
         self.a = rig.server(**pg_chaos.SETTINGS, log_min_duration_statement="0", **settings)
         with Connection(self.a) as c:
             pgwire.check(c.query(f"create table t (id serial primary key, v int); {schema}"))
         self.b = rig.standby(self.a) if standby else None
-        self.proxy = rig.proxy(rig.servers, **pg_chaos.PROXY)
+        self.proxy = rig.proxy(rig.servers, **pg_chaos.PROXY | (proxy or {}))
         self.c = Connection(self.proxy)
 
     def read_catalog(self):
@@ -50,6 +50,11 @@ class World:
         for pid in self.frozen:
             os.kill(pid, signal.SIGSTOP)
 
+    def forget_what_is_on_its_way(self):
+        """Of the WAL that the frozen standby has not read: its receiver ends before it does anything else."""
+        (receiver,) = (pid for pid in self.frozen if b"walreceiver" in open(f"/proc/{pid}/cmdline", "rb").read())
+        os.kill(receiver, signal.SIGTERM)
+
     def thaw_standby(self):
         for pid in self.frozen:
             postgres.send(pid, signal.SIGCONT)
@@ -59,6 +64,11 @@ class World:
         with Connection(self.a) as look:
             return postgres.until(lambda: look.rows("select pid from pg_stat_activity where backend_type = 'client backend'"
                                                     f" and wait_event = '{what}'"), f"waits for {what}")[0][0]
+
+    def doubts(self):
+        """Commits that were interrupted: how many, and how they were resolved"""
+        row = self.proxy.console("show moves")[0]
+        return {k.removeprefix("in_doubt_"): int(v) for k, v in row.items() if k.startswith("in_doubt") and v != "0"}
 
     def values(self, server=None):
         with Connection(server or self.a) as c:
@@ -168,6 +178,22 @@ def test_committed_and_not_answered(rig, how):
     w.thaw_standby()
     done(w.c, tag)
     assert w.values() == [1]
+    assert w.doubts() == {"in_doubt": 1, "committed": 1}
+
+
+@HOW
+def test_doubt_without_a_fence(rig, how):
+    """Others may write to the server: who can't know whether it was committed is told so, and goes on."""
+    w = World(rig, standby=True, proxy={"servers__exclusive": False})
+    w.freeze_standby()
+    commits(w.c, how)
+    w.waiting("SyncRep")
+    w.crash()
+    w.thaw_standby()
+    seen = w.c.until()
+    assert [m.data["code"] for m in seen if m.kind == "E"] == ["08007"], seen
+    assert w.doubts() == {"in_doubt": 1, "unresolved": 1}
+    assert w.c.one("select count(*) from t") == "1"
 
 
 @HOW
@@ -182,11 +208,13 @@ def test_standby_without_the_last_commit(rig, how):
     with Connection(w.a) as look:
         postgres.until(lambda: look.one("select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == "2", "both wait")
     w.a.power_off()
+    w.forget_what_is_on_its_way()
     w.thaw_standby()
     w.b.promote()
     done(w.c, tag)
     done(other, "INSERT 0 1")
     assert w.values(w.b) == [1, 2]
+    assert w.doubts() == {"in_doubt": 2, "aborted": 2}
 
 
 @HOW
@@ -298,6 +326,41 @@ def test_in_the_replay(rig):
     assert w.values() == [1, 2]
 
 
+@pytest.mark.parametrize("who", ["server", "spare", "old"])
+def test_in_a_planned_move(rig, who):
+    """It waits for a lock while the session is being restored on the spare: now the server dies, or either backend."""
+    w = World(rig)
+    pgwire.check(w.c.query("set work_mem = '3MB'"))
+    pgwire.check(w.c.query("prepare p as select count(*) from t"))
+    pgwire.check(w.c.query("listen l"))
+    old = w.c.one("select pg_backend_pid()")
+    me = next(r for r in w.proxy.console("show clients") if r["database"] == "postgres")["id"]
+    lock = Connection(w.a)
+    pgwire.check(lock.query("begin; lock table t"))
+    w.proxy.console(f"move {me}")
+    spare = w.waiting("relation")
+    assert spare != old
+    if who == "server":
+        w.crash()
+    else:
+        with Connection(w.a) as admin:
+            admin.one(f"select pg_terminate_backend({spare if who == 'spare' else old})")
+    lock.abort()
+    if who == "old":  # somebody wanted just that
+        with pytest.raises(pgwire.Closed, match="57P01"):
+            w.c.one("select 1")
+        return
+    assert w.c.one("show work_mem") == "3MB"
+    assert w.c.one("execute p") == "0"
+    assert w.c.one("select pg_listening_channels()") == "l"
+    done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (1)"))
+    now = w.c.one("select pg_backend_pid()")
+    assert (now == old) == (who == "spare")
+    w.proxy.console(f"move {me}")  # it can be moved as ever
+    postgres.until(lambda: w.c.one("select pg_backend_pid()") != now, "the move")
+    assert w.c.one("execute p") == "1"
+
+
 def test_old_server_still_alive(rig):
     """Frozen, not dead: the standby is promoted; what the old one does when it wakes up is nowhere."""
     w = World(rig, standby=True)
@@ -366,6 +429,39 @@ def test_ids_are_given_again(rig):
     small = [i for (i,) in w.c.rows("select id from small where v in ('b', 'c', 'd', 'e') order by v")]
     assert [i for (i,) in seen[5]][:2] == small[:2] and len(small) == 4
     assert w.c.one("insert into small (v) values ('f') returning id") not in small
+
+
+def test_currval_after_a_replay(rig):
+    """The sequences of a replay gave other values: as after DISCARD SEQUENCES there is none, rather than a wrong one."""
+    w = World(rig)
+    w.read_catalog()
+    pgwire.check(w.c.query("begin"))
+    seen = w.c.one("insert into t (v) values (1) returning id")
+    w.crash()
+    assert w.c.one("select count(*) from t") == "1"
+    got = w.c.query("select currval('t_id_seq')")
+    assert [m.data["code"] for m in got if m.kind == "E"] in (["55000"], []), got
+    assert pgwire.rows(got) in ([], [(seen,)])
+    w.c.query("rollback")
+
+
+def test_discard_sequences(rig):
+    """Who did it has no currval(), before a crash and after it; ids are given again as ever."""
+    w = World(rig)
+    w.read_catalog()
+    pgwire.check(w.c.query("begin"))
+    pgwire.check(w.c.query("discard sequences"))
+    first = w.c.one("insert into t (v) values (2) returning id")
+    w.crash()
+    done(w.c, "COMMIT", w.c.query("commit"))
+    assert w.c.rows("select id from t") == [(first,)]
+    pgwire.check(w.c.query("insert into t (v) values (1)"))
+    assert w.c.one("select currval('t_id_seq')") == w.c.one("select lastval()")
+    pgwire.check(w.c.query("discard sequences"))
+    for _ in range(2):
+        for sql in ("select currval('t_id_seq')", "select lastval()"):
+            assert [m.data["code"] for m in w.c.query(sql) if m.kind == "E"] == ["55000"]
+        w.crash()
 
 
 def test_an_id_that_somebody_has_by_now(rig):

@@ -11,7 +11,7 @@ import pytest
 
 import pgwire
 from pgwire import Closed, Connection, PgError, Query
-from postgres import Rig, free_port, until
+from postgres import Rig, Server, free_port, until
 
 SECRET = "correct horse"
 
@@ -63,6 +63,12 @@ def _certs(rig):
             f"/CN={cn}")
         run("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial",
             "-out", f"{name}.crt", "-days", "30", "-extfile", "ext")
+    (d / "ca.conf").write_text("[ca]\ndefault_ca = d\n[d]\ndatabase = index\ndefault_md = sha256\ndefault_crl_days = 30\n")
+    (d / "index").touch()
+    for revoked in ("none", "app", "server"):  # app.crl: app is revoked; server.crl: both are
+        if revoked != "none":
+            run("ca", "-config", "ca.conf", "-cert", "ca.crt", "-keyfile", "ca.key", "-revoke", f"{revoked}.crt")
+        run("ca", "-config", "ca.conf", "-cert", "ca.crt", "-keyfile", "ca.key", "-gencrl", "-out", f"{revoked}.crl")
     for f in d.iterdir():
         os.chmod(f, 0o600)
     subprocess.run(["chown", "-R", "postgres:postgres", d], check=True)
@@ -147,6 +153,31 @@ def test_peer(start, rig):
     assert got.stdout.strip() == "7"
 
 
+def test_ident_maps(with_tls, certs, rig):
+    """Who is somebody by certificate or on this machine is whom the map says, and nobody else."""
+    hba = rig.dir / "hba-map"
+    hba.write_text("local all all peer map=os\nhostssl all all all cert map=crt\n")
+    ident = rig.dir / "ident"
+    ident.write_text("# names\nos root app\nos postgres postgres\ncrt app postgres\n")
+    p = with_tls("prefer", auth__hba_file=str(hba), auth__ident_file=str(ident))
+    path = f"{p.socket_dir}/.s.PGSQL.{p.port}"
+    with Connection(unix=path, user="app") as c:
+        assert c.one("select current_user") == "app"
+    refused("28000", unix=path)
+    refused("28000", unix=path, user="root")
+    with Connection(p, ssl=context(certs, "app")) as c:
+        assert c.one("select current_user") == "postgres"
+    refused("28000", p, "postgres", "app", ssl=context(certs, "app"))
+    ident.write_text("os root postgres\ncrt app app\n")
+    p.reload()
+    until(lambda: "reloaded" in p.log.read_text(), "the reload")
+    with Connection(unix=path) as c:
+        assert c.one("select current_user") == "postgres"
+    refused("28000", unix=path, user="app")
+    with Connection(p, "postgres", "app", ssl=context(certs, "app")) as c:
+        assert c.one("select current_user") == "app"
+
+
 def test_errors_of_the_server_reach_the_client(start):
     p = start()
     assert "does not exist" in refused("3D000", p, "nowhere")
@@ -209,6 +240,18 @@ def test_client_certificates(with_tls, certs, rig):
         Connection(p, "certs", "app", ssl=context(certs, "fake"))
 
 
+def test_revoked_client_certificate(with_tls, certs):
+    p = with_tls("require", client_tls__crl_file=str(certs / "none.crl"), auth__type="cert")
+    with Connection(p, "certs", "app", ssl=context(certs, "app")) as before:
+        assert before.one("select current_user") == "app"
+        p.reload(client_tls__crl_file=str(certs / "app.crl"))
+        until(lambda: "reloaded" in p.log.read_text(), "the reload")
+        with pytest.raises((ssl.SSLError, OSError, Closed)):
+            Connection(p, "certs", "app", ssl=context(certs, "app"))
+        assert "revoked" in until(lambda: (t := p.log.read_text()) and "revoked" in t and t, "why")
+        assert before.one("select 1") == "1"  # who is in stays
+
+
 def test_channel_binding(with_tls, certs, rig):
     users = rig.dir / "userlist-plus"
     users.write_text(f'"app" "{SECRET}"\n')
@@ -269,6 +312,12 @@ def test_tls_to_the_server(rig, certs, start, server):
     assert start(server_tls__sslmode="disable").psql(mine) == "f"
     p = start(server_tls__sslmode="verify-full", server_tls__ca_file=str(certs / "other.crt"), session__hold_timeout=0)
     assert "certificate verify failed" in until(lambda: (t := p.log.read_text()) and "verify failed" in t and t, "it")
+    p = start(server_tls__sslmode="verify-ca", server_tls__ca_file=str(certs / "ca.crt"),
+              server_tls__crl_file=str(certs / "app.crl"))
+    assert p.psql(mine) == "t"
+    p = start(server_tls__sslmode="verify-ca", server_tls__ca_file=str(certs / "ca.crt"),
+              server_tls__crl_file=str(certs / "server.crl"), session__hold_timeout=0)
+    until(lambda: "certificate revoked" in p.log.read_text(), "the server's certificate is revoked")
     server.configure(ssl="off")
     server.reload()
 
@@ -375,6 +424,62 @@ def test_slow_server(start):
         c.until()
         assert c.one("select count(*) from sink") == "50000"
         c.query("drop table sink")
+
+
+def test_max_memory(start):
+    """Used up: no client is taken, then a transaction that needs more is not protected; with its end all is as before."""
+    p = start(pg__max_memory="1MiB")
+    with Connection(p) as c:
+        c.query("begin")
+        more = f"select length('{'x' * 300_000}')"
+        assert c.one(more) == c.one(more) == "300000"  # the log's buffer doubles
+        me = next(r for r in p.console("show protection") if r["database"] == "postgres")
+        assert me["protected"] == "yes" and int(me["log_bytes"]) > 600_000
+        assert "max_memory" in refused("53300", p)
+        assert c.one(more) == "300000"
+        me = next(r for r in p.console("show protection") if r["database"] == "postgres")
+        assert me["protected"] == "no" and me["reasons"] == "max_memory exceeded"
+        with Connection(p) as another:
+            assert another.one("select 1") == "1"
+        c.query("commit")
+        assert c.one("select 2") == "2"
+        assert next(r for r in p.console("show protection") if r["id"] == me["id"])["protected"] == "yes"
+
+
+# --- replication ---
+
+def test_a_standby_behind_the_proxy(start, rig, server):
+    """pg_basebackup, then streaming: all of a server's replication goes through."""
+    p = start()
+    standby = Server(rig, "standby", server.settings)
+    rig.servers.append(standby)
+    standby.clone(p)
+    standby.start()
+    try:
+        server.psql("create table replicated as select generate_series(1, 10000) i")
+        lsn = server.psql("select pg_current_wal_lsn()")
+        until(lambda: standby.psql(f"select pg_last_wal_replay_lsn() >= '{lsn}'") == "t", "it is replayed")
+        assert standby.psql("select count(*) from replicated") == "10000"
+        assert standby.psql("select sender_port from pg_stat_wal_receiver") == str(p.port)
+        until(lambda: [r["protected"] for r in p.console("show clients") if r["state"] == "running"] == ["no"],
+              "one session, not protected")
+    finally:
+        standby.end()
+        server.psql("drop table if exists replicated")
+
+
+def test_pg_receivewal(start, rig, server):
+    """Up to a position; it has the server's very bytes."""
+    p = start()
+    d = rig.dir / "received"
+    d.mkdir()
+    subprocess.run(["chown", "postgres:postgres", d], check=True)
+    server.psql("create table received as select generate_series(1, 100000) i; drop table received")
+    end = server.psql("select pg_current_wal_lsn()")
+    server.run("pg_receivewal", "-D", d, "-d", p.conninfo(), "--endpos", end, "--no-loop")
+    name, offset = server.psql(f"select file_name, file_offset from pg_walfile_name_offset('{end}')").split("|")
+    (got,) = d.glob(f"{name}*")
+    assert got.read_bytes()[:int(offset)] == (server.data / "pg_wal" / name).read_bytes()[:int(offset)]
 
 
 # --- hostile clients ---
