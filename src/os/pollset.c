@@ -137,15 +137,16 @@ static void finish(struct hf_poll *p)
 
 /* ---- events ---- */
 
-static uint32_t epoll_bits(unsigned want)
+static uint32_t epoll_bits(const struct hf_poll_io *io)
 {
-    return (want & HF_POLL_READ ? (uint32_t)EPOLLIN : 0) |
-           (want & HF_POLL_WRITE ? (uint32_t)EPOLLOUT : 0);
+    uint32_t in = io->edge ? (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP : (uint32_t)EPOLLIN;
+    return (io->want & HF_POLL_READ ? in : 0) |
+           (io->want & HF_POLL_WRITE ? (uint32_t)EPOLLOUT : 0) | (io->edge ? (uint32_t)EPOLLET : 0);
 }
 
 static int control(struct hf_poll *p, int op, struct hf_poll_io *io)
 {
-    struct epoll_event ev = {.events = epoll_bits(io->want), .data.ptr = io};
+    struct epoll_event ev = {.events = epoll_bits(io), .data.ptr = io};
     return epoll_ctl(p->fd, op, io->fd, &ev) < 0 ? -errno : 0;
 }
 
@@ -162,6 +163,8 @@ static void dispatch(struct hf_poll *p)
         if (io->want == 0) { /* it would be told again and again */
             control(p, EPOLL_CTL_DEL, io);
             io->out = true;
+        } else if (e & EPOLLRDHUP) { /* bytes and the end were one edge: the end is still to come */
+            hf_poll_again(p, io);
         }
         io->fn(io, ready);
     }
@@ -256,7 +259,8 @@ hf_time hf_poll_now(const struct hf_poll *p)
 int hf_poll_add(struct hf_poll *p, struct hf_poll_io *io, int fd, unsigned want,
                 void (*fn)(struct hf_poll_io *io, unsigned ready))
 {
-    *io = (struct hf_poll_io){.fd = fd, .want = want, .fn = fn};
+    *io = (struct hf_poll_io){
+        .fd = fd, .want = want & ~HF_POLL_EDGE, .edge = want & HF_POLL_EDGE, .fn = fn};
     int rc = control(p, EPOLL_CTL_ADD, io);
     if (rc) {
         io->fd = -1;
@@ -275,6 +279,13 @@ void hf_poll_want(struct hf_poll *p, struct hf_poll_io *io, unsigned want)
         control(p, EPOLL_CTL_MOD, io);
     } else if (want) {
         io->out = control(p, EPOLL_CTL_ADD, io) != 0;
+    }
+}
+
+void hf_poll_again(struct hf_poll *p, struct hf_poll_io *io)
+{
+    if (io->fd >= 0 && !io->out) {
+        control(p, EPOLL_CTL_MOD, io);
     }
 }
 

@@ -8,10 +8,10 @@
 #include "os/loop.h"
 
 /*
- * Level-triggered; up to HF_POLL_BATCH events a turn; time is read once per turn. The set is nested
- * in libevent's: while something comes at least every HF_POLL_LINGER the set keeps the thread (for
- * HF_POLL_SLICE at a time), and libevent with its slow things (signals, HTTP) has its turn between
- * slices. So a busy turn costs one epoll_wait and not two.
+ * Level-triggered unless HF_POLL_EDGE; up to HF_POLL_BATCH events a turn; time is read once per
+ * turn. The set is nested in libevent's: while something comes at least every HF_POLL_LINGER the
+ * set keeps the thread (for HF_POLL_SLICE at a time), and libevent with its slow things (signals,
+ * HTTP) has its turn between slices. So a busy turn costs one epoll_wait and not two.
  */
 #define HF_POLL_BATCH 128
 #define HF_POLL_LINGER HF_MS(10)
@@ -20,6 +20,10 @@
 #define HF_POLL_READ 1u
 #define HF_POLL_WRITE 2u
 #define HF_POLL_HUP 4u /* told always: both directions are closed, or an error */
+/* For hf_poll_add(): READ and WRITE are told once and then when something new happens, which spares
+ * the kernel to look again after each message. For stream sockets whose fn reads until less came
+ * than it had room for, or asks with hf_poll_again(). The end is told after the last bytes. */
+#define HF_POLL_EDGE 8u
 
 struct hf_poll;
 
@@ -27,6 +31,7 @@ struct hf_poll;
 struct hf_poll_io {
     int fd; /* -1: not watched */
     unsigned want;
+    bool edge;
     bool out; /* told HUP while nothing was wanted: not in the set until something is */
     void (*fn)(struct hf_poll_io *io, unsigned ready);
 };
@@ -58,6 +63,8 @@ HF_MUST int hf_poll_add(struct hf_poll *p, struct hf_poll_io *io, int fd, unsign
                         void (*fn)(struct hf_poll_io *io, unsigned ready));
 /** Change what is wanted; a system call only if that is new. 0: nothing but HUP, told once. */
 void hf_poll_want(struct hf_poll *p, struct hf_poll_io *io, unsigned want);
+/** HF_POLL_EDGE: what is still there is told once more. */
+void hf_poll_again(struct hf_poll *p, struct hf_poll_io *io);
 /** Watch no more: fn is not called again, also for events that came in the same batch. Before
  * close(2). */
 void hf_poll_remove(struct hf_poll *p, struct hf_poll_io *io);

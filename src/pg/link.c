@@ -456,6 +456,9 @@ static void on_readable(struct hf_pg_link *l)
     struct hf_pg_wire *w = l->wire;
     ssize_t n = recv(l->fd, w->recv, sizeof(w->recv), MSG_DONTWAIT);
     w->n_recv++;
+    if (n == sizeof(w->recv)) { /* there may be more */
+        hf_poll_again(w->poll, &l->io);
+    }
     if (n > 0) {
         w->n_recv_bytes += (size_t)n;
         l->tls ? decipher(l, hf_slice(w->recv, (size_t)n))
@@ -513,7 +516,8 @@ int hf_pg_link_init(struct hf_pg_link *l, struct hf_pg_wire *w, int fd, bool con
     l->task.fn = on_task;
     hf_list_init(&l->task.node);
     hf_buf_init(&l->in, HF_PG_LINK_IN_MAX + HF_PG_WIRE_RECV);
-    return hf_poll_add(w->poll, &l->io, fd, connecting ? HF_POLL_WRITE : HF_POLL_READ, on_io);
+    return hf_poll_add(w->poll, &l->io, fd,
+                       (connecting ? HF_POLL_WRITE : HF_POLL_READ) | HF_POLL_EDGE, on_io);
 }
 
 void hf_pg_link_fini(struct hf_pg_link *l)

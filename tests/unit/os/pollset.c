@@ -117,6 +117,55 @@ static void what_is_ready_is_told(void **state)
     assert_string_equal(rig.story, "ab");
 }
 
+/* Reads one byte of what there is. */
+static void on_io_slow(struct hf_poll_io *io, unsigned ready)
+{
+    char c;
+    assert_true(ready & HF_POLL_READ);
+    tell(read(io->fd, &c, 1) == 1 ? c : '.');
+}
+
+static void an_edge_is_told_once(void **state)
+{
+    (void)state;
+    assert_int_equal(write(rig.fd[0][1], "xyz", 3), 3);
+    watch(0, HF_POLL_READ | HF_POLL_EDGE, on_io_slow);
+    run();
+    run();
+    assert_string_equal(rig.story, "x");
+    hf_poll_again(rig.poll, &rig.io[0]);
+    run();
+    assert_string_equal(rig.story, "xy");
+    hf_poll_want(rig.poll, &rig.io[0], 0);
+    hf_poll_want(rig.poll, &rig.io[0], HF_POLL_READ);
+    run();
+    assert_string_equal(rig.story, "xyz");
+    assert_int_equal(write(rig.fd[0][1], "w", 1), 1);
+    run();
+    assert_string_equal(rig.story, "xyzw");
+    hf_poll_remove(rig.poll, &rig.io[0]);
+    hf_poll_again(rig.poll, &rig.io[0]);
+}
+
+static void on_io_to_the_end(struct hf_poll_io *io, unsigned ready)
+{
+    on_io_slow(io, ready);
+    if (rig.story[strlen(rig.story) - 1] == '.') {
+        hf_poll_remove(rig.poll, io);
+    }
+}
+
+/* The last byte and the end come together: both are told. */
+static void the_end_is_told_after_the_last_byte(void **state)
+{
+    (void)state;
+    watch(0, HF_POLL_READ | HF_POLL_EDGE, on_io_to_the_end);
+    assert_int_equal(write(rig.fd[0][1], "x", 1), 1);
+    assert_int_equal(shutdown(rig.fd[0][1], SHUT_WR), 0);
+    run();
+    assert_string_equal(rig.story, "x.");
+}
+
 static void what_is_removed_is_not_told(void **state)
 {
     (void)state;
@@ -184,6 +233,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_ready_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_edge_is_told_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_end_is_told_after_the_last_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_removed_is_not_told, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hangup_is_told_once_to_who_wants_nothing, setup,
                                         teardown),
