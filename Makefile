@@ -6,7 +6,7 @@ SIM_SEED ?= $(shell date +%s)
 BUILD := build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos tcp-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -49,6 +49,12 @@ KILLS ?= 500
 pg-chaos: setup-compat $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) HOLDFAST_BIN="$(CURDIR)/$(BUILD)/src/pg" tests/system/pg_chaos.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# connections of unmodified clients move between hosts MOVES times, from SEED
+MOVES ?= 400
+tcp-chaos: setup-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) /usr/bin/python3 -B tests/system/tcpmove.py --moves $(MOVES) $(if $(SEED),--seed $(SEED))
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja

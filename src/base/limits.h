@@ -67,3 +67,15 @@
 #define HF_FENCE_OUTPUT_MAX (64u << 10)
 #define HF_FENCE_TEXT_MAX 1024 /* bytes of what is told of a failure */
 #define HF_FENCE_STEPS_MAX 64  /* actions of devices to fence one host */
+
+/* take-over of connections */
+#define HF_TCPMOVE_RECORD_MAX (64u << 20) /* bytes of packets kept until there are sockets */
+/* output commit */
+#define HF_EGRESS_ADDRESSES_MAX 16  /* service addresses of one guard */
+#define HF_EGRESS_INTERFACES_MAX 16 /* its interfaces */
+#define HF_EGRESS_SLOTS_MAX 65536   /* its connections */
+/* All headers: Ethernet, VLAN tags, IPv4 with options or IPv6 with some, TCP with options.
+ * Longer ones can't be saved: such packets are dropped. */
+#define HF_EGRESS_HEADER_MAX 172
+#define HF_EGRESS_EXTENSIONS_MAX 4 /* IPv6 extension headers; packets with more are dropped */
+#define HF_EGRESS_VLANS_MAX 3

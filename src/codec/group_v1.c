@@ -21,7 +21,7 @@
 #define MEMBER_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 8)
 #define GJOIN_LEN (STR8(HF_HOST_NAME_MAX) + STR8(HF_GROUP_ADDRESS_MAX) + 9 + RESOURCE_LEN)
 #define GSTATE_LEN                                                                                 \
-    (5 + STR8(HF_GROUP_NAME_MAX) + 34 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
+    (5 + STR8(HF_GROUP_NAME_MAX) + 37 + STR8(HF_GROUP_FENCE_TEXT_MAX) + GJOIN_LEN + 2 +            \
      HF_GROUP_MEMBERS_MAX * MEMBER_LEN + HF_GROUP_RESOURCES_MAX * RESOURCE_LEN + CHECKSUM_LEN)
 #define GMSG_HEAD_LEN 20
 #define HELLO_LEN                                                                                  \
@@ -351,6 +351,9 @@ int hf_gstate_encode(const struct hf_gstate *s, void *buf, size_t buf_n, struct 
     hf_wr_u8(&w, s->init);
     hf_wr_u8(&w, s->paused);
     hf_wr_u8(&w, s->degraded_refuse);
+    hf_wr_u8(&w, s->restart_always);
+    hf_wr_u8(&w, s->next);
+    hf_wr_u8(&w, s->next_host);
     hf_wr_u16(&w, s->in_sync);
     encode_str(&w, s->fence_text);
     encode_join(&w, &s->join);
@@ -417,8 +420,10 @@ static bool whole_ok(const struct hf_gstate *s)
     bool chosen = s->primary != HF_GROUP_NONE && s->primary_host != HF_GROUP_NONE;
     return n_copies <= HF_GROUP_COPIES_MAX && (s->in_sync & ~copies) == 0 &&
            one_of(s->primary, copies) && index_ok(s->primary_host, s->n_members) &&
-           one_of(s->last_primary, copies) && (chosen || s->phase == HF_PHASE_NONE) &&
-           (s->join.access & ~copies) == 0 &&
+           one_of(s->last_primary, copies) && one_of(s->next, copies) &&
+           index_ok(s->next_host, s->n_members) &&
+           (s->next == HF_GROUP_NONE) == (s->next_host == HF_GROUP_NONE) &&
+           (chosen || s->phase == HF_PHASE_NONE) && (s->join.access & ~copies) == 0 &&
            (s->join.step == 0 || one_of(s->join.subgroup, copies)) && s->id != 0 && names_unique(s);
 }
 
@@ -467,6 +472,9 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     st.init = decode_bool(&r);
     st.paused = decode_bool(&r);
     st.degraded_refuse = decode_bool(&r);
+    st.restart_always = decode_bool(&r);
+    st.next = hf_rd_u8(&r);
+    st.next_host = hf_rd_u8(&r);
     st.in_sync = hf_rd_u16(&r);
     decode_str(&r, st.fence_text, HF_GROUP_FENCE_TEXT_MAX, text_ok);
     decode_join(&r, &st.join);

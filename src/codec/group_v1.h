@@ -13,7 +13,7 @@
 #define HF_GROUP_NONE 0xff     /* no member, no resource */
 #define HF_GMSG_LEN_MAX 1024   /* bytes of a message: what an engine carries */
 #define HF_GROUP_PIECE_MAX 900 /* bytes of the state in one message */
-#define HF_GROUP_OPS 10        /* numbers of enum hf_op (core/group) */
+#define HF_GROUP_OPS 11        /* numbers of enum hf_op (core/group) */
 
 /* Versions above this one are nobody's: at one view a second it takes 68 years to get there. */
 #define HF_GSTATE_VERSION_MAX ((uint64_t)1 << 63)
@@ -133,7 +133,11 @@ struct hf_gstate {
     bool init;            /* the first copy has never been started: it may be made (create) */
     bool paused;          /* by the operator: nothing is done by itself */
     bool degraded_refuse; /* S never shrinks to the primary alone (X5) */
-    uint16_t in_sync;     /* S: the copies that may be promoted (X5) */
+    bool
+        restart_always; /* a primary that fails is restarted in place though a mirror could go on */
+    /* A planned switch that both hosts still prepare while the primary runs: NONE, or where to. */
+    uint8_t next, next_host;
+    uint16_t in_sync;                             /* S: the copies that may be promoted (X5) */
     char fence_text[HF_GROUP_FENCE_TEXT_MAX + 1]; /* of the agent's promote (X3) */
     struct hf_gjoin join;
     uint8_t n_members, n_resources;

@@ -472,6 +472,16 @@ static void dispatch(struct hf_groups *gs, hf_time now)
     }
 }
 
+static void tell_changes(struct hf_groups *gs)
+{
+    for (size_t i = 0; i < gs->n_groups; i++) {
+        if (gs->group[i]->dirty) {
+            gs->group[i]->dirty = false;
+            call_listeners(gs->group[i], NULL);
+        }
+    }
+}
+
 /* Everything that is ready now; what it leads to, too. */
 static void settle(struct hf_groups *gs)
 {
@@ -488,6 +498,10 @@ static void settle(struct hf_groups *gs)
             }
             more |= hf_hgroup_configs_tell(g);
             more |= hf_hgroup_runs_tick(g, now);
+            if (g->record_due) { /* who follows does not wait for the disk: nothing is done before
+                                    all have it there */
+                tell_changes(gs);
+            }
             more |= write_record(g);
             settle_membership(g, now);
         }
@@ -501,16 +515,6 @@ static void settle(struct hf_groups *gs)
         }
     }
     hf_groups_commands_tell(gs);
-}
-
-static void tell_changes(struct hf_groups *gs)
-{
-    for (size_t i = 0; i < gs->n_groups; i++) {
-        if (gs->group[i]->dirty) {
-            gs->group[i]->dirty = false;
-            call_listeners(gs->group[i], NULL);
-        }
-    }
 }
 
 static bool all_stopped(const struct hf_groups *gs)

@@ -152,6 +152,7 @@ static int step_create(struct hf_hgroup *g, const struct command *c,
     in.resources = resources;
     in.n_resources = (uint8_t)c->def->resource.n;
     in.degraded_refuse = c->def->degraded != 0;
+    in.restart_always = c->def->restart != 0;
     in.join_request = c->request;
     for (uint8_t i = 0; i < in.n_resources; i++) { /* it must not take them for missing */
         struct hf_group_in config = {.kind = HF_GROUP_IN_CONFIG};

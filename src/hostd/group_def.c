@@ -12,6 +12,7 @@
 #define ONE_DAY_MS 86400000
 
 static const char *const degraded[] = {"allow", "refuse", NULL};
+static const char *const restart[] = {"auto", "always", NULL};
 static const char *const kinds[] = {"copy", "attached", NULL};
 static const char *const fences[] = {"required", "none", NULL};
 
@@ -61,6 +62,12 @@ static const struct hf_conf_opt group_options[] = {
      .doc =
          "May the primary copy go on alone when no other copy is in sync? refuse: it then accepts "
          "nothing new"},
+    {"", "restart", HF_CONF_ENUM, GROUP(restart), .names = restart, .def = "auto",
+     .doc =
+         "A primary resource that fails on a host that lives. auto: a mirror that is in sync goes "
+         "on at once, unless one of both failed three times in ten minutes; without one it is "
+         "restarted in place. "
+         "always: it is restarted in place first"},
 };
 
 static const struct hf_conf_opt resource_options[] = {

@@ -21,6 +21,7 @@ struct hf_group_def_resource {
 
 struct hf_group_def {
     int64_t degraded;              /* 0 allow, 1 refuse */
+    int64_t restart;               /* 0 auto, 1 always */
     struct hf_conf_items resource; /* struct hf_group_def_resource, in their order */
 };
 

@@ -10,6 +10,7 @@
 #include "hostd/group_store.h"
 #include "os/fence.h"
 #include "os/ocf.h"
+#include "os/proc.h"
 #include "os/watchdog.h"
 
 #define HF_GROUP_LISTENERS_MAX 8
@@ -51,6 +52,13 @@ struct hf_group_run {
     enum hf_group_run_what what;
     struct hf_ocf_run *proc;       /* owned; NULL with what != NONE: ended, see rc and text */
     struct hf_group_agent_act act; /* ACT */
+    /* A process that has prepared an action and waits for the word: owned; NULL: none. While it
+     * does what was asked for it is `proc`, too. */
+    struct hf_ocf_run *armed;
+    struct hf_proc_watch *watch; /* owned; the process that the agent told us of */
+    long watched;                /* its pid */
+    uint8_t
+        armed_for; /* enum hf_op: what it does next; NONE: it still prepares, or is at its end */
     int rc;
     char text[HF_GROUP_TEXT_MAX + 1];
     bool asked; /* `next` waits for its turn, or for the agent's meta-data */

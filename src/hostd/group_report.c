@@ -198,6 +198,8 @@ static void put_state(struct hf_buf *out, const struct hf_group *g, const struct
     put_bool(out, "init", s->init);
     put_bool(out, "paused", s->paused);
     put_str(out, "degraded", s->degraded_refuse ? "refuse" : "allow");
+    put_str(out, "restart", s->restart_always ? "always" : "auto");
+    put_str(out, "switching_to", resource_name(s, s->next));
     put_str(out, "fence_text", s->fence_text);
     put_joining(out, s);
 }

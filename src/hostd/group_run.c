@@ -99,9 +99,21 @@ void hf_hgroup_runs_init(struct hf_hgroup *g)
     }
 }
 
+/* Not while it does something. What it has prepared is of no effect. */
+static void disarm(struct hf_group_run *r)
+{
+    hf_ocf_kill(r->armed);
+    r->armed = NULL;
+    r->armed_for = HF_OP_NONE;
+}
+
 static void run_fini(struct hf_group_run *r)
 {
-    hf_ocf_kill(r->proc);
+    if (r->proc != r->armed) {
+        hf_ocf_kill(r->proc);
+    }
+    disarm(r);
+    hf_proc_watch_destroy(r->watch);
     hf_group_run_forget_config(r);
 }
 
@@ -149,6 +161,9 @@ static const char *action_name(const struct hf_group_run *r, const struct hf_gro
     case HF_RUN_ACT:
         if (r->act.op == HF_OP_ACCESS) {
             break;
+        }
+        if (r->act.op == HF_OP_PREPARE) {
+            return is_primary_role(role_of(r)) ? "prepare-demote" : "prepare-promote";
         }
         return hf_op_name(r->act.op);
     case HF_RUN_NONE:
@@ -297,19 +312,66 @@ static void take_text(struct hf_group_run *r, const char *text)
     hf_buf_fini(&b);
 }
 
-/* What promote printed for the group: "holdfast-fence: TEXT". */
-static void take_fence_text(struct hf_group_run *r, struct hf_slice out)
+/* What is it like without it? The next monitor would be too late. */
+static void on_process_end(void *arg)
+{
+    struct hf_group_run *r = arg;
+    struct hf_groups *gs = r->g->gs;
+    hf_groups_enter(gs);
+    hf_proc_watch_destroy(r->watch);
+    r->watch = NULL;
+    r->watched = 0;
+    if (r->monitor_at != 0 && r->monitor_at != HF_NEVER) {
+        r->monitor_at = hf_now();
+    }
+    hf_groups_leave(gs);
+}
+
+/* Is it this: "holdfast-process: PID"? */
+static void take_process_line(struct hf_group_run *r, struct hf_slice line)
+{
+    static const char head[] = "holdfast-process: ";
+    char number[16];
+    if (!hf_slice_starts(line, hf_slice_str(head))) {
+        return;
+    }
+    snprintf(number, sizeof(number), "%.*s", (int)(line.n - (sizeof(head) - 1)),
+             (const char *)line.p + sizeof(head) - 1);
+    long pid = strtol(number, NULL, 10);
+    if (pid <= 1 || pid == r->watched) {
+        return;
+    }
+    hf_proc_watch_destroy(r->watch);
+    r->watch = NULL;
+    r->watched = 0;
+    if (hf_proc_watch_create(r->g->gs->h->loop, pid, on_process_end, r, &r->watch) == 0) {
+        r->watched = pid;
+    }
+}
+
+/* Is it this: "holdfast-fence: TEXT"? */
+static void take_fence_line(struct hf_group_run *r, struct hf_slice line)
 {
     static const char head[] = "holdfast-fence: ";
+    if (hf_slice_starts(line, hf_slice_str(head))) {
+        size_t len = line.n - (sizeof(head) - 1);
+        len = len > HF_GROUP_FENCE_TEXT_MAX ? HF_GROUP_FENCE_TEXT_MAX : len;
+        snprintf(r->text, sizeof(r->text), "%.*s", (int)len,
+                 (const char *)line.p + sizeof(head) - 1);
+    }
+}
+
+/* What an action printed for us. */
+static void take_output(struct hf_group_run *r, struct hf_slice out)
+{
+    bool promoted = r->what == HF_RUN_ACT && r->act.op == HF_OP_PROMOTE;
     while (out.n) {
         const uint8_t *end = memchr(out.p, '\n', out.n);
         size_t n = end ? (size_t)(end - out.p) : out.n;
-        if (hf_slice_starts(hf_slice(out.p, n), hf_slice_str(head))) {
-            size_t len = n - (sizeof(head) - 1);
-            len = len > HF_GROUP_FENCE_TEXT_MAX ? HF_GROUP_FENCE_TEXT_MAX : len;
-            snprintf(r->text, sizeof(r->text), "%.*s", (int)len,
-                     (const char *)out.p + sizeof(head) - 1);
+        if (promoted) {
+            take_fence_line(r, hf_slice(out.p, n));
         }
+        take_process_line(r, hf_slice(out.p, n));
         n += end ? 1 : 0;
         out = hf_slice(out.p + n, out.n - n);
     }
@@ -468,7 +530,9 @@ static void on_done(void *arg, const struct hf_ocf_result *res)
     } else {
         if (r->what == HF_RUN_ACT && r->act.op == HF_OP_PROMOTE && res->rc == 0) {
             r->text[0] = '\0';
-            take_fence_text(r, res->out);
+        }
+        if (res->rc == HF_OCF_SUCCESS || res->rc == HF_OCF_RUNNING_PROMOTED) {
+            take_output(r, res->out);
         }
         done(r);
     }
@@ -476,6 +540,9 @@ static void on_done(void *arg, const struct hf_ocf_result *res)
 }
 
 /* ---- starting ---- */
+
+static void on_armed_line(void *arg, struct hf_slice line);
+static void on_armed_end(void *arg, const struct hf_ocf_result *res);
 
 /* A resource without agent: only the role is. */
 static void run_leadership(struct hf_group_run *r)
@@ -526,6 +593,11 @@ static void start_agent(struct hf_group_run *r, const struct hf_gresource *res,
     const struct hf_group_def_resource *def = hf_group_run_def(r);
     const char *action = action_name(r, a);
     bool access = r->what == HF_RUN_ACCESS || (r->what == HF_RUN_ACT && r->act.op == HF_OP_ACCESS);
+    bool prepare = r->what == HF_RUN_ACT && r->act.op == HF_OP_PREPARE;
+    if (prepare && (r->armed || !(a->meta && a->meta->flags & HF_OCF_PREPARE))) {
+        end_at_once(r, HF_OCF_SUCCESS, ""); /* it has been done, or is done at the switch */
+        return;
+    }
     if (!*action) {
         end_at_once(r, HF_OCF_SUCCESS, ""); /* no way to tell: the start will */
         return;
@@ -547,9 +619,14 @@ static void start_agent(struct hf_group_run *r, const struct hf_gresource *res,
                              .interval = r->what == HF_RUN_MONITOR ? monitor_every(r, res, a) : 0,
                              .on_node = r->g->gs->h->config->host.name,
                              .check_level = advised ? advised->depth : 0,
-                             .promotable = (res->flags & HF_RESOURCE_PROMOTABLE) != 0};
-    if (hf_ocf_start(r->g->gs->h->loop, &opt, on_done, r, &err, &r->proc)) {
+                             .promotable = (res->flags & HF_RESOURCE_PROMOTABLE) != 0,
+                             .line = prepare ? on_armed_line : NULL};
+    if (hf_ocf_start(r->g->gs->h->loop, &opt, prepare ? on_armed_end : on_done, r, &err,
+                     &r->proc)) {
         end_at_once(r, HF_OCF_ERR_GENERIC, err.text);
+    } else if (prepare) {
+        r->armed = r->proc;
+        r->armed_for = HF_OP_NONE;
     }
 }
 
@@ -568,6 +645,88 @@ static void start(struct hf_group_run *r, const struct hf_gresource *res)
         return;
     }
     start_agent(r, res, a);
+}
+
+/* ---- processes that were started before ---- */
+
+static void armed_did(struct hf_group_run *r, uint8_t next)
+{
+    hf_tracef(HF_TRACE_PROC, r->g->name, "%s: %s by a process that was there", r->name,
+              hf_op_name(r->act.op));
+    hf_ocf_limit(r->armed, 0);
+    r->armed_for = next;
+    r->proc = NULL;
+    r->rc = 0;
+    done(r);
+}
+
+static void on_armed_line(void *arg, struct hf_slice line)
+{
+    struct hf_group_run *r = arg;
+    struct hf_groups *gs = r->g->gs;
+    hf_groups_enter(gs);
+    uint8_t op = r->proc == r->armed ? r->act.op : HF_OP_NONE;
+    if (op == HF_OP_PROMOTE) {
+        take_fence_line(r, line);
+    }
+    take_process_line(r, line);
+    if (op == HF_OP_PREPARE && hf_slice_eq(line, hf_slice_str("holdfast-armed"))) {
+        armed_did(r, is_primary_role(role_of(r)) ? HF_OP_DEMOTE : HF_OP_PROMOTE);
+    } else if (op != HF_OP_NONE && op != HF_OP_PREPARE &&
+               hf_slice_eq(line, hf_slice_str("holdfast-done"))) {
+        armed_did(r, op == HF_OP_PROMOTE ? HF_OP_OPEN : HF_OP_NONE);
+    }
+    hf_groups_leave(gs);
+}
+
+/* It was not needed any more; or what it should have done is done by the action itself. */
+static void on_armed_end(void *arg, const struct hf_ocf_result *res)
+{
+    struct hf_group_run *r = arg;
+    struct hf_groups *gs = r->g->gs;
+    hf_groups_enter(gs);
+    const struct hf_gresource *resource = resource_of(r);
+    bool busy = r->proc == r->armed;
+    r->armed = NULL;
+    r->armed_for = HF_OP_NONE;
+    if (busy) {
+        r->proc = NULL;
+        r->rc = res->rc;
+        take_text(r, res->reason);
+        if (r->act.op != HF_OP_PREPARE && resource) {
+            hf_log_warn(r->g->name, "%s: the prepared %s failed, it is done anew: %s", r->name,
+                        hf_op_name(r->act.op), r->text);
+            r->text[0] = '\0';
+            start(r, resource);
+        } else {
+            done(r);
+        }
+    }
+    hf_groups_leave(gs);
+}
+
+/* The word to the process that waits for it. */
+static bool begin_armed(struct hf_group_run *r, const struct hf_gresource *res)
+{
+    const struct hf_group_agent *a = hf_group_agent_get(r->g->gs, res->agent);
+    const char *action = hf_op_name(r->act.op);
+    char word[32];
+    snprintf(word, sizeof(word), "%s\n", action);
+    r->text[0] = '\0';
+    if (r->act.op != r->armed_for || !a || !a->meta || r->act.sync ||
+        hf_ocf_say(r->armed, word, time_of(r, res, a, hf_group_run_def(r), action))) {
+        return false;
+    }
+    hf_tracef(HF_TRACE_PROC, r->g->name, "%s: the word: %s", r->name, action);
+    r->proc = r->armed;
+    return true;
+}
+
+/* Is a switch being prepared, or under way? */
+static bool armed_is_of_use(const struct hf_group_run *r)
+{
+    const struct hf_gstate *s = hf_group_state(r->g->core);
+    return s->next != HF_GROUP_NONE || (s->phase != HF_PHASE_RUNNING && s->phase != HF_PHASE_NONE);
 }
 
 /* Is its agent known, one way or the other? */
@@ -633,11 +792,21 @@ static hf_time state_at(const struct hf_group_run *r, const struct hf_gstate *s)
     return r->state_since == HF_NEVER ? HF_NEVER : r->state_since + state_every(s);
 }
 
+/* In the moment of a planned switch nothing recurs that would take the CPU from it; but what has
+ * ended is looked at. */
+static bool is_quiet(const struct hf_group_run *r)
+{
+    return r->armed && r->watched;
+}
+
 /* What is due now, and when it is due again. */
 static enum hf_group_run_what due(struct hf_group_run *r, const struct hf_gresource *res,
                                   hf_time now)
 {
     const struct hf_gstate *s = hf_group_state(r->g->core);
+    if (is_quiet(r)) {
+        return HF_RUN_NONE;
+    }
     if (now >= state_at(r, s)) {
         r->state_since = now;
         return HF_RUN_MIRROR_STATE;
@@ -671,6 +840,13 @@ static bool begin_act(struct hf_group_run *r, const struct hf_gresource *res)
     r->what = HF_RUN_ACT;
     r->act = r->next;
     r->asked = false;
+    bool other = !look && r->act.op != HF_OP_ACCESS && r->act.op != HF_OP_PREPARE;
+    if (r->armed && other) {
+        if (begin_armed(r, res)) {
+            return true;
+        }
+        disarm(r);
+    }
     start(r, res);
     return true;
 }
@@ -682,6 +858,9 @@ static bool run_tick(struct hf_group_run *r, const struct hf_gresource *res, hf_
         run_fini(r);
         *r = fresh;
         snprintf(r->name, sizeof(r->name), "%s", res->name);
+    }
+    if (r->armed && r->armed != r->proc && !armed_is_of_use(r)) {
+        disarm(r);
     }
     bool began = r->asked && begin_act(r, res);
     if (r->what == HF_RUN_NONE && agent_known(r, res)) {
@@ -724,7 +903,7 @@ hf_time hf_hgroup_runs_deadline(const struct hf_hgroup *g, hf_time now)
     hf_time at = HF_NEVER;
     for (uint8_t i = 0; g->core && i < HF_GROUP_RESOURCES_MAX; i++) {
         const struct hf_group_run *r = &g->run[i];
-        if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0) {
+        if (resource_of(r) && r->what == HF_RUN_NONE && r->monitor_at != 0 && !is_quiet(r)) {
             at = hf_time_min(at, r->monitor_at);
             at = hf_time_min(at, state_at(r, hf_group_state(g->core)));
             at = hf_time_min(at, r->access_at);

@@ -214,6 +214,7 @@ static void set_flags(struct hf_ocf_meta *m)
         {HF_OCF_OPEN, "open", "open"},
         {HF_OCF_NOTIFY, "notify", "notify"},
         {HF_OCF_VALIDATE_ALL, "validate-all", "validate-all"},
+        {HF_OCF_PREPARE, "prepare-promote", "prepare-demote"},
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(rows); i++) {
         if (hf_ocf_meta_action(m, rows[i].a, NULL) && hf_ocf_meta_action(m, rows[i].b, NULL)) {

@@ -216,6 +216,7 @@ struct hf_ocf_run {
     int error;              /* of the start */
     hf_time begin, timeout;
     hf_ocf_done *fn;
+    void (*line)(void *arg, struct hf_slice line);
     void *arg;
     hf_ocf_meta_done *meta_fn; /* in place of fn: hf_ocf_meta_start() */
     char path[PATH_MAX];
@@ -287,6 +288,12 @@ static void on_not_started(void *arg)
     tell(r, &res);
 }
 
+static void on_line(void *arg, struct hf_slice line)
+{
+    struct hf_ocf_run *r = arg;
+    r->line(r->arg, line);
+}
+
 static int run(struct hf_loop *loop, const struct hf_ocf_opt *opt, const char *const *env,
                struct hf_ocf_run *r)
 {
@@ -297,7 +304,9 @@ static int run(struct hf_loop *loop, const struct hf_ocf_opt *opt, const char *c
         .output_max = opt->output_max ? opt->output_max : HF_OCF_OUTPUT_MAX,
         .timeout = opt->timeout,
         .leave_group = true,
+        .line = opt->line ? on_line : NULL,
     };
+    r->line = opt->line;
     snprintf(r->path, sizeof(r->path), "%s", opt->agent->path);
     r->timeout = opt->timeout;
     r->begin = hf_now();
@@ -341,6 +350,27 @@ int hf_ocf_start(struct hf_loop *loop, const struct hf_ocf_opt *opt, hf_ocf_done
     }
     *ret_run = r;
     return 0;
+}
+
+int hf_ocf_say(struct hf_ocf_run *r, const char *text, hf_time timeout)
+{
+    r->timeout = timeout;
+    return r->proc ? hf_proc_say(r->proc, hf_slice_str(text), timeout) : -EPIPE;
+}
+
+void hf_ocf_limit(struct hf_ocf_run *r, hf_time timeout)
+{
+    r->timeout = timeout;
+    if (r->proc) {
+        hf_proc_limit(r->proc, timeout);
+    }
+}
+
+void hf_ocf_hush(struct hf_ocf_run *r)
+{
+    if (r->proc) {
+        hf_proc_hush(r->proc);
+    }
 }
 
 void hf_ocf_kill(struct hf_ocf_run *r)

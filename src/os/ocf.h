@@ -70,6 +70,7 @@ HF_MUST int hf_ocf_find(const char *roots, const char *name, struct hf_ocf_agent
 #define HF_OCF_OPEN 16u         /* open */
 #define HF_OCF_NOTIFY 32u       /* notify */
 #define HF_OCF_VALIDATE_ALL 64u /* validate-all */
+#define HF_OCF_PREPARE 128u     /* prepare-promote and prepare-demote */
 
 struct hf_ocf_action {
     char *name;       /* owned by the meta-data, as all below */
@@ -134,6 +135,9 @@ struct hf_ocf_opt {
     bool promotable;      /* run as one of several copies of which one may be promoted:
                              OCF_RESKEY_CRM_meta_promoted_max and the like, which agents test */
     size_t output_max;    /* bytes kept of stdout and of stderr; 0: HF_OCF_OUTPUT_MAX */
+    /* NULL: none. Otherwise the action is talked with: it reads its stdin, and each whole line of
+     * its stdout is told; the action may be killed from there. */
+    void (*line)(void *arg, struct hf_slice line);
 };
 
 enum hf_ocf_end {
@@ -172,6 +176,13 @@ typedef void hf_ocf_done(void *arg, const struct hf_ocf_result *res);
  */
 HF_MUST int hf_ocf_start(struct hf_loop *loop, const struct hf_ocf_opt *opt, hf_ocf_done *fn,
                          void *arg, struct hf_err *err, struct hf_ocf_run **ret_run);
+/** To the stdin of an action that has `line`: text, with the line's end. It has this time from now
+ * on, 0: any. -EPIPE: it does not read any more. */
+HF_MUST int hf_ocf_say(struct hf_ocf_run *run, const char *text, hf_time timeout);
+/** It has this time from now on; 0: any. */
+void hf_ocf_limit(struct hf_ocf_run *run, hf_time timeout);
+/** Nothing more comes to its stdin. */
+void hf_ocf_hush(struct hf_ocf_run *run);
 /** Kill it now, with all in its process group; fn is not called. NULL is fine; not
  * from fn or after it. */
 void hf_ocf_kill(struct hf_ocf_run *run);

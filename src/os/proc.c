@@ -40,6 +40,9 @@ struct hf_proc {
     struct hf_timer *timer; /* owned */
     struct output out, err;
     bool term_sent, ended, leave_group;
+    int in;              /* -1: nobody writes to it */
+    hf_proc_line *line;  /* NULL: stdout is kept */
+    bool *ret_destroyed; /* set by who must know; NULL: nobody */
     struct hf_proc_result res;
     hf_proc_done *fn; /* NULL after hf_proc_kill() */
     void *arg;
@@ -57,6 +60,10 @@ static void output_close(struct output *o)
 
 static void proc_destroy(struct hf_proc *p)
 {
+    if (p->ret_destroyed) {
+        *p->ret_destroyed = true;
+    }
+    hf_proc_hush(p);
     output_close(&p->out);
     output_close(&p->err);
     hf_buf_fini(&p->out.buf);
@@ -112,6 +119,30 @@ static size_t keep_last(struct hf_buf *b, struct hf_slice s)
     return dropped + keep_first(b, hf_slice(s.p + s.n - n, n));
 }
 
+/* Whole lines; what is told of one may be the end of the process. False: it was. */
+static bool tell_lines(struct hf_proc *p)
+{
+    struct hf_buf *b = &p->out.buf;
+    bool destroyed = false;
+    p->ret_destroyed = &destroyed;
+    while (!destroyed && p->fn) {
+        static uint8_t line[READ_CHUNK];
+        const uint8_t *end = b->n ? memchr(b->p, '\n', b->n) : NULL;
+        if (!end) {
+            break;
+        }
+        size_t n = (size_t)(end - b->p);
+        size_t told = n < sizeof(line) ? n : sizeof(line);
+        memcpy(line, b->p, told);
+        hf_buf_consume(b, n + 1);
+        p->line(p->arg, hf_slice(line, told));
+    }
+    if (!destroyed) {
+        p->ret_destroyed = NULL;
+    }
+    return !destroyed;
+}
+
 static void on_output(void *arg, unsigned events)
 {
     (void)events;
@@ -128,6 +159,9 @@ static void on_output(void *arg, unsigned events)
     }
     o->p->res.dropped += o == &o->p->err ? keep_last(&o->buf, hf_slice(chunk, (size_t)n))
                                          : keep_first(&o->buf, hf_slice(chunk, (size_t)n));
+    if (o == &o->p->out && o->p->line) {
+        (void)tell_lines(o->p);
+    }
 }
 
 static void on_end(void *arg, unsigned events)
@@ -247,9 +281,25 @@ static int open_input(struct hf_slice input)
     return rc;
 }
 
-static int start_child(const struct hf_proc_opt *opt, int out, int err, pid_t *ret_pid)
+/* The same, or a pipe whose other end stays here. */
+static int open_stdin(const struct hf_proc_opt *opt, struct hf_proc *p)
 {
-    int in = open_input(opt->input);
+    int end[2];
+    if (!opt->line) {
+        return open_input(opt->input);
+    }
+    if (pipe2(end, O_CLOEXEC) < 0) {
+        return -errno;
+    }
+    fcntl(end[1], F_SETFL, O_NONBLOCK);
+    p->in = end[1];
+    return end[0];
+}
+
+static int start_child(const struct hf_proc_opt *opt, struct hf_proc *p, int out, int err,
+                       pid_t *ret_pid)
+{
+    int in = open_stdin(opt, p);
     int rc = in < 0 ? in : spawn(opt, in, out, err, ret_pid);
     if (in >= 0) {
         close(in);
@@ -276,7 +326,7 @@ static int start(struct hf_loop *loop, const struct hf_proc_opt *opt, struct hf_
     int rc2 = output_init(loop, p, &p->out, out[0]);
     int rc3 = output_init(loop, p, &p->err, err[0]);
     rc = rc ? rc : rc2 ? rc2 : rc3;
-    rc = rc ? rc : start_child(opt, out[1], err[1], &p->pid);
+    rc = rc ? rc : start_child(opt, p, out[1], err[1], &p->pid);
     close(out[1]);
     close(err[1]);
     if (rc) {
@@ -305,7 +355,8 @@ int hf_proc_start(struct hf_loop *loop, const struct hf_proc_opt *opt, hf_proc_d
     p->fn = fn;
     p->arg = arg;
     p->leave_group = opt->leave_group;
-    p->pidfd = p->out.fd = p->err.fd = -1;
+    p->line = opt->line;
+    p->pidfd = p->out.fd = p->err.fd = p->in = -1;
     hf_buf_init(&p->out.buf, opt->output_max);
     hf_buf_init(&p->err.buf, opt->output_max);
     int rc = start(loop, opt, p);
@@ -315,6 +366,34 @@ int hf_proc_start(struct hf_loop *loop, const struct hf_proc_opt *opt, hf_proc_d
     }
     *ret_proc = p;
     return 0;
+}
+
+int hf_proc_say(struct hf_proc *p, struct hf_slice text, hf_time timeout)
+{
+    if (p->in < 0 || p->ended) {
+        return -EPIPE;
+    }
+    ssize_t n = write(p->in, text.p, text.n); /* less than PIPE_BUF: all or nothing */
+    if (n != (ssize_t)text.n) {
+        return n < 0 ? -errno : -EAGAIN;
+    }
+    hf_proc_limit(p, timeout);
+    return 0;
+}
+
+void hf_proc_hush(struct hf_proc *p)
+{
+    if (p->in >= 0) {
+        close(p->in);
+    }
+    p->in = -1;
+}
+
+void hf_proc_limit(struct hf_proc *p, hf_time timeout)
+{
+    if (!p->ended && !p->term_sent) {
+        hf_timer_set(p->timer, timeout ? hf_now() + timeout : HF_NEVER);
+    }
 }
 
 void hf_proc_kill(struct hf_proc *p)
@@ -332,6 +411,52 @@ void hf_proc_kill(struct hf_proc *p)
     if (p->ended || poll(&end, 1, KILL_WAIT_MS) == 1) {
         finish(p);
     } /* else it sleeps in the kernel: on_end() finishes it when that lets go */
+}
+
+struct hf_proc_watch {
+    int fd;
+    struct hf_io *io;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void on_watched(void *arg, unsigned events)
+{
+    struct hf_proc_watch *w = arg;
+    (void)events;
+    hf_io_destroy(w->io);
+    w->io = NULL;
+    w->fn(w->arg);
+}
+
+int hf_proc_watch_create(struct hf_loop *loop, long pid, void (*fn)(void *arg), void *arg,
+                         struct hf_proc_watch **ret_watch)
+{
+    struct hf_proc_watch *w = hf_alloc(sizeof(*w));
+    if (!w) {
+        return -ENOMEM;
+    }
+    w->fn = fn;
+    w->arg = arg;
+    w->fd = pidfd_open((pid_t)pid, 0);
+    int rc = w->fd < 0 ? -errno : hf_io_create(loop, w->fd, HF_IO_READ, on_watched, w, &w->io);
+    if (rc) {
+        hf_proc_watch_destroy(w);
+        return rc;
+    }
+    *ret_watch = w;
+    return 0;
+}
+
+void hf_proc_watch_destroy(struct hf_proc_watch *w)
+{
+    if (w) {
+        hf_io_destroy(w->io);
+        if (w->fd >= 0) {
+            close(w->fd);
+        }
+        hf_free(w);
+    }
 }
 
 bool hf_proc_name_ok(struct hf_slice name)

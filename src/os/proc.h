@@ -9,6 +9,10 @@
 
 struct hf_proc;
 
+/** One whole line of its stdout, without the line's end; borrowed for the call, from which the
+ * process may be killed. */
+typedef void hf_proc_line(void *arg, struct hf_slice line);
+
 struct hf_proc_opt {
     const char *const *argv; /* NULL-terminated; argv[0] is a path, no shell and no search */
     const char *const *env;  /* NULL-terminated "NAME=value", the whole environment */
@@ -16,6 +20,9 @@ struct hf_proc_opt {
     size_t output_max; /* bytes kept: the first of stdout, the last of stderr; others are counted */
     hf_time timeout; /* from start; then SIGTERM to its process group, SIGKILL 2 s later; 0: none */
     bool leave_group; /* what it leaves running when it ends in time is not killed: a daemon */
+    /* NULL: none. Otherwise its stdin is a pipe, see hf_proc_say(), and its stdout is told line by
+     * line; the result has what came after the last line's end. */
+    hf_proc_line *line;
 };
 
 struct hf_proc_result {
@@ -35,8 +42,26 @@ typedef void hf_proc_done(void *arg, const struct hf_proc_result *res);
  */
 HF_MUST int hf_proc_start(struct hf_loop *loop, const struct hf_proc_opt *opt, hf_proc_done *fn,
                           void *arg, struct hf_proc **ret_proc);
+/** Write to the stdin of one that has `line`: all of it, or -EPIPE, -EAGAIN (it does not read).
+ * From now on it has this time (0: any). */
+HF_MUST int hf_proc_say(struct hf_proc *p, struct hf_slice text, hf_time timeout);
+/** Close the stdin of one that has `line`. */
+void hf_proc_hush(struct hf_proc *p);
+/** From now on it has this time; 0: any. */
+void hf_proc_limit(struct hf_proc *p, hf_time timeout);
 /** Kill its group now (not what an ended child left, with leave_group); fn is not called. */
 void hf_proc_kill(struct hf_proc *p);
+
+/* ---- processes of others ---- */
+
+struct hf_proc_watch;
+
+/** Tell once when that process, of whoever started it, has ended. -errno: there is none (-ESRCH).
+ */
+HF_MUST int hf_proc_watch_create(struct hf_loop *loop, long pid, void (*fn)(void *arg), void *arg,
+                                 struct hf_proc_watch **ret_watch);
+/** NULL is fine; also from fn. */
+void hf_proc_watch_destroy(struct hf_proc_watch *w);
 
 /** May a program, or an agent, be called so: 1 to 63 letters, digits, '-', '_', '.', not '.' first?
  */

@@ -81,6 +81,8 @@ void hf_pg_client_begin(struct hf_pg_client *c);
 size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes);
 /** After any call of the session: what was not consumed is offered again, pressure, deadlines. */
 void hf_pg_client_touched(struct hf_pg_client *c, bool by_client);
+/** PAUSE, or a switchover, began or ended: freeze or thaw each session accordingly. */
+void hf_pg_clients_hold(struct hf_pg *pg);
 /** What the session asked for meanwhile: in a task. */
 void hf_pg_client_serve(struct hf_pg_client *c);
 /** Deadlines of session and idleness. */

@@ -472,34 +472,23 @@ static const char *do_undrain(struct hf_pg_console *k, const char *arg)
     return drain(k, arg, false);
 }
 
-static void freeze(struct hf_pg *pg, bool on)
+static const char *paused(struct hf_pg *pg, bool on)
 {
     pg->paused = on;
-    HF_LIST_FOREACH (node, &pg->clients) {
-        struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
-        if (c->phase == HF_PG_PHASE_SESSION && c->session && !c->ended) {
-            if (on) {
-                hf_pg_session_freeze(c->session, hf_pg_now(pg));
-            } else {
-                hf_pg_session_thaw(c->session, hf_pg_now(pg));
-            }
-            hf_pg_client_touched(c, false);
-        }
-    }
+    hf_pg_clients_hold(pg);
+    return on ? "PAUSE" : "RESUME";
 }
 
 static const char *do_pause(struct hf_pg_console *k, const char *arg)
 {
     (void)arg;
-    freeze(k->pg, true);
-    return "PAUSE";
+    return paused(k->pg, true);
 }
 
 static const char *do_resume(struct hf_pg_console *k, const char *arg)
 {
     (void)arg;
-    freeze(k->pg, false);
-    return "RESUME";
+    return paused(k->pg, false);
 }
 
 static const char *do_reload(struct hf_pg_console *k, const char *arg)

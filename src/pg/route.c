@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "holdfast/holdfast.h"
 #include "pg/group.h"
 #include "pg/monitor.h"
 
@@ -19,6 +20,8 @@ struct hf_pg_route {
     char *group_name;          /* owned; of `group` */
     char primary_host[64];     /* the group's, and where it is */
     char primary_address[HF_GROUP_ADDRESS_MAX + 1];
+    char former_host[64]; /* while another one is on its way: sessions are there still */
+    char former_address[HF_GROUP_ADDRESS_MAX + 1];
     struct hf_pg_target *target[HF_PG_SERVERS_MAX]; /* by the core's numbers */
     struct hf_poll_task task;
     struct hf_poll_timer timer;
@@ -37,7 +40,7 @@ static void later(struct hf_pg_route *r)
 
 /* ---- freezing (X15) ---- */
 
-static bool held(const struct hf_pg_route *r)
+bool hf_pg_route_holds(const struct hf_pg_route *r)
 {
     return hf_pg_servers_switch_state(r->servers) != HF_PG_SWITCH_NONE;
 }
@@ -45,23 +48,6 @@ static bool held(const struct hf_pg_route *r)
 static bool writes(const struct hf_pg_client *c)
 {
     return c->session != NULL && !c->ended && !c->read_only;
-}
-
-static void freeze(struct hf_pg_route *r, bool on)
-{
-    hf_time now = hf_pg_now(r->pg);
-    HF_LIST_FOREACH (n, &r->pg->clients) {
-        struct hf_pg_client *c = HF_CONTAINER_OF(n, struct hf_pg_client, node);
-        if (!writes(c)) {
-            continue;
-        }
-        if (on) {
-            (void)hf_pg_session_freeze(c->session, now);
-        } else {
-            hf_pg_session_thaw(c->session, now);
-        }
-        hf_pg_client_touched(c, false);
-    }
 }
 
 /* Sessions that have something under way on their server still. */
@@ -93,11 +79,7 @@ static void log_event(const struct hf_pg_servers_out *o)
 static void attach(struct hf_pg_route *r, struct seat *s)
 {
     struct hf_pg_backend backend;
-    struct hf_pg_client *c = s->of->client;
     hf_pg_servers_backend(r->servers, &s->core, &backend);
-    if (held(r) && writes(c)) {
-        (void)hf_pg_session_freeze(c->session, hf_pg_now(r->pg));
-    }
     hf_pg_client_attach(s->of, &backend);
 }
 
@@ -155,7 +137,7 @@ static void do_one(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
         break;
     case HF_PG_SERVERS_FREEZE:
     case HF_PG_SERVERS_THAW:
-        freeze(r, o->kind == HF_PG_SERVERS_FREEZE);
+        hf_pg_clients_hold(r->pg);
         break;
     case HF_PG_SERVERS_PROBE:
         hf_pg_monitor_probe(r->monitors, o->server, r->target[o->server]);
@@ -247,6 +229,23 @@ static void set_targets(struct hf_pg_route *r, const struct hf_pg_server_conf *l
     }
 }
 
+/* A host of the group, unless it is in the list. */
+static void add_member(const struct hf_pg_route *r, struct hf_pg_server_conf *list,
+                       struct hf_pg_target **target, size_t *n, const char *host,
+                       const char *address)
+{
+    bool known = *address == 0 || *n == HF_PG_SERVERS_MAX;
+    for (size_t i = 0; i < *n; i++) {
+        known |= strcmp(target[i]->host, address) == 0;
+    }
+    if (!known && hf_pg_target_create(host, address, (uint16_t)r->pg->config->servers.port, 1,
+                                      &target[*n]) == 0) {
+        list[*n] =
+            (struct hf_pg_server_conf){.name = target[*n]->name, .address = target[*n]->host};
+        (*n)++;
+    }
+}
+
 /* The servers of the configuration, and the group's primary if it is none of them. */
 static void set_list(struct hf_pg_route *r)
 {
@@ -254,7 +253,6 @@ static void set_list(struct hf_pg_route *r)
     struct hf_pg_server_conf list[HF_PG_SERVERS_MAX];
     struct hf_pg_target *target[HF_PG_SERVERS_MAX];
     size_t n = 0;
-    bool known = r->primary_address[0] == 0;
     for (size_t i = 0; i < c->server.n && n < HF_PG_SERVERS_MAX; i++) {
         const struct hf_pg_server_config *s = hf_pg_config_server(c, i);
         if (hf_pg_target_create(s->title.name, s->host, (uint16_t)s->port, (uint16_t)s->weight,
@@ -263,16 +261,11 @@ static void set_list(struct hf_pg_route *r)
                 (struct hf_pg_server_conf){.name = target[n]->name,
                                            .address = *c->servers.group ? target[n]->host : "",
                                            .weight = (uint16_t)s->weight};
-            known |= strcmp(s->host, r->primary_address) == 0;
             n++;
         }
     }
-    if (!known && n < HF_PG_SERVERS_MAX &&
-        hf_pg_target_create(r->primary_host, r->primary_address, (uint16_t)c->servers.port, 1,
-                            &target[n]) == 0) {
-        list[n] = (struct hf_pg_server_conf){.name = target[n]->name, .address = target[n]->host};
-        n++;
-    }
+    add_member(r, list, target, &n, r->primary_host, r->primary_address);
+    add_member(r, list, target, &n, r->former_host, r->former_address);
     set_targets(r, list, target, n);
     while (n > 0) {
         hf_pg_target_unref(target[--n]);
@@ -282,9 +275,18 @@ static void set_list(struct hf_pg_route *r)
 static void on_group(void *arg, const struct hf_pg_group_view *view, const char *host)
 {
     struct hf_pg_route *r = arg;
-    if (view->address[0] != 0 && strcmp(view->address, r->primary_address) != 0) {
+    bool moved = view->address[0] != 0 && strcmp(view->address, r->primary_address) != 0;
+    bool settled = view->phase == HOLDFAST_RUNNING && r->former_address[0] != 0;
+    if (moved) {
+        (void)snprintf(r->former_address, sizeof(r->former_address), "%s", r->primary_address);
+        (void)snprintf(r->former_host, sizeof(r->former_host), "%s", r->primary_host);
         (void)snprintf(r->primary_address, sizeof(r->primary_address), "%s", view->address);
         (void)snprintf(r->primary_host, sizeof(r->primary_host), "%s", host);
+    }
+    if (settled) {
+        r->former_address[0] = 0;
+    }
+    if (moved || settled) {
         set_list(r);
     }
     hf_pg_servers_group(r->servers, view, hf_pg_now(r->pg));
@@ -448,15 +450,6 @@ void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *of, bool mov
 {
     if (seat_of(of) != NULL) {
         hf_pg_servers_move_done(r->servers, &seat_of(of)->core, moved, hf_pg_now(r->pg));
-        later(r);
-    }
-}
-
-void hf_pg_route_read_only_seen(struct hf_pg_route *r, struct hf_pg_seating *of)
-{
-    const struct seat *s = seat_of(of);
-    if (s != NULL && s->core.state == HF_PG_SEAT_TAKEN && s->core.endpoint == HF_PG_READ_WRITE) {
-        hf_pg_servers_read_only_seen(r->servers, s->core.server, hf_pg_now(r->pg));
         later(r);
     }
 }

@@ -26,8 +26,6 @@ uint64_t hf_pg_route_leave(struct hf_pg_route *r, struct hf_pg_seating *s);
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */
 void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *s, bool moved);
-/** A session on this seat was answered 25006 in a transaction that it did not want read-only. */
-void hf_pg_route_read_only_seen(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A server for the manager's own login: the primary, else any that answers; NULL: none. */
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
 
@@ -44,4 +42,6 @@ bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** name: of the server to be promoted, or NULL: whom others promote. As hf_pg_servers_switchover().
  */
 HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit);
+/** Whether a switchover holds who writes. */
+bool hf_pg_route_holds(const struct hf_pg_route *r);
 void hf_pg_route_switchover_cancel(struct hf_pg_route *r);

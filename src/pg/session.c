@@ -412,6 +412,27 @@ static int keep_login(struct hf_pg_client *c)
     return 0;
 }
 
+/* PAUSE holds everybody, a switchover who writes; whichever ends first, the other one goes on. */
+static void hold(struct hf_pg_client *c)
+{
+    if (c->pg->paused || (hf_pg_route_holds(c->pg->route) && !c->read_only)) {
+        (void)hf_pg_session_freeze(c->session, hf_pg_now(c->pg));
+    } else {
+        hf_pg_session_thaw(c->session, hf_pg_now(c->pg));
+    }
+}
+
+void hf_pg_clients_hold(struct hf_pg *pg)
+{
+    HF_LIST_FOREACH (node, &pg->clients) {
+        struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        if (c->session && !c->ended) {
+            hold(c);
+            hf_pg_client_touched(c, false);
+        }
+    }
+}
+
 static int create_session(struct hf_pg_client *c)
 {
     struct hf_pg *pg = c->pg;
@@ -431,8 +452,8 @@ static int create_session(struct hf_pg_client *c)
         .seed = pg->seed ^ c->id * 0x9e3779b97f4a7c15u,
     };
     int rc = hf_pg_session_create(&args, &session_ops, c, hf_pg_now(pg), &c->session);
-    if (rc == 0 && pg->paused) {
-        (void)hf_pg_session_freeze(c->session, hf_pg_now(pg));
+    if (rc == 0) {
+        hold(c);
     }
     return rc;
 }

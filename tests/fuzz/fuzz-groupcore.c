@@ -520,6 +520,7 @@ static void create_group(struct node *n, struct hf_rd *r)
         res[i] = resource(i, (uint8_t)((what & ~1u) | attached));
     }
     in.degraded_refuse = how & 8;
+    in.restart_always = how & 16;
     in.group_id = ++world.groups;
     in.join_request = number(n);
     step(n, &in);

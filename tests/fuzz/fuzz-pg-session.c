@@ -231,6 +231,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct hf_pg_session_info info;
         hf_pg_session_info(w->s, &info);
         hf_pg_session_client_gone(w->s, w->now);
+        if (!w->ended) { /* a write of its is being committed first */
+            hf_pg_session_kill(w->s, "57P01", "killed", w->now);
+        }
         assert(w->ended);
     }
     hf_pg_session_destroy(w->s);

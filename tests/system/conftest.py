@@ -1,10 +1,26 @@
-"""The lab fixtures. A lab is shared by a module's tests and always torn down."""
+"""The lab fixtures. A lab is shared by a module's tests and always torn down. How tests are dealt out to xdist's workers."""
 import os
 import re
 
 import pytest
 
 from lab import STATE, Lab
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that share what a module made go to one worker (--dist loadgroup), and begin first; the others fill the gaps."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if not item.get_closest_marker("xdist_group") and shares(item):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def shares(item):
+    """Whether it uses a fixture of module scope that its own module has"""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # pytest has no public name for it
+    return any(d.scope == "module" and d.baseid == item.nodeid.split("::")[0] for (*_, d) in fixtures)
 
 
 def make_lab(request, suffix=""):

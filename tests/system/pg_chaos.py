@@ -22,7 +22,8 @@ create table ledger (client int, op int, at timestamptz default now());
 create table counter (client int primary key, n int not null);
 create table account (id int primary key, balance int not null);
 insert into account select g, 1000 from generate_series(1, 100) g;
-create table orders (id serial primary key, client int, op int, state text)
+create table orders (id serial primary key, client int, op int, state text);
+create function book(int, int) returns int language sql as 'insert into ledger values ($1, $2) returning $2'
 """
 SETTINGS = {"autovacuum": "off", "synchronize_seqscans": "off", "deadlock_timeout": "100ms"}
 PROXY = {"servers__exclusive": True, "servers__health_interval": "100ms", "servers__health_timeout": "1s",
@@ -173,14 +174,26 @@ class Transfer(Client):
 
 
 class OneString(Client):
-    """The same as one Query: there is no moment to ask for its transaction id, so a loss may be answered 08007"""
-
-    protected = False
+    """The same as one Query"""
 
     def step(self, c):
         a, b = sorted(self.random.sample(range(1, 101), 2))
         self.ok(c.query(f"begin; update account set balance = balance - 1 where id = {a}; {self.ledger()};"
                         f" update account set balance = balance + 1 where id = {b}; commit"), "COMMIT")
+
+
+class Function(Client):
+    """A function of which nothing is known, in both protocols, in a block and outside"""
+
+    def step(self, c):
+        sql = f"select book({self.number}, {self.op})"
+        how = self.op % 4
+        if how < 2:
+            self.ok(c.query(sql) if how else c.ask(*pbe(sql), Sync), "SELECT 1")
+        else:
+            self.ok(c.query("begin"))
+            self.ok(c.query(sql) if how == 2 else c.ask(*pbe(sql), Sync), "SELECT 1")
+            self.ok(c.query("commit"), "COMMIT")
 
 
 class Implicit(Client):
@@ -276,7 +289,7 @@ class Copy(Client):
         self.ok(c.until(), "COPY 1")
 
 
-KINDS = (Insert, Increment, Prepared, Transfer, OneString, Implicit, Pipeline, PipelineTransaction, Serial, Orm, Session, Copy)
+KINDS = (Insert, Increment, Prepared, Transfer, OneString, Function, Implicit, Pipeline, PipelineTransaction, Serial, Orm, Session, Copy)
 
 
 class Chaos:

@@ -1,6 +1,9 @@
 """Real PostgreSQL servers from Debian's package, and holdfast-pg or PgBouncer in front of them, for tests and tools."""
+import atexit
 import contextlib
 import csv
+import functools
+import itertools
 import os
 import pathlib
 import pwd
@@ -46,10 +49,40 @@ def until(condition, what, deadline=DEADLINE):
     return got
 
 
+@functools.cache
+def ports():
+    """The ports of this process, in turn: below the ephemeral ones, where no client's own end can sit on the port of a
+    server that is down, or connect to itself there. The name in the abstract namespace keeps other processes off."""
+    size = 200
+    for first in range(10000, 32000, size):
+        lock = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            lock.bind(f"\0holdfast-test-ports-{first}")
+            return lock, itertools.cycle(range(first, first + size))
+        lock.close()
+    raise AssertionError("all ports are taken")
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in ports()[1]:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return port
+
+
+@functools.cache
+def template():
+    """A data directory as initdb makes it, once for all servers of this process; they have one system identifier."""
+    user = pwd.getpwnam("postgres")
+    top = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-template-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, top)
+    os.chown(top, user.pw_uid, user.pw_gid)
+    subprocess.run([BIN / "initdb", "-D", top / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+                   cwd=top, check=True, stdout=subprocess.DEVNULL, user="postgres", group="postgres", extra_groups=[])
+    with open(top / "data/pg_hba.conf", "a", encoding="utf-8") as f:
+        f.write("host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
+    return top / "data"
 
 
 def children(pid):
@@ -130,7 +163,7 @@ class Rig:
             p.end()
         for s in self.servers:
             s.end()
-        for p in [*self.proxies, *self.servers]:
+        for p in [*self.proxies, *self.servers] if "PYTEST_CURRENT_TEST" in os.environ else []:
             print(f"--- {p.name}\n{p.tail()}")  # shown by pytest when the test failed
         shutil.rmtree(self.dir)
 
@@ -178,10 +211,7 @@ class Server(Endpoint):
         return p.stdout
 
     def init(self):
-        self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
-                 "--no-sync")
-        with open(self.data / "pg_hba.conf", "a", encoding="utf-8") as f:
-            f.write("host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n")
+        subprocess.run(["cp", "-a", template(), self.data], check=True)
         self.configure()
 
     def clone(self, primary):

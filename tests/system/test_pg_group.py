@@ -13,6 +13,7 @@ host { name = "@NAME@"  address = @ADDRESS@ }
 directory { interface = "eth0" }
 engine { type = @ENGINE@ }
 group { boot_wait = 8s }
+log { trace = { proc } }
 fence power { agent = "fence_holdfast_lab"  hosts = { "*" } timeout = 10s }
 """
 COPY = """
@@ -149,15 +150,33 @@ def test_a_planned_switch_is_followed(group):
     group.until_primary("beta", {"copy1", "copy2"})
     group.goes_on("planned switch")
     assert "no fence" not in group.log()
+    # by the processes that had prepared it: clients were held, and nothing that they did was cut off
+    group.told("switchover: freezing -> frozen")
+    for host, steps in (("alpha", ("demote",)), ("beta", ("promote", "open"))):
+        for step in steps:
+            assert f"{step} by a process that was there" in group.lab.log(host), step
+    assert "was interrupted" not in group.log()
 
 
-def test_a_restart_in_place_is_followed(group):
-    primary = group.lab.get("beta", "/srv/copy2/data/postmaster.pid").split("\n", 1)[0]
+def test_a_switch_is_prepared_anew_each_time(group):
+    group.lab.exec("alpha", "holdfast", "group", "switch", "orders")
+    group.until_primary("alpha", {"copy1", "copy2"})
+    group.goes_on("and back")
+    assert "no fence" not in group.log()
+
+
+def kill_server(group, host, copy):
+    primary = group.lab.get(host, f"/srv/{copy}/data/postmaster.pid").split("\n", 1)[0]
     epoch = group.show()["epoch"]
-    group.lab.exec("beta", "kill", "-KILL", primary)
+    group.lab.exec(host, "kill", "-KILL", primary)
     group.lab.until(lambda: group.show()["epoch"] > epoch, "another reign", 60)
+
+
+def test_a_mirror_goes_on_when_the_server_dies(group):
+    kill_server(group, "alpha", "copy1")
     group.until_primary("beta", {"copy1", "copy2"})
-    group.goes_on("server killed, restarted in place")
+    group.goes_on("server killed, its mirror goes on")
+    assert "no fence" not in group.log()
 
 
 def test_a_failover_is_followed(group):
@@ -165,3 +184,9 @@ def test_a_failover_is_followed(group):
     group.until_primary("alpha", {"copy1"})
     group.goes_on("host of the primary switched off")
     assert "no fence" not in group.log()
+
+
+def test_a_restart_in_place_is_followed(group):
+    kill_server(group, "alpha", "copy1")
+    group.until_primary("alpha", {"copy1"})
+    group.goes_on("server killed, no mirror: restarted in place")

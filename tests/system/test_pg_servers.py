@@ -173,6 +173,40 @@ def test_a_planned_switchover(rig):
     assert "given up" not in proxy.log.read_text()
 
 
+def held(c):
+    """No answer comes."""
+    with pytest.raises(TimeoutError):
+        c.read(0.5)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_pause_and_switchover_hold_for_themselves(rig, begun):
+    """Whichever ends first, who is held by the other one stays so: nothing is written to the old primary."""
+    primary = rig.server()
+    standby = rig.standby(primary)
+    proxy = rig.proxy([primary, standby], **OPTIONS | {"session__hold_timeout": "60s"})
+    primary.psql("create table t (n int primary key)")
+    told(proxy, "pg2: unknown -> standby")
+    with pgwire.Connection(proxy) as before:
+        before.one("select 1")
+        proxy.psql("pause", "holdfast")
+        proxy.psql("switchover", "holdfast")
+        told(proxy, "switchover: freezing -> frozen")
+        with pgwire.Connection(proxy) if begun else before as c:
+            c.send(pgwire.Query("insert into t values (1)"))
+            proxy.psql("resume", "holdfast")  # the switchover holds on
+            held(c)
+            proxy.psql("pause", "holdfast")
+            primary.power_off()
+            standby.promote()
+            told(proxy, "switchover: attaching -> none")  # PAUSE holds on
+            held(c)
+            assert standby.psql("select count(*) from t") == "0"
+            proxy.psql("resume", "holdfast")
+            pgwire.check(c.until())
+    assert standby.psql("select count(*) from t") == "1"
+
+
 def ctl(proxy, *words):
     tool = pathlib.Path(postgres.find_program("holdfast-pg")).parent.parent / "ctl" / "holdfast"
     return subprocess.run([shutil.which("holdfast", path=os.environ.get("HOLDFAST_BIN", "")) or tool, "-s",

@@ -160,7 +160,9 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
     a->agent.source = s->primary;
     /* Another copy begins with S of itself alone, which is on all disks before it opens. */
     bool alone = s->last_primary != s->primary && s->resource[s->primary].flags & HF_RESOURCE_OPEN;
-    if (op == HF_OP_PROMOTE || op == HF_OP_START) {
+    if (op == HF_OP_PREPARE && i != s->primary) {
+        a->agent.epoch++; /* it opens with S of itself alone */
+    } else if (op == HF_OP_PROMOTE || op == HF_OP_START) {
         a->agent.sync = alone ? 0 : others_in_sync(g);
         l->op_sync = a->agent.sync;
     } else if (op == HF_OP_MIRROR_SOURCE) {
@@ -266,6 +268,7 @@ static void succeeded(struct hf_group *g, uint8_t i, uint8_t op)
     case HF_OP_NONE:
     case HF_OP_MONITOR:
     case HF_OP_ACCESS:
+    case HF_OP_PREPARE:
     case HF_OP_COUNT_:
         break;
     }
@@ -341,7 +344,9 @@ void hf_group_done(struct hf_group *g, const struct hf_group_in *in)
         return;
     }
     l->tell = true;
-    if (in->rc == 0) {
+    if (op == HF_OP_PREPARE) {
+        g->count.agent_errors += in->rc != 0;
+    } else if (in->rc == 0) {
         succeeded(g, i, op);
     } else {
         failed(g, i, op);
@@ -524,6 +529,11 @@ static bool set_follows(const struct hf_group *g)
            (g->mirrored_epoch == s->epoch && g->sync == others);
 }
 
+static bool may_begin(const struct hf_group *g, uint8_t op)
+{
+    return op == HF_OP_PROMOTE ? hf_group_may_promote(g) : hf_group_may_act(g);
+}
+
 static void reconcile(struct hf_group *g, uint8_t i)
 {
     struct hf_glocal *l = &g->local[i];
@@ -541,7 +551,7 @@ static void reconcile(struct hf_group *g, uint8_t i)
     uint8_t op = step_towards(g, i, attached ? wanted_attached(g, i) : wanted_copy(g, i));
     bool harmless = op == HF_OP_MONITOR || op == HF_OP_STOP || op == HF_OP_DEMOTE;
     if (op == HF_OP_NONE ||
-        (!harmless && (!hf_group_may_act(g) || l->tell || l->unseen || !has_config(g, i))) ||
+        (!harmless && (!may_begin(g, op) || l->tell || l->unseen || !has_config(g, i))) ||
         !in_order(g, i, op) || (op == HF_OP_OPEN && !set_follows(g))) {
         return;
     }
@@ -596,6 +606,24 @@ static void mirror_target(struct hf_group *g, uint8_t i)
         return;
     }
     start_op(g, i, HF_OP_MIRROR_TARGET);
+}
+
+/* ---- planned switches ---- */
+
+/* What was done before a view is done at once when asked again. */
+static void prepare(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    uint8_t self = hf_group_self(g);
+    uint8_t i = self == s->next_host      ? s->next
+                : self == s->primary_host ? s->primary
+                                          : HF_GROUP_NONE;
+    if (s->next == HF_GROUP_NONE || i == HF_GROUP_NONE || g->prepare_done || !g->decides ||
+        g->local[i].op != HF_OP_NONE || g->local[i].tell || !has_config(g, i)) {
+        return;
+    }
+    g->prepare_done = true;
+    start_op(g, i, HF_OP_PREPARE);
 }
 
 /* ---- configuration (B4) ---- */
@@ -748,6 +776,7 @@ void hf_group_act(struct hf_group *g)
         if (g->standing == HF_GROUP_IN && !g->s.paused) {
             if (g->s.primary != HF_GROUP_NONE) {
                 mirror_source(g);
+                prepare(g);
             }
             get_config(g);
             fence(g);

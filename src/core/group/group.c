@@ -180,26 +180,27 @@ struct hf_gpeer *hf_group_node(struct hf_group *g, uint32_t node_id)
 
 /* Is the newest version awaited from it? Whose disk fails can't have it, and does not count as
  * there. */
-static bool ack_missing(const struct hf_group *g, const struct hf_gpeer *p)
+static bool ack_missing(const struct hf_group *g, const struct hf_gpeer *p, uint64_t version)
 {
     return p->member != HF_GROUP_NONE && HAS(g->present, p->member) &&
-           p->resigned != HF_RESIGNED_DISK && p->acked < g->s.version;
+           p->resigned != HF_RESIGNED_DISK && p->acked < version;
 }
 
-static bool acks_missing(const struct hf_group *g)
+static bool acks_missing(const struct hf_group *g, uint64_t version)
 {
     for (uint8_t i = 0; i < g->n_peers; i++) {
-        if (ack_missing(g, &g->peer[i])) {
+        if (ack_missing(g, &g->peer[i], version)) {
             return true;
         }
     }
     return false;
 }
 
-bool hf_group_may_act(const struct hf_group *g)
+/* Everybody, and we, have this version on disk. */
+static bool may_act_on(const struct hf_group *g, uint64_t version)
 {
     if (g->standing != HF_GROUP_IN || !g->decides || !g->quorate || g->suspect ||
-        hf_group_self(g) == HF_GROUP_NONE || g->persisted != g->s.version || acks_missing(g)) {
+        hf_group_self(g) == HF_GROUP_NONE || g->persisted < version || acks_missing(g, version)) {
         return false;
     }
     for (uint8_t i = 0; i < g->n_peers; i++) { /* it must have on disk that it is none any more */
@@ -209,6 +210,17 @@ bool hf_group_may_act(const struct hf_group *g)
         }
     }
     return true;
+}
+
+bool hf_group_may_act(const struct hf_group *g)
+{
+    return may_act_on(g, g->s.version);
+}
+
+bool hf_group_may_promote(const struct hf_group *g)
+{
+    bool granted = g->granted && g->s.phase == HF_PHASE_PROMOTING;
+    return may_act_on(g, granted ? g->granted : g->s.version);
 }
 
 /* ---- the disk ---- */
@@ -312,7 +324,7 @@ static void exclude_silent(struct hf_group *g)
         }
         bool late = g->standing == HF_GROUP_HELLO  ? !p->hello
                     : g->standing == HF_GROUP_SYNC ? p->node_id == g->source
-                                                   : ack_missing(g, p);
+                                                   : ack_missing(g, p, g->s.version);
         if (late) {
             send_exclude(g, p);
         }
@@ -385,7 +397,7 @@ static hf_time answer_deadline(const struct hf_group *g)
     case HF_GROUP_SYNC:
         return g->since + g->answer;
     case HF_GROUP_IN:
-        return g->decides && g->persisted == g->s.version && acks_missing(g)
+        return g->decides && g->persisted == g->s.version && acks_missing(g, g->s.version)
                    ? g->version_at + g->answer
                    : HF_NEVER;
     case HF_GROUP_OUT:
@@ -532,6 +544,8 @@ static void on_create(struct hf_group *g, const struct hf_group_in *in)
     s->version = 1ULL << 32;
     s->init = true;
     s->degraded_refuse = in->degraded_refuse;
+    s->restart_always = in->restart_always;
+    s->next = s->next_host = HF_GROUP_NONE;
     s->primary = s->primary_host = s->last_primary = HF_GROUP_NONE;
     s->join.subgroup = HF_GROUP_NONE;
     s->n_members = 1;

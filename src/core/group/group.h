@@ -48,7 +48,8 @@ const char *hf_group_standing_name(enum hf_group_standing s);
     X(STOP, "stop")                                                                                \
     X(MIRROR_SOURCE, "mirror-source")                                                              \
     X(MIRROR_TARGET, "mirror-target")                                                              \
-    X(ACCESS, "access")
+    X(ACCESS, "access")                                                                            \
+    X(PREPARE, "prepare") /* all that can be done before a planned switch while clients work */
 
 enum hf_op {
     HF_OP_NONE,
@@ -160,7 +161,7 @@ struct hf_group_in {
         struct {                                  /* CREATE, JOIN */
             const struct hf_gresource *resources; /* CREATE: all, names, agents, flags, hashes */
             uint8_t n_resources;
-            bool degraded_refuse;
+            bool degraded_refuse, restart_always;
             uint64_t group_id;                  /* CREATE: random, not 0 */
             const struct hf_gresource *brought; /* JOIN: a copy of our own (B9), or NULL */
             uint32_t join_request;              /* for RESULT */

@@ -126,6 +126,8 @@ struct hf_group {
     bool decides;         /* this view may change the state: quorate, and a majority of members */
     bool overruled;       /* by the operator's force: no record has to be there */
     uint64_t unsettled;   /* version of a change of members that not all have on disk; 0: none */
+    uint16_t prepared;    /* members that have prepared the planned switch */
+    uint64_t granted;     /* a prepared switch: its reign is in this version already; 0: none */
     bool half;            /* exactly half of them: nothing before the others are fenced */
     uint16_t sync, async; /* mirrors in force at the primary host */
     uint64_t mirrored_epoch;
@@ -153,6 +155,7 @@ struct hf_group {
     uint8_t resigned; /* enum hf_resigned: nothing is to run here */
     bool stopping, stopped, bye_sent;
     bool left_told;
+    bool prepare_done;             /* told, or being told, in this view */
     uint16_t fencing;              /* fencing under way here */
     uint16_t fence_done, fence_ok; /* outcome not told yet */
     uint16_t fence_told;           /* told, and on its way */
@@ -195,6 +198,8 @@ struct hf_gpeer *hf_group_node(struct hf_group *g, uint32_t node_id);
 void hf_group_changed(struct hf_group *g);
 /** May what can't be undone begin here now? (G3, I10) */
 bool hf_group_may_act(const struct hf_group *g);
+/** The same for a promotion, of which all that others must know may be on their disks already. */
+bool hf_group_may_promote(const struct hf_group *g);
 
 /** Ask oneself, through the group, whether one is still of it (I10). */
 void hf_group_ping(struct hf_group *g);
@@ -233,6 +238,12 @@ uint16_t hf_group_mirrored_copies(const struct hf_gstate *s);
 bool hf_group_promotable(const struct hf_gstate *s, uint8_t resource);
 void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, bool restart);
 void hf_group_promoted(struct hf_group *g);
+/** A planned switch begins: both hosts prepare it, if there is something to prepare. */
+void hf_group_switch(struct hf_group *g, uint8_t resource, uint8_t member);
+/** A planned switch that is being prepared is off. */
+void hf_group_forget_switch(struct hf_group *g);
+/** May this copy be promoted at this member now (I2)? */
+bool hf_group_promotable_at(const struct hf_group *g, uint8_t member, uint8_t resource);
 
 /* message.c: what a message does to the state */
 void hf_group_on_message(struct hf_group *g, uint32_t from, struct hf_slice msg);

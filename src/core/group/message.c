@@ -91,6 +91,10 @@ static void on_role(struct hf_group *g, struct hf_gpeer *p, const struct hf_gmsg
         return;
     }
     p->role[i] = m->role.role;
+    if (m->role.op == HF_OP_PREPARE) { /* what could not be done before is done then */
+        g->prepared |= BIT(p->member);
+        return;
+    }
     if (!g->decides || s->paused) {
         return;
     }

@@ -3,6 +3,7 @@
 #include "core/group/internal.h"
 
 #define RESTARTS_MAX 1 /* in place, before a resource counts as failed */
+#define MOVES_MAX 3    /* to a mirror, before a copy that failed so often is tried in place first */
 #define ROUNDS_MAX 12  /* one decision leads to the next; more than so many would be a loop */
 
 /* ---- what is known ---- */
@@ -93,6 +94,12 @@ static bool may_host(const struct hf_group *g, uint8_t m, uint8_t r)
 {
     return hf_group_able_at(g, m, r) && !HAS(g->s.resource[r].failed_on, m) &&
            role_at(g, m, r) != HF_ROLE_STUCK;
+}
+
+bool hf_group_promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
+{
+    return hf_group_promotable(&g->s, r) && !HAS(g->s.resource[r].failed_on, m) &&
+           hf_group_able_at(g, m, r);
 }
 
 void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
@@ -193,7 +200,7 @@ static void dirty(struct hf_group *g)
             continue;
         }
         uint16_t mask = 0;
-        bool primary = reign && s->primary_host == i, unsure = false;
+        bool primary = (reign || g->granted) && s->primary_host == i, unsure = false;
         for (uint8_t k = 0; k < s->n_resources; k++) {
             uint8_t role = role_at(g, i, k);
             bool reigns = reign && s->primary_host == i;
@@ -413,6 +420,8 @@ static bool choose(const struct hf_group *g, uint8_t *ret_resource, uint8_t *ret
 static void begin(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
+    hf_group_forget_switch(g);
+    g->granted = 0;
     if (s->phase == HF_PHASE_CLEARING && s->primary == r && s->primary_host == m) {
         return;
     }
@@ -437,6 +446,8 @@ static void next(struct hf_group *g)
     if (choose(g, &r, &m, &wait)) {
         begin(g, r, m);
     } else if (g->s.phase != HF_PHASE_NONE) {
+        hf_group_forget_switch(g);
+        g->granted = 0;
         hf_group_doubt_primary(g);
         g->s.phase = HF_PHASE_NONE;
         hf_group_changed(g);
@@ -459,9 +470,26 @@ static bool other_copy(const struct hf_group *g)
     return false;
 }
 
+/* A copy in S that follows: it can go on at once. None of one that failed often itself not long
+ * ago, so that what ends every server does not move the primary back and forth for ever. */
+static uint8_t living_mirror(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    for (uint8_t r = 0; r < s->n_resources; r++) {
+        const struct hf_gresource *x = &s->resource[r];
+        if (r != s->primary && x->flags & HF_RESOURCE_MIRROR && x->mirror == HF_MIRROR_IN_SYNC &&
+            x->restarts < MOVES_MAX && x->host != HF_GROUP_NONE && x->host != s->primary_host &&
+            hf_group_promotable_at(g, x->host, r) && role_at(g, x->host, r) == HF_ROLE_UNPROMOTED) {
+            return r;
+        }
+    }
+    return HF_GROUP_NONE;
+}
+
 /*
- * The primary resource, or one that is attached to it, failed at a healthy host (B13). Once it is
- * restarted in place. Then a fault of the host (OCF exit codes 2 to 5) makes a peer of the subgroup
+ * The primary resource, or one that is attached to it, failed at a healthy host (B13). A mirror
+ * goes on at once, unless the operator wants otherwise; without one it is once restarted in place.
+ * Then a fault of the host (OCF exit codes 2 to 5) makes a peer of the subgroup
  * try; any other is one of the copy, and the next copy is tried.
  */
 void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, bool restart)
@@ -472,6 +500,18 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
     hf_group_event(g, true, "%s failed on %s: %s", s->resource[resource].name,
                    s->member[s->primary_host].host,
                    g->fail_why[0] ? g->fail_why : "it does not run as it should");
+    hf_group_forget_switch(g);
+    g->granted = 0;
+    bool move = restart && !host_fault && resource == s->primary && !s->restart_always &&
+                r->restarts < MOVES_MAX;
+    uint8_t mirror = move ? living_mirror(g) : HF_GROUP_NONE;
+    if (mirror != HF_GROUP_NONE) {
+        uint8_t restarts = s->resource[mirror].restarts;
+        r->restarts++;
+        begin(g, mirror, s->resource[mirror].host);
+        s->resource[mirror].restarts = restarts;
+        return;
+    }
     if (restart && !host_fault && r->restarts < RESTARTS_MAX &&
         role_at(g, s->primary_host, s->primary) != HF_ROLE_STUCK) {
         r->restarts++;
@@ -524,7 +564,7 @@ static void promote(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
     s->phase = HF_PHASE_PROMOTING;
-    s->epoch++;
+    s->epoch += g->granted == 0;
     s->cold = s->cold ? HF_COLD_BACKUPS : HF_COLD_NO;
     memset(s->fence_text, 0, sizeof(s->fence_text));
     hf_group_changed(g);
@@ -539,6 +579,7 @@ void hf_group_promoted(struct hf_group *g)
     struct hf_gstate *s = &g->s;
     uint16_t mirrored = hf_group_mirrored_copies(s);
     bool same = s->last_primary == s->primary;
+    g->granted = 0;
     for (uint8_t i = 0; i < s->n_resources; i++) {
         struct hf_gresource *r = &s->resource[i];
         if (!HAS(mirrored, i) || i == s->primary || r->mirror == HF_MIRROR_DIVERGED) {
@@ -614,6 +655,81 @@ static void reign(struct hf_group *g)
     }
 }
 
+/* ---- planned switches ---- */
+
+void hf_group_forget_switch(struct hf_group *g)
+{
+    if (g->s.next != HF_GROUP_NONE) {
+        g->s.next = g->s.next_host = HF_GROUP_NONE;
+        hf_group_changed(g);
+    }
+}
+
+/* The primary lets go, and the other copy takes its place. */
+static void switch_over(struct hf_group *g, uint8_t r, uint8_t m)
+{
+    struct hf_gstate *s = &g->s;
+    hf_group_forget_switch(g);
+    g->granted = 0;
+    hf_group_doubt_primary(g);
+    s->primary = r;
+    s->primary_host = m;
+    hf_group_set_host(g, r, m);
+    s->resource[r].restarts = 0;
+    s->phase = HF_PHASE_CLEARING;
+    hf_group_changed(g);
+}
+
+/* Does the copy follow there, so that its promotion can be prepared? */
+static bool follows_at(const struct hf_group *g, uint8_t r, uint8_t m)
+{
+    const struct hf_gresource *x = &g->s.resource[r];
+    return r != g->s.primary && x->flags & HF_RESOURCE_MIRROR && x->flags & HF_RESOURCE_OPEN &&
+           x->mirror == HF_MIRROR_IN_SYNC && x->host == m &&
+           role_at(g, m, r) == HF_ROLE_UNPROMOTED && hf_group_promotable_at(g, m, r);
+}
+
+void hf_group_switch(struct hf_group *g, uint8_t r, uint8_t m)
+{
+    if (!follows_at(g, r, m)) {
+        switch_over(g, r, m);
+        return;
+    }
+    g->s.next = r;
+    g->s.next_host = m;
+    g->prepared = 0;
+    g->prepare_done = false;
+    hf_group_changed(g);
+}
+
+/* While the old primary lets go, all get on their disks what they must have there before the new
+ * one is promoted: its reign, and that it may be running. */
+static void grant(struct hf_group *g)
+{
+    g->s.epoch++;
+    memset(g->s.fence_text, 0, sizeof(g->s.fence_text));
+    g->granted = g->s.version;
+    dirty(g);
+    g->granted = g->s.version;
+}
+
+/* Both hosts have prepared what they could: now. */
+static void prepared(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    if (s->phase != HF_PHASE_RUNNING || s->next == HF_GROUP_NONE) {
+        return;
+    }
+    if (!follows_at(g, s->next, s->next_host)) {
+        hf_group_event(g, true, "the switch to %s is given up: it does not follow any more",
+                       s->resource[s->next].name);
+        hf_group_forget_switch(g);
+    } else if (HAS(g->prepared, s->next_host) && HAS(g->prepared, s->primary_host)) {
+        switch_over(g, s->next, s->next_host);
+        grant(g);
+    }
+}
+
 static void primary(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
@@ -637,6 +753,7 @@ static void primary(struct hf_group *g)
     case HF_PHASE_OPENING:
     case HF_PHASE_RUNNING:
         reign(g);
+        prepared(g);
         break;
     case HF_PHASE_COUNT_:
         break;

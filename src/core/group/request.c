@@ -8,12 +8,6 @@
 
 /* ---- at all members ---- */
 
-static bool promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
-{
-    return hf_group_promotable(&g->s, r) && !HAS(g->s.resource[r].failed_on, m) &&
-           hf_group_able_at(g, m, r);
-}
-
 /* Where a switch may go: the wanted member and resource, each perhaps NONE. */
 static bool switch_target(const struct hf_group *g, uint8_t want_m, uint8_t want_r,
                           uint8_t *ret_member, uint8_t *ret_resource)
@@ -25,7 +19,7 @@ static bool switch_target(const struct hf_group *g, uint8_t want_m, uint8_t want
                 bool here = m == s->primary_host && r == s->primary;
                 if ((want_m != HF_GROUP_NONE && m != want_m) ||
                     (want_r != HF_GROUP_NONE && r != want_r) || here ||
-                    (pass == 0) != (r == s->primary) || !promotable_at(g, m, r) ||
+                    (pass == 0) != (r == s->primary) || !hf_group_promotable_at(g, m, r) ||
                     (want_m == HF_GROUP_NONE && m == s->primary_host)) {
                     continue;
                 }
@@ -45,21 +39,18 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
     if (s->phase != HF_PHASE_RUNNING) {
         return "there is no running primary to switch from";
     }
+    if (s->next != HF_GROUP_NONE) {
+        return "a switch is being prepared already";
+    }
     if (m->request.member == s->primary_host && m->request.resource == HF_GROUP_NONE) {
         return "it is the primary host already";
     }
     if (!switch_target(g, m->request.member, m->request.resource, &to, &r)) {
         return "no other host that is wanted can run a copy that is in sync";
     }
-    hf_group_doubt_primary(g);
-    s->primary = r;
-    s->primary_host = to;
-    hf_group_set_host(g, r, to);
-    s->resource[r].restarts = 0;
-    s->phase = HF_PHASE_CLEARING;
-    hf_group_changed(g);
     hf_group_event(g, false, "switching to %s on %s, as the operator wants", s->resource[r].name,
                    s->member[to].host);
+    hf_group_switch(g, r, to);
     return NULL;
 }
 
@@ -99,6 +90,8 @@ static const char *do_force(struct hf_group *g, const struct hf_gmsg *m)
     s->resource[r].mirror = HF_MIRROR_IN_SYNC;
     s->resource[r].failed_on = 0;
     s->resource[r].restarts = 0;
+    hf_group_forget_switch(g);
+    g->granted = 0;
     hf_group_doubt_primary(g); /* before the copy gets its new host: it may be the same one */
     hf_group_set_host(g, r, host);
     s->primary = r;
@@ -231,6 +224,7 @@ static const char *decide(struct hf_group *g, const struct hf_gmsg *m)
     case HF_GREQUEST_LEAVE:
         return do_leave(g, m);
     case HF_GREQUEST_PAUSE:
+        hf_group_forget_switch(g);
         g->s.paused = true;
         hf_group_changed(g);
         hf_group_event(g, true, "paused by the operator: nothing is started, stopped or moved");
@@ -276,6 +270,7 @@ static uint16_t without(uint16_t mask, uint8_t m)
 void hf_group_remove_member(struct hf_group *g, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
+    hf_group_forget_switch(g);
     for (uint8_t i = 0; i < g->n_peers; i++) {
         if (g->peer[i].member == m) {
             g->peer[i].removed = s->version + 1; /* of the change that follows */
@@ -358,7 +353,7 @@ static void give_result(struct hf_group *g)
         q->request = 0;
         return;
     }
-    if (moves && s->phase != HF_PHASE_RUNNING) {
+    if (moves && (s->phase != HF_PHASE_RUNNING || s->next != HF_GROUP_NONE)) {
         return;
     }
     bool there = (q->member == HF_GROUP_NONE || q->member == s->primary_host) &&

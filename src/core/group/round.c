@@ -73,6 +73,7 @@ void hf_group_view(struct hf_group *g, const struct hf_engine_view *v)
     g->present = 0;
     g->hello_sent = g->bye_sent = false; /* what was said in the last view went with it */
     g->fence_told = 0;
+    g->prepare_done = false;
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {
         g->local[i].unseen = 0;
     }
@@ -252,6 +253,8 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     memset(g->fence_at, 0, sizeof(g->fence_at));
     g->sync = g->async = 0;
     g->mirrored_epoch = 0;
+    g->prepared = 0;
+    g->granted = 0;
     g->unsettled = 0; /* for whom it was not, the hello said so */
     g->mirrored_sent = false;
     for (uint8_t i = 0; i < HF_GROUP_RESOURCES_MAX; i++) {

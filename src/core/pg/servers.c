@@ -12,7 +12,8 @@
 #define AWAITED HF_MS(100) /* ... this */
 #define STARTUP HF_MS(50)  /* between probes of one that starts */
 #define SWITCHING HF_MS(2) /* between probes while clients are held for a switchover */
-#define PHASE_OPENING 3    /* enum holdfast_phase */
+#define PHASE_CLEARING 1   /* enum holdfast_phase */
+#define PHASE_OPENING 3
 #define PHASE_RUNNING 4
 
 const char *hf_pg_server_state_name(enum hf_pg_server_state st)
@@ -90,6 +91,13 @@ static bool awaited(const struct hf_pg_servers *s, const struct hf_pg_server *v)
     return s->n_waiting > 0;
 }
 
+/* The group has not opened its new primary yet: asking it would only cost it time. */
+static bool too_early(const struct hf_pg_servers *s, const struct hf_pg_server *v)
+{
+    return s->conf.group && s->group_acts && s->phase >= PHASE_CLEARING &&
+           s->phase < PHASE_OPENING && strcmp(v->address, s->address) == 0;
+}
+
 static hf_time interval(struct hf_pg_servers *s, struct hf_pg_server *v, hf_time now)
 {
     hf_time t = s->conf.health_interval;
@@ -102,7 +110,9 @@ static hf_time interval(struct hf_pg_servers *s, struct hf_pg_server *v, hf_time
     if (v->state == HF_PG_SERVER_STARTING) {
         t = hf_time_min(t, STARTUP);
     }
-    if (s->switching == HF_PG_SWITCH_FROZEN || s->switching == HF_PG_SWITCH_ATTACHING) {
+    bool group =
+        !s->conf.group || (s->phase >= PHASE_OPENING && strcmp(v->address, s->address) == 0);
+    if (group && s->switching != HF_PG_SWITCH_NONE && s->switching != HF_PG_SWITCH_FREEZING) {
         t = hf_time_min(t, SWITCHING);
     }
     return t;
@@ -113,7 +123,7 @@ void hf_pg_servers_schedule(struct hf_pg_servers *s, hf_time now)
     HF_PG_SERVERS_EACH(s, i)
     {
         struct hf_pg_server *v = &s->server[i];
-        if (v->removed || v->probing) {
+        if (v->removed || v->probing || too_early(s, v)) {
             v->next_probe = HF_NEVER;
         } else if (v->wanted > v->verified && v->n_failed < 2) {
             v->next_probe = now;
@@ -388,17 +398,6 @@ static void look_for_timeouts(struct hf_pg_servers *s, hf_time now)
     }
 }
 
-void hf_pg_servers_read_only_seen(struct hf_pg_servers *s, uint32_t server, hf_time now)
-{
-    assert(server < HF_PG_SERVERS_MAX);
-    struct hf_pg_server *v = &s->server[server];
-    if (v->used && v->state == HF_PG_SERVER_PRIMARY && !v->doubt) {
-        s->count.demotions_seen++;
-        hf_pg_servers_event(s, server, true, "%s says 25006: it is looked at", v->name);
-        hf_pg_servers_verify(s, server, true, now);
-    }
-}
-
 void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view *view, hf_time now)
 {
     bool changed = !s->group_known || view->epoch != s->epoch ||
@@ -411,6 +410,9 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
                             acts ? "acts in it" : "does not act in it: nobody is let in");
     }
     s->group_acts = acts;
+    if (acts && view->phase == PHASE_CLEARING && s->phase == PHASE_RUNNING) {
+        hf_pg_gate_hold(s, now);
+    }
     s->phase = view->phase;
     s->epoch = view->epoch;
     (void)snprintf(s->address, sizeof(s->address), "%s", view->address);
@@ -426,6 +428,9 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
         }
     }
     hf_pg_servers_judge(s, now);
+    if (s->phase == PHASE_RUNNING) {
+        hf_pg_gate_release(s, now);
+    }
 }
 
 /* ---- the list ---- */

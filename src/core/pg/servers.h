@@ -62,6 +62,8 @@
  * `exclusive`, the target: when everybody is at rest and it has replayed what the primary had
  * written then, it is told to promote itself; from that moment on the old one is not the primary
  * any more, whatever comes of it, and its connections go. What ends the old server is not here.
+ * A group that begins to switch (clearing, while its primary is fine) is reason enough to begin:
+ * its agents wait a moment until no client has anything under way.
  *
  * How the driver uses it: call a function for what happened, then hf_pg_servers_next() until it is
  * false, doing what it says (from there any function may be called again); sleep until
@@ -127,7 +129,6 @@ const char *hf_pg_switch_state_name(enum hf_pg_switch_state s);
     X(incarnations, "starts and promotions of primaries seen")                                     \
     X(incarnations_unfenced, "those without a fence")                                              \
     X(conflicts, "times that two servers were writable at once")                                   \
-    X(demotions_seen, "25006 from what was believed to be the primary")                            \
     X(held, "connections that had to wait for a server")                                           \
     X(hold_timeouts, "those that waited in vain")                                                  \
     X(logins_failed, "logins that were tried again")                                               \
@@ -292,8 +293,6 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
  * server, else "". text: why, for people. */
 void hf_pg_servers_failed(struct hf_pg_servers *s, uint32_t server, const char *sqlstate,
                           const char *text, hf_time now);
-/** A session on it was answered 25006 though it is believed to be the primary. */
-void hf_pg_servers_read_only_seen(struct hf_pg_servers *s, uint32_t server, hf_time now);
 
 /**
  * A server connection is wanted. seat: in state NONE (zeroed at first). lost: incarnation of the

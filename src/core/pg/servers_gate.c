@@ -608,6 +608,20 @@ static void balance(struct hf_pg_servers *s, hf_time now)
 
 /* ---- planned switchover ---- */
 
+static void begin_switch(struct hf_pg_servers *s, uint32_t target, hf_time end)
+{
+    s->switch_target = target;
+    s->switch_old = s->primary;
+    s->promoting = s->switch_by_group = false;
+    enter_switch(s, HF_PG_SWITCH_FREEZING);
+    s->want_freeze = true;
+    s->want_thaw = false;
+    s->switch_end = end;
+    s->switch_from =
+        s->primary != HF_PG_SERVER_NONE ? s->server[s->primary].incarnation : s->last_incarnation;
+    s->count.switchovers++;
+}
+
 int hf_pg_servers_switchover(struct hf_pg_servers *s, uint32_t target, hf_time limit, hf_time now)
 {
     if (s->switching != HF_PG_SWITCH_NONE) {
@@ -622,17 +636,24 @@ int hf_pg_servers_switchover(struct hf_pg_servers *s, uint32_t target, hf_time l
             return -HF_ENOTREADY;
         }
     }
-    s->switch_target = target;
-    s->switch_old = s->primary;
-    s->promoting = false;
-    enter_switch(s, HF_PG_SWITCH_FREEZING);
-    s->want_freeze = true;
-    s->want_thaw = false;
-    s->switch_end = now + limit;
-    s->switch_from =
-        s->primary != HF_PG_SERVER_NONE ? s->server[s->primary].incarnation : s->last_incarnation;
-    s->count.switchovers++;
+    begin_switch(s, target, now + limit);
     return 0;
+}
+
+void hf_pg_gate_hold(struct hf_pg_servers *s, hf_time now)
+{
+    if (s->switching == HF_PG_SWITCH_NONE && s->primary != HF_PG_SERVER_NONE) {
+        begin_switch(s, HF_PG_SERVER_NONE, now + s->conf.hold_timeout);
+        s->switch_by_group = true;
+    }
+}
+
+void hf_pg_gate_release(struct hf_pg_servers *s, hf_time now)
+{
+    if (s->switching != HF_PG_SWITCH_NONE && s->switch_by_group &&
+        s->primary != HF_PG_SERVER_NONE && s->server[s->primary].incarnation == s->switch_from) {
+        hf_pg_servers_switchover_cancel(s, now);
+    }
 }
 
 void hf_pg_servers_at_rest(struct hf_pg_servers *s, size_t n_busy, hf_time now)

@@ -96,6 +96,7 @@ struct hf_pg_servers {
     uint32_t switch_old;    /* the primary when it began */
     uint64_t rested;        /* event number when all were at rest */
     bool promoting;         /* PROMOTE was told */
+    bool switch_by_group;   /* nobody asked us: it ends with the group's switch */
 
     struct {
         uint32_t server;
@@ -126,6 +127,10 @@ uint64_t hf_pg_server_lag(const struct hf_pg_servers *s, const struct hf_pg_serv
 void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now);
 
 /** servers_gate.c */
+/** The group switches to another server: hold who is between transactions (X15). */
+void hf_pg_gate_hold(struct hf_pg_servers *s, hf_time now);
+/** The group's primary is again the one that it was before it began to switch. */
+void hf_pg_gate_release(struct hf_pg_servers *s, hf_time now);
 void hf_pg_gate_init(struct hf_pg_servers *s, hf_time now);
 /** There is a primary (again); fresh: another incarnation, so who was on another one goes. */
 void hf_pg_gate_opened(struct hf_pg_servers *s, bool fresh, hf_time now);

@@ -132,7 +132,7 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->given.sources, IDS_MAX);
     hf_buf_init(&s->given.seen, IDS_MAX);
     hf_buf_init(&s->early, ANSWER_MAX);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->needed[HF_PG_SERVER] = true;
     *ret_session = s;
     s->ops.need(s->arg, HF_PG_SERVER);
@@ -251,7 +251,8 @@ void hf_pg_leave(struct hf_pg_session *s, const char *why)
     struct unit *u = hf_pg_unit_last(s);
     bool ours = (s->commit == COMMIT_ASKED || s->commit == COMMIT_KNOWN) &&
                 (s->commit_kind == COMMIT_WRAP || s->commit_kind == COMMIT_SYNC);
-    s->orphan = s->state == HF_PG_RUNNING && u && !u->failed && ours;
+    bool copies = s->copying || s->copy_wait; /* what is missing of it will not come */
+    s->orphan = s->state == HF_PG_RUNNING && u && !u->failed && ours && !copies;
     if (!s->orphan)
         hf_pg_end(s, why);
 }

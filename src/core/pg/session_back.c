@@ -21,23 +21,20 @@ static bool hidden_now(const struct unit *u)
     if (u->kind == UNIT_HIDDEN)
         return true;
     if (u->wrapped)
-        return u->n_done == 0 || u->n_done >= u->n_client;
+        return (u->n_done == 0 && !u->split) || u->n_done >= u->n_client;
     return u->tail && u->n_done >= u->n_client;
 }
+
+static void settle_effects(struct hf_pg_session *s, const struct unit *u, bool over);
 
 /* --- completion of messages --- */
 
 /* The unit's hidden token query was answered. */
 static void tail_done(struct hf_pg_session *s, struct unit *u)
 {
-    struct hf_slice v = hf_pg_answer_value(s);
-    uint64_t xid = 0;
-    for (size_t i = 0; i < v.n; i++)
-        xid = xid * 10 + (uint64_t)(v.p[i] - '0');
-    s->commit_xid = xid;
+    s->commit_xid = hf_pg_token_answer(s);
     s->commit = COMMIT_KNOWN;
     u->tail = 0;
-    hf_pg_answer_reset(s);
 }
 
 /* The n-th message of an extended unit is answered; false: the answer is ours. */
@@ -67,8 +64,11 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
         /* Sync will find the session idle; what came before can't be needed any more */
         bool chained = u->does & HF_PG_DOES_CHAIN;
         s->commit = COMMIT_NONE;
-        u->repeatable = true;
-        u->does &= ~(uint32_t)(HF_PG_DOES_OUTSIDE | HF_PG_DOES_COPY_IN | HF_PG_DOES_NOTIFY);
+        u->repeatable = u->committed = true;
+        settle_effects(s, u, false);
+        hf_pg_settle_block(s, s->tx != 'E');
+        u->does &=
+            ~(uint32_t)(HF_PG_DOES_OUTSIDE | HF_PG_DOES_COPY_IN | HF_PG_DOES_NOTIFY | DOES_LOOK);
         hf_pg_transaction_over(s, true);
         hf_pg_ids_over(s, s->tickets);
         if (chained)
@@ -140,11 +140,12 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
         s->commit = COMMIT_NONE;
     u->tail = 0;
     /* cannot run inside a transaction block: the block is ours, take it away */
-    if (u->wrapped && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
+    bool begun = u->wrapped && !u->split;
+    if (begun && hf_slice_eq(code, hf_slice_str("25001")) && u->n_done == 1 && u->log_len) {
         u->bare_again = true;
         return;
     }
-    if (u->wrapped)
+    if (begun)
         pass_shifted(s, message, HF_PG_ERROR);
     else
         hf_pg_deliver_error(s, message);
@@ -164,7 +165,7 @@ static void on_notice(struct hf_pg_session *s, struct unit *u, struct hf_slice m
         s->unreplicated = true;
     if (u && u->kind == UNIT_HIDDEN && u->hidden != HID_COMMIT)
         return;
-    if (u && u->wrapped)
+    if (u && u->wrapped && !u->split)
         pass_shifted(s, message, HF_PG_NOTICE);
     else
         hf_pg_deliver_aside(s, message);
@@ -181,25 +182,36 @@ static struct hf_slice logged_query(const struct hf_pg_session *s, const struct 
     return hf_slice(log.p + s->log_block + HF_PG_HEAD_LEN, u->log_len - HF_PG_HEAD_LEN);
 }
 
+/* Can't what a unit did to the session be done by running its text again? */
+static bool effects_hard(const struct hf_pg_session *s, const struct unit *u)
+{
+    uint32_t look = u->does & DOES_LOOK, again = DOES_AGAIN;
+    if (u->failed)
+        return look & ~again;
+    again |= HF_PG_DOES_DISCARD;
+    return look && (u->does & ~again || !logged_query(s, u).p);
+}
+
 /* What a client's unit that succeeded did to the session: remembered as text, to be run again if
  * the server is lost before the settings were looked at; otherwise that has to come first. */
 static void settle_effects(struct hf_pg_session *s, const struct unit *u, bool over)
 {
     struct hf_buf *texts = over ? &s->since_snapshot : &s->block_since;
-    uint32_t rest = u->does & ~(uint32_t)(DOES_AGAIN | HF_PG_DOES_DISCARD);
     struct hf_slice text = logged_query(s, u);
     if (!(u->does & DOES_LOOK))
         return;
+    bool hard = effects_hard(s, u);
     s->block_look = true;
-    if (!rest && text.p)
+    if (!hard)
         hf_buf_add(texts, text); /* with its NUL */
-    if (rest || !text.p || texts->err)
-        s->block_hard = true;
+    s->block_hard |= hard || texts->err;
 }
 
 void hf_pg_settle_block(struct hf_pg_session *s, bool committed)
 {
-    if (s->block_look && committed) {
+    if (committed && s->peeked && !s->block_change) {
+        s->block_look = false; /* all is as it was */
+    } else if (s->block_look && committed) {
         hf_buf_add(&s->since_snapshot, hf_buf_slice(&s->block_since));
         s->look_hard |= s->block_hard || (s->block_since.n && s->savepoints) ||
                         s->since_snapshot.err || s->block_since.err;
@@ -208,7 +220,9 @@ void hf_pg_settle_block(struct hf_pg_session *s, bool committed)
     }
     s->look |= s->block_look;
     hf_buf_fini(&s->block_since);
-    s->block_look = s->block_hard = false;
+    s->block_look = s->block_hard = s->block_change = s->peeked = false;
+    for (uint32_t i = 1; i < s->n_units; i++) /* of the next one */
+        s->block_change |= (hf_pg_unit_at(s, i)->does & DOES_CHANGE) != 0;
 }
 
 /* DISCARD ALL, as against PLANS, SEQUENCES, TEMP. text ends with its NUL. */
@@ -256,23 +270,57 @@ static void settle_listen(struct hf_pg_session *s, const struct unit *u)
     hf_pg_class_unref(k);
 }
 
+static bool commits(const struct hf_pg_session *s, const struct unit *u)
+{
+    return !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK);
+}
+
+/* The client gets its ReadyForQuery only when what the request did to the session is known, as far
+ * as its text does not tell: the server may be lost any time. Behind others that are under way it
+ * can't be asked for. */
+static bool settle_first(const struct hf_pg_session *s, const struct unit *u)
+{
+    bool known =
+        !s->look_hard && commits(s, u) && s->peeked && !s->block_change && !(u->does & DOES_CHANGE);
+    bool hard = s->block_hard || s->look_hard || effects_hard(s, u) ||
+                (commits(s, u) && s->block_since.n && s->savepoints);
+    return hard && !known && !s->settling && s->state == HF_PG_RUNNING && s->n_units == 1 &&
+           !s->cancelling && !s->replication;
+}
+
+static void settle(struct hf_pg_session *s, const struct unit *u, bool over)
+{
+    if (!u->failed) {
+        settle_effects(s, u, over);
+        settle_sql_prepared(s, u);
+        if (!s->settling)
+            settle_listen(s, u);
+    } else if (effects_hard(s, u)) {
+        s->block_look = s->block_hard = true;
+    }
+    if (u->does & HF_PG_DOES_DDL)
+        hf_pg_catalog_forget(s->classifier);
+    if (over)
+        hf_pg_settle_block(s, commits(s, u));
+    if (s->settling) { /* the look has seen it all */
+        hf_buf_clear(&s->since_snapshot);
+        s->look = s->look_hard = s->settling = false;
+    }
+}
+
 /* The client's request is answered: pop it, with the transaction if that is over. */
 static void request_done(struct hf_pg_session *s, char status)
 {
     struct unit *u = hf_pg_unit_head(s);
     bool over = status == 'I';
     bool ended = u->does & (HF_PG_DOES_COMMIT | HF_PG_DOES_ROLLBACK | HF_PG_DOES_PREPARE_XACT);
-    if (!u->failed) {
-        settle_effects(s, u, over);
-        settle_sql_prepared(s, u);
-        settle_listen(s, u);
-    } else if (u->does & DOES_LOOK & ~(uint32_t)DOES_AGAIN) {
-        s->block_look = s->block_hard = true;
+    if (over && settle_first(s, u)) {
+        s->settling = true;
+        s->held_status = status;
+        hf_pg_look(s);
+        return;
     }
-    if (u->does & HF_PG_DOES_DDL)
-        hf_pg_catalog_forget(s->classifier);
-    if (over)
-        hf_pg_settle_block(s, !u->failed && s->tx != 'E' && !(u->does & HF_PG_DOES_ROLLBACK));
+    settle(s, u, over);
     s->n_requests++;
     s->since_move++;
     hf_pg_note(s, HF_PG_NOTE_REQUEST, (uint64_t)(s->now - u->since), 0, NULL);
@@ -293,7 +341,7 @@ static void request_done(struct hf_pg_session *s, char status)
     } else if (chained) {
         hf_pg_transaction_over(s, committed);
         hf_pg_log_drop(s, HF_PG_REASON_MULTIPLE);
-        hf_hash_stream_init(&s->hash, s->seed);
+        hf_pg_hash_reset(s);
     } else {
         s->log_block += log_len;
         if (s->tx_since == 0)
@@ -309,7 +357,10 @@ static void request_done(struct hf_pg_session *s, char status)
 
 static void commit_answered(struct hf_pg_session *s, char status)
 {
+    struct unit *u = hf_pg_unit_head(s);
     s->commit = COMMIT_NONE;
+    u->committed |= s->commit_xid != 0;
+    u->repeatable |= s->commit_xid == 0;
     if (s->unreplicated) {
         s->held_status = status;
         hf_pg_ask_query(
@@ -326,21 +377,41 @@ static void commit_answered(struct hf_pg_session *s, char status)
 /* A wrapped Query has run, or failed: now COMMIT or ROLLBACK. Its unit stays until then. */
 static void wrapped_ran(struct hf_pg_session *s, struct unit *u, char status)
 {
-    if (status == 'I') { /* not even BEGIN was parsed */
+    if (status == 'I' ||
+        (u->failed && u->split)) { /* not even BEGIN was parsed; or its own is left */
         s->commit = COMMIT_NONE;
         request_done(s, status);
         return;
     }
     if (!u->failed) {
-        struct hf_slice v = hf_pg_answer_value(s);
-        s->commit_xid = 0;
-        for (size_t i = 0; i < v.n; i++)
-            s->commit_xid = s->commit_xid * 10 + (uint64_t)(v.p[i] - '0');
-        s->xid = s->commit_xid;
+        s->xid = s->commit_xid = hf_pg_token_answer(s);
         s->commit = COMMIT_KNOWN;
-        hf_pg_answer_reset(s);
+        if (u->split)
+            hf_pg_put_command_complete(&s->held, "COMMIT");
     }
     hf_pg_end_wrapped(s);
+}
+
+/* A hidden request failed, and the client's block with it (a time limit, or somebody cancelled it):
+ * its next request gets the error, so that no COMMIT is answered ROLLBACK unnoticed. */
+static void hidden_failed(struct hf_pg_session *s)
+{
+    static const char why[] = "A request of holdfast-pg's own failed in the transaction.";
+    const struct unit *u = hf_pg_unit_last(s);
+    if (s->state != HF_PG_RUNNING) {
+        hf_pg_replay_failed(s, why);
+        return;
+    }
+    if (u && u->kind == UNIT_EXTENDED && !u->ended) {
+        hf_pg_fatal(s, s->answer.sqlstate, s->answer.message, why);
+        return;
+    }
+    s->tx = 'E';
+    s->commit = COMMIT_NONE;
+    s->peeked = false;
+    hf_pg_log_drop(s, HF_PG_REASON_FAILED);
+    if (!u)
+        hf_pg_verdict_set(s, s->answer.sqlstate, s->answer.message, why);
 }
 
 static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
@@ -348,6 +419,12 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
     enum hidden what = u->hidden;
     bool failed = u->failed;
     hf_pg_unit_pop(s);
+    if (status == 'E' && s->tx == 'T' && s->answer.sqlstate[0] && what != HID_STEP) {
+        hidden_failed(s);
+        s->looking = s->looking && what != HID_OBSERVE;
+        hf_pg_answer_reset(s);
+        return;
+    }
     switch (what) {
     case HID_XID:
         s->xid = s->answer.value;
@@ -355,6 +432,10 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
             s->commit_xid = s->xid;
             s->commit = COMMIT_KNOWN;
         }
+        break;
+    case HID_PEEK:
+        s->xid = s->commit_xid = hf_pg_token_answer(s);
+        s->commit = COMMIT_KNOWN;
         break;
     case HID_SYNC_COMMIT: {
         struct hf_slice v = hf_buf_slice(&s->answer.text);
@@ -378,6 +459,8 @@ static void hidden_done(struct hf_pg_session *s, struct unit *u, char status)
     case HID_OBSERVE:
         s->looking = false;
         hf_pg_observed(s);
+        if (s->settling)
+            request_done(s, s->held_status);
         break;
     case HID_MARKER:
         s->unreplicated = false;
@@ -434,7 +517,7 @@ static void on_complete(struct hf_pg_session *s, struct unit *u, struct hf_slice
     }
     bool hide = hidden_now(u);
     u->n_done++;
-    bool hold = u->held || (u->wrapped && u->n_done == u->n_client);
+    bool hold = u->held || (u->wrapped && !u->split && u->n_done == u->n_client);
     if (u->kind == UNIT_HIDDEN || hide)
         return;
     if (hold)
@@ -452,7 +535,7 @@ static void on_status(struct hf_pg_session *s, struct hf_slice message)
         hf_pg_param_set(&s->new_status, name, value); /* compared when it is recovered */
         return;
     }
-    hf_pg_param_set(&s->status, name, value);
+    hf_pg_status_set(s, name, value);
     hf_pg_deliver_aside(s, message);
 }
 

@@ -27,8 +27,32 @@ void hf_pg_inject(struct hf_pg_session *s, struct hf_slice bytes)
     s->ops.send(s->arg, HF_PG_SERVER, bytes);
 }
 
+/* What was delivered since the last flush goes into the hash: mostly its transaction is over by
+ * then, and it need not. */
+static void hash_settle(struct hf_pg_session *s)
+{
+    struct hf_slice bytes = s->unhashed;
+    s->unhashed = hf_slice(NULL, 0);
+    if (bytes.n)
+        hf_hash_stream_add(&s->hash, bytes);
+}
+
+uint64_t hf_pg_hash_get(struct hf_pg_session *s, uint64_t ret_hash[2])
+{
+    hash_settle(s);
+    hf_hash_stream_get(&s->hash, ret_hash);
+    return s->hash.n;
+}
+
+void hf_pg_hash_reset(struct hf_pg_session *s)
+{
+    s->unhashed = hf_slice(NULL, 0);
+    hf_hash_stream_init(&s->hash, s->seed);
+}
+
 void hf_pg_deliver_flush(struct hf_pg_session *s)
 {
+    hash_settle(s);
     struct hf_slice run = s->deliver;
     s->deliver = hf_slice(NULL, 0);
     if (run.n)
@@ -50,6 +74,7 @@ static size_t count(struct hf_pg_session *s, struct hf_slice bytes)
 {
     if (s->failing)
         return bytes.n;
+    hash_settle(s);
     if (s->replay_left == 0) {
         hf_hash_stream_add(&s->hash, bytes);
         return 0;
@@ -72,6 +97,16 @@ static size_t count(struct hf_pg_session *s, struct hf_slice bytes)
 
 void hf_pg_deliver(struct hf_pg_session *s, struct hf_slice bytes)
 {
+    if (s->replay_left == 0 && !s->failing) {
+        run_add(s, bytes);
+        if (s->unhashed.n && s->unhashed.p + s->unhashed.n == bytes.p) {
+            s->unhashed.n += bytes.n;
+        } else {
+            hash_settle(s);
+            s->unhashed = bytes;
+        }
+        return;
+    }
     size_t had = count(s, bytes);
     if (had < bytes.n)
         run_add(s, hf_slice(bytes.p + had, bytes.n - had));
@@ -107,7 +142,9 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status)
 {
     if (s->replay_left == 0 && s->n_waiting)
         s->n_waiting--;
-    hf_pg_deliver(s, hf_slice(ready(status), 6));
+    /* the server's own goes with what came before it, in one piece */
+    bool same = s->ready.n == 6 && s->ready.p[5] == (uint8_t)status;
+    hf_pg_deliver(s, same ? s->ready : hf_slice(ready(status), 6));
     if (s->replay_left == 0 && s->state == HF_PG_RUNNING)
         hf_pg_tell_due(s);
 }
@@ -159,7 +196,7 @@ void hf_pg_log_trim(struct hf_pg_session *s, size_t n)
     } else {
         hf_buf_consume(&s->log, n);
     }
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
 }
 
 /* From here on the transaction can't be replayed. */

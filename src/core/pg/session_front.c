@@ -1,5 +1,7 @@
 /* The client's messages: what each does, what goes with it, and when it must wait. */
 #include <assert.h>
+#include <ctype.h>
+#include <strings.h>
 
 #include "core/pg/session_impl.h"
 
@@ -41,8 +43,8 @@ static struct meaning meaning_of(struct hf_pg_session *s, const struct hf_pg_cla
 bool hf_pg_front_held(const struct hf_pg_session *s)
 {
     return (s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING) || s->cancelling ||
-           s->commit == COMMIT_ASKED || s->commit == COMMIT_SENT || s->n_units >= UNITS_MAX - 2 ||
-           s->n_ops - s->op_head >= OPS_MAX || s->copy_wait ||
+           s->commit == COMMIT_ASKED || s->commit == COMMIT_SENT || s->settling ||
+           s->n_units >= UNITS_MAX - 2 || s->n_ops - s->op_head >= OPS_MAX || s->copy_wait ||
            (s->frozen && s->state == HF_PG_RUNNING && s->tx == 'I' && s->block == BLOCK_NO &&
             !s->n_open);
 }
@@ -56,6 +58,8 @@ static void note_effects(struct hf_pg_session *s, struct unit *u, const struct m
         s->writes = true;
     if (m->does & HF_PG_DOES_SAVEPOINT)
         s->savepoints = true;
+    if (m->does & DOES_CHANGE)
+        s->block_change = true;
     if (m->does & HF_PG_DOES_SYNC_COMMIT)
         s->sync_commit = 0;
     if (m->does & HF_PG_DOES_DDL)
@@ -132,20 +136,28 @@ static bool verified(struct hf_pg_session *s)
 
 /* The transaction's token (X1, X10): true when it is known, or not needed; otherwise it has been
  * asked for, between units. */
-static bool token_between(struct hf_pg_session *s, enum commit_kind kind, bool needed, bool assign)
+static bool token_between(struct hf_pg_session *s, uint32_t does, bool needed, bool assign)
 {
     if (s->commit == COMMIT_KNOWN)
         return true;
-    s->commit_kind = kind;
+    bool peek = hf_pg_peek_begin(s, does);
+    s->commit_kind = COMMIT_QUERY;
     s->commit_xid = s->xid;
-    if (!needed || s->xid) {
+    if (!peek && (!needed || s->xid)) {
         s->commit = COMMIT_KNOWN;
         return true;
     }
     s->commit = COMMIT_ASKED;
     if (s->sync_commit == 0)
         hf_pg_ask_sync_commit(s);
-    hf_pg_ask_xid(s, assign);
+    if (peek) {
+        struct hf_buf room;
+        hf_buf_init(&room, 65536);
+        hf_pg_ask_query(s, HID_PEEK, hf_pg_token_sql(s, assign, &room));
+        hf_buf_fini(&room);
+    } else {
+        hf_pg_ask_xid(s, assign);
+    }
     return false;
 }
 
@@ -187,24 +199,27 @@ static void forward_wrapped(struct hf_pg_session *s, const struct unit *u, struc
                             struct hf_slice sql, bool assign)
 {
     static const char begin[] = "BEGIN;";
-    static const char token[] = "\n;SELECT pg_catalog.pg_current_xact_id_if_assigned()";
-    static const char token_now[] = "\n;SELECT pg_catalog.pg_current_xact_id()";
-    const char *tail = assign ? token_now : token;
-    size_t tail_n = strlen(tail) + 1;
-    struct hf_buf text;
+    struct hf_buf text, room;
     hf_buf_init(&text, 4 * HF_PG_WHOLE_MAX);
+    hf_buf_init(&room, 65536);
+    hf_pg_peek_begin(s, u->does);
+    struct hf_slice token = hf_pg_token_sql(s, assign, &room);
     if (u->ticket && hf_pg_ids_again(s, u->ticket, sql, &text))
         sql = hf_slice(text.p, text.n - 1);
     uint8_t head[HF_PG_HEAD_LEN + BEGIN_LEN];
     struct hf_wr w;
+    size_t begin_n = u->split ? 0 : BEGIN_LEN;
     hf_wr_init(&w, head, sizeof(head));
     hf_wr_u8(&w, HF_PG_QUERY);
-    hf_wr_u32(&w, (uint32_t)(4 + BEGIN_LEN + sql.n + tail_n));
-    hf_wr_bytes(&w, hf_slice_str(begin));
+    hf_wr_u32(&w, (uint32_t)(4 + begin_n + sql.n + 2 + token.n + 1));
+    hf_wr_bytes(&w, hf_slice((const uint8_t *)begin, begin_n));
     hf_pg_log(s, message);
-    hf_pg_inject(s, hf_slice(head, sizeof(head)));
+    hf_pg_inject(s, hf_slice(head, hf_wr_len(&w)));
     hf_pg_inject(s, sql);
-    hf_pg_inject(s, hf_slice(tail, tail_n));
+    hf_pg_inject(s, hf_slice_str("\n;"));
+    hf_pg_inject(s, token);
+    hf_pg_inject(s, hf_slice("", 1));
+    hf_buf_fini(&room);
     hf_buf_fini(&text);
 }
 
@@ -225,12 +240,11 @@ void hf_pg_run_bare(struct hf_pg_session *s)
 {
     struct unit *u = hf_pg_unit_head(s);
     if (s->replay_left == 0) { /* what was delivered of it comes again */
-        s->replay_total = s->replay_left = s->hash.n;
-        hf_hash_stream_get(&s->hash, s->replay_hash);
+        s->replay_total = s->replay_left = hf_pg_hash_get(s, s->replay_hash);
     } else {
         s->replay_left = s->replay_total;
     }
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     u->wrapped = u->failed = u->bare_again = false;
     u->n_done = 0;
     u->reasons |= HF_PG_REASON_UTILITY;
@@ -260,7 +274,7 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message, str
         return false; /* the block may have failed meanwhile */
     if (point && s->tx == 'T') {
         bool more = k->n_statements > 1;
-        if (!token_between(s, COMMIT_QUERY, s->writes || more, more || s->xid_asked))
+        if (!token_between(s, m->does, s->writes || more, more || s->xid_asked))
             return false;
         if (!verified(s))
             return false;
@@ -279,18 +293,59 @@ static bool query_in_block(struct hf_pg_session *s, struct hf_slice message, str
     return true;
 }
 
+/* BEGIN; ...; COMMIT in one Query: what comes before the COMMIT, if that can be told apart. What is
+ * cut off is nothing but its words; what is left is parsed, in case they were in a comment. */
+static struct hf_slice before_commit(struct hf_pg_session *s, struct hf_slice sql,
+                                     const struct hf_pg_class *k)
+{
+    static const char *const ends[] = {"commit", "end", "transaction", "work"};
+    size_t n = sql.n, words = 0;
+    while (n && strchr("; \t\r\n", sql.p[n - 1]))
+        n--;
+    size_t at = n;
+    while (at && sql.p[at - 1] != ';') {
+        size_t end = at;
+        while (at && isalpha(sql.p[at - 1]))
+            at--;
+        bool known = false;
+        for (size_t i = 0; i < HF_ARRAY_LEN(ends); i++)
+            known |= end - at == strlen(ends[i]) &&
+                     !strncasecmp((const char *)sql.p + at, ends[i], end - at);
+        if (end == at && strchr(" \t\r\n", sql.p[at - 1]))
+            at--;
+        else if (!known || ++words > 2)
+            return hf_slice(NULL, 0);
+    }
+    struct hf_slice cut = hf_slice(sql.p, at ? at - 1 : 0);
+    const struct hf_pg_class *rest = hf_pg_text_class(s, cut);
+    bool good = words && rest->n_ends == 0 && rest->n_statements + 1 == k->n_statements;
+    hf_pg_class_unref(rest);
+    return good ? cut : hf_slice(NULL, 0);
+}
+
+static bool splittable(const struct hf_pg_session *s, const struct meaning *m)
+{
+    const struct hf_pg_class *k = m->class;
+    return s->conf->protect_writes && k->first_is_begin && k->last_is_end && k->n_ends == 1 &&
+           k->n_statements > 2 && m->does & HF_PG_DOES_COMMIT &&
+           !(m->does & (HF_PG_DOES_CHAIN | HF_PG_DOES_PREPARE_XACT | HF_PG_DOES_ROLLBACK |
+                        HF_PG_DOES_COPY_IN));
+}
+
 static void query_outside(struct hf_pg_session *s, struct hf_slice message, struct hf_slice sql,
                           const struct meaning *m)
 {
     struct unit *u = query_unit(s, m);
     bool wrap = !m->repeatable && m->wrappable && s->conf->protect_writes;
-    if (wrap) {
+    struct hf_slice cut = splittable(s, m) ? before_commit(s, sql, m->class) : hf_slice(NULL, 0);
+    if (wrap || cut.n) {
         u->wrapped = true;
-        u->n_client = m->class->n_statements + 1u; /* and BEGIN's */
+        u->split = cut.n;
+        u->n_client = m->class->n_statements + (cut.n ? -1u : 1u); /* and BEGIN's */
         s->commit = COMMIT_ASKED;
         s->commit_kind = COMMIT_WRAP;
         s->commit_xid = 0;
-        forward_wrapped(s, u, message, sql, m->does & HF_PG_DOES_NOTIFY);
+        forward_wrapped(s, u, message, cut.n ? cut : sql, m->does & HF_PG_DOES_NOTIFY);
         return;
     }
     if (m->class->n_ends && m->class->n_statements > 1)
@@ -331,6 +386,23 @@ static bool query_in_extended(struct hf_pg_session *s, struct hf_slice message)
     return true;
 }
 
+/* Before the first statement of a session that may change settings without saying so: how are they
+ * now? Then it shows before each commit whether they changed. true: go on. */
+static bool baseline(struct hf_pg_session *s, const struct hf_pg_class *k)
+{
+    bool may = hf_pg_class_does(s->classifier, k) & DOES_LOOK & ~(uint32_t)DOES_CHANGE;
+    if (!may || s->seen_known || s->replication || s->state != HF_PG_RUNNING ||
+        !s->conf->protect_writes)
+        return true;
+    if (s->looking)
+        return false;
+    if (s->n_units || s->look || s->block == BLOCK_UNSURE || s->tx == 'E' || s->block_change ||
+        s->commit != COMMIT_NONE || s->sticky & HF_PG_REASON_SETTINGS)
+        return true;
+    hf_pg_look(s);
+    return false;
+}
+
 static bool on_query(struct hf_pg_session *s, struct hf_slice message, struct hf_slice body)
 {
     struct hf_rd r;
@@ -344,7 +416,7 @@ static bool on_query(struct hf_pg_session *s, struct hf_slice message, struct hf
         return query_in_extended(s, message);
     const struct hf_pg_class *k = hf_pg_text_class(s, sql);
     struct meaning m = meaning_of(s, k);
-    bool done = know_block(s, 0);
+    bool done = know_block(s, 0) && baseline(s, k);
     if (done && m.does & HF_PG_DOES_NOTIFY)
         s->xid_asked = true; /* its transaction gets an id only when it commits: ask for one */
     if (done && s->block == BLOCK_YES)
@@ -386,12 +458,25 @@ static void out_of_memory(struct hf_pg_session *s)
     hf_pg_fatal(s, "53200", "out of memory", "holdfast-pg");
 }
 
+static bool parse_baseline(struct hf_pg_session *s, struct hf_slice sql)
+{
+    if (s->seen_known)
+        return true;
+    const struct hf_pg_class *k = hf_pg_text_class(s, sql);
+    bool done = baseline(s, k);
+    hf_pg_class_unref(k);
+    return done;
+}
+
 static bool on_parse(struct hf_pg_session *s, struct hf_slice message, struct hf_slice body)
 {
     struct hf_pg_parse parse;
+    bool good = hf_pg_parse_read(body, &parse) == 0;
+    if (good && !own_unit_open(s) && !parse_baseline(s, parse.sql))
+        return false;
     struct unit *u = extended(s);
     u->n_sent++;
-    if (hf_pg_parse_read(body, &parse) != 0) {
+    if (!good) {
         forward_whole(s, message); /* the server says what is wrong */
         return true;
     }
@@ -572,6 +657,8 @@ static bool token_within(struct hf_pg_session *s, struct unit *u, enum commit_ki
         return true;
     }
     s->commit = COMMIT_ASKED;
+    if (kind == COMMIT_SYNC)
+        hf_pg_peek_begin(s, u->does);
     u->n_client = u->n_sent;
     u->tail = hf_pg_ask_token_tail(s, assign, kind == COMMIT_EXECUTE);
     u->n_sent += u->tail;
@@ -588,7 +675,7 @@ static bool execute_commit(struct hf_pg_session *s, struct unit *u, struct hf_sl
         return false;
     bool in_block = s->block == BLOCK_YES;
     bool plain = u->failed || (s->tx == 'E' && in_block) || (!s->writes && u->repeatable);
-    if (!plain && s->xid && s->commit == COMMIT_NONE) {
+    if (!plain && s->commit == COMMIT_NONE && !hf_pg_peek_begin(s, u->does) && s->xid) {
         s->commit = COMMIT_KNOWN;
         s->commit_xid = s->xid;
         s->commit_kind = COMMIT_EXECUTE;

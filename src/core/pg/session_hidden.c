@@ -9,8 +9,7 @@
 
 const struct hf_pg_class *hf_pg_text_class(struct hf_pg_session *s, struct hf_slice sql)
 {
-    struct hf_slice encoding = hf_pg_status_get(s, hf_slice_str("client_encoding"));
-    if (encoding.p && !hf_pg_encoding_is_readable(encoding))
+    if (s->unreadable)
         sql = hf_slice_str("'"); /* what it says can't be told: unknown */
     return hf_pg_classify(s->classifier, sql);
 }
@@ -56,11 +55,14 @@ void hf_pg_ask_sync_commit(struct hf_pg_session *s)
 
 void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_slice sql)
 {
-    bool first = purpose == HID_COMMIT || purpose == HID_ROLLBACK || purpose == HID_MARKER;
+    bool first =
+        purpose == HID_COMMIT || purpose == HID_ROLLBACK || purpose == HID_MARKER || s->settling;
     struct unit *u = first ? hf_pg_unit_push_front(s) : hf_pg_unit_push(s, UNIT_HIDDEN);
     u->hidden = purpose;
     u->ended = true;
     s->unnamed_lost = true; /* a simple Query destroys it */
+    for (size_t i = s->op_head; i < s->n_ops; i++)
+        s->op[i].before_lost = true; /* also if a Parse that took its place fails */
     uint8_t head[HF_PG_HEAD_LEN];
     struct hf_wr w;
     hf_wr_init(&w, head, sizeof(head));
@@ -76,12 +78,12 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
  * that already. */
 uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart)
 {
-    static const char sql[] = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
-    static const char sql_now[] = "SELECT pg_catalog.pg_current_xact_id()";
     static const char own[] = "holdfast token";
-    struct hf_slice text = assign ? hf_slice(sql_now, sizeof(sql_now)) : hf_slice(sql, sizeof(sql));
     struct hf_slice portal = apart ? hf_slice(own, sizeof(own)) : hf_slice("", 1);
-    uint8_t message[256];
+    struct hf_buf room;
+    hf_buf_init(&room, 65536);
+    struct hf_slice text = hf_pg_token_sql(s, assign, &room);
+    uint8_t message[128];
     struct hf_wr w;
     hf_wr_init(&w, message, sizeof(message));
     if (apart) { /* one that was left over */
@@ -91,9 +93,13 @@ uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart)
         hf_wr_bytes(&w, portal);
     }
     hf_wr_u8(&w, HF_PG_PARSE);
-    hf_wr_u32(&w, (uint32_t)(4 + 1 + text.n + 2));
+    hf_wr_u32(&w, (uint32_t)(4 + 1 + text.n + 1 + 2));
     hf_wr_u8(&w, 0);
-    hf_wr_bytes(&w, text); /* with its NUL */
+    hf_pg_inject(s, hf_slice(message, hf_wr_len(&w)));
+    hf_pg_inject(s, text);
+    hf_buf_fini(&room);
+    hf_wr_init(&w, message, sizeof(message));
+    hf_wr_u8(&w, 0);
     hf_wr_u16(&w, 0);
     hf_wr_u8(&w, HF_PG_BIND);
     hf_wr_u32(&w, (uint32_t)(4 + portal.n + 1 + 2 + 2 + 2));
@@ -215,7 +221,7 @@ void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s)
 }
 
 /* One row (kind, name, value) for each thing that a new connection would not have by itself. */
-void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out)
+void hf_pg_observe_sql(struct hf_pg_session *s, const char *token, struct hf_buf *out)
 {
     hf_buf_str(
         out,
@@ -226,8 +232,8 @@ void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out)
         " UNION ALL SELECT 'c', '', pg_catalog.current_setting('synchronous_commit')"
         " UNION ALL SELECT 'l', c, '' FROM pg_catalog.pg_listening_channels() c"
         " UNION ALL SELECT 'h', name, '' FROM pg_catalog.pg_cursors WHERE is_holdable"
-        " UNION ALL SELECT CASE WHEN from_sql THEN 'p' ELSE 'P' END, name, statement"
-        " FROM pg_catalog.pg_prepared_statements"
+        " UNION ALL SELECT 'p', name, statement FROM pg_catalog.pg_prepared_statements"
+        " WHERE from_sql"
         " UNION ALL SELECT 't', '', '' WHERE pg_catalog.pg_my_temp_schema() <> 0 AND"
         " (EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace ="
         " pg_catalog.pg_my_temp_schema()) OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE"
@@ -246,13 +252,75 @@ void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out)
         hf_buf_str(out, ", true)");
         i += name.n + 1;
     }
+    if (token)
+        hf_buf_printf(out, " UNION ALL SELECT 'x', '', %s::pg_catalog.text", token);
+}
+
+bool hf_pg_peek_begin(struct hf_pg_session *s, uint32_t does)
+{
+    bool may = s->block_hard || does & DOES_LOOK & ~(uint32_t)DOES_CHANGE;
+    s->peeked = false;
+    s->peeking = may && s->seen_known && !s->block_change && !(does & DOES_CHANGE);
+    return s->peeking;
+}
+
+struct hf_slice hf_pg_token_sql(struct hf_pg_session *s, bool assign, struct hf_buf *room)
+{
+    static const char plain[] = "SELECT pg_catalog.pg_current_xact_id_if_assigned()";
+    static const char plain_now[] = "SELECT pg_catalog.pg_current_xact_id()";
+    const char *sql = assign ? plain_now : plain;
+    if (s->peeking) {
+        hf_pg_observe_sql(s, sql + strlen("SELECT "), room);
+        if (!room->err)
+            return hf_buf_slice(room);
+        s->peeking = false;
+    }
+    return hf_slice_str(sql);
+}
+
+/* A hash of what a look saw; the token's row, the last one, is not counted. */
+static void seen_hash(struct hf_pg_session *s, uint64_t hash[2], struct hf_slice *ret_token)
+{
+    struct hf_hash_stream h;
+    struct hf_rd rows, v;
+    hf_hash_stream_init(&h, s->seed);
+    hf_rd_init(&rows, hf_buf_slice(&s->answer.rows));
+    while (hf_rd_left(&rows)) {
+        uint16_t n;
+        struct hf_slice kind, row = hf_rd_str32(&rows, ANSWER_MAX);
+        if (hf_pg_values_begin(row, &v, &n) || n != 3 || hf_pg_value_next(&v, &kind))
+            break;
+        if (!hf_slice_eq(kind, hf_slice_str("x")))
+            hf_hash_stream_add(&h, row);
+        else if (ret_token && (hf_pg_value_next(&v, &kind) || hf_pg_value_next(&v, ret_token)))
+            break;
+    }
+    hf_hash_stream_get(&h, hash);
+}
+
+uint64_t hf_pg_token_answer(struct hf_pg_session *s)
+{
+    struct hf_slice v = hf_slice(NULL, 0);
+    if (s->peeking) {
+        uint64_t seen[2];
+        seen_hash(s, seen, &v);
+        s->peeked = !s->answer.rows.err && seen[0] == s->seen[0] && seen[1] == s->seen[1];
+        s->peeking = false;
+    } else {
+        v = hf_pg_answer_value(s);
+    }
+    uint64_t xid = 0;
+    for (size_t i = 0; i < v.n; i++)
+        xid = xid * 10 + (uint64_t)(v.p[i] - '0');
+    hf_pg_answer_reset(s);
+    return xid;
 }
 
 void hf_pg_look(struct hf_pg_session *s)
 {
     struct hf_buf sql;
     hf_buf_init(&sql, 65536);
-    hf_pg_observe_sql(s, &sql);
+    hf_pg_observe_sql(s, NULL, &sql);
     s->look = false;
     s->looking = true;
     s->looking_hard = s->look_hard;
@@ -373,6 +441,7 @@ void hf_pg_observed(struct hf_pg_session *s)
     struct observed o = {0};
     if (s->answer.sqlstate[0] || s->answer.rows.err) {
         s->sticky |= HF_PG_REASON_SETTINGS;
+        s->seen_known = false;
         hf_pg_tell_reasons(s);
         if (s->move_looking)
             hf_pg_move_failed(s, "the settings could not be read");
@@ -385,6 +454,8 @@ void hf_pg_observed(struct hf_pg_session *s)
     hf_buf_clear(&s->listens);
     rows_read(s, &o);
     snapshot_make(s, &o);
+    seen_hash(s, s->seen, NULL);
+    s->seen_known = true;
     bool bad = o.set.err || o.listen.err || s->prepares.err || s->snapshot.err;
     hf_buf_fini(&o.set);
     hf_buf_fini(&o.listen);
@@ -435,8 +506,15 @@ void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params)
         if (!message.err)
             s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&message));
         hf_buf_fini(&message);
-        hf_pg_param_set(&s->status, name, value);
+        hf_pg_status_set(s, name, value);
     }
+}
+
+void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value)
+{
+    hf_pg_param_set(&s->status, name, value);
+    if (hf_slice_eq(name, hf_slice_str("client_encoding")))
+        s->unreadable = !hf_pg_encoding_is_readable(value);
 }
 
 struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name)

@@ -17,11 +17,15 @@
 #define DOES_AGAIN                                                                                 \
     (HF_PG_DOES_READ | HF_PG_DOES_SET | HF_PG_DOES_LISTEN | HF_PG_DOES_PREPARE |                   \
      HF_PG_DOES_ISOLATION | HF_PG_DOES_BEGIN | HF_PG_DOES_ROLLBACK | HF_PG_DOES_SYNC_COMMIT)
-/* After these the settings are looked at. */
+/* After these the settings are looked at ... */
 #define DOES_LOOK                                                                                  \
     (HF_PG_DOES_SET | HF_PG_DOES_LISTEN | HF_PG_DOES_PREPARE | HF_PG_DOES_DISCARD |                \
      HF_PG_DOES_HOLD | HF_PG_DOES_TEMP | HF_PG_DOES_FUNCTION | HF_PG_DOES_UNKNOWN |                \
      HF_PG_DOES_LOCK)
+/* ... and with these they have changed, be it for a transaction. */
+#define DOES_CHANGE                                                                                \
+    (HF_PG_DOES_SET | HF_PG_DOES_LISTEN | HF_PG_DOES_PREPARE | HF_PG_DOES_DISCARD |                \
+     HF_PG_DOES_ISOLATION)
 
 #define UNITS_MAX 32   /* requests under way; more wait in the socket */
 #define OPS_MAX 4096   /* Parse, Close, Describe under way */
@@ -39,6 +43,7 @@ enum hidden {
     HID_NONE,
     HID_XID,         /* fast path: transaction id of the open block */
     HID_SYNC_COMMIT, /* fast path: synchronous_commit */
+    HID_PEEK,        /* before the COMMIT of a block: token and settings */
     HID_COMMIT,      /* of a wrapped Query */
     HID_ROLLBACK,    /* of a wrapped Query that failed */
     HID_OBSERVE,     /* settings, LISTENs, ... as the server has them */
@@ -51,11 +56,13 @@ struct unit {
     enum hidden hidden;
     bool ended;      /* Query, FunctionCall or Sync was sent */
     bool failed;     /* an ErrorResponse came */
-    bool wrapped;    /* BEGIN;...; was put around it */
+    bool wrapped;    /* BEGIN;...; was put around it ... */
+    bool split;      /* ... no, it has its own, and its COMMIT was taken off */
     bool repeatable; /* running it once more has no effect but the one */
     bool held;       /* its last CommandComplete waits for ReadyForQuery (commit points) */
     bool bare_again; /* it can't run in a block after all: once more, without */
     bool flushed;    /* a Flush of ours asked for what is there */
+    bool committed;  /* something in it was committed: it must not be run again */
     uint8_t tail;    /* answers of the hidden token query that was put before its Sync */
     uint32_t does;
     uint32_t reasons;  /* why it isn't protected while it runs */
@@ -153,8 +160,8 @@ struct answer {
 /* An error that the client gets instead of its answers. */
 struct verdict {
     bool set;
-    const char *sqlstate;
-    const char *message;
+    char sqlstate[6];
+    char message[160];
     char detail[200];
 };
 
@@ -206,7 +213,8 @@ struct hf_pg_session {
     bool xid_asked, savepoints;
     uint64_t xid; /* 0: not known, or none */
     hf_time tx_since;
-    struct hf_hash_stream hash; /* over what was delivered for the log */
+    struct hf_hash_stream hash; /* over what was delivered for the log: hf_pg_hash_get() */
+    struct hf_slice unhashed;   /* ... delivered since the last flush, not in it yet */
     size_t log_counted;         /* in memory->used */
 
     struct ids ids;                   /* this run's */
@@ -224,7 +232,7 @@ struct hf_pg_session {
     bool commit_deferred; /* waits for a cancel that is under way */
     bool unreplicated;    /* X4: completed with a warning */
     struct hf_buf held;   /* CommandComplete that waits */
-    char held_status;     /* ReadyForQuery that waits for the marker */
+    char held_status;     /* ReadyForQuery that waits for the marker, or the look */
 
     /* server side */
     size_t server_stream; /* bytes of a message still to be passed on, and how */
@@ -290,9 +298,15 @@ struct hf_pg_session {
     struct hf_buf custom;         /* names of custom settings, NUL-terminated */
     struct hf_buf listens;        /* channels, NUL-terminated */
     struct hf_buf status;         /* ParameterStatus as the client knows it: name NUL value NUL */
+    bool unreadable;              /* ... its client_encoding: what texts say can't be told */
     bool look;                    /* at the settings, at the next chance */
     bool block_look;              /* ... when the open block has ended */
     bool look_hard;               /* what changed them can't be run again */
+    bool settling;                /* the request is done; its ReadyForQuery waits for a look */
+    bool peeking, peeked;         /* the token query looks, too; and all was as before */
+    bool block_change;            /* the open block had DOES_CHANGE */
+    bool seen_known;
+    uint64_t seen[2]; /* hash of what the last look saw */
     bool looking, looking_hard;
     size_t since_mark;   /* of since_snapshot: what the look under way has seen */
     uint8_t sync_commit; /* 0 unknown, 1 on or better, 2 below */
@@ -377,6 +391,9 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status);
 /* ReadyForQuery of our own: with the status that the client knows, not hashed. */
 void hf_pg_tell_ready(struct hf_pg_session *s);
 void hf_pg_deliver_flush(struct hf_pg_session *s);
+/* Of what was delivered for the log; returns how many bytes that is. */
+uint64_t hf_pg_hash_get(struct hf_pg_session *s, uint64_t ret_hash[2]);
+void hf_pg_hash_reset(struct hf_pg_session *s);
 /* Log a client message as part of the last unit. */
 void hf_pg_log(struct hf_pg_session *s, struct hf_slice message);
 /* The transaction ended and its ReadyForQuery was delivered: forget n bytes of the log. */
@@ -407,7 +424,16 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
 /* apart: in a portal of its own, since the client's unnamed one is needed. How many answers. */
 uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart);
 void hf_pg_look(struct hf_pg_session *s);
-void hf_pg_observe_sql(struct hf_pg_session *s, struct hf_buf *out);
+/* SQL of a look; token: of the transaction's token as well, NULL: without. */
+void hf_pg_observe_sql(struct hf_pg_session *s, const char *token, struct hf_buf *out);
+/* Is the token query of a transaction whose last request does this to look at the settings, too?
+ * Then nothing needs to be looked at after its commit if they are as they were. */
+bool hf_pg_peek_begin(struct hf_pg_session *s, uint32_t does);
+/* The SELECT of the token, with or without the look, without a NUL; room: for the text. assign: the
+ * transaction is to get an id. */
+struct hf_slice hf_pg_token_sql(struct hf_pg_session *s, bool assign, struct hf_buf *room);
+/* Its answer; 0: the transaction has no id. */
+uint64_t hf_pg_token_answer(struct hf_pg_session *s);
 void hf_pg_observed(struct hf_pg_session *s);
 void hf_pg_answer_reset(struct hf_pg_session *s);
 /* A message of a hidden unit's answer, other than ReadyForQuery. */
@@ -417,6 +443,7 @@ struct hf_slice hf_pg_answer_value(const struct hf_pg_session *s);
 void hf_pg_put_literal(struct hf_buf *b, struct hf_slice s); /* E'...' */
 void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s);
 struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name);
+void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value);
 /* Tell the client the parameters that differ from what it knows. params: as in struct
  * hf_pg_backend. */
 void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params);
@@ -451,6 +478,9 @@ void hf_pg_step_done(struct hf_pg_session *s, char status);
 void hf_pg_tell_due(struct hf_pg_session *s);
 void hf_pg_replay_check(struct hf_pg_session *s);
 void hf_pg_replay_failed(struct hf_pg_session *s, const char *why);
+/* What the client gets instead of an answer; the first one counts. */
+void hf_pg_verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
+                       const char *why);
 /* Answer everything that is under way with the verdict. */
 void hf_pg_answer_verdict(struct hf_pg_session *s);
 void hf_pg_restore(struct hf_pg_session *s, enum hf_pg_side side);

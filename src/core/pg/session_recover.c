@@ -16,7 +16,7 @@ static struct hf_slice rest_of(const struct hf_buf *b, size_t from)
 static void forget_block(struct hf_pg_session *s)
 {
     hf_buf_fini(&s->block_since);
-    s->block_look = s->block_hard = false;
+    s->block_look = s->block_hard = s->block_change = s->peeked = false;
 }
 
 /* Everything under way goes back into the log, to be fed again. */
@@ -30,10 +30,8 @@ static void collect(struct hf_pg_session *s)
     s->refeed = s->log;
     s->refeed_at = 0;
     hf_buf_init(&s->log, s->conf->log_max);
-    if (s->replay_left == 0) {
-        s->replay_total = s->hash.n;
-        hf_hash_stream_get(&s->hash, s->replay_hash);
-    }
+    if (s->replay_left == 0)
+        s->replay_total = hf_pg_hash_get(s, s->replay_hash);
     for (uint32_t i = s->n_units; i > 0; i--)
         hf_pg_ops_revert(s, s->unit_no + i - 1);
     while (s->n_units)
@@ -41,7 +39,7 @@ static void collect(struct hf_pg_session *s)
     hf_pg_ids_lost(s);
     hf_pg_portals_forget(s);
     hf_pg_portal_bind(s, hf_slice(NULL, 0), NULL);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->log_block = 0;
     s->replay_left = 0;
     s->replay_units = 0;
@@ -49,14 +47,14 @@ static void collect(struct hf_pg_session *s)
 
 static void start_over(struct hf_pg_session *s);
 
-static void verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
-                        const char *why)
+void hf_pg_verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
+                       const char *why)
 {
     if (s->verdict.set)
         return;
     s->verdict.set = true;
-    s->verdict.sqlstate = sqlstate;
-    s->verdict.message = message;
+    snprintf(s->verdict.sqlstate, sizeof(s->verdict.sqlstate), "%s", sqlstate);
+    snprintf(s->verdict.message, sizeof(s->verdict.message), "%s", message);
     snprintf(s->verdict.detail, sizeof(s->verdict.detail), "%s", why);
 }
 
@@ -109,14 +107,14 @@ static void judge(struct hf_pg_session *s, uint32_t unit_reasons)
     if (s->doubt || s->rolled_back)
         return; /* first its outcome; or there is none any more */
     if (unit_reasons && s->tx == 'I' && s->n_waiting) {
-        verdict_set(s, "08007", "the server was lost while the statement was running",
-                    reasons_text(unit_reasons));
+        hf_pg_verdict_set(s, "08007", "the server was lost while the statement was running",
+                          reasons_text(unit_reasons));
         hf_pg_note(s, HF_PG_NOTE_LOST_UNPROTECTED, 0, 0, s->verdict.detail);
     } else if (s->passing & ~(uint32_t)HF_PG_REASON_SYNC_COMMIT &&
                (s->tx == 'T' || s->n_waiting || s->n_open)) {
-        verdict_set(s, "40001",
-                    "the transaction could not be replayed after the loss of the server",
-                    reasons_text(s->passing));
+        hf_pg_verdict_set(s, "40001",
+                          "the transaction could not be replayed after the loss of the server",
+                          reasons_text(s->passing));
     }
 }
 
@@ -131,6 +129,25 @@ static bool error_told(struct hf_pg_session *s)
     return false;
 }
 
+/* The request was done, what it did to the session was being looked at. true: it can't be done once
+ * more, so that the session has ended. */
+static bool settling_lost(struct hf_pg_session *s)
+{
+    if (!s->settling)
+        return false;
+    const struct unit *u = hf_pg_unit_last(s);
+    bool undone = u->failed && (u->wrapped || u->kind == UNIT_EXTENDED);
+    s->settling = s->looking = false;
+    s->look_hard |= s->looking_hard; /* of those before it */
+    if (!u->committed && (u->repeatable || undone))
+        return false;
+    hf_pg_note(s, HF_PG_NOTE_LOST_UNPROTECTED, 0, 0, hf_pg_reason_text(HF_PG_REASON_SETTINGS));
+    hf_pg_fatal(s, "57P01", "terminating connection because the server was lost",
+                u->committed ? "The transaction was committed; what it set can't be restored."
+                             : "What the statement set can't be restored.");
+    return true;
+}
+
 void hf_pg_lost(struct hf_pg_session *s, const char *why)
 {
     if (s->state == HF_PG_ENDED || s->state == HF_PG_STARTING || s->state == HF_PG_LOST)
@@ -140,6 +157,8 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     hf_pg_deliver_flush(s);
     if (s->state == HF_PG_MOVING)
         hf_pg_move_failed(s, "the server was lost meanwhile");
+    if (settling_lost(s))
+        return;
     uint32_t unit_reasons = 0, unit_does = 0;
     for (uint32_t i = 0; i < s->n_units; i++)
         unit_reasons |= hf_pg_unit_at(s, i)->reasons;
@@ -212,10 +231,14 @@ static void ask_clear(struct hf_pg_session *s)
 
 static void unresolved(struct hf_pg_session *s, const char *why)
 {
-    s->doubt = false;
-    forget_block(s);
     hf_pg_note(s, HF_PG_NOTE_UNRESOLVED, s->commit_xid, 0, why);
-    verdict_set(s, "08007", "the outcome of the transaction is unknown", why);
+    s->doubt = false;
+    if (s->block_look) { /* nor is it known what it set */
+        hf_pg_fatal(s, "08007", "the outcome of the transaction is unknown", why);
+        return;
+    }
+    forget_block(s);
+    hf_pg_verdict_set(s, "08007", "the outcome of the transaction is unknown", why);
     s->tx = 'I';
     hf_buf_clear(&s->held);
     hf_buf_fini(&s->refeed);
@@ -507,8 +530,8 @@ static void finish_committed(struct hf_pg_session *s)
 {
     s->committed = false;
     if (s->commit_kind == COMMIT_QUERY && s->commit_more) {
-        verdict_set(s, "08007", "the answer was lost with the server",
-                    "The transaction was committed.");
+        hf_pg_verdict_set(s, "08007", "the answer was lost with the server",
+                          "The transaction was committed.");
     } else if (s->held.n) {
         s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->held));
     } else if (s->commit_kind == COMMIT_QUERY || s->commit_kind == COMMIT_EXECUTE) {
@@ -516,7 +539,7 @@ static void finish_committed(struct hf_pg_session *s)
     }
     hf_buf_clear(&s->held);
     hf_pg_transaction_over(s, true);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     recovered(s);
     if (s->verdict.set) {
         hf_pg_answer_verdict(s);
@@ -549,8 +572,9 @@ static void finish_chained(struct hf_pg_session *s)
     s->tx = 'E';
     s->block = BLOCK_YES;
     hf_pg_log_drop(s, HF_PG_REASON_FAILED);
-    verdict_set(s, "40001", "the transaction could not be replayed after the loss of the server",
-                "It was begun by COMMIT AND CHAIN.");
+    hf_pg_verdict_set(s, "40001",
+                      "the transaction could not be replayed after the loss of the server",
+                      "It was begun by COMMIT AND CHAIN.");
 }
 
 static void begin_failed_block(struct hf_pg_session *s)
@@ -727,8 +751,8 @@ void hf_pg_replay_failed(struct hf_pg_session *s, const char *why)
     if (s->failing)
         return;
     s->failing = true;
-    verdict_set(s, "40001", "the transaction could not be replayed after the loss of the server",
-                why);
+    hf_pg_verdict_set(s, "40001",
+                      "the transaction could not be replayed after the loss of the server", why);
     hf_pg_note(s, HF_PG_NOTE_REPLAY_FAILED, 0, 0, why);
 }
 
@@ -752,7 +776,7 @@ static void start_over(struct hf_pg_session *s)
     s->server_stream = 0;
     s->deliver = s->forward = hf_slice(NULL, 0);
     hf_pg_portals_forget(s);
-    hf_hash_stream_init(&s->hash, s->seed);
+    hf_pg_hash_reset(s);
     s->lost_pid = s->pid;
     s->lost_attached_at = s->attached_at;
     hf_pg_enter_state(s, HF_PG_LOST);

@@ -45,9 +45,9 @@ void hf_pg_unit_pop(struct hf_pg_session *s)
 {
     assert(s->n_units);
     hf_pg_ops_revert(s, s->unit_no);
-    s->unit_head = (s->unit_head + 1) % UNITS_MAX;
     s->n_units--;
     s->unit_no++;
+    s->unit_head = s->n_units ? (s->unit_head + 1) % UNITS_MAX : 0; /* mostly the same memory */
 }
 
 int hf_pg_op_push(struct hf_pg_session *s, enum op_kind kind, struct prepared *p)

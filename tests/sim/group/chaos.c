@@ -124,6 +124,7 @@ static void begin(uint64_t seed)
                                      .stable_ms = 10000,
                                      .join_ms = 15000};
     w->degraded_refuse = below(4) == 0;
+    w->restart_always = below(2) == 0;
     w->persist_torn = below(4) == 0;
     if (below(3)) {
         static const uint32_t some[] = {0, 0, 20, 100}, few[] = {0, 0, 10, 30};

@@ -213,11 +213,22 @@ static void failover_backup(struct story *s)
 static void resource_fails(struct story *s)
 {
     hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
+    s->w->restart_always = true;
     given(s, 3);
     gs_break_resource(s->w, ALPHA, 0);
     run_ms(s, 4000);
     gs_break_resource(s->w, ALPHA, 0);
     run_ms(s, 30000);
+}
+
+static void mirror_goes_on(struct story *s)
+{
+    hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
+    given(s, 3);
+    gs_break_resource(s->w, ALPHA, 0);
+    run_ms(s, 4000);
+    gs_break_resource(s->w, BETA, 1);
+    run_ms(s, 4000);
 }
 
 static void backup_fails_peer(struct story *s)
@@ -288,6 +299,26 @@ static void switchover(struct story *s)
     hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
     given(s, 3);
     gs_request(s->w, ALPHA, HF_GREQUEST_SWITCH, NULL, "copy2");
+    run_ms(s, 8000);
+}
+
+static void switch_target_dies(struct story *s)
+{
+    hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
+    given(s, 3);
+    gs_request(s->w, ALPHA, HF_GREQUEST_SWITCH, NULL, "copy2");
+    run_ms(s, 50);
+    gs_power_off(s->w, BETA);
+    run_ms(s, 8000);
+}
+
+static void switch_primary_dies(struct story *s)
+{
+    hosts(s, 3, 2, (uint16_t[]){1, 2, 4});
+    given(s, 3);
+    gs_request(s->w, BETA, HF_GREQUEST_SWITCH, NULL, "copy2");
+    run_ms(s, 50);
+    gs_power_off(s->w, ALPHA);
     run_ms(s, 8000);
 }
 
@@ -445,7 +476,12 @@ static const struct {
     {"failover-backup", "The primary host dies without a peer: the next copy in order (B12).",
      failover_backup},
     {"resource-fails",
-     "The primary resource fails twice, its host is healthy: the next copy (B13).", resource_fails},
+     "The primary resource fails twice, its host is healthy, restart = always: the next copy "
+     "(B13).",
+     resource_fails},
+    {"mirror-goes-on",
+     "The primary resource fails: its mirror goes on, and back when that fails, too.",
+     mirror_goes_on},
     {"backup-fails-peer", "A backup host dies: a peer takes over, mirroring is re-aimed (B14).",
      backup_fails_peer},
     {"backup-fails-alone", "A backup host dies without a peer: out of sync, and back (B14).",
@@ -458,6 +494,10 @@ static const struct {
     {"fence-fails", "Nothing starts before the old primary host is off for certain (B20, G1).",
      fence_fails},
     {"switchover", "Planned: the old primary copy becomes the last backup (B15).", switchover},
+    {"switch-target-dies", "The host of a planned switch dies while it prepares: nothing moves.",
+     switch_target_dies},
+    {"switch-primary-dies", "The primary host dies while a switch is prepared.",
+     switch_primary_dies},
     {"force", "A copy that is out of sync is promoted only by an operator who names it (B16).",
      force},
     {"diverged", "What has data that the forced primary lacks waits for the operator (B18).",

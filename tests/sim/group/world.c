@@ -881,6 +881,7 @@ int gs_create(struct gs_world *w, uint32_t i)
                                .resources = w->def,
                                .n_resources = (uint8_t)w->n_created,
                                .degraded_refuse = w->degraded_refuse,
+                               .restart_always = w->restart_always,
                                .group_id = hf_prng_u64(&w->net.prng) | 1,
                                .join_request = h->asked});
     tell_configs(w, h);
@@ -991,6 +992,8 @@ static int apply(struct gs_world *w, struct gs_host *h, struct gs_job *j)
         return gs_data_source(w, h, j);
     case HF_OP_MIRROR_TARGET:
         return gs_data_target(w, h, j);
+    case HF_OP_PREPARE: /* nothing that others see */
+        return 0;
     default:
         return 3;
     }

@@ -160,7 +160,7 @@ struct gs_world {
 
     struct hf_gresource def[GS_RES_MAX];
     uint32_t n_defs, n_created; /* created: of the group's creation, others are brought */
-    bool degraded_refuse;
+    bool degraded_refuse, restart_always;
     struct hf_group_conf conf;
     struct gs_faults faults;
     bool fence_broken[GS_HOSTS_MAX];

@@ -129,6 +129,10 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
     if (is(c, "40P01")) {
         return w->n > 1;
     }
+    if (is(c, "23505") && t) {
+        /* its nextval() came between a crash that took ids back and who was given them again */
+        return w->n > 1 && w->server.db.n_seq_lost;
+    }
     if (is(c, "57014")) {
         return s->cancels > 0;
     }
@@ -143,9 +147,14 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
         return lost && (!w->fenced || s->reasons || (t && t->unprotected));
     }
     if (is(c, "57P01")) {
-        /* between a SET and the look at it the session is unprotected, too shortly to be seen */
-        bool unseen = !c->no_state && strstr(c->detail, "settings not known");
-        return s->terminated || (s->losses && (unseen || s->reasons & HF_PG_REASONS_STICKY));
+        /* behind others, or while a cancel is under way, settings can't be looked at first */
+        bool unseen = !c->no_state && (s->cancels || (t && t->pipelined)) &&
+                      strstr(c->detail, "settings not known");
+        /* ... nor when it was lost for a second time before it could look at all */
+        bool early = t && s->losses - t->losses > 1;
+        bool set = t && (t->unprotected || t->pipelined || s->reasons || early) &&
+                   strstr(c->detail, "can't be restored");
+        return s->terminated || (s->losses && (unseen || set || s->reasons & HF_PG_REASONS_STICKY));
     }
     if (is(c, "57P03")) {
         return s->losses != 0 || !s->attached_once;

@@ -550,6 +550,45 @@ static void txn_setting(struct pgc_client *c)
     c->expect[(c->head + c->n_expects - 1) % PGC_EXPECT_MAX].commits = true;
 }
 
+/* A function of which nothing is known but that it is volatile. */
+static void txn_function(struct pgc_client *c)
+{
+    char sql[96] = "SELECT tune('')";
+    bool block = below(c, 2), sets = below(c, 3) == 0;
+    (void)pgc_begin(c, sets ? "a function that sets" : "a function");
+    last(c)->unprotected = sets || !c->tuned; /* the first is not looked before, in a pipeline */
+    c->tuned = true;
+    if (sets) {
+        snprintf(c->application, sizeof(c->application), "app%" PRIu64, below(c, 1000));
+        snprintf(sql, sizeof(sql), "SELECT tune('%s')", c->application);
+    }
+    if (c->simple_only || below(c, 2)) {
+        if (block) {
+            pgc_want(pgc_query(c, 'T', "BEGIN"), NULL, "BEGIN");
+        }
+        pgc_want(pgc_query(c, block ? 'T' : 'I', sql), "tune", "SELECT 1");
+        if (block) {
+            pgc_want(pgc_query(c, 'I', "COMMIT"), NULL, "COMMIT");
+        }
+    } else {
+        struct pgc_want begin = {.tag = "BEGIN"}, end = {.tag = "COMMIT"};
+        struct pgc_want tune = {.columns = "tune", .tag = "SELECT 1"};
+        (void)round_new(c, true);
+        if (block) {
+            put_execute(c, "", true, "BEGIN", &begin, false);
+        }
+        put_execute(c, "", true, sql, &tune, false);
+        if (block) {
+            put_execute(c, "", true, "COMMIT", &end, true);
+        }
+        (void)put_sync(c, 'I', !block);
+    }
+    c->expect[(c->head + c->n_expects - 1) % PGC_EXPECT_MAX].commits = true;
+    (void)pgc_begin(c, "after the function");
+    show_application(c, 'I');
+    c->expect[(c->head + c->n_expects - 1) % PGC_EXPECT_MAX].commits = true;
+}
+
 static void txn_listen(struct pgc_client *c)
 {
     (void)pgc_begin(c, "LISTEN");
@@ -601,8 +640,10 @@ static void make_transaction(struct pgc_client *c)
         txn_copy_out(c);
     } else if (what < 91 && !c->no_volatile) {
         txn_volatile(c);
-    } else if (what < 96 && !c->no_state) {
+    } else if (what < 94 && !c->no_state) {
         txn_setting(c);
+    } else if (what < 96 && !c->no_state) {
+        txn_function(c);
     } else if (what < 98 && !c->no_state) {
         txn_listen(c);
     } else if (!c->no_weak) {
@@ -913,6 +954,7 @@ void pgc_connect(struct pgc_client *c)
     c->connected = true;
     c->greeted = c->fatal = c->skip = c->failed = c->copying = c->listening = false;
     c->application[0] = 0;
+    c->tuned = false;
     memset(c->prepared, 0, sizeof(c->prepared));
     hf_buf_clear(&c->in);
     hf_buf_clear(&c->out);

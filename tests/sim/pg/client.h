@@ -105,6 +105,7 @@ struct pgc_client {
     char sqlstate[6], message[200], detail[200];
     /* the session's state, as it should be */
     char application[48];
+    bool tuned; /* it has called the function */
     bool listening;
     char prepared[PGC_NAMES_MAX]; /* 1: there */
     uint32_t names;

@@ -1129,6 +1129,15 @@ static enum pgs_run f_set_config(struct pgs_backend *b, const struct value *a, s
     return r;
 }
 
+/* A user's function: writes, and sets application_name if it is given one. */
+static enum pgs_run f_tune(struct pgs_backend *b, const struct value *a, size_t n, struct value *v)
+{
+    (void)n;
+    (void)pgs_assign(&b->server->db, &b->xact);
+    COPY_TEXT(v->text, a[0].text);
+    return a[0].text[0] ? set(b, "application_name", a[0].text, false) : PGS_DONE;
+}
+
 static enum pgs_run f_current_setting(struct pgs_backend *b, const struct value *a, size_t n,
                                       struct value *v)
 {
@@ -1259,6 +1268,7 @@ static const struct {
     {"setval", 1765, T_INT8, 3, 3, f_setval},
     {"pg_sleep", 2626, T_VOID, 1, 1, f_sleep},
     {"set_config", 2078, T_TEXT, 3, 3, f_set_config},
+    {"tune", 16400, T_TEXT, 1, 1, f_tune},
     {"current_setting", 2077, T_TEXT, 1, 1, f_current_setting},
     {"current_setting", 3294, T_TEXT, 2, 2, f_current_setting},
     {"pg_current_xact_id", 5059, 5069, 0, 0, f_xid},
@@ -1572,8 +1582,8 @@ static enum pgs_run do_observe(struct pgs_backend *b, struct pgs_stmt *st, const
         observed(r, "l", b->listens[i], "");
     }
     for (const struct pgs_prepared *p = b->prepared; p; p = p->next) {
-        if (p->name[0]) {
-            observed(r, p->sql ? "p" : "P", p->name, p->text);
+        if (p->name[0] && p->sql) {
+            observed(r, "p", p->name, p->text);
         }
     }
     if (b->has_temp) {
@@ -1584,6 +1594,17 @@ static enum pgs_run do_observe(struct pgs_backend *b, struct pgs_stmt *st, const
             strcmp(st->token[i + 2].text, "e") == 0) {
             const struct pgs_setting *g = setting(b, st->token[i + 3].text);
             observed(r, "s", st->token[i + 3].text, g ? g->value : NULL);
+        }
+    }
+    for (size_t i = 0; i < st->n; i++) { /* the token with it */
+        bool now = strcmp(st->token[i].text, "pg_catalog.pg_current_xact_id") == 0;
+        if (now || strcmp(st->token[i].text, "pg_catalog.pg_current_xact_id_if_assigned") == 0) {
+            struct value v = {0};
+            enum pgs_run run = now ? f_xid(b, NULL, 0, &v) : f_xid_if(b, NULL, 0, &v);
+            if (run != PGS_DONE) {
+                return run;
+            }
+            observed(r, "x", "", v.null ? NULL : v.text);
         }
     }
     tag_rows(r);

@@ -77,7 +77,8 @@ static void state_max(struct hf_gstate *s)
     s->primary = s->last_primary = HF_GROUP_COPIES_MAX - 1;
     s->primary_host = HF_GROUP_MEMBERS_MAX - 1;
     s->cold = HF_COLD_BACKUPS;
-    s->init = s->paused = s->degraded_refuse = true;
+    s->init = s->paused = s->degraded_refuse = s->restart_always = true;
+    s->next = s->next_host = 1;
     s->in_sync = 0xff;
     fill(s->fence_text, HF_GROUP_FENCE_TEXT_MAX, 'f');
     s->join.step = 2;
@@ -125,6 +126,7 @@ static void state_small(struct hf_gstate *s)
     s->epoch = 4;
     s->phase = HF_PHASE_RUNNING;
     s->primary_host = 1;
+    s->next = s->next_host = HF_GROUP_NONE;
     s->in_sync = 3;
     strcpy(s->fence_text, "xid 4711");
     s->n_members = 2;
@@ -189,7 +191,7 @@ static void states(void **state)
     memset(s.member, 0, sizeof(s.member));
     memset(s.resource, 0, sizeof(s.resource));
     s.phase = HF_PHASE_NONE;
-    s.primary = s.primary_host = s.last_primary = HF_GROUP_NONE;
+    s.primary = s.primary_host = s.last_primary = s.next = s.next_host = HF_GROUP_NONE;
     s.in_sync = 0;
     states_there_and_back(&s);
 }
@@ -211,7 +213,9 @@ static void unused_is_zero(void **state)
     s.primary_host = want.primary_host;
     s.last_primary = want.last_primary;
     s.cold = HF_COLD_NO;
-    s.init = s.paused = s.degraded_refuse = false;
+    s.init = s.paused = s.degraded_refuse = s.restart_always = false;
+    s.next = want.next;
+    s.next_host = want.next_host;
     s.in_sync = want.in_sync;
     memcpy(s.fence_text, want.fence_text, strlen(want.fence_text) + 1);
     s.join.step = 0;
@@ -383,7 +387,7 @@ static void too_many_copies(void **state)
     /* counts beyond the arrays: made by hand, the encoder would read behind them */
     state_small(&s);
     n = encode_state(&s, a);
-    size_t counts = 5 + 7 + 24 + 8 + 2 + 9 + 1;
+    size_t counts = 5 + 7 + 24 + 11 + 2 + 9 + 1;
     assert_int_equal(a[counts], 2);
     assert_int_equal(a[counts + 1], 3);
     a[counts] = HF_GROUP_MEMBERS_MAX + 1;

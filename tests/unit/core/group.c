@@ -162,6 +162,7 @@ static int run_agent(struct world *w, unsigned i, const struct hf_group_agent_ac
         return 0;
     case HF_OP_OPEN:
     case HF_OP_MIRROR_SOURCE:
+    case HF_OP_PREPARE:
     case HF_OP_NONE:
     case HF_OP_COUNT_:
         break;

@@ -21,6 +21,7 @@
     "timeout=\"9s\"/><action name=\"mirror-target\" timeout=\"9s\"/>" META_TAIL
 
 static const char full[] = "degraded = refuse\n"
+                           "restart = always\n"
                            "resource copy1 {\n"
                            "    agent = \"ocf:holdfast:postgresql\" # it\n"
                            "    params {\n"
@@ -71,6 +72,7 @@ static void values(void **state)
     (void)state;
     struct hf_group_def *def = load_ok(hf_slice_str(full));
     assert_int_equal(def->degraded, 1);
+    assert_int_equal(def->restart, 1);
     assert_int_equal(def->resource.n, 3);
     const struct hf_group_def_resource *r = hf_group_def_at(def, 0);
     assert_string_equal(r->title.name, "copy1");

@@ -5,12 +5,15 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "hostd/group_impl.h"
 #include "os/file.h"
 #include "support/test.h"
 
@@ -30,8 +33,9 @@ static const char agent[] =
     "  echo '<parameters><parameter name=\"dir\" required=\"1\"/><parameter name=\"password\"/>'\n"
     "  echo '</parameters><actions>'\n"
     "  for a in start stop monitor access; do m $a; done\n"
-    "  case $0 in *mirror) for a in promote demote open mirror-source mirror-target mirror-state;\n"
-    "    do m $a; done;; esac\n"
+    "  case $0 in *mirror) for a in promote demote open mirror-source mirror-target mirror-state "
+    "\\\n"
+    "    prepare-promote prepare-demote; do m $a; done;; esac\n"
     "  echo '</actions></resource-agent>'; exit 0\n"
     "fi\n"
     "d=$OCF_RESKEY_dir; f=$d/$HOLDFAST_HOST.$HOLDFAST_RESOURCE\n"
@@ -41,10 +45,20 @@ static const char agent[] =
     "  echo \"ocf-exit-reason:told to fail, $OCF_RESKEY_password\" >&2; exit 1\n"
     "fi\n"
     "case $1 in\n"
+    "prepare-*) echo holdfast-armed; while read -r word; do\n"
+    "    echo \"$HOLDFAST_HOST told $word\" >>$d/log\n"
+    "    [ ! -e $d/$HOLDFAST_HOST.fail-word ] || exit 1\n"
+    "    case $word in\n"
+    "    promote) echo promoted >$f; echo 'holdfast-fence: lsn 8';;\n"
+    "    demote) echo unpromoted >$f;;\n"
+    "    esac; echo holdfast-done; done;;\n"
     "start|demote|mirror-target) echo unpromoted >$f;;\n"
     "stop) rm -f $f;;\n"
     "promote) echo promoted >$f; echo 'holdfast-fence: lsn 7';;\n"
-    "monitor) [ -e $f ] || exit 7; [ $(cat $f) = promoted ] && exit 8; exit 0;;\n"
+    "monitor) [ -e $f ] || exit 7\n"
+    "  [ ! -e $d/$HOLDFAST_HOST.process ] || echo holdfast-process: $(cat "
+    "$d/$HOLDFAST_HOST.process)\n"
+    "  [ $(cat $f) = promoted ] && exit 8; exit 0;;\n"
     "mirror-state) for m in $HOLDFAST_MIRRORS; do\n"
     "    [ ${m##*=} = sync ] && echo ${m%%=*} in-sync || echo ${m%%=*} caught-up; done;;\n"
     "access) [ ! -e $d/$HOLDFAST_HOST.no-$HOLDFAST_RESOURCE ] || exit 1;;\n"
@@ -553,6 +567,75 @@ static void a_copy_is_brought_mirrored_and_promoted(void **state)
     UNTIL(w, role(w, 1, 1) == HF_ROLE_OPEN);
 }
 
+static void mirrored(struct world *w)
+{
+    boot(w, 0);
+    boot(w, 1);
+    create(w, 0, copy1);
+    assert_done(w);
+    UNTIL(w, role(w, 0, 0) == HF_ROLE_OPEN);
+    put(w, "disk/beta.no-copy1", "", 0600);
+    join(w, 1, copy2);
+    assert_done(w);
+    UNTIL(w, hf_group_state(core(w, 1))->in_sync == 3);
+}
+
+static void a_switch_is_prepared(void **state)
+{
+    struct world *w = *state;
+    mirrored(w);
+    unsigned promoted = count(w, " promote "), opened = count(w, " open ");
+    request(w, 0, HF_GREQUEST_SWITCH, "beta");
+    assert_done(w);
+    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 8");
+    assert_int_equal(count(w, "alpha prepare-demote copy1"), 1);
+    assert_int_equal(count(w, "beta prepare-promote copy2"), 1);
+    assert_int_equal(count(w, "alpha told demote"), 1);
+    assert_int_equal(count(w, "beta told promote"), 1);
+    assert_int_equal(count(w, "beta told open"), 1);
+    assert_int_equal(count(w, " demote "), 0);
+    assert_int_equal(count(w, " promote "), promoted);
+    assert_int_equal(count(w, " open "), opened);
+}
+
+/* What a prepared process does not do, the action does. */
+static void a_prepared_process_that_fails(void **state)
+{
+    struct world *w = *state;
+    mirrored(w);
+    put(w, "disk/alpha.fail-word", "", 0600);
+    put(w, "disk/beta.fail-word", "", 0600);
+    request(w, 0, HF_GREQUEST_SWITCH, "beta");
+    assert_done(w);
+    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 7");
+    assert_int_equal(count(w, "alpha demote copy1"), 1);
+    assert_int_equal(count(w, "beta promote copy2"), 1);
+    assert_int_equal(count(w, "beta open copy2"), 1);
+}
+
+/* It is looked at once, not at the next monitor, and a mirror goes on. */
+static void a_process_that_ends_is_noticed(void **state)
+{
+    struct world *w = *state;
+    char number[16];
+    mirrored(w);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    snprintf(number, sizeof(number), "%d", (int)pid);
+    put(w, "disk/alpha.process", number, 0600);
+    struct hf_hgroup *g = hf_groups_get(w->host[0].h.groups, "orders");
+    UNTIL(w, g->run[0].watched == pid);
+    g->run[0].monitor_at = hf_now() + 2 * PATIENCE;
+    put(w, "disk/alpha.copy1", "dead", 0600); /* a primary that is none any more */
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    UNTIL(w, role(w, 1, 1) == HF_ROLE_OPEN);
+    assert_int_equal(g->run[0].watched, 0);
+}
+
 static void secrets_stay_out_of_texts(void **state)
 {
     struct world *w = *state;
@@ -711,6 +794,9 @@ int main(void)
         TEST(who_does_not_come_back_is_fenced),
         TEST(without_a_fence_device_nothing_is_taken_over),
         TEST(a_copy_is_brought_mirrored_and_promoted),
+        TEST(a_switch_is_prepared),
+        TEST(a_prepared_process_that_fails),
+        TEST(a_process_that_ends_is_noticed),
         TEST(secrets_stay_out_of_texts),
         TEST(a_disk_that_fails),
         TEST(a_pause_is_noticed),

@@ -93,6 +93,79 @@ static void feeds(void **state)
     assert_string_equal(s.out, "100000\neof\n");
 }
 
+struct talk {
+    struct seen seen; /* first: hf_proc_done gets it */
+    struct hf_proc *p;
+    char told[256];
+    bool kill;
+};
+
+static void on_line(void *arg, struct hf_slice line)
+{
+    struct talk *t = arg;
+    size_t n = strlen(t->told);
+    snprintf(t->told + n, sizeof(t->told) - n, "%.*s;", HF_SLICE_FMT(line));
+    if (t->kill) {
+        hf_proc_kill(t->p);
+        hf_loop_stop(loop);
+    } else if (hf_slice_eq(line, hf_slice_str("ready"))) {
+        assert_int_equal(hf_proc_say(t->p, hf_slice_str("one\ntwo\n"), HF_S(60)), 0);
+    } else if (hf_slice_eq(line, hf_slice_str("two"))) {
+        hf_proc_limit(t->p, 0);
+        hf_proc_hush(t->p);
+        assert_int_equal(hf_proc_say(t->p, hf_slice_str("x"), 0), -EPIPE);
+    }
+}
+
+static void talks(void **state)
+{
+    (void)state;
+    const char *argv[] = {"/bin/sh", "-c",
+                          "echo ready; while read -r l; do echo $l; done; printf 'the end'; exit 3",
+                          NULL};
+    const char *env[] = {"PATH=/usr/bin:/bin", NULL};
+    struct hf_proc_opt o = {.argv = argv, .env = env, .output_max = 100, .line = on_line};
+    struct talk t = {.kill = false};
+    assert_int_equal(hf_proc_start(loop, &o, on_done, &t, &t.p), 0);
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_string_equal(t.told, "ready;one;two;");
+    assert_string_equal(t.seen.out, "the end");
+    assert_int_equal(t.seen.res.status, 3);
+    struct talk k = {.kill = true}; /* from the line's own call */
+    assert_int_equal(hf_proc_start(loop, &o, on_done, &k, &k.p), 0);
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_string_equal(k.told, "ready;");
+    assert_int_equal(k.seen.calls, 0);
+}
+
+static void on_watched(void *arg)
+{
+    ++*(int *)arg;
+    hf_loop_stop(loop);
+}
+
+static void watches(void **state)
+{
+    (void)state;
+    struct hf_proc_watch *w, *other;
+    int n = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    assert_int_equal(hf_proc_watch_create(loop, pid, on_watched, &n, &w), 0);
+    assert_int_equal(hf_proc_watch_create(loop, pid, on_watched, &n, &other), 0);
+    hf_proc_watch_destroy(other);
+    hf_proc_watch_destroy(NULL);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(hf_loop_run(loop), 0);
+    assert_int_equal(n, 1);
+    hf_proc_watch_destroy(w);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(hf_proc_watch_create(loop, pid, on_watched, &n, &w), -ESRCH);
+}
+
 static void flood(void **state)
 {
     (void)state;
@@ -327,6 +400,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         LOOP_TEST(ends),
         LOOP_TEST(feeds),
+        LOOP_TEST(talks),
+        LOOP_TEST(watches),
         LOOP_TEST(flood),
         LOOP_TEST(hangs),
         LOOP_TEST(grandchild_holds_the_pipe),

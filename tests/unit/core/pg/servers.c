@@ -563,17 +563,21 @@ static void nobody_waits_for_ever_on_a_dead_primary(void **state)
     rig_fini(&r);
 }
 
-static void a_demoted_primary_is_looked_at(void **state)
+static void nobody_is_attached_to_a_primary_that_was_demoted(void **state)
 {
     (void)state;
     struct rig r;
-    begin(&r, &exclusive, 1, 1);
-    r.server[0].facts.in_recovery = true;
-    r.server[0].facts.aux[0] = 90;
-    hf_pg_servers_read_only_seen(r.s, 0, r.now);
+    begin(&r, &exclusive, 1, 0);
+    r.login_later = true;
+    want(&r, 0, HF_PG_READ_WRITE);
     run(&r, 0);
-    story(&r, "! alpha says 25006: it is looked at\n"
-              "- alpha: primary -> standby\n"
+    story(&r, "login 0 at alpha\n");
+    r.server[0].facts.in_recovery = true; /* it comes back as a standby while the driver logs in */
+    r.server[0].facts.aux[0] = 90;
+    r.login_later = false;
+    hf_pg_servers_seated(r.s, &r.seat[0], r.now);
+    run(&r, HF_MS(200));
+    story(&r, "- alpha: primary -> standby\n"
               "gone 0: the server was started anew, or promoted\n");
     rig_fini(&r);
 }
@@ -649,6 +653,53 @@ static void a_group_names_the_primary_and_its_fence(void **state)
               "gone 0: another server is the primary now\n"
               "login 0 at beta\n"
               "attach 0, fence 790\n");
+    rig_fini(&r);
+}
+
+/* The group begins to switch while its primary is fine: clients are held until the other one is
+ * open. */
+static void a_group_that_switches_is_followed(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, &in_group, 2);
+    r.server[1].sqlstate = "28000";
+    want(&r, 0, HF_PG_READ_WRITE);
+    group_says(&r, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&r, HF_S(2));
+    forget(&r);
+    unsigned probes = r.n_probes;
+    group_says(&r, 1, 8, "10.0.0.2", "");
+    run(&r, HF_MS(1));
+    story(&r, "- switchover: none -> freezing\n"
+              "! alpha: primary -> closed: not the group's primary\n"
+              "freeze\n");
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    run(&r, HF_MS(50));
+    story(&r, "- switchover: freezing -> frozen\n");
+    assert_int_equal(r.n_probes, probes); /* it has other things to do */
+    r.server[1].sqlstate = NULL;
+    r.server[1].facts = facts(false, 2, 800, 20);
+    group_says(&r, 3, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(&r, HF_MS(5));
+    story(&r, "- beta is the primary: timeline 2, fence 790\n"
+              "- beta: closed -> primary\n"
+              "- switchover: frozen -> attaching\n"
+              "gone 0: another server is the primary now\n"
+              "login 0 at beta\n"
+              "attach 0, fence 790\n");
+    hf_pg_servers_recovered(r.s, &r.seat[0], r.now);
+    run(&r, HF_MS(1));
+    story(&r, "thaw\n"
+              "- switchover: attaching -> none\n");
+    /* another one, which the group gives up before anything has happened */
+    group_says(&r, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    group_says(&r, 1, 8, "10.0.0.1", "");
+    run(&r, HF_MS(1));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_FREEZING);
+    group_says(&r, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(&r, HF_MS(5));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
     rig_fini(&r);
 }
 
@@ -1143,9 +1194,10 @@ int main(void)
         cmocka_unit_test(logins_that_fail_are_not_tried_in_a_loop),
         cmocka_unit_test(a_dead_host_does_not_answer),
         cmocka_unit_test(nobody_waits_for_ever_on_a_dead_primary),
-        cmocka_unit_test(a_demoted_primary_is_looked_at),
+        cmocka_unit_test(nobody_is_attached_to_a_primary_that_was_demoted),
         cmocka_unit_test(a_server_that_starts_is_asked_often),
         cmocka_unit_test(a_group_names_the_primary_and_its_fence),
+        cmocka_unit_test(a_group_that_switches_is_followed),
         cmocka_unit_test(a_group_restarts_its_primary_in_place),
         cmocka_unit_test(without_quorum_nobody_is_let_in),
         cmocka_unit_test(readers_go_where_there_are_fewest),

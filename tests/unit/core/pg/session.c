@@ -210,6 +210,67 @@ static void a_request_before_a_wrapped_one(void **state)
     rig_fini(&r);
 }
 
+/* The server's answer to one request: an error or not, then its status. */
+static void answer(struct rig *r, const char *tag, const char *sqlstate, uint8_t status)
+{
+    struct hf_buf b;
+    hf_buf_init(&b, 1000);
+    if (tag)
+        hf_pg_put_command_complete(&b, tag);
+    if (sqlstate)
+        hf_pg_put_error(
+            &b, HF_PG_ERROR,
+            &(struct hf_pg_error){.severity = "ERROR", .sqlstate = sqlstate, .message = "it says"});
+    hf_pg_put_ready(&b, status);
+    assert_int_equal(hf_pg_session_from_server(r->s, HF_PG_SERVER, hf_buf_slice(&b), 0), b.n);
+    hf_buf_fini(&b);
+    hf_buf_clear(&r->to[HF_PG_SERVER]);
+}
+
+/* A time limit, or somebody who cancels what the backend does: the client must not take the
+ * ROLLBACK that its COMMIT would be answered for a commit. */
+static void a_hidden_request_that_fails_is_told(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hf_buf commit;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "begin");
+    answer(&r, "BEGIN", NULL, 'T');
+    query(&r, "update t set a = 1");
+    answer(&r, "UPDATE 1", NULL, 'T'); /* the transaction's id is asked for */
+    answer(&r, NULL, "57014", 'E');
+    hf_buf_clear(&r.to[HF_PG_CLIENT]);
+    query(&r, "commit");
+    assert_false(holds(&r.to[HF_PG_SERVER], "commit"));
+    assert_true(holds(&r.to[HF_PG_CLIENT], "57014"));
+    assert_true(holds(&r.to[HF_PG_CLIENT], "it says"));
+    struct hf_pg_session_info info;
+    hf_pg_session_info(r.s, &info);
+    assert_int_equal(info.tx, 'E');
+    query(&r, "rollback");
+    assert_true(holds(&r.to[HF_PG_SERVER], "rollback"));
+    rig_fini(&r);
+    /* the same when the COMMIT waits for the id */
+    hf_buf_init(&commit, 100);
+    hf_pg_put_query(&commit, hf_slice_str("commit"));
+    rig_init(&r);
+    attach(&r);
+    query(&r, "begin");
+    answer(&r, "BEGIN", NULL, 'T');
+    query(&r, "update t set a = 1");
+    answer(&r, "UPDATE 1", NULL, 'T');
+    assert_int_equal(hf_pg_session_from_client(r.s, hf_buf_slice(&commit), 0), 0);
+    answer(&r, NULL, "57014", 'E');
+    hf_buf_clear(&r.to[HF_PG_CLIENT]);
+    query(&r, "commit");
+    assert_true(holds(&r.to[HF_PG_CLIENT], "57014"));
+    assert_false(holds(&r.to[HF_PG_SERVER], "commit"));
+    hf_buf_fini(&commit);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +279,7 @@ int main(void)
         cmocka_unit_test(a_reload_is_in_force_at_once),
         cmocka_unit_test(a_frozen_session_begins_nothing),
         cmocka_unit_test(a_request_before_a_wrapped_one),
+        cmocka_unit_test(a_hidden_request_that_fails_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

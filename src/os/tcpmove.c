@@ -1,0 +1,665 @@
+/* A batch of connections that this host takes over: record, probe, restore, replay, acknowledge. */
+#include "os/tcpmove.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "os/tcpmove_impl.h"
+
+#define PER_STEP 32
+#define RECEIVE_PER_STEP 256      /* packets; then the others in the loop */
+#define RECEIVE_BUFFER (16 << 20) /* bytes: until the first step */
+#define BEHIND_MAX 8              /* steps that only receive, before the others go on */
+#define SACK_ROUNDS 3             /* probes before a peer with SACK seems to lack D-SACK */
+#define PROBE_INTERVAL HF_MS(3)   /* to the next probe, on a network where most answer in 1 */
+#define QUICK_ROUNDS 5            /* probes with that interval */
+#define SLOW_INTERVAL HF_MS(30)
+#define PACKET_MAX (HF_TCP_PACKET_MAX + 1) /* received: header of IPv4 included */
+#define KEY_LEN 18                         /* of a peer: address and port */
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
+
+struct packet {
+    struct hf_list node;
+    struct hf_endpoint from;
+    size_t n; /* TCP header and payload */
+    uint8_t bytes[];
+};
+
+/* Only forward, by enter(). */
+enum state {
+    ADDED,    /* nothing was done for it */
+    PROBING,  /* asked, not answered */
+    READY,    /* answered, or waited for in vain */
+    RESTORED, /* has its socket, or is given up; packets recorded until now are due */
+    DONE,     /* packets are its socket's own matter */
+};
+
+struct conn {
+    struct hf_list node; /* on the list of its state */
+    enum state state;
+    struct hf_tcpmove_job job;
+    struct hf_list packets; /* recorded, to be replayed once the socket is there */
+    uint8_t key[KEY_LEN];
+    bool answered, gone, beyond;
+    unsigned rounds;       /* probes sent */
+    unsigned older_rounds; /* probes sent when it first said older_tx; 0: it did not */
+    uint64_t older_tx;     /* said, but perhaps before the probe came */
+    hf_time older_at;
+    uint64_t peer_tx; /* answered: the peer stands here */
+    uint32_t snd_wnd;
+    hf_time asked_at, next_probe;
+};
+
+struct hf_tcpmove {
+    struct hf_endpoint local;
+    struct hf_tcpmove_opt opt;
+    hf_tcpmove_done *fn;
+    void *arg;
+    int in, out; /* raw sockets: what comes for the address; whole IP packets to anywhere */
+    struct hf_map by_peer;          /* all connections, until the end */
+    struct hf_list conns[DONE + 1]; /* by state */
+    struct hf_list strangers;       /* packets of no connection here */
+    unsigned left;
+    bool listening;  /* others than those in the batch get their packets by themselves */
+    unsigned behind; /* steps in a row that did not receive all there was */
+    size_t recorded_bytes;
+    struct hf_tcpmove_counters c;
+    uint8_t buf[PACKET_MAX];
+};
+
+static struct conn *conn_of(struct hf_list *node)
+{
+    return (struct conn *)((char *)node - offsetof(struct conn, node));
+}
+
+static struct packet *packet_of(struct hf_list *node)
+{
+    return (struct packet *)((char *)node - offsetof(struct packet, node));
+}
+
+static void make_key(const struct hf_endpoint *e, uint8_t key[static KEY_LEN])
+{
+    memcpy(key, e->addr, 16);
+    key[16] = (uint8_t)(e->port >> 8);
+    key[17] = (uint8_t)e->port;
+}
+
+static void enter(struct hf_tcpmove *mv, struct conn *c, enum state state)
+{
+    assert(state > c->state || state == ADDED);
+    c->state = state;
+    hf_list_unlink(&c->node);
+    hf_list_insert(&mv->conns[state], &c->node);
+}
+
+/* The one that has been in this state longest. */
+static struct conn *first(struct hf_tcpmove *mv, enum state state)
+{
+    struct hf_list *head = &mv->conns[state];
+    return hf_list_empty(head) ? NULL : conn_of(head->next);
+}
+
+static uint64_t tx_total(const struct conn *c)
+{
+    return c->job.tx_una + c->job.tx.n;
+}
+
+/* --- open, close --- */
+
+static int set_int(int fd, int level, int name, int value)
+{
+    return setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+static int fail(struct hf_err *err, const struct hf_addr *a, const char *what, const char *remedy)
+{
+    int e = errno;
+    char text[HF_ADDR_STR_LEN];
+    return hf_err_set(err, -e, "cannot %s for %s: %s%s%s", what, hf_addr_str(a, text),
+                      hf_strerror(-e), *remedy ? "; " : "", remedy);
+}
+
+static int open_raw(struct hf_tcpmove *mv, int protocol, struct hf_err *err, int *ret_fd)
+{
+    *ret_fd = socket(mv->opt.local.ss.ss_family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    if (*ret_fd < 0) {
+        return fail(err, &mv->opt.local, "open a raw socket",
+                    errno == EPERM ? "start the program with CAP_NET_RAW" : "");
+    }
+    return 0;
+}
+
+static int open_in(struct hf_tcpmove *mv, struct hf_err *err)
+{
+    bool v6 = mv->local.family == HF_AF_INET6;
+    struct hf_endpoint e = mv->local;
+    e.port = 0;
+    struct hf_addr a = hf_addr_from_endpoint(&e);
+    int rc = open_raw(mv, IPPROTO_TCP, err, &mv->in);
+    if (rc) {
+        return rc;
+    }
+    /* the address comes later */
+    if (set_int(mv->in, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, 1) < 0 ||
+        bind(mv->in, (const struct sockaddr *)&a.ss, a.len) < 0) {
+        return fail(err, &mv->opt.local, "bind a raw socket", "");
+    }
+    if (set_int(mv->in, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER) < 0) {
+        return fail(err, &mv->opt.local, "enlarge the buffer of a raw socket",
+                    errno == EPERM ? "start the program with CAP_NET_ADMIN" : "");
+    }
+    return 0;
+}
+
+static int open_out(struct hf_tcpmove *mv, struct hf_err *err)
+{
+    int rc = open_raw(mv, IPPROTO_RAW, err, &mv->out); /* this one takes whole packets */
+    if (rc == 0 && mv->opt.mark &&
+        setsockopt(mv->out, SOL_SOCKET, SO_MARK, &mv->opt.mark, sizeof(mv->opt.mark)) < 0) {
+        rc = fail(err, &mv->opt.local, "mark the packets of a raw socket", "");
+    }
+    return rc;
+}
+
+/* One that needs CAP_NET_ADMIN now, rather than the first connection later. */
+static int check_repair(struct hf_tcpmove *mv, struct hf_err *err)
+{
+    int fd = socket(mv->opt.local.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return fail(err, &mv->opt.local, "open a socket", "");
+    }
+    int rc = 0;
+    if (set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) < 0) {
+        rc = fail(err, &mv->opt.local, "enter TCP_REPAIR",
+                  errno == EPERM ? "start the program with CAP_NET_ADMIN"
+                                 : "the kernel needs CONFIG_CHECKPOINT_RESTORE");
+    }
+    close(fd);
+    return rc;
+}
+
+int hf_tcpmove_open(const struct hf_tcpmove_opt *opt, hf_tcpmove_done *fn, void *arg,
+                    struct hf_err *err, struct hf_tcpmove **ret_mv)
+{
+    struct hf_endpoint local = hf_addr_to_endpoint(&opt->local);
+    if (local.family == HF_AF_NONE || local.port == 0) {
+        return hf_err_set(err, -HF_ECONFIG, "a take-over needs an address with its port");
+    }
+    struct hf_tcpmove *mv = hf_alloc(sizeof(*mv));
+    if (!mv) {
+        return hf_err_set(err, -ENOMEM, "out of memory");
+    }
+    mv->local = local;
+    mv->opt = *opt;
+    mv->opt.per_step = opt->per_step ? opt->per_step : PER_STEP;
+    mv->opt.patience = opt->patience ? opt->patience : HF_TCPMOVE_PATIENCE;
+    mv->fn = fn;
+    mv->arg = arg;
+    mv->in = mv->out = -1;
+    hf_map_init(&mv->by_peer, (uint64_t)(uintptr_t)mv);
+    hf_list_init(&mv->strangers);
+    for (size_t i = 0; i < HF_ARRAY_LEN(mv->conns); i++) {
+        hf_list_init(&mv->conns[i]);
+    }
+    int rc = open_in(mv, err);
+    rc = rc ? rc : open_out(mv, err);
+    rc = rc ? rc : check_repair(mv, err);
+    if (rc) {
+        hf_tcpmove_close(mv);
+        return rc;
+    }
+    *ret_mv = mv;
+    return 0;
+}
+
+static void free_packets(struct hf_tcpmove *mv, struct hf_list *packets)
+{
+    HF_LIST_FOREACH (it, packets) {
+        struct packet *p = packet_of(it);
+        mv->recorded_bytes -= p->n;
+        hf_list_unlink(it);
+        hf_free(p);
+    }
+}
+
+void hf_tcpmove_close(struct hf_tcpmove *mv)
+{
+    if (!mv) {
+        return;
+    }
+    if (mv->in >= 0) {
+        close(mv->in);
+    }
+    if (mv->out >= 0) {
+        close(mv->out);
+    }
+    size_t pos = 0;
+    for (struct conn *c; (c = hf_map_next(&mv->by_peer, &pos));) {
+        free_packets(mv, &c->packets);
+        hf_free(c);
+    }
+    hf_map_fini(&mv->by_peer);
+    free_packets(mv, &mv->strangers);
+    hf_free(mv);
+}
+
+int hf_tcpmove_add(struct hf_tcpmove *mv, const struct hf_tcpmove_job *job)
+{
+    struct hf_tcp_facts f = job->facts;
+    bool embryo = f.flags & HF_TCP_FACT_EMBRYO;
+    f.local.scope = f.peer.scope = mv->local.scope; /* of this host */
+    if (!hf_endpoint_eq(&f.local, &mv->local) || f.peer.family != mv->local.family ||
+        f.peer.port == 0 || (embryo && hf_tcp_of_packet(job->syn_ack).n == 0)) {
+        return -HF_EVALUE;
+    }
+    uint8_t key[KEY_LEN];
+    make_key(&f.peer, key);
+    if (hf_map_get(&mv->by_peer, hf_slice(key, KEY_LEN))) {
+        return -EEXIST;
+    }
+    struct conn *c = hf_alloc(sizeof(*c));
+    if (!c) {
+        return -ENOMEM;
+    }
+    c->job = *job;
+    c->job.facts = f;
+    memcpy(c->key, key, KEY_LEN);
+    hf_list_init(&c->packets);
+    hf_list_init(&c->node);
+    int rc = hf_map_put(&mv->by_peer, hf_slice(c->key, KEY_LEN), c);
+    if (rc) {
+        hf_free(c);
+        return rc;
+    }
+    enter(mv, c, ADDED);
+    mv->left++;
+    mv->c.added++;
+    return 0;
+}
+
+/* --- raw packets out --- */
+
+static void send_packet(struct hf_tcpmove *mv, const struct hf_endpoint *to, const struct hf_wr *w)
+{
+    struct hf_slice s;
+    struct hf_endpoint e = *to;
+    e.port = 0; /* raw IPv6 sockets refuse others */
+    struct hf_addr a = hf_addr_from_endpoint(&e);
+    if (hf_wr_end(w, &s) || sendto(mv->out, s.p, s.n, MSG_DONTWAIT | MSG_NOSIGNAL,
+                                   (const struct sockaddr *)&a.ss, a.len) < 0) {
+        mv->c.send_errors++; /* as if the network had lost it */
+    }
+}
+
+/* Pitfall 14: SYN and SYN-ACK were committed, but perhaps the SYN-ACK was lost. Once more it does
+ * no harm: who has it answers with a plain acknowledgement. */
+static void send_syn_ack(struct hf_tcpmove *mv, const struct conn *c)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_wrap(&w, &mv->local, &c->job.facts.peer, hf_tcp_of_packet(c->job.syn_ack));
+    send_packet(mv, &c->job.facts.peer, &w);
+}
+
+static void send_probe(struct hf_tcpmove *mv, struct conn *c, hf_time now)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX + 1];
+    struct hf_wr w;
+    mv->c.probes++;
+    c->rounds++;
+    c->next_probe = now + (c->rounds < QUICK_ROUNDS ? PROBE_INTERVAL : SLOW_INTERVAL);
+    if (c->job.facts.flags & HF_TCP_FACT_EMBRYO) {
+        send_syn_ack(mv, c);
+        return;
+    }
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_build_probe(&w, &c->job.facts, c->job.tx_una, c->job.rx_total,
+                       now - mv->opt.clock_offset);
+    send_packet(mv, &c->job.facts.peer, &w);
+}
+
+/* Pitfall 2: in sequence, so that the peer believes it and resends the rest in milliseconds. */
+static void send_ack(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_build_ack(&w, &c->job.facts, c->peer_tx, c->job.rx_total, now - mv->opt.clock_offset);
+    send_packet(mv, &c->job.facts.peer, &w);
+}
+
+/* Captured bytes to this host's own TCP, with checksums that are right again (pitfall 8). */
+static void replay(struct hf_tcpmove *mv, struct hf_list *packets)
+{
+    HF_LIST_FOREACH (it, packets) {
+        struct packet *p = packet_of(it);
+        struct hf_wr w;
+        hf_wr_init(&w, mv->buf, sizeof(mv->buf));
+        hf_tcp_wrap(&w, &p->from, &mv->local, hf_slice(p->bytes, p->n));
+        send_packet(mv, &mv->local, &w);
+        mv->c.replayed++;
+    }
+    free_packets(mv, packets);
+}
+
+/* --- packets in --- */
+
+static void record(struct hf_tcpmove *mv, struct hf_list *to, const struct hf_endpoint *from,
+                   struct hf_slice tcp)
+{
+    struct packet *p = NULL;
+    if (mv->recorded_bytes + tcp.n <= HF_TCPMOVE_RECORD_MAX) {
+        p = hf_alloc(sizeof(*p) + tcp.n);
+    }
+    if (!p) {
+        mv->c.record_full++; /* as if the network had lost it */
+        return;
+    }
+    p->from = *from;
+    p->n = tcp.n;
+    memcpy(p->bytes, tcp.p, tcp.n);
+    hf_list_init(&p->node);
+    hf_list_insert(to, &p->node);
+    mv->recorded_bytes += p->n;
+    mv->c.recorded++;
+}
+
+static void answered(struct hf_tcpmove *mv, struct conn *c, uint64_t tx)
+{
+    c->answered = true;
+    c->peer_tx = tx;
+    mv->c.answered++;
+    enter(mv, c, READY);
+}
+
+/* An acknowledgement that may have been under way before the probe came. A peer that has no D-SACK,
+ * or seems to have none, is believed when it still says the same a probe and some time later: the
+ * former host is silent, so what the peer sends now is true; only what it sent before may be old.
+ */
+static void on_older(struct conn *c, uint64_t tx, hf_time now)
+{
+    if ((c->job.facts.flags & HF_TCP_FACT_SACK) && c->rounds < SACK_ROUNDS) {
+        return;
+    }
+    if (c->older_rounds == 0 || c->older_tx != tx) {
+        c->older_rounds = c->rounds;
+        c->older_tx = tx;
+        c->older_at = now;
+    }
+}
+
+static bool still_says(const struct conn *c, uint64_t tx, hf_time now)
+{
+    return c->older_rounds && c->older_tx == tx && c->rounds > c->older_rounds &&
+           now - c->older_at >= PROBE_INTERVAL;
+}
+
+/* Something from the peer of a connection that was asked. */
+static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
+                      hf_time now)
+{
+    const struct hf_tcpmove_job *j = &c->job;
+    uint64_t tx = 0;
+    switch (
+        hf_tcp_read_answer(&j->facts, seg, j->tx_una, tx_total(c), j->rx_total, &tx, &c->snd_wnd)) {
+    case HF_TCP_ANSWER_EXACT:
+        answered(mv, c, tx);
+        return;
+    case HF_TCP_ANSWER_OLDER:
+        if (still_says(c, tx, now)) {
+            answered(mv, c, tx);
+        } else {
+            on_older(c, tx, now);
+        }
+        return;
+    case HF_TCP_ANSWER_GONE:
+        c->gone = true;
+        enter(mv, c, READY);
+        return;
+    case HF_TCP_ANSWER_BEYOND:
+        c->beyond = true;
+        enter(mv, c, READY);
+        return;
+    case HF_TCP_ANSWER_NONE:
+        return;
+    }
+}
+
+static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, struct hf_slice tcp,
+                       hf_time now)
+{
+    uint8_t key[KEY_LEN];
+    make_key(&seg->src, key);
+    struct conn *c = hf_map_get(&mv->by_peer, hf_slice(key, KEY_LEN));
+    bool matters = seg->payload.n || (seg->flags & (HF_TCP_SYN | HF_TCP_FIN));
+    if (seg->dst.port != mv->local.port || (c && c->state == DONE)) {
+        return;
+    }
+    if (!c) {
+        if (matters && !mv->listening) {
+            record(mv, &mv->strangers, &seg->src, tcp);
+        }
+        return;
+    }
+    if ((c->job.facts.flags & HF_TCP_FACT_EMBRYO) && (seg->flags & HF_TCP_SYN)) {
+        send_syn_ack(mv, c);
+        return;
+    }
+    if (matters) {
+        record(mv, &c->packets, &seg->src, tcp);
+    }
+    if (c->state == PROBING) {
+        on_answer(mv, c, seg, now);
+    }
+}
+
+static void on_packet(struct hf_tcpmove *mv, struct hf_slice packet, const struct hf_addr *from,
+                      hf_time now)
+{
+    struct hf_tcp_segment seg;
+    struct hf_slice tcp = packet;
+    int rc;
+    if (mv->local.family == HF_AF_INET6) { /* without IP header */
+        struct hf_endpoint src = hf_addr_to_endpoint(from);
+        rc = hf_tcp_segment_parse_tcp(&src, &mv->local, tcp, &seg);
+    } else {
+        rc = hf_tcp_segment_parse(packet, &seg);
+        tcp = hf_tcp_of_packet(packet);
+    }
+    if (rc) {
+        mv->c.malformed++;
+    } else {
+        on_segment(mv, &seg, tcp, now);
+    }
+}
+
+/* True: all that there was. */
+static bool receive(struct hf_tcpmove *mv, unsigned n_max, hf_time now)
+{
+    for (unsigned i = 0; i < n_max; i++) {
+        struct hf_addr from = {.len = sizeof(from.ss)};
+        ssize_t n = recvfrom(mv->in, mv->buf, sizeof(mv->buf), MSG_DONTWAIT,
+                             (struct sockaddr *)&from.ss, &from.len);
+        if (n < 0) {
+            return true;
+        }
+        on_packet(mv, hf_slice(mv->buf, (size_t)n), &from, now);
+    }
+    return false;
+}
+
+/* --- step --- */
+
+static bool needs_probe(const struct conn *c)
+{
+    return c->job.tx.n || (c->job.facts.flags & (HF_TCP_FACT_CLOSING | HF_TCP_FACT_EMBRYO));
+}
+
+static void start_some(struct hf_tcpmove *mv, hf_time now)
+{
+    struct conn *c;
+    for (unsigned i = 0; i < mv->opt.per_step && (c = first(mv, ADDED)); i++) {
+        c->snd_wnd = c->job.facts.snd_wnd ? c->job.facts.snd_wnd : UINT16_MAX;
+        if (!needs_probe(c)) { /* it has all, so where it stands is known */
+            c->answered = true;
+            c->peer_tx = c->job.tx_una;
+            enter(mv, c, READY);
+            continue;
+        }
+        c->asked_at = now;
+        enter(mv, c, PROBING);
+        send_probe(mv, c, now);
+    }
+}
+
+static void probe_some(struct hf_tcpmove *mv, hf_time now)
+{
+    unsigned n = 0;
+    HF_LIST_FOREACH (it, &mv->conns[PROBING]) {
+        struct conn *c = conn_of(it);
+        if (now - c->asked_at >= mv->opt.patience) {
+            mv->c.unanswered++;
+            enter(mv, c, READY);
+        } else if (now >= c->next_probe && n++ < mv->opt.per_step) {
+            send_probe(mv, c, now);
+        }
+    }
+}
+
+static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmove_result *res)
+{
+    mv->left--;
+    mv->c.restored += res->rc == 0;
+    mv->c.gone += res->rc == -HF_ECLOSED;
+    mv->c.failed += res->rc && res->rc != -HF_ECLOSED;
+    mv->fn(mv->arg, c->job.arg, res);
+}
+
+static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
+{
+    const struct hf_tcp_facts *f = &c->job.facts;
+    struct hf_tcpmove_result res = {.fd = -1, .snd_wnd = c->snd_wnd, .exact = c->answered};
+    bool embryo = f->flags & HF_TCP_FACT_EMBRYO, all_read = f->flags & HF_TCP_FACT_EOF;
+    uint64_t una = c->answered ? c->peer_tx : c->job.tx_una, total = tx_total(c);
+    size_t skip = una < total ? (size_t)(una - c->job.tx_una) : c->job.tx.n;
+    if (c->gone || (all_read && una > total)) {
+        res.rc = -HF_ECLOSED;
+        res.what = "find the peer";
+    } else if (c->beyond) {
+        res.rc = -HF_EPROTO;
+        res.what = "find what the peer acknowledges";
+    } else {
+        struct hf_tcpmove_plan plan = {
+            .f = f,
+            .rx_total = c->job.rx_total,
+            .tx_una = una,
+            .tx_total = total,
+            .snd_wnd = c->snd_wnd,
+            .tx = hf_slice(c->job.tx.n ? c->job.tx.p + skip : NULL, c->job.tx.n - skip),
+            .exact = c->answered || embryo, /* nothing was sent to an embryo */
+            .tsval = hf_tcp_tsval(f, now - mv->opt.clock_offset),
+        };
+        res.rc = hf_tcpmove_restore(&plan, &res.what, &res.fd, &res.tx_written);
+    }
+    res.tx_una = una;
+    if (res.rc == 0 && c->answered && !embryo) {
+        send_ack(mv, c, now);
+    }
+    if (res.rc) {
+        free_packets(mv, &c->packets); /* they would be answered with a RST */
+    }
+    enter(mv, c, res.rc ? DONE : RESTORED);
+    report(mv, c, &res);
+}
+
+static void restore_some(struct hf_tcpmove *mv, hf_time now)
+{
+    struct conn *c;
+    for (unsigned i = 0; i < mv->opt.per_step && (c = first(mv, READY)); i++) {
+        finish_conn(mv, c, now);
+    }
+    if (!first(mv, RESTORED)) {
+        return;
+    }
+    (void)receive(mv, RECEIVE_PER_STEP,
+                  now); /* what came until its socket was there still goes to it */
+    while ((c = first(mv, RESTORED))) {
+        replay(mv, &c->packets);
+        enter(mv, c, DONE);
+    }
+}
+
+void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
+{
+    /* All that came is seen before a socket is made: its connection's packets are kept. But
+     * connections that are done and busy must not keep the others waiting. */
+    mv->behind = receive(mv, RECEIVE_PER_STEP, now) ? 0 : mv->behind + 1;
+    if (mv->behind == 0 || mv->behind >= BEHIND_MAX) {
+        start_some(mv, now);
+        probe_some(mv, now);
+        restore_some(mv, now);
+    }
+}
+
+hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
+{
+    if (!hf_list_empty(&mv->conns[ADDED]) || !hf_list_empty(&mv->conns[READY])) {
+        return 0;
+    }
+    hf_time at = HF_NEVER;
+    const struct hf_list *head = &mv->conns[PROBING];
+    for (struct hf_list *it = head->next; it != head; it = it->next) {
+        const struct conn *c = conn_of(it);
+        at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + mv->opt.patience));
+    }
+    return at;
+}
+
+int hf_tcpmove_fd(const struct hf_tcpmove *mv)
+{
+    return mv->in;
+}
+
+unsigned hf_tcpmove_left(const struct hf_tcpmove *mv)
+{
+    return mv->left;
+}
+
+bool hf_tcpmove_settled(const struct hf_tcpmove *mv, hf_time now)
+{
+    if (!hf_list_empty(&mv->conns[ADDED]) || !hf_list_empty(&mv->conns[READY])) {
+        return false;
+    }
+    const struct hf_list *head = &mv->conns[PROBING];
+    for (struct hf_list *it = head->next; it != head; it = it->next) {
+        if (now - conn_of(it)->asked_at < HF_TCPMOVE_SETTLE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void hf_tcpmove_listening(struct hf_tcpmove *mv)
+{
+    while (!receive(mv, RECEIVE_PER_STEP, 0)) {
+    }
+    mv->listening = true;
+    replay(mv, &mv->strangers);
+}
+
+const struct hf_tcpmove_counters *hf_tcpmove_counters(const struct hf_tcpmove *mv)
+{
+    return &mv->c;
+}

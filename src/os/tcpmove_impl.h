@@ -1,0 +1,20 @@
+/* Shared by the files of os/tcpmove: one socket, read or restored. */
+#pragma once
+
+#include <linux/tcp.h>
+
+#include "os/tcpmove.h"
+
+/* How a connection is restored. */
+struct hf_tcpmove_plan {
+    const struct hf_tcp_facts *f;
+    uint64_t rx_total, tx_una, tx_total;
+    uint32_t snd_wnd;   /* of the peer; 0: closed, or not known */
+    struct hf_slice tx; /* from tx_una on */
+    bool exact;         /* tx_una is where the peer stands */
+    uint32_t tsval;
+};
+
+/** Make the socket, out of repair mode. 0, or -errno with the call's name (static) in *ret_what. */
+int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, int *ret_fd,
+                       uint64_t *ret_tx_written);

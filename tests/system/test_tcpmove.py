@@ -1,0 +1,261 @@
+"""TCP connections of unmodified clients move between hosts; the other tests of moves in pieces.
+
+More of the first one, at random: make tcp-chaos."""
+import socket
+import struct
+import subprocess
+import tempfile
+
+import pytest
+
+import tcpmove
+from tcpmove import KINDS, PROGRAM, Net, Server, await_progress, in_namespace, run
+
+
+@pytest.fixture(params=[4, 6])
+def net(request):
+    with tempfile.TemporaryDirectory() as d, Net(request.param, d) as n:
+        yield n
+
+
+@pytest.fixture
+def net4():
+    with tempfile.TemporaryDirectory() as d, Net(4, d) as n:
+        yield n
+
+
+def stop(net, clients):
+    for c in clients:
+        c.stopping = True
+    for c in clients:
+        c.end()
+        net.clients.remove(c)
+
+
+def send_all(s, data):
+    s.settimeout(tcpmove.DEADLINE)
+    s.sendall(data)
+
+
+def receive(s, n):
+    s.settimeout(tcpmove.DEADLINE)
+    data = b""
+    while len(data) < n:
+        more = s.recv(n - len(data))
+        assert more, f"end of file after {len(data)} of {n}"
+        data += more
+    return data
+
+
+def test_all_kinds_of_clients(net):
+    net.start()
+    clients = [net.start_client(kind=k) for k in KINDS]
+    await_progress(clients)
+    for planned in (False, True, False, False):
+        n = net.move(planned)
+        assert n["restored"] == len(clients) and n["failed"] == n["gone"] == 0, n
+        await_progress(clients, 20_000)
+    stop(net, clients)
+
+
+def test_an_idle_connection_needs_no_probe(net):
+    net.start()
+    s = net.connect()
+    send_all(s, b"abc")
+    assert receive(s, 3) == b"ABC"
+    n = net.move(planned=True)
+    assert n["restored"] == 1 and n["probes"] == 0, n
+    send_all(s, b"def")
+    assert receive(s, 3) == b"DEF"
+    s.close()
+
+
+def test_peer_without_d_sack(net4):
+    """Believed after two equal answers."""
+    run("ip", "netns", "exec", net4.client, "sysctl", "-q", "net.ipv4.tcp_dsack=0")
+    net4.start()
+    client = net4.start_client(kind="bulk")
+    for planned in (False, True):
+        await_progress([client], 1 << 20)
+        assert net4.move(planned)["restored"] == 1
+    await_progress([client], 1 << 20)
+    stop(net4, [client])
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_peer_that_does_not_answer(net, late):
+    """Late: the listener does not wait for it, and it is restored exactly. Never: restored all the same, slowly."""
+    deaf = ("add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+            f"add rule inet deaf in tcp sport {tcpmove.PORT} drop")
+    net.start()
+    client = net.start_client(kind="bulk")
+    await_progress([client], 1 << 20)
+    new = net.ready()
+    net.power_off()
+    run("ip", "netns", "exec", net.client, "nft", deaf)
+    net.take_address(new.host)
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    new.until("settled" if late else "taken")
+    run("ip", "netns", "exec", net.client, "nft", "delete table inet deaf")
+    assert f" answered={int(late)} unanswered={int(not late)} " in new.until("taken")
+    net.server = new
+    await_progress([client], 1 << 20)
+    stop(net, [client])
+
+
+def test_half_closed(net):
+    """The client's FIN came before the host died: its echo is still owed, then our FIN."""
+    net.start()
+    sockets = [net.connect() for _ in range(4)]
+    data = tcpmove.STREAM[:300_000]
+    for i, s in enumerate(sockets):
+        send_all(s, data[:100_000 * i])
+        s.shutdown(socket.SHUT_WR)
+    net.move()
+    net.move()
+    for i, s in enumerate(sockets):
+        assert receive(s, 100_000 * i) == tcpmove.ECHO[:100_000 * i]
+        assert s.recv(1) == b""
+        s.close()
+
+
+def test_client_that_is_gone(net4):
+    net4.start()
+    s, other = net4.connect(), net4.connect()
+    for c in (s, other):
+        send_all(c, b"x")
+        assert receive(c, 1) == b"X"
+    new = net4.ready()
+    net4.power_off()
+    send_all(other, b"y")
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()  # a reset, that nobody hears
+    net4.server = new
+    net4.take_address(new.host)
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    line = new.until("taken")
+    assert " gone=1 restored=1 " in line, line
+    assert receive(other, 1) == b"Y"
+    other.close()
+
+
+def capture(net, host, run_it):
+    """(SYN, SYN-ACK) seen on that host while run_it() runs."""
+    s = in_namespace(host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    s.settimeout(tcpmove.DEADLINE)
+    offset = 20 if net.version == 4 else 40
+    seen = {}
+    run_it()
+    while len(seen) < 2:
+        p = s.recv(65536)
+        protocol = p[9] if p[0] >> 4 == 4 else p[6]
+        if p[0] >> 4 == net.version and protocol == 6 and p[offset + 13] & 2:
+            seen.setdefault(p[offset + 13] & 0x12, p)
+    s.close()
+    return seen[2], seen[0x12]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_embryo(net, tmp_path, lost):
+    """The host died right behind its SYN-ACK, which the client has not, or has."""
+    net.start()
+    guard = ("add table inet lose; add chain inet lose in { type filter hook input priority 0; }; "
+             f"add rule inet lose in tcp sport {tcpmove.PORT} drop")
+    if lost:
+        run("ip", "netns", "exec", net.client, "nft", guard)
+    family = socket.AF_INET if net.version == 4 else socket.AF_INET6
+    s = in_namespace(net.client, lambda: socket.socket(family))
+    s.setblocking(False)
+    packets = capture(net, net.server.host, lambda: s.connect_ex((str(net.address), tcpmove.PORT)))
+    if not lost:
+        s.setblocking(True)
+        send_all(s, b"hello")  # the old host may have answered
+    net.power_off()
+    net.state.write_bytes(b"")  # it never heard of the connection
+    file = tmp_path / "handshake"
+    file.write_text("".join(p.hex() + "\n" for p in packets), encoding="ascii")
+    new = net.ready("--handshake", file)
+    net.take_address(new.host)
+    if lost:
+        run("ip", "netns", "exec", net.client, "nft", "delete table inet lose")
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    assert " restored=1 " in new.until("taken")
+    s.setblocking(True)
+    if lost:
+        send_all(s, b"hello")
+    assert receive(s, 5) == b"HELLO"
+    net.server = new
+    s.close()
+
+
+def test_new_connection_during_the_take_over(net):
+    """Its SYN comes before there is a listener: recorded, then given to it."""
+    net.start()
+    new = net.ready()
+    net.power_off()
+    net.take_address(new.host)
+    family = socket.AF_INET if net.version == 4 else socket.AF_INET6
+    s = in_namespace(net.client, lambda: socket.socket(family))
+    s.setblocking(False)
+    seen = in_namespace(new.host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    s.connect_ex((str(net.address), tcpmove.PORT))
+    seen.settimeout(tcpmove.DEADLINE)
+    while True:  # until the SYN is there
+        p = seen.recv(65536)
+        if p[9] == 6 or (p[0] >> 4 == 6 and p[6] == 6):
+            break
+    seen.close()
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    line = new.until("taken")
+    assert " recorded=1 replayed=1 " in line, line
+    net.server = new
+    s.setblocking(True)
+    send_all(s, b"abc")
+    assert receive(s, 3) == b"ABC"
+    s.close()
+
+
+def test_many(net4):
+    """Hundreds in one batch, all of them with something unacknowledged or on its way."""
+    net4.start()
+    sockets = [net4.connect() for _ in range(400)]
+    for s in sockets:
+        send_all(s, tcpmove.STREAM[:1000])
+    n = net4.move()
+    assert n["restored"] == 400 and n["failed"] == 0, n
+    for s in sockets:
+        assert receive(s, 1000) == tcpmove.ECHO[:1000]
+        s.close()
+
+
+CAPS = {"both": "+net_admin,+net_raw", "no raw": "+net_admin", "no admin": "+net_raw"}
+
+
+@pytest.mark.parametrize("caps", CAPS)
+def test_capabilities(net4, caps):
+    """CAP_NET_ADMIN and CAP_NET_RAW are needed, and enough, for a user that is not root."""
+    prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set", "-all," +
+              CAPS[caps], "--inh-caps", "-all," + CAPS[caps], "--ambient-caps", "-all," + CAPS[caps], "--no-new-privs")
+    net4.state.parent.chmod(0o777)
+    net4.start()
+    client = net4.start_client()
+    await_progress([client], 10_000)
+    if caps == "both":
+        for _ in range(2):
+            net4.take_over(net4.ready(prefix=prefix))
+            await_progress([client], 10_000)
+    else:
+        server = Server(net4, net4.boot(), net4.address, net4.state, "--take", prefix=prefix)
+        line = server.until("tcp-move: take:")
+        assert ("CAP_NET_RAW" if caps == "no raw" else "CAP_NET_ADMIN") in line
+    stop(net4, [client])
+
+
+def test_refuses_another_users_address():
+    p = subprocess.run([PROGRAM, "10.0.0.1", "/nonexistent", "--take"], capture_output=True, text=True, timeout=10,
+                       check=False)
+    assert p.returncode == 1 and "address with its port" in p.stderr
