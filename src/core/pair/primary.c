@@ -577,10 +577,12 @@ static void rewind_queue(struct hf_pair_primary *p)
 
 static void lost(struct hf_pair_primary *p, int code)
 {
+    /* at once, unless it did not last: a backup that refuses is not to be kept busy with that */
+    bool lasted = p->conn == CONN_UP && p->now - p->up_since >= p->conf.connect_again;
     p->counters.losses += p->conn == CONN_UP;
     p->conn = CONN_NONE;
     p->code = code;
-    p->connect_at = p->backup ? p->now + p->conf.connect_again : HF_NEVER;
+    p->connect_at = !p->backup ? HF_NEVER : lasted ? p->now : p->now + p->conf.connect_again;
     p->closing = p->filling = p->last_sent = p->snapping = false;
     hf_pair_reader_clear(&p->in);
     hf_pair_bytes_clear(&p->ctl);
