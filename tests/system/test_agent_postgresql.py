@@ -718,7 +718,7 @@ def test_meta_data():
     for action in actions:
         assert action in (AGENTS / "postgresql").read_text().split("case $action in", 1)[1]
     assert {"start", "stop", "monitor", "promote", "demote", "notify", "validate-all", "meta-data", "access",
-            "open", "mirror-source", "mirror-target", "mirror-state"} == actions
+            "open", "mirror-source", "mirror-target", "mirror-state", "prepare-promote", "prepare-demote"} == actions
     text = (AGENTS / "postgresql").read_text()
     for parameter in root.iter("parameter"):
         assert f"OCF_RESKEY_{parameter.get('name')}" in text

@@ -83,26 +83,26 @@ def test_peer_without_d_sack(net4):
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_peer_that_does_not_answer(net, late):
+def test_peer_that_does_not_answer(net4, late):
     """Late: the listener does not wait for it, and it is restored exactly. Never: restored all the same, slowly."""
     deaf = ("add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
             f"add rule inet deaf in tcp sport {tcpmove.PORT} drop")
-    net.start()
-    client = net.start_client(kind="bulk")
+    net4.start()
+    client = net4.start_client(kind="bulk")
     await_progress([client], 1 << 20)
-    new = net.ready()
-    net.power_off()
-    run("ip", "netns", "exec", net.client, "nft", deaf)
-    net.take_address(new.host)
+    new = net4.ready()
+    net4.power_off()
+    run("ip", "netns", "exec", net4.client, "nft", deaf)
+    net4.take_address(new.host)
     new.process.stdin.write("go\n")
     new.process.stdin.flush()
     new.until("settled" if late else "taken")
-    run("ip", "netns", "exec", net.client, "nft", "delete table inet deaf")
+    run("ip", "netns", "exec", net4.client, "nft", "delete table inet deaf")
     line = new.until("taken")  # what a deaf peer resends may show that it has all there is
     assert " answered=1 inexact=0 " in line if late else " restored=1 " in line, line
-    net.server = new
+    net4.server = new
     await_progress([client], 1 << 20)
-    stop(net, [client])
+    stop(net4, [client])
 
 
 def test_half_closed(net):
