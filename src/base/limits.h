@@ -38,7 +38,7 @@
 #define HF_GROUP_COMMANDS_MAX 16      /* operators' commands under way on one host */
 
 /* pairs of managers */
-#define HF_PAIR_SECTIONS_MAX 16       /* kinds of bytes that a session has */
+#define HF_PAIR_SECTIONS_MAX 32       /* kinds of bytes that a session has */
 #define HF_PAIR_NAME_MAX 255          /* bytes of an item's name */
 #define HF_PAIR_SESSIONS_MAX 65536    /* in a backup's store */
 #define HF_PAIR_BATCH_MAX (64u << 20) /* bytes of one batch, all its frames */

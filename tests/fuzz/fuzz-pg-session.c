@@ -1,5 +1,6 @@
 /* Fuzz: a session core. The input is a schedule: bytes of the client, of the server and of the
- * spare, attaches, losses, moves, cancels, time. */
+ * spare, attaches, losses, moves, cancels, time, deaths of the host, which may damage what was
+ * saved. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -7,6 +8,7 @@
 #include "base/rd.h"
 #include "codec/pg_v3.h"
 #include "core/pg/session.h"
+#include "support/pg_saved.h"
 
 #define COMMANDS_MAX 400
 #define KEPT_MAX (1u << 18)
@@ -27,6 +29,7 @@ static struct world {
     hf_time now;
     uint64_t incarnation;
     struct hf_pg_memory memory;
+    struct hf_pg_session_args args;
 } world;
 
 static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
@@ -143,11 +146,80 @@ static void gone(struct world *w, int side)
     }
 }
 
+/* What was saved, with one byte of it changed. */
+struct damaged {
+    struct hf_pg_saved good;
+    uint8_t section, with;
+    size_t at;
+    uint8_t *copy; /* owned */
+};
+
+static struct hf_slice damage(struct damaged *d, uint8_t section, struct hf_slice bytes)
+{
+    if (section != d->section || bytes.n == 0 || d->copy) {
+        return bytes;
+    }
+    d->copy = malloc(bytes.n);
+    if (!d->copy) {
+        abort();
+    }
+    memcpy(d->copy, bytes.p, bytes.n);
+    d->copy[d->at % bytes.n] ^= d->with;
+    return hf_slice(d->copy, bytes.n);
+}
+
+static struct hf_slice bad_section(void *arg, uint8_t n)
+{
+    struct damaged *d = arg;
+    return damage(d, n, d->good.section(d->good.arg, n));
+}
+
+static bool bad_item(void *arg, uint8_t n, const void **pos, struct hf_slice *ret_name,
+                     struct hf_slice *ret_bytes)
+{
+    struct damaged *d = arg;
+    if (!d->good.item(d->good.arg, n, pos, ret_name, ret_bytes)) {
+        return false;
+    }
+    *ret_bytes = damage(d, n, *ret_bytes);
+    return true;
+}
+
+/* The session goes on at another host. with: 0, or what damages the saved bytes. */
+static void host_dies(struct world *w, uint8_t section, uint16_t at, uint8_t with)
+{
+    struct pg_saved p = {.id = 1};
+    if (hf_pair_store_create(64u << 20, 1, &p.store) || pg_saved_save(&p, w->s)) {
+        abort();
+    }
+    hf_pg_session_destroy(w->s);
+    assert(w->memory.used == 0);
+    for (int i = 0; i < 3; i++) {
+        w->need[i] = w->side[i].attached = false;
+        if (i != HF_PG_CLIENT) {
+            hf_buf_clear(&w->side[i].in);
+        }
+    }
+    struct damaged d = {.good = pg_saved_load(&p), .section = section, .at = at, .with = with};
+    struct hf_pg_saved bad = {.section = bad_section, .item = bad_item, .arg = &d};
+    w->s = NULL;
+    int rc = hf_pg_session_load(&w->args, &ops, w, with ? &bad : &d.good, w->now, &w->s);
+    assert(rc == 0 || with);
+    w->ended |= rc != 0;
+    free(d.copy);
+    hf_pair_store_destroy(p.store);
+}
+
 static void command(struct world *w, struct hf_rd *r)
 {
     uint8_t c = hf_rd_u8(r), arg = hf_rd_u8(r);
     int side = arg & 1 ? HF_PG_SPARE : HF_PG_SERVER;
     w->now += HF_MS(1);
+    if (c >= 250) {
+        uint16_t at = hf_rd_u16(r);
+        host_dies(w, arg, at, hf_rd_u8(r));
+        return;
+    }
     switch (c % 12) {
     case 0:
     case 1:
@@ -214,14 +286,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (hf_pg_classifier_create(16, 1, &classifier)) {
         abort();
     }
-    struct hf_pg_session_args args = {.conf = &conf,
-                                      .memory = &w->memory,
-                                      .classifier = classifier,
-                                      .user = hf_slice_str("app"),
-                                      .login_again = true,
-                                      .cancel_key = hf_slice_str("key!"),
-                                      .seed = 1};
-    if (hf_pg_session_create(&args, &ops, w, w->now, &w->s)) {
+    w->args = (struct hf_pg_session_args){.conf = &conf,
+                                          .memory = &w->memory,
+                                          .classifier = classifier,
+                                          .user = hf_slice_str("app"),
+                                          .login_again = true,
+                                          .cancel_key = hf_slice_str("key!"),
+                                          .seed = 1};
+    if (hf_pg_session_create(&w->args, &ops, w, w->now, &w->s)) {
         abort();
     }
     for (int i = 0; i < COMMANDS_MAX && hf_rd_left(&r) && !w->ended; i++) {

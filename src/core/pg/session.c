@@ -77,8 +77,8 @@ void hf_pg_tell_reasons(struct hf_pg_session *s)
 
 /* --- life --- */
 
-int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_pg_session_ops *ops,
-                         void *arg, hf_time now, struct hf_pg_session **ret_session)
+int hf_pg_session_alloc(const struct hf_pg_session_args *args, const struct hf_pg_session_ops *ops,
+                        void *arg, hf_time now, struct hf_pg_session **ret_session)
 {
     struct hf_pg_session *s = hf_alloc(sizeof(*s));
     if (!s)
@@ -132,10 +132,20 @@ int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_
     hf_buf_init(&s->given.sources, IDS_MAX);
     hf_buf_init(&s->given.seen, IDS_MAX);
     hf_buf_init(&s->early, ANSWER_MAX);
+    hf_buf_init(&s->saved.gone, SIZE_MAX);
     hf_pg_hash_reset(s);
-    s->needed[HF_PG_SERVER] = true;
     *ret_session = s;
-    s->ops.need(s->arg, HF_PG_SERVER);
+    return 0;
+}
+
+int hf_pg_session_create(const struct hf_pg_session_args *args, const struct hf_pg_session_ops *ops,
+                         void *arg, hf_time now, struct hf_pg_session **ret_session)
+{
+    int rc = hf_pg_session_alloc(args, ops, arg, now, ret_session);
+    if (rc)
+        return rc;
+    (*ret_session)->needed[HF_PG_SERVER] = true;
+    ops->need(arg, HF_PG_SERVER);
     return 0;
 }
 
@@ -162,7 +172,7 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     struct hf_buf *all[] = {&s->log,         &s->held,     &s->fatal,    &s->answer.rows,
                             &s->answer.text, &s->snapshot, &s->prepares, &s->since_snapshot,
                             &s->block_since, &s->custom,   &s->listens,  &s->status,
-                            &s->new_status,  &s->early,    &s->refeed};
+                            &s->new_status,  &s->early,    &s->refeed,   &s->saved.gone};
     for (size_t i = 0; i < HF_ARRAY_LEN(all); i++)
         hf_buf_fini(all[i]);
     hf_free(s->op);

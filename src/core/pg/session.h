@@ -232,6 +232,50 @@ void hf_pg_session_cancelled(struct hf_pg_session *s, hf_time now);
 void hf_pg_session_step(struct hf_pg_session *s, hf_time now);
 hf_time hf_pg_session_deadline(const struct hf_pg_session *s);
 
+/**
+ * What another process, or host, needs to go on with the session (C5, X1): sections and items as
+ * core/pair/store.h keeps them. hf_pg_session_save() tells what has changed since the last time,
+ * all the first time; call it before what the core sent is let out. hf_pg_session_load() there
+ * makes a session that has lost its server connection just now. Formats are of one version of this
+ * program.
+ */
+enum hf_pg_section {
+    HF_PG_SECTION_STATE,    /* small things */
+    HF_PG_SECTION_LOG,      /* grows at the end, is cut at the front */
+    HF_PG_SECTION_PREPARED, /* items by number: protocol-level statements */
+    HF_PG_SECTION_OPS,      /* what is special in the requests under way */
+    HF_PG_SECTION_IDS,      /* values of sequences that were shown */
+    HF_PG_SECTION_GIVEN,    /* ... before the loss */
+    HF_PG_SECTION_TEXTS,    /* the first of the buffers: session_save.c */
+    HF_PG_SECTION_MAX = 20
+};
+struct hf_pg_save_ops {
+    void (*put)(void *arg, uint8_t section, struct hf_slice bytes);
+    void (*append)(void *arg, uint8_t section, struct hf_slice bytes);
+    void (*cut)(void *arg, uint8_t section, size_t n);
+    void (*set)(void *arg, uint8_t section, struct hf_slice name, struct hf_slice bytes);
+    void (*unset)(void *arg, uint8_t section, struct hf_slice name);
+};
+void hf_pg_session_save(struct hf_pg_session *s, const struct hf_pg_save_ops *ops, void *arg);
+/** The next save tells everything: for a peer that has nothing. */
+void hf_pg_session_save_all(struct hf_pg_session *s);
+
+/** What was saved. item: the next one after *pos, which begins as NULL; false: no more. */
+struct hf_pg_saved {
+    struct hf_slice (*section)(void *arg, uint8_t section);
+    bool (*item)(void *arg, uint8_t section, const void **pos, struct hf_slice *ret_name,
+                 struct hf_slice *ret_bytes);
+    void *arg;
+    hf_time clock_offset; /* this clock minus that of who saved */
+};
+/** 0, -ENOMEM, or -HF_E* for bytes that no session gave. args: as at creation, but for seed,
+ * cancel_pid and replication, which were saved. As there, need(HF_PG_SERVER) is asked; or the
+ * session ends at once, as a loss can end it. */
+HF_MUST int hf_pg_session_load(const struct hf_pg_session_args *args,
+                               const struct hf_pg_session_ops *ops, void *arg,
+                               const struct hf_pg_saved *saved, hf_time now,
+                               struct hf_pg_session **ret_session);
+
 /** For consoles and tests. */
 struct hf_pg_session_info {
     enum hf_pg_state state;

@@ -55,7 +55,7 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
     hf_pg_prepared_destroy(op->before);
     op->before = NULL;
     if (op->kind == OP_DESCRIBE && op->p) {
-        op->p->described = true;
+        op->p->described = s->saved.prepared_changed = true;
         hf_hash_stream_get(&s->step_shape, op->p->shape);
     }
     bool commit = op->kind == OP_COMMIT;
@@ -235,12 +235,8 @@ static bool discards_all(struct hf_slice text)
            (text.p[n - 1] | 32) == 'l';
 }
 
-/* SQL PREPARE and DEALLOCATE of a Query: known at once, for EXECUTE; the look brings the rest. */
-static void settle_sql_prepared(struct hf_pg_session *s, const struct unit *u)
+void hf_pg_settle_sql_prepared(struct hf_pg_session *s, struct hf_slice text)
 {
-    struct hf_slice text = logged_query(s, u);
-    if (!(u->does & (HF_PG_DOES_PREPARE | HF_PG_DOES_DISCARD)) || !text.n)
-        return;
     const struct hf_pg_class *k = hf_pg_classify(s->classifier, hf_slice(text.p, text.n - 1));
     if (k->does & HF_PG_DOES_PREPARE && k->inner) {
         hf_pg_sql_prepared_set(s, k->name, k->inner);
@@ -292,7 +288,9 @@ static void settle(struct hf_pg_session *s, const struct unit *u, bool over)
 {
     if (!u->failed) {
         settle_effects(s, u, over);
-        settle_sql_prepared(s, u);
+        struct hf_slice text = logged_query(s, u);
+        if (u->does & (HF_PG_DOES_PREPARE | HF_PG_DOES_DISCARD) && text.n)
+            hf_pg_settle_sql_prepared(s, text);
         if (!s->settling)
             settle_listen(s, u);
     } else if (effects_hard(s, u)) {

@@ -187,6 +187,7 @@ void hf_pg_log(struct hf_pg_session *s, struct hf_slice message)
 void hf_pg_log_trim(struct hf_pg_session *s, size_t n)
 {
     assert(n <= s->log.n);
+    hf_pg_saved_log_cut(s, n);
     if (n == s->log.n) {
         hf_buf_clear(&s->log);
         if (s->log.room > 512) {
@@ -204,6 +205,7 @@ void hf_pg_log_drop(struct hf_pg_session *s, uint32_t reason)
 {
     s->passing |= reason;
     s->log_full = true;
+    hf_pg_saved_log_cut(s, s->log.n);
     hf_buf_fini(&s->log);
     account(s);
     for (uint32_t i = 0; i < s->n_units; i++)

@@ -208,6 +208,7 @@ void hf_pg_ids_lost(struct hf_pg_session *s)
     } else {
         hf_pg_ids_forget(&s->given);
         struct ids none = s->given;
+        s->given_due = false;
         s->given = s->ids;
         s->ids = none;
     }
@@ -274,4 +275,97 @@ bool hf_pg_ids_sql(struct hf_pg_session *s, struct hf_buf *out)
     if (out->err)
         hf_pg_ids_forget(&s->given);
     return any && !out->err;
+}
+
+/* --- for a peer --- */
+
+#define SOURCE_MAX (2 + 2 + 2 + 2 + 2 * 256)
+
+static void save_source(struct hf_pg_session *s, const struct id_source *source, struct hf_buf *out)
+{
+    struct hf_pg_insert insert = {0};
+    bool known = hf_pg_class_insert(s->classifier, source->class, &insert);
+    uint8_t room[SOURCE_MAX];
+    struct hf_wr w;
+    struct hf_slice bytes = {0};
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_u16(&w, known ? source->index : UINT16_MAX);
+    hf_wr_u16(&w, source->format);
+    hf_wr_str8(&w, insert.schema);
+    hf_wr_str8(&w, insert.table);
+    hf_wr_str8(&w, insert.column);
+    if (hf_wr_end(&w, &bytes)) {
+        static const uint8_t unknown[] = {255, 255, 0, 0, 0, 0, 0};
+        bytes = hf_slice(unknown, sizeof(unknown));
+    }
+    hf_buf_add(out, bytes);
+}
+
+void hf_pg_ids_save(struct hf_pg_session *s, const struct ids *ids, struct hf_buf *out)
+{
+    uint8_t n[4];
+    struct hf_wr w;
+    hf_wr_init(&w, n, sizeof(n));
+    hf_wr_u32(&w, (uint32_t)(ids->sources.n / sizeof(struct id_source)));
+    hf_buf_add(out, hf_slice(n, sizeof(n)));
+    for (uint32_t i = 1; source_at(ids, i); i++)
+        save_source(s, source_at(ids, i), out);
+    const struct id_seen *seen;
+    for (size_t i = 0; (seen = seen_at(ids, i)); i++) {
+        uint8_t room[12];
+        hf_wr_init(&w, room, sizeof(room));
+        hf_wr_u32(&w, seen->ticket);
+        hf_wr_u64(&w, (uint64_t)seen->value);
+        hf_buf_add(out, hf_slice(room, sizeof(room)));
+    }
+}
+
+/* An INSERT into the same column: a class like that of the client's own. */
+static const struct hf_pg_class *class_like(struct hf_pg_session *s, struct hf_slice schema,
+                                            struct hf_slice table, struct hf_slice column)
+{
+    struct hf_buf sql;
+    hf_buf_init(&sql, 4096);
+    hf_buf_str(&sql, "INSERT INTO ");
+    if (schema.n) {
+        hf_pg_put_ident(&sql, schema);
+        hf_buf_str(&sql, ".");
+    }
+    hf_pg_put_ident(&sql, table);
+    hf_buf_str(&sql, " (");
+    hf_pg_put_ident(&sql, column);
+    hf_buf_str(&sql, ") VALUES (DEFAULT) RETURNING ");
+    hf_pg_put_ident(&sql, column);
+    const struct hf_pg_class *k = hf_pg_classify(s->classifier, hf_buf_slice(&sql));
+    hf_buf_fini(&sql);
+    return k;
+}
+
+int hf_pg_ids_load(struct hf_pg_session *s, struct ids *ids, struct hf_slice in)
+{
+    struct hf_rd r;
+    if (in.n == 0)
+        return 0;
+    hf_rd_init(&r, in);
+    for (uint32_t n = hf_rd_u32(&r); n && !r.err && !ids->sources.err; n--) {
+        struct id_source source = {0};
+        source.index = hf_rd_u16(&r);
+        source.format = hf_rd_u16(&r);
+        struct hf_slice schema = hf_rd_str8(&r, 255), table = hf_rd_str8(&r, 255),
+                        column = hf_rd_str8(&r, 255);
+        if (r.err)
+            break;
+        source.class = class_like(s, schema, table, column);
+        hf_buf_add(&ids->sources, hf_slice(&source, sizeof(source)));
+        if (ids->sources.err)
+            hf_pg_class_unref(source.class);
+    }
+    while (hf_rd_left(&r) && !ids->seen.err) {
+        struct id_seen seen = {.ticket = hf_rd_u32(&r)};
+        seen.value = (int64_t)hf_rd_u64(&r);
+        if (!r.err)
+            hf_buf_add(&ids->seen, hf_slice(&seen, sizeof(seen)));
+    }
+    int rc = hf_rd_end(&r);
+    return rc ? rc : ids->sources.err ? ids->sources.err : ids->seen.err;
 }

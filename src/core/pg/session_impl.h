@@ -75,6 +75,16 @@ struct unit {
     hf_time since;
 };
 
+/* What a peer has of the session: session_save.c. */
+struct saved {
+    uint64_t hash[HF_PG_SECTION_MAX]; /* of sections */
+    size_t log, log_cut;              /* bytes of the log that it has; that it is to drop */
+    uint64_t refeeds;                 /* collected so far: what is in refeed does not change */
+    bool prepared_changed;            /* look which items are to be set */
+    uint32_t last_id;
+    struct hf_buf gone; /* ids of items that are to go */
+};
+
 /* A prepared statement of the protocol. */
 struct prepared {
     struct hf_list link; /* in order of Parse; unlinked: being closed, or unnamed */
@@ -84,7 +94,10 @@ struct prepared {
     const struct hf_pg_class *class; /* ref */
     bool described;                  /* shape is what the client was told */
     uint64_t shape[2];
-    uint32_t unit; /* number of the unit that parsed it */
+    uint32_t unit;       /* number of the unit that parsed it */
+    uint32_t id;         /* of the item that a peer has; 0: none */
+    uint64_t told;       /* hash of what it was told besides the body */
+    struct saved *saved; /* of its session */
 };
 
 /* Something special about the n-th message of an extended unit, until it is answered. */
@@ -252,6 +265,7 @@ struct hf_pg_session {
     uint64_t replay_total, replay_hash[2];
     uint64_t replay_units;
     struct ids given; /* what the lost run's INSERTs gave */
+    bool given_due;   /* another incarnation came since: its sequences may be behind that */
     bool failing;     /* the replay gave something else: nothing goes on until it is dealt with */
     bool doubt;       /* a commit point was sent */
     bool committed;   /* ... and it had been committed */
@@ -326,6 +340,8 @@ struct hf_pg_session {
     uint32_t n_portals;
 
     uint64_t n_requests, n_transactions, n_moves, n_recoveries, n_replays;
+
+    struct saved saved;
 };
 
 /* --- session.c --- */
@@ -466,6 +482,18 @@ void hf_pg_ids_lost(struct hf_pg_session *s);
 /* SQL that takes the sequences beyond what will be given; false: there is nothing to give. */
 bool hf_pg_ids_sql(struct hf_pg_session *s, struct hf_buf *out);
 void hf_pg_ids_forget(struct ids *ids);
+void hf_pg_ids_save(struct hf_pg_session *s, const struct ids *ids, struct hf_buf *out);
+HF_MUST int hf_pg_ids_load(struct hf_pg_session *s, struct ids *ids, struct hf_slice in);
+
+/* --- what a peer has: session_save.c --- */
+/* n bytes will be cut from the front of the log. */
+void hf_pg_saved_log_cut(struct hf_pg_session *s, size_t n);
+/* Everything but connections and clock as a new session has it. */
+int hf_pg_session_alloc(const struct hf_pg_session_args *args, const struct hf_pg_session_ops *ops,
+                        void *arg, hf_time now, struct hf_pg_session **ret_session);
+/* SQL PREPARE, DEALLOCATE and DISCARD in a text that ends with its NUL: known at once, for EXECUTE;
+ * the look brings the rest. */
+void hf_pg_settle_sql_prepared(struct hf_pg_session *s, struct hf_slice text);
 
 /* --- loss, recovery, moves: session_recover.c, session_move.c --- */
 void hf_pg_lost(struct hf_pg_session *s, const char *why);

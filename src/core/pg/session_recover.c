@@ -22,6 +22,8 @@ static void forget_block(struct hf_pg_session *s)
 /* Everything under way goes back into the log, to be fed again. */
 static void collect(struct hf_pg_session *s)
 {
+    hf_pg_saved_log_cut(s, s->log.n);
+    s->saved.refeeds++;
     if (s->refeed.n > s->refeed_at)
         hf_buf_add(&s->log, rest_of(&s->refeed, s->refeed_at));
     if (s->log.err)
@@ -304,6 +306,7 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     hf_buf_fini(&s->fatal);
     s->fatal_state[0] = '\0';
     s->deadline = s->now + s->conf->replay_timeout;
+    s->given_due |= !s->backend.same;
     if (s->backend.same && s->lost_pid) {
         hf_pg_enter_state(s, HF_PG_CLEARING);
         ask_clear(s);
@@ -320,7 +323,7 @@ static void resolve_answered(struct hf_pg_session *s)
     } else if (hf_slice_eq(v, hf_slice_str("committed"))) {
         hf_pg_step_ask(
             s, STEP_MARK,
-            hf_slice_str("SELECT pg_catalog.set_config('synchronous_commit', 'on', false);"
+            hf_slice_str("SELECT pg_catalog.set_config('synchronous_commit', 'on', true);"
                          "SELECT pg_catalog.pg_logical_emit_message(true, 'holdfast', '')"));
     } else if (hf_slice_eq(v, hf_slice_str("aborted"))) {
         not_committed(s);
@@ -621,7 +624,7 @@ static void prepare_replay(struct hf_pg_session *s)
 {
     struct hf_buf sql;
     hf_buf_init(&sql, ANSWER_MAX);
-    if (!s->backend.same && hf_pg_ids_sql(s, &sql))
+    if (s->given_due && hf_pg_ids_sql(s, &sql))
         hf_pg_step_ask(s, STEP_IDS, hf_buf_slice(&sql));
     else
         begin_replay(s);
@@ -724,6 +727,7 @@ void hf_pg_step_done(struct hf_pg_session *s, char status)
         break;
     case STEP_IDS: /* an error: as if none had been shown */
         s->step = STEP_NONE;
+        s->given_due = false;
         if (s->answer.sqlstate[0])
             hf_pg_ids_forget(&s->given);
         begin_replay(s);
@@ -764,6 +768,7 @@ static void start_over(struct hf_pg_session *s)
     s->ops.drop(s->arg, HF_PG_SERVER);
     while (s->n_units)
         hf_pg_unit_pop(s);
+    hf_pg_saved_log_cut(s, s->log.n);
     hf_buf_fini(&s->log);
     hf_buf_init(&s->log, s->conf->log_max);
     hf_buf_fini(&s->refeed);

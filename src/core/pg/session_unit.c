@@ -63,6 +63,7 @@ int hf_pg_op_push(struct hf_pg_session *s, enum op_kind kind, struct prepared *p
         s->ops_room = room;
     }
     struct unit *u = hf_pg_unit_last(s);
+    s->saved.prepared_changed |= kind == OP_CLOSE;
     s->op[s->n_ops++] = (struct op){
         .kind = kind, .unit = s->unit_no + s->n_units - 1, .ordinal = u->n_sent, .p = p};
     return 0;
@@ -103,6 +104,7 @@ static void revert_parse(struct hf_pg_session *s, struct op *op, const struct un
         hf_pg_prepared_remove(s, op->p);
     if (heir)
         return;
+    s->saved.prepared_changed = true;
     if (before && !s->unnamed) {
         s->unnamed = before;
         s->unnamed_lost = op->before_lost;
@@ -121,6 +123,7 @@ static void revert(struct hf_pg_session *s, struct op *op, const struct unit *u)
     case OP_CLOSE: /* it is there still */
         if (!p)
             break;
+        s->saved.prepared_changed = true;
         if (hf_map_put(&s->prepared, p->name, p) == 0) {
             hf_list_insert(&s->prepared_list, &p->link);
             s->prepared_bytes += p->body_len;
@@ -167,6 +170,8 @@ struct prepared *hf_pg_prepared_create(struct hf_pg_session *s, struct hf_slice 
     p->name = hf_slice(copy, name.n); /* the name comes first */
     p->class = hf_pg_class_ref(class);
     p->unit = s->unit_no + (s->n_units ? s->n_units - 1 : 0);
+    p->saved = &s->saved;
+    s->saved.prepared_changed = true;
     return p;
 }
 
@@ -176,6 +181,8 @@ void hf_pg_prepared_destroy(struct prepared *p)
         return;
     hf_list_unlink(&p->link);
     hf_pg_class_unref(p->class);
+    if (p->id)
+        hf_buf_add(&p->saved->gone, hf_slice(&p->id, sizeof(p->id)));
     hf_free(p->body);
     hf_free(p);
 }
@@ -211,6 +218,7 @@ void hf_pg_prepared_close(struct hf_pg_session *s, struct prepared *p)
         hf_map_remove(&s->prepared, p->name);
         s->prepared_bytes -= p->body_len;
     }
+    s->saved.prepared_changed = true;
     hf_list_unlink(&p->link);
     if (in_log(s, p))
         hf_pg_prepared_destroy(p);
@@ -234,6 +242,7 @@ void hf_pg_prepared_rewind(struct hf_pg_session *s)
     }
     if (s->unnamed && in_log(s, s->unnamed))
         hf_pg_prepared_remove(s, s->unnamed);
+    s->saved.prepared_changed = true;
     HF_LIST_FOREACH (l, &s->closed_list) {
         struct prepared *p = HF_CONTAINER_OF(l, struct prepared, link);
         hf_list_unlink(&p->link);

@@ -17,13 +17,13 @@
 
 struct outcome {
     char why[400];
-    uint64_t steps, crashes, acked, errors, moved, replayed, committed, aborted, unresolved;
+    uint64_t steps, crashes, hosts, acked, errors, moved, replayed, committed, aborted, unresolved;
 };
 
 /* What a schedule does; chances are out of 10,000 per step. */
 struct chaos {
     struct pgw_world w;
-    uint32_t crash, promote, cut, move, cancel, goes, reconnect, terminate, start;
+    uint32_t crash, promote, cut, move, cancel, goes, reconnect, terminate, start, host;
     bool bytewise;
     uint32_t quiet;
 };
@@ -47,6 +47,11 @@ static void begin(uint64_t seed)
     hf_prng_init(&g, seed ^ 0x9a7d);
     uint32_t n = hf_prng_below(&g, 3) ? 1 + (uint32_t)hf_prng_below(&g, 4) : 1;
     pgw_init(w, n, seed);
+    bool saves = hf_prng_below(&w->save_prng, 3) == 0;
+    x.host = saves ? (uint32_t)hf_prng_below(&w->save_prng, 30) : 0;
+    if (saves) {
+        pgw_saves(w);
+    }
     bool calm = below(8) == 0;
     x.crash = calm ? 0 : (uint32_t)below(30);
     x.promote = calm ? 0 : (uint32_t)below(20);
@@ -136,6 +141,14 @@ static void fault(void)
         pgs_flush(db, SIZE_MAX);
         db->replicated = db->flushed;
         db->standby = true;
+    }
+    if (w->saves) {
+        if (hf_prng_below(&w->save_prng, 3) == 0) {
+            (void)pgw_save(s);
+        }
+        if (hf_prng_below(&w->save_prng, 10000) < x.host) {
+            pgw_host_dies(w);
+        }
     }
     if (chance(x.cut)) {
         pgw_break(s, below(4) ? HF_PG_SERVER : HF_PG_SPARE, below(400), below(400));
@@ -233,6 +246,7 @@ static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
     snprintf(o->why, sizeof(o->why), "%s", x.w.why);
     o->steps = x.w.n_steps;
     o->crashes = x.w.n_crashes;
+    o->hosts = x.w.n_hosts;
     for (uint32_t i = 0; i < x.w.n; i++) {
         const struct pgw_session *s = &x.w.session[i];
         o->acked += s->client.n_acked;
@@ -258,6 +272,7 @@ static void add(struct outcome *sum, const struct outcome *o)
 {
     sum->steps += o->steps;
     sum->crashes += o->crashes;
+    sum->hosts += o->hosts;
     sum->acked += o->acked;
     sum->errors += o->errors;
     sum->moved += o->moved;
@@ -348,10 +363,11 @@ int pgx_chaos(const struct pgx_options *o)
     (void)range(o, sh, o->seed, o->seconds ? UINT64_MAX : o->seed + o->runs);
     const struct outcome *s = &sh->sum;
     printf("%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " steps, %" PRIu64
-           " crashes: %" PRIu64 " transactions acknowledged, %" PRIu64 " errors; %" PRIu64
-           " moves, %" PRIu64 " replays; in doubt: %" PRIu64 " committed, %" PRIu64 " not, %" PRIu64
+           " crashes, %" PRIu64 " deaths of the manager's host: %" PRIu64
+           " transactions acknowledged, %" PRIu64 " errors; %" PRIu64 " moves, %" PRIu64
+           " replays; in doubt: %" PRIu64 " committed, %" PRIu64 " not, %" PRIu64
            " unknown; %" PRIu64 " schedules failed\n",
-           sh->done, o->seed, s->steps, s->crashes, s->acked, s->errors, s->moved, s->replayed,
-           s->committed, s->aborted, s->unresolved, sh->n_failed);
+           sh->done, o->seed, s->steps, s->crashes, s->hosts, s->acked, s->errors, s->moved,
+           s->replayed, s->committed, s->aborted, s->unresolved, sh->n_failed);
     return sh->n_failed != 0;
 }

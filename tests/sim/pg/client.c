@@ -559,6 +559,8 @@ static void txn_function(struct pgc_client *c)
     last(c)->unprotected = sets || !c->tuned; /* the first is not looked before, in a pipeline */
     c->tuned = true;
     if (sets) {
+        last(c)->sets = true;
+        memcpy(last(c)->application, c->application, sizeof(c->application));
         snprintf(c->application, sizeof(c->application), "app%" PRIu64, below(c, 1000));
         snprintf(sql, sizeof(sql), "SELECT tune('%s')", c->application);
     }
@@ -783,6 +785,9 @@ static bool error(struct pgc_client *c, struct hf_slice body)
         c->on_error(c->arg, c, t);
     }
     t->failed = true;
+    if (t->sets && ours) {
+        memcpy(c->application, t->application, sizeof(c->application));
+    }
     bool unknown = strcmp(c->sqlstate, "08007") == 0 || (ours && t->pipelined);
     settle(c, e->txn, unknown ? PGC_UNKNOWN : PGC_ABORTED);
     c->skip = c->failed = true;

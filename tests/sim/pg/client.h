@@ -40,11 +40,13 @@ struct pgc_txn {
     bool failed;    /* an error came for it */
     bool pipelined; /* more of it may have been on its way then */
     bool reads, sequence, volatile_, unprotected, weak; /* weak: synchronous_commit below on */
+    bool sets;                                          /* by a function */
     bool given;                                         /* ids that it saw can be given again */
     uint64_t losses;                                    /* of the session, when it began */
     uint64_t commits;                                   /* of the database, then */
     uint64_t seq_lost;
-    char why[64]; /* what it is, for people */
+    char application[48]; /* before a function that sets it: its loss undoes that */
+    char why[64];         /* what it is, for people */
 };
 
 /* What one statement must be answered with. */

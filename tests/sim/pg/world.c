@@ -105,8 +105,9 @@ static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
     if (s->ended) {
         return;
     }
+    s->unsaved = true;
     if (to == HF_PG_CLIENT) {
-        hf_buf_add(&s->down, bytes);
+        hf_buf_add(s->w->saves ? &s->down_held : &s->down, bytes);
         return;
     }
     if (s->w->trace) { /* it may come in pieces */
@@ -116,7 +117,7 @@ static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
                                      hf_buf_slice(t)));
     }
     if (s->conn[to].b && !s->conn[to].cut) {
-        hf_buf_add(&s->conn[to].to, bytes);
+        hf_buf_add(s->w->saves ? &s->conn[to].held : &s->conn[to].to, bytes);
     }
 }
 
@@ -129,7 +130,7 @@ static void op_need(void *arg, enum hf_pg_side side)
     s->need[side] = true;
 }
 
-static void conn_clear(struct pgw_conn *c)
+void pgw_conn_clear(struct pgw_conn *c)
 {
     c->b = NULL;
     c->cut = false;
@@ -137,6 +138,7 @@ static void conn_clear(struct pgw_conn *c)
     hf_buf_clear(&c->from);
     hf_buf_clear(&c->in);
     hf_buf_clear(&c->told);
+    hf_buf_clear(&c->held);
 }
 
 /* What was sent arrives, then Terminate, then the end. */
@@ -148,10 +150,18 @@ static void op_drop(void *arg, enum hf_pg_side side)
     s->need[side] = false;
     if (c->b && !c->cut) {
         pgs_backend_input(c->b, hf_buf_slice(&c->to));
-        pgs_backend_input(c->b, hf_slice(terminate, sizeof(terminate)));
-        c->b->eof = true;
+        if (s->w->saves) {
+            if (s->n_dropped == HF_ARRAY_LEN(s->dropped)) {
+                pgw_failed(s->w, "session %u drops many connections", s->i);
+            }
+            s->dropped[s->n_dropped++] = (struct pgw_dropped){.b = c->b, .last = c->held};
+            hf_buf_init(&c->held, ROOM);
+        } else {
+            pgs_backend_input(c->b, hf_slice(terminate, sizeof(terminate)));
+            c->b->eof = true;
+        }
     }
-    conn_clear(c);
+    pgw_conn_clear(c);
 }
 
 static void op_swap(void *arg)
@@ -160,7 +170,7 @@ static void op_swap(void *arg)
     struct pgw_conn old = s->conn[HF_PG_SERVER];
     s->conn[HF_PG_SERVER] = s->conn[HF_PG_SPARE];
     s->conn[HF_PG_SPARE] = old;
-    conn_clear(&s->conn[HF_PG_SPARE]);
+    pgw_conn_clear(&s->conn[HF_PG_SPARE]);
     s->incarnation = s->conn[HF_PG_SERVER].incarnation;
 }
 
@@ -206,7 +216,7 @@ static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, con
     }
 }
 
-static const struct hf_pg_session_ops ops = {
+const struct hf_pg_session_ops pgw_ops = {
     .send = op_send,
     .need = op_need,
     .drop = op_drop,
@@ -217,8 +227,9 @@ static const struct hf_pg_session_ops ops = {
 
 /* ---- after each call into the core ---- */
 
-static void after(struct pgw_session *s)
+void pgw_after(struct pgw_session *s)
 {
+    s->unsaved = true;
     while (!s->ended && s->in.n && hf_pg_session_wants_client(s->core)) {
         size_t n = hf_pg_session_from_client(s->core, hf_buf_slice(&s->in), s->w->now);
         if (n > s->in.n) {
@@ -231,6 +242,9 @@ static void after(struct pgw_session *s)
     }
     if (s->w->memory.used > s->w->memory.max) {
         pgw_failed(s->w, "%zu bytes of memory in use", s->w->memory.used);
+    }
+    if (s->w->saves && (s->ended || hf_prng_below(&s->w->save_prng, 3))) {
+        pgw_save(s);
     }
 }
 
@@ -262,7 +276,7 @@ static void feed_server(struct pgw_session *s, enum hf_pg_side side)
         }
         hf_buf_consume(&c->in, n);
     }
-    after(s);
+    pgw_after(s);
 }
 
 /* ---- things that happen ---- */
@@ -298,9 +312,12 @@ bool pgw_up(struct pgw_session *s, size_t n)
     }
     n = chunk(&s->up, n);
     hf_buf_add(&s->in, hf_slice(s->up.p, n));
+    if (s->w->saves) {
+        hf_buf_add(&s->in_saved, hf_slice(s->up.p, n));
+    }
     hf_buf_consume(&s->up, n);
     tick(s->w);
-    after(s);
+    pgw_after(s);
     return true;
 }
 
@@ -341,20 +358,24 @@ bool pgw_to(struct pgw_session *s, enum hf_pg_side side, size_t n)
     return true;
 }
 
+void pgw_loss_noted(struct pgw_session *s)
+{
+    struct hf_pg_session_info info;
+    hf_pg_session_info(s->core, &info);
+    s->losses++;
+    s->reasons |= s->told | info.reasons;
+}
+
 /* The loss is told; the connection is nobody's any more. */
 static void lost(struct pgw_session *s, enum hf_pg_side side)
 {
-    conn_clear(&s->conn[side]);
+    pgw_conn_clear(&s->conn[side]);
     if (side == HF_PG_SERVER) {
-        s->losses++;
-        s->reasons |= s->told;
-        struct hf_pg_session_info info;
-        hf_pg_session_info(s->core, &info);
-        s->reasons |= info.reasons;
+        pgw_loss_noted(s);
     }
     pgw_tell(s->w, "%s lost", side == HF_PG_SERVER ? "server" : "spare");
     hf_pg_session_server_gone(s->core, side, "connection lost", s->w->now);
-    after(s);
+    pgw_after(s);
 }
 
 bool pgw_from(struct pgw_session *s, enum hf_pg_side side, size_t n)
@@ -402,7 +423,12 @@ bool pgw_backend(struct pgw_world *w, size_t i)
     }
     if (!b->alive) { /* to be forgotten, when nobody is connected to it any more */
         for (uint32_t k = 0; k < w->n; k++) {
-            if (w->session[k].conn[HF_PG_SERVER].b == b || w->session[k].conn[HF_PG_SPARE].b == b) {
+            const struct pgw_session *s = &w->session[k];
+            bool dropped = false;
+            for (size_t d = 0; d < s->n_dropped; d++) {
+                dropped |= s->dropped[d].b == b;
+            }
+            if (s->conn[HF_PG_SERVER].b == b || s->conn[HF_PG_SPARE].b == b || dropped) {
                 return false;
             }
         }
@@ -421,7 +447,7 @@ bool pgw_attach(struct pgw_session *s, enum hf_pg_side side)
     struct pgs_backend *b = pgs_backend_start(&w->server, "app");
     struct hf_buf params;
     struct hf_pg_backend info = {.incarnation = w->server.db.incarnation, .pid = b->pid};
-    conn_clear(c);
+    pgw_conn_clear(c);
     c->b = b;
     c->incarnation = info.incarnation;
     hf_buf_init(&params, 65536);
@@ -446,7 +472,7 @@ bool pgw_attach(struct pgw_session *s, enum hf_pg_side side)
                            : "");
     hf_pg_session_attach(s->core, side, &info, w->now);
     hf_buf_fini(&params);
-    after(s);
+    pgw_after(s);
     return true;
 }
 
@@ -464,7 +490,7 @@ bool pgw_cancel_arrives(struct pgw_session *s)
     tick(s->w);
     if (!s->ended) {
         hf_pg_session_cancelled(s->core, s->w->now);
-        after(s);
+        pgw_after(s);
     }
     return true;
 }
@@ -490,7 +516,7 @@ static bool ended(struct pgw_session *s)
 
 static bool session_goes_on(struct pgw_session *s)
 {
-    return pgw_client(s) | pgw_up(s, SIZE_MAX) | pgw_to(s, HF_PG_SERVER, SIZE_MAX) |
+    return pgw_save(s) | pgw_client(s) | pgw_up(s, SIZE_MAX) | pgw_to(s, HF_PG_SERVER, SIZE_MAX) |
            pgw_to(s, HF_PG_SPARE, SIZE_MAX) | pgw_from(s, HF_PG_SERVER, SIZE_MAX) |
            pgw_from(s, HF_PG_SPARE, SIZE_MAX) | pgw_down(s, SIZE_MAX) |
            pgw_attach(s, HF_PG_SERVER) | pgw_attach(s, HF_PG_SPARE) | pgw_cancel_arrives(s) |
@@ -540,7 +566,7 @@ void pgw_time(struct pgw_world *w, hf_time most)
         struct pgw_session *s = &w->session[i];
         if (!s->ended && w->now >= hf_pg_session_deadline(s->core)) {
             hf_pg_session_step(s->core, w->now);
-            after(s);
+            pgw_after(s);
         }
     }
 }
@@ -610,7 +636,7 @@ void pgw_cancel(struct pgw_session *s)
         s->cancel_pending = true;
         s->cancel_pid = s->conn[HF_PG_SERVER].b ? s->conn[HF_PG_SERVER].b->pid : 0;
     }
-    after(s);
+    pgw_after(s);
 }
 
 void pgw_client_goes(struct pgw_session *s)
@@ -622,6 +648,8 @@ void pgw_client_goes(struct pgw_session *s)
     s->clean = true;
     pgc_disconnect(&s->client);
     hf_pg_session_client_gone(s->core, s->w->now);
+    s->unsaved = true;
+    pgw_save(s);
     hf_buf_clear(&s->up);
     hf_buf_clear(&s->down);
 }
@@ -637,17 +665,34 @@ static void begun(void *arg, struct pgc_txn *t)
     t->seq_lost = s->w->server.db.n_seq_lost;
 }
 
+struct hf_pg_session_args pgw_args(struct pgw_world *w)
+{
+    return (struct hf_pg_session_args){.conf = &w->conf,
+                                       .memory = &w->memory,
+                                       .classifier = w->classifier,
+                                       .user = hf_slice_str("app"),
+                                       .login_again = true,
+                                       .cancel_key = hf_slice_str("key!"),
+                                       .seed = hf_prng_u64(&w->prng)};
+}
+
 void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)
 {
     struct pgw_session *s = &w->session[i];
     bool first = s->core == NULL;
     hf_pg_session_destroy(s->core);
     s->core = NULL;
+    if (w->saves) {
+        pgw_forget(s);
+        s->unsaved = false;
+        hf_buf_clear(&s->in_saved);
+        hf_buf_clear(&s->down_held);
+    }
     hf_buf_clear(&s->up);
     hf_buf_clear(&s->down);
     hf_buf_clear(&s->in);
     for (int k = 0; k < 3; k++) {
-        conn_clear(&s->conn[k]);
+        pgw_conn_clear(&s->conn[k]);
         s->need[k] = false;
     }
     s->ended = s->clean = s->attached_once = s->cancel_pending = s->terminated = false;
@@ -659,14 +704,8 @@ void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)
         s->client.on_error = pgw_error;
         s->client.arg = s;
     }
-    struct hf_pg_session_args args = {.conf = &w->conf,
-                                      .memory = &w->memory,
-                                      .classifier = w->classifier,
-                                      .user = hf_slice_str("app"),
-                                      .login_again = true,
-                                      .cancel_key = hf_slice_str("key!"),
-                                      .seed = hf_prng_u64(&w->prng)};
-    if (hf_pg_session_create(&args, &ops, s, w->now, &s->core)) {
+    struct hf_pg_session_args args = pgw_args(w);
+    if (hf_pg_session_create(&args, &pgw_ops, s, w->now, &s->core)) {
         pgw_failed(w, "no memory");
     }
     pgc_connect(&s->client);
@@ -699,6 +738,7 @@ void pgw_init(struct pgw_world *w, uint32_t n, uint64_t seed)
     w->fail = fail;
     w->trace = trace;
     hf_prng_init(&w->prng, seed);
+    hf_prng_init(&w->save_prng, seed);
     pgs_server_init(&w->server, hf_prng_u64(&w->prng));
     w->now = HF_S(1000);
     w->server.now = (uint64_t)w->now / 1000;
@@ -719,11 +759,14 @@ void pgw_init(struct pgw_world *w, uint32_t n, uint64_t seed)
         hf_buf_init(&s->up, ROOM);
         hf_buf_init(&s->down, ROOM);
         hf_buf_init(&s->in, ROOM);
+        hf_buf_init(&s->in_saved, ROOM);
+        hf_buf_init(&s->down_held, ROOM);
         for (int k = 0; k < 3; k++) {
             hf_buf_init(&s->conn[k].to, ROOM);
             hf_buf_init(&s->conn[k].from, ROOM);
             hf_buf_init(&s->conn[k].in, ROOM);
             hf_buf_init(&s->conn[k].told, ROOM);
+            hf_buf_init(&s->conn[k].held, ROOM);
         }
     }
     if (hf_pg_classifier_create(256, seed, &w->classifier)) {
@@ -746,8 +789,10 @@ void pgw_fini(struct pgw_world *w)
             hf_buf_fini(&s->conn[k].from);
             hf_buf_fini(&s->conn[k].in);
             hf_buf_fini(&s->conn[k].told);
+            hf_buf_fini(&s->conn[k].held);
         }
     }
+    pgw_saves_fini(w);
     hf_pg_classifier_destroy(w->classifier);
     pgs_server_fini(&w->server);
 }

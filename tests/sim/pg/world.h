@@ -18,7 +18,14 @@ struct pgw_conn {
     struct hf_buf to, from; /* in flight */
     struct hf_buf in;       /* came, and not consumed by the core */
     struct hf_buf told;     /* sent, and not a whole message yet */
+    struct hf_buf held;     /* sent, and not let out yet: pgw_saves() */
     bool cut;               /* nothing more will come; the core is told after `from` */
+};
+
+/* A server connection that the core dropped; its end is not let out yet. */
+struct pgw_dropped {
+    struct pgs_backend *b;
+    struct hf_buf last;
 };
 
 struct pgw_session {
@@ -42,7 +49,17 @@ struct pgw_session {
     bool moves;       /* a move was asked for */
     bool terminated;  /* an administrator ended its backend */
     uint64_t n_moved, n_replayed, n_committed, n_aborted, n_unresolved;
+    /* --- host.c --- */
+    bool unsaved;            /* it did something that the peer does not have */
+    struct hf_buf in_saved;  /* what came since, and before it was not consumed */
+    struct hf_buf down_held; /* to the client, not let out yet */
+    struct pgw_dropped dropped[8];
+    size_t n_dropped;
+    uint64_t incarnation_saved;
+    bool attached_saved;
 };
+
+struct hf_pair_store;
 
 struct pgw_world {
     struct pgs_server server;
@@ -57,9 +74,12 @@ struct pgw_world {
     bool fenced; /* starts are fenced */
     uint64_t fence[PGW_INCARNATIONS_MAX];
     bool unreplicated; /* a commit became visible that the standby may lack */
-    uint64_t n_crashes, n_steps;
-    FILE *trace; /* or NULL */
-    bool story;  /* only what a reader wants to know */
+    uint64_t n_crashes, n_steps, n_hosts;
+    bool saves; /* a peer has what the sessions did before it is let out */
+    struct hf_prng save_prng;
+    struct hf_pair_store *store; /* owned */
+    FILE *trace;                 /* or NULL */
+    bool story;                  /* only what a reader wants to know */
     jmp_buf *fail;
     char why[400];
 };
@@ -95,6 +115,24 @@ void pgw_start(struct pgw_world *w);
 void pgw_break(struct pgw_session *s, enum hf_pg_side side, size_t to, size_t from);
 void pgw_cancel(struct pgw_session *s);
 void pgw_client_goes(struct pgw_session *s);
+
+/* --- host.c --- */
+/** From now on sessions are saved; before they connect. */
+void pgw_saves(struct pgw_world *w);
+/** Let the peer have what the session did, and then let it out; false: there is nothing. */
+bool pgw_save(struct pgw_session *s);
+/** The session has ended, the peer knows. */
+void pgw_forget(struct pgw_session *s);
+/** All sessions go on at the peer, with what it has. */
+void pgw_host_dies(struct pgw_world *w);
+void pgw_saves_fini(struct pgw_world *w);
+/* For it: */
+extern const struct hf_pg_session_ops pgw_ops;
+struct hf_pg_session_args pgw_args(struct pgw_world *w);
+void pgw_conn_clear(struct pgw_conn *c);
+void pgw_after(struct pgw_session *s);
+/** Its server connection is lost: what a client may see of that. */
+void pgw_loss_noted(struct pgw_session *s);
 
 /* --- check.c --- */
 /** Acknowledged transactions are there once, others not or once, as they were shown. */

@@ -1,0 +1,142 @@
+/* The manager's host in simulations of sessions: what a peer has of them, and its death. */
+#include "sim/pg/world.h"
+#include "support/pg_saved.h"
+
+static struct pg_saved saved_of(const struct pgw_session *s)
+{
+    return (struct pg_saved){.store = s->w->store, .id = s->i + 1};
+}
+
+/* ---- saving: one atomic batch for all that a session did since the last one ---- */
+
+static void let_out(struct pgw_session *s)
+{
+    static const uint8_t terminate[] = {'X', 0, 0, 0, 4};
+    hf_buf_add(&s->down, hf_buf_slice(&s->down_held));
+    hf_buf_clear(&s->down_held);
+    for (int side = HF_PG_SERVER; side <= HF_PG_SPARE; side++) {
+        struct pgw_conn *c = &s->conn[side];
+        if (c->b && !c->cut) {
+            hf_buf_add(&c->to, hf_buf_slice(&c->held));
+        }
+        hf_buf_clear(&c->held);
+    }
+    for (size_t i = 0; i < s->n_dropped; i++) {
+        struct pgw_dropped *d = &s->dropped[i];
+        pgs_backend_input(d->b, hf_buf_slice(&d->last));
+        pgs_backend_input(d->b, hf_slice(terminate, sizeof(terminate)));
+        d->b->eof = true;
+        hf_buf_fini(&d->last);
+    }
+    s->n_dropped = 0;
+}
+
+bool pgw_save(struct pgw_session *s)
+{
+    if (!s->w->saves || !s->unsaved) {
+        return false;
+    }
+    if (!s->ended) {
+        struct pg_saved p = saved_of(s);
+        if (pg_saved_save(&p, s->core)) {
+            pgw_failed(s->w, "the peer does not take what session %u saved", s->i);
+        }
+        hf_buf_clear(&s->in_saved);
+        hf_buf_add(&s->in_saved, hf_buf_slice(&s->in));
+        s->incarnation_saved = s->incarnation;
+        s->attached_saved = s->attached_once;
+    }
+    s->unsaved = false;
+    let_out(s);
+    return true;
+}
+
+void pgw_forget(struct pgw_session *s)
+{
+    struct pg_saved p = saved_of(s);
+    pg_saved_end(&p);
+}
+
+/* ---- the death of the host ---- */
+
+static void connections_die(struct pgw_session *s)
+{
+    for (size_t i = 0; i < s->n_dropped; i++) {
+        s->dropped[i].b->eof = true;
+        hf_buf_fini(&s->dropped[i].last);
+    }
+    s->n_dropped = 0;
+    for (int side = HF_PG_SERVER; side <= HF_PG_SPARE; side++) {
+        pgw_break(s, (enum hf_pg_side)side, hf_prng_below(&s->w->prng, 400), 0);
+        pgw_conn_clear(&s->conn[side]);
+        s->need[side] = false;
+    }
+    hf_buf_clear(&s->down_held);
+}
+
+static void load(struct pgw_session *s)
+{
+    struct pgw_world *w = s->w;
+    struct pg_saved p = saved_of(s);
+    if (!hf_pair_store_find(w->store, p.id) ||
+        s->clean) { /* the client had not heard of anything, or is gone */
+        s->ended = s->clean = true;
+        return;
+    }
+    struct hf_pg_session_args args = pgw_args(w);
+    struct hf_pg_saved from = pg_saved_load(&p);
+    hf_buf_clear(&s->in);
+    hf_buf_add(&s->in, hf_buf_slice(&s->in_saved));
+    s->incarnation = s->incarnation_saved;
+    s->attached_once = s->attached_saved;
+    s->core = NULL;
+    int rc = hf_pg_session_load(&args, &pgw_ops, s, &from, w->now, &s->core);
+    if (rc) {
+        pgw_failed(w, "what session %u saved can't be loaded: %d", s->i, rc);
+    }
+    s->unsaved = true;
+    pgw_forget(s); /* the next peer begins with nothing */
+}
+
+void pgw_host_dies(struct pgw_world *w)
+{
+    if (!w->saves) {
+        return;
+    }
+    pgw_tell(w, "-- the manager's host dies");
+    for (uint32_t i = 0; i < w->n; i++) {
+        struct pgw_session *s = &w->session[i];
+        if (s->ended) {
+            continue;
+        }
+        pgw_loss_noted(s);
+        connections_die(s);
+        hf_pg_session_destroy(s->core);
+        s->core = NULL;
+        load(s);
+        pgw_after(s);
+    }
+    w->n_hosts++;
+}
+
+void pgw_saves(struct pgw_world *w)
+{
+    w->saves = true;
+    if (hf_pair_store_create(256u << 20, 1, &w->store)) {
+        pgw_failed(w, "no memory");
+    }
+}
+
+void pgw_saves_fini(struct pgw_world *w)
+{
+    for (uint32_t i = 0; i < PGW_SESSIONS_MAX; i++) {
+        for (size_t k = 0; k < w->session[i].n_dropped; k++) {
+            hf_buf_fini(&w->session[i].dropped[k].last);
+        }
+        hf_buf_fini(&w->session[i].in_saved);
+        hf_buf_fini(&w->session[i].down_held);
+    }
+    if (w->store) {
+        hf_pair_store_destroy(w->store);
+    }
+}
