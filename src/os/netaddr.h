@@ -1,0 +1,26 @@
+/* Put an address on an interface of this host, take it off, and tell the neighbours. */
+#pragma once
+
+#include "base/endpoint.h"
+#include "base/err.h"
+
+/*
+ * By rtnetlink and packet sockets, in this process and at once: a take-over can't wait for ip(8)
+ * and holdfast-announce. The port of the endpoints is not used. IPv6 addresses are put there
+ * without duplicate address detection (IFA_F_NODAD): it would take a second, and the old host is
+ * silent by then. CAP_NET_ADMIN; to announce CAP_NET_RAW.
+ */
+
+/** 0, also if it is there already; -ENODEV, -EPERM, other -errno with a text. */
+HF_MUST int hf_netaddr_add(const char *interface, const struct hf_endpoint *address,
+                           unsigned prefix_len, struct hf_err *err);
+/** 0, also if it is not there. */
+HF_MUST int hf_netaddr_remove(const char *interface, const struct hf_endpoint *address,
+                              struct hf_err *err);
+/** Is it on any interface? */
+bool hf_netaddr_has(const struct hf_endpoint *address);
+
+/** Tell the neighbours once: gratuitous ARP as request and as reply (RFC 5227 3), or an unsolicited
+ * neighbour advertisement with override (RFC 4861 7.2.6). */
+HF_MUST int hf_netaddr_announce(const char *interface, const struct hf_endpoint *address,
+                                struct hf_err *err);
