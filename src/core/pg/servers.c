@@ -311,10 +311,32 @@ void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now)
 
 /* ---- what happens ---- */
 
-static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
+/* The opened start that is most like this, more than `best`; NULL: none. Numbers of processes are
+ * used again, so several may be. */
+static const struct hf_pg_reign *reign_like(const struct hf_pg_servers *s,
+                                            const struct hf_pg_server_facts *f, unsigned best)
 {
-    v->incarnation = ++s->last_incarnation;
-    v->writable_seen = v->have_fence = v->opened = false;
+    const struct hf_pg_reign *found = NULL;
+    for (size_t i = 0; i < s->n_reigns && i < HF_PG_HISTORY_MAX; i++) {
+        unsigned n = hf_pg_server_likeness(&s->reign[i].facts, f);
+        if (n > best) {
+            best = n;
+            found = &s->reign[i];
+        }
+    }
+    return found;
+}
+
+/* A start has one number, also if its server is in the list under another name now. */
+static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v,
+                            const struct hf_pg_server_facts *f)
+{
+    const struct hf_pg_reign *r = v->known ? NULL : reign_like(s, f, 0);
+    v->incarnation = r != NULL ? r->incarnation : ++s->last_incarnation;
+    v->opened = r != NULL;
+    v->have_fence = r != NULL && r->fenced;
+    v->fence = r != NULL ? r->fence : v->fence;
+    v->writable_seen = false;
     v->known = true;
     v->sweep = true;
 }
@@ -332,7 +354,7 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
     v->done_at = v->answered = now;
     v->rtt = now - v->begun_at;
     if (!v->known || !hf_pg_server_same_start(&v->facts, facts)) {
-        new_incarnation(s, v);
+        new_incarnation(s, v, facts);
     } else if (s->conf.exclusive && !s->conf.group && v->writable_seen && !v->have_fence) {
         v->have_fence = true;
         v->fence = facts->xmax;
@@ -683,11 +705,10 @@ size_t hf_pg_servers_identity(const struct hf_pg_servers *s, uint64_t incarnatio
     return 0;
 }
 
-/* Numbers of processes are used again: of several starts the one with most in common. */
 uint64_t hf_pg_servers_known(const struct hf_pg_servers *s, struct hf_slice identity)
 {
     struct hf_pg_server_facts f;
-    unsigned best = 0, n;
+    unsigned best = 0;
     uint64_t found = HF_PG_INCARNATION_UNKNOWN;
     if (hf_pg_identity_decode(identity, &f) != 0) {
         return found;
@@ -695,20 +716,14 @@ uint64_t hf_pg_servers_known(const struct hf_pg_servers *s, struct hf_slice iden
     HF_PG_SERVERS_EACH(s, i)
     {
         const struct hf_pg_server *v = &s->server[i];
-        n = v->known && !v->removed ? hf_pg_server_likeness(&v->facts, &f) : 0;
+        unsigned n = v->known && !v->removed ? hf_pg_server_likeness(&v->facts, &f) : 0;
         if (n > best) {
             best = n;
             found = v->incarnation;
         }
     }
-    for (size_t i = 0; i < s->n_reigns && i < HF_PG_HISTORY_MAX; i++) {
-        n = hf_pg_server_likeness(&s->reign[i].facts, &f);
-        if (n > best) {
-            best = n;
-            found = s->reign[i].incarnation;
-        }
-    }
-    return found;
+    const struct hf_pg_reign *r = reign_like(s, &f, best);
+    return r != NULL ? r->incarnation : found;
 }
 
 static void info_of(const struct hf_pg_servers *s, const struct hf_pg_server *v,

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "os/loop.h"
 #include "support/test.h"
 
@@ -358,6 +359,30 @@ static void what_can_not_be_opened(void **state)
     hf_pg_peers_close(NULL);
 }
 
+static void without_memory(void **state)
+{
+    (void)state;
+    struct hf_addr any = loopback(0), to = loopback(hf_pg_peers_port(beta.all));
+    struct hf_pg_peers_options o = {
+        .poll = poll, .key = &key, .host = "gamma", .listen = &any, .ops = &ops, .arg = &alpha};
+    struct hf_pg_peers *all = NULL;
+    struct hf_pg_peer *p = NULL;
+    for (int n = 0; !all; n++) {
+        hf_mem_fail_after(n);
+        int rc = hf_pg_peers_open(&o, NULL, &all);
+        hf_mem_fail_after(-1);
+        assert_true(rc == 0 || (rc == -ENOMEM && n < 10));
+    }
+    for (int n = 0; !p; n++) {
+        hf_mem_fail_after(n);
+        int rc = hf_pg_peer_connect(all, "beta", &to, &p);
+        hf_mem_fail_after(-1);
+        assert_true(rc == 0 || (rc == -ENOMEM && n < 10));
+    }
+    until(beta.n_opened == 1);
+    hf_pg_peers_close(all);
+}
+
 static void megabytes_both_ways(void **state)
 {
     (void)state;
@@ -603,6 +628,7 @@ int main(void)
         LOOP_TEST(names_are_authenticated),
         LOOP_TEST(who_is_not_let_in),
         LOOP_TEST(what_can_not_be_opened),
+        LOOP_TEST(without_memory),
         LOOP_TEST(megabytes_both_ways),
         LOOP_TEST(small_messages_there_and_back),
         LOOP_TEST(keys_are_changed),

@@ -1102,6 +1102,25 @@ static void a_reload_keeps_what_stays(void **state)
     rig_fini(&r);
 }
 
+/* Renamed while somebody commits: a fence read now would be that of no start at all. */
+static void a_server_that_is_listed_anew_is_on_the_same_start(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &exclusive, 1, 1);
+    struct hf_pg_server_conf list = {.name = "alpha2", .address = "10.0.0.1"};
+    assert_int_equal(hf_pg_servers_set(r.s, &list, 1, r.now), 0);
+    r.server[1].facts = r.server[0].facts; /* it has this number in the list now */
+    run(&r, HF_S(1));
+    story(&r, "! alpha: primary -> down: not in the list any more\n"
+              "reset alpha\n"
+              "- alpha2: unknown -> primary\n"
+              "gone 0: the server is not in the list any more\n"
+              "login 0 at beta\n"
+              "attach 0, same\n");
+    rig_fini(&r);
+}
+
 static void without_memory_there_are_none(void **state)
 {
     (void)state;
@@ -1488,6 +1507,7 @@ int main(void)
         cmocka_unit_test(one_session_is_moved),
         cmocka_unit_test(a_reload_of_the_limits),
         cmocka_unit_test(a_reload_keeps_what_stays),
+        cmocka_unit_test(a_server_that_is_listed_anew_is_on_the_same_start),
         cmocka_unit_test(without_memory_there_are_none),
         cmocka_unit_test(the_same_start_has_another_number_there),
         cmocka_unit_test(a_start_that_ended_is_found_in_the_history),
