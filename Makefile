@@ -4,9 +4,10 @@ FUZZ_SECONDS ?= 30
 SIM_SECONDS ?= 60
 SIM_SEED ?= $(shell date +%s)
 BUILD := build
+BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos tcp-chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg compat pg-chaos tcp-chaos takeover-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -55,6 +56,12 @@ MOVES ?= 400
 tcp-chaos: setup-test $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) /usr/bin/python3 -B tests/system/tcpmove.py --moves $(MOVES) $(if $(SEED),--seed $(SEED))
+
+# clients of all kinds while the host that has their connections dies TAKEOVERS times in every way, from SEED; IPV6=1: over IPv6
+TAKEOVERS ?= 200
+takeover-chaos: setup-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" /usr/bin/python3 -B tests/system/takeover_chaos.py --takeovers $(TAKEOVERS) $(if $(SEED),--seed $(SEED)) $(if $(IPV6),--ipv6)
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja

@@ -52,12 +52,19 @@ class Client(threading.Thread):
         self.longest = 0.0
         self.connection = None
 
+    @classmethod
+    def kind(cls):
+        return cls.__name__
+
     def setup(self, c):
         """What each session begins with"""
 
+    def open(self):
+        return pgwire.Connection(self.endpoint, timeout=120)
+
     def connect(self):
         if self.connection is None:
-            self.connection = pgwire.Connection(self.endpoint, timeout=120)
+            self.connection = self.open()
             self.setup(self.connection)
         return self.connection
 
@@ -291,6 +298,40 @@ class Copy(Client):
 
 KINDS = (Insert, Increment, Prepared, Transfer, OneString, Function, Implicit, Pipeline, PipelineTransaction, Serial, Orm, Session, Copy)
 
+def books(clients, c):
+    """Reads the tables over this connection; what is wrong, as lines; prints the clients' table."""
+    wrong = []
+    ledger = collections.Counter((int(a), int(b)) for a, b in c.rows("select client, op from ledger"))
+    counters = {int(a): int(b) for a, b in c.rows("select client, n from counter")}
+    orders = {int(i): (int(n), int(op)) for i, n, op in c.rows("select id, client, op from orders")}
+    total = int(c.one("select sum(balance) from account"))
+    if total != 100_000:
+        wrong.append(f"the accounts have {total}, not 100000")
+    print(f"{'kind':27} {'acked':>7} {'retried':>7} {'unknown':>7} {'errors':>7} {'lost':>5} {'twice':>5} {'undead':>6}")
+    for k in clients:
+        mine = {op: n for (client, op), n in ledger.items() if client == k.number}
+        lost = k.acked - mine.keys()
+        twice = {op for op, n in mine.items() if n > 1}
+        undead = mine.keys() - k.acked - k.unknown
+        print(f"{k.kind():27} {len(k.acked):7} {k.retried:7} {len(k.unknown):7} {len(k.errors):7} {len(lost):5}"
+              f" {len(twice):5} {len(undead):6}")
+        for what, ops in (("acknowledged and lost", lost), ("done twice", twice), ("refused and done", undead)):
+            if ops:
+                wrong.append(f"{k.kind()} ({k.number}): {what}: {sorted(ops)[:10]}")
+        if k.protected and k.errors:
+            wrong.append(f"{k.kind()} ({k.number}): {len(k.errors)} errors, as {k.errors[:3]}")
+        if k.is_alive():
+            wrong.append(f"{k.kind()} ({k.number}) hangs")
+        n = {Increment: len(mine), PipelineTransaction: len(mine),
+             Prepared: sum(c for op, c in mine.items() if op % 2)}
+        n = next((count for kind, count in n.items() if isinstance(k, kind)), 0)
+        if counters[k.number] != n and not twice:
+            wrong.append(f"{k.kind()}: its counter is {counters[k.number]}, not {n}")
+        if isinstance(k, Serial):
+            wrong += [f"Serial: id {i} was given for {op} and is {orders.get(i)}" for i, op in k.ids
+                      if orders.get(i) != (k.number, op)][:5]
+    return wrong
+
 
 class Chaos:
     """The servers, the proxy, the clients and the killer."""
@@ -406,42 +447,10 @@ class Chaos:
         except AssertionError as e:
             return [{"SHOW STATS": e}]
 
-    # --- the books ---
-
     def books(self):
         """What is wrong, as lines; prints the table."""
-        wrong = []
         with pgwire.Connection(self.primary) as c:
-            ledger = collections.Counter((int(a), int(b)) for a, b in c.rows("select client, op from ledger"))
-            counters = {int(a): int(b) for a, b in c.rows("select client, n from counter")}
-            orders = {int(i): (int(n), int(op)) for i, n, op in c.rows("select id, client, op from orders")}
-            total = int(c.one("select sum(balance) from account"))
-        if total != 100_000:
-            wrong.append(f"the accounts have {total}, not 100000")
-        known = set()
-        print(f"{'kind':20} {'acked':>7} {'retried':>7} {'unknown':>7} {'errors':>7} {'lost':>5} {'twice':>5} {'undead':>6}")
-        for k in self.clients:
-            mine = {op: n for (client, op), n in ledger.items() if client == k.number}
-            lost = k.acked - mine.keys()
-            twice = {op for op, n in mine.items() if n > 1}
-            undead = mine.keys() - k.acked - k.unknown
-            print(f"{type(k).__name__:20} {len(k.acked):7} {k.retried:7} {len(k.unknown):7} {len(k.errors):7} {len(lost):5}"
-                  f" {len(twice):5} {len(undead):6}")
-            known |= {(k.number, op) for op in mine}
-            for what, ops in (("acknowledged and lost", lost), ("done twice", twice), ("refused and done", undead)):
-                if ops:
-                    wrong.append(f"{type(k).__name__} ({k.number}): {what}: {sorted(ops)[:10]}")
-            if k.protected and k.errors:
-                wrong.append(f"{type(k).__name__} ({k.number}): {len(k.errors)} errors, as {k.errors[:3]}")
-            if k.is_alive():
-                wrong.append(f"{type(k).__name__} ({k.number}) hangs")
-            n = {Increment: len(mine), PipelineTransaction: len(mine),
-                 Prepared: sum(c for op, c in mine.items() if op % 2)}.get(type(k), 0)
-            if counters[k.number] != n and not twice:
-                wrong.append(f"{type(k).__name__}: its counter is {counters[k.number]}, not {n}")
-            if isinstance(k, Serial):
-                wrong += [f"Serial: id {i} was given for {op} and is {orders.get(i)}" for i, op in k.ids
-                          if orders.get(i) != (k.number, op)][:5]
+            wrong = books(self.clients, c)
         events = ", ".join(f"{n} {name}" for name, n in sorted(self.events.items()))
         stalls = ", ".join(f"{name} {s * 1000:.0f}" for name, s in sorted(self.stalls.items()))
         print(f"deaths: {sum(self.events.values())} ({events}); longest operation over one, ms: {stalls}")

@@ -1,0 +1,516 @@
+"""A rig for take-overs: a lab of three hosts on Corosync with a client host outside. Group `orders` is a database with a
+copy on alpha and one on beta, which mirror each other; gamma votes. Group `pgvip` is the service address: a
+holdfast-pg on each host is a copy of it. What a test does to the hosts, and how it waits until all is well again."""
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pgwire
+from lab import ROOT, STATE, Failed, Lab
+from postgres import find_program
+
+HOSTS = ("alpha", "beta", "gamma")
+COPIES = {"alpha": "copy1", "beta": "copy2"}  # of the database
+DATABASE, SERVICE = "orders", "pgvip"
+PORT = 6432
+PEER_PORT = 6433
+COROSYNC_PORT = 5405
+TOKEN = 300  # ms
+BOOT_WAIT = 8  # s
+DEADLINE = 60.0
+CLONE_NEWNET = 0x40000000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+HOLDFAST = f"""
+cluster {{ key_file = "/etc/holdfast/cluster.key" }}
+host {{ name = "@NAME@"  address = @ADDRESS@ }}
+directory {{ interface = "eth0" }}
+engine {{ type = @ENGINE@ }}
+group {{ boot_wait = {BOOT_WAIT}s }}
+log {{ trace = {{ proc }} }}
+fence power {{ agent = "fence_holdfast_lab"  hosts = {{ "*" }} timeout = 10s }}
+"""
+COPY = """
+resource {name} {{
+    agent = "ocf:holdfast:postgresql"
+    params {{
+        pgdata = "/srv/{name}/data"
+        volume = "/srv/{name}"
+        config = "/etc/holdfast/postgresql.conf"
+        clients = "10.0.0.0/8"
+        client_auth = trust
+        mirror_networks = "10.0.0.0/8"
+        replication_auth = trust
+        initdb_options = "--locale=C.UTF-8 --wal-segsize=4"
+    }}
+    probe = {{ pgdata, volume }}
+}}
+"""
+# A copy is what is in the memory of the holdfast-pg of its host.
+MANAGER_COPY = """
+resource {name} {{
+    agent = "ocf:holdfast:pg"
+    params {{ control = "/run/holdfast-pg/{name}" }}
+    probe = {{ control }}
+    {more}
+}}
+"""
+MANAGER = """
+pg {{
+    listen = {{ {own}:{port} }}
+    admin_users = {{ postgres }}
+}}
+auth {{ type = trust  user = postgres }}
+session {{ hold_timeout = 60s }}
+servers {{ group = {database} }}
+"""
+MANAGER_SERVICE = """
+service {{
+    address = {address}
+    interface = eth0
+    host = {host}
+    key_file = "/etc/holdfast/cluster.key"
+    peer_listen = "0.0.0.0:{peer_port}"
+    control = "/run/holdfast-pg/{host}"
+}}
+"""
+# systemd's Restart=always
+SUPERVISE = "mkdir -p /run/holdfast-pg; while :; do {program} -c /etc/holdfast/holdfast-pg.conf; sleep 0.05; done >>{log} 2>&1"
+LOG = "/var/log/holdfast-pg.log"
+
+
+def enter_network(pid):
+    """The calling thread is in the network of that process from now on."""
+    with open(f"/proc/{pid}/ns/net", "rb") as f:
+        if LIBC.setns(f.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+class Connection(pgwire.Connection):
+    """A session of a client with these socket options and, while it connects, sysctls (tcpmove.KINDS). To be made in a
+    thread that is in the clients' network."""
+
+    sysctl_lock = threading.Lock()
+
+    def __init__(self, host, options=(), sysctl=(), **kw):
+        self.socket_options, self.sysctl = options, sysctl
+        super().__init__(host=host, port=PORT, **kw)
+
+    def connect(self):
+        if isinstance(self.address, str):
+            return super().connect()
+        s = socket.socket(socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET)
+        for level, name, value in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *self.socket_options):
+            s.setsockopt(level, name, value)
+        s.settimeout(self.timeout)
+        with contextlib.ExitStack() as stack:
+            if self.sysctl:
+                stack.enter_context(self.sysctl_lock)
+            for name, value in self.sysctl:
+                path = pathlib.Path(f"/proc/sys/net/ipv4/{name}")
+                stack.callback(path.write_text, path.read_text(encoding="ascii"), encoding="ascii")
+                path.write_text(str(value), encoding="ascii")
+            s.connect(self.address)
+        return s
+
+
+class Capture:
+    """Who answered for the address, as the clients' host saw it. Ended by hosts(), or end()."""
+
+    def __init__(self, rig):
+        self.rig, self.told = rig, None
+        self.process = rig.lab.popen("client", "/usr/bin/python3", "-B", ROOT / "tests/system/capture.py", "eth0", rig.address,
+                                     stdin=subprocess.PIPE)
+        assert self.process.stdout.readline() == "listening\n", self.process.communicate()
+
+    def end(self):
+        """{"runs": [[host, first, last, {kind: frames}, {kind: first}]]}, and "dropped": how many frames are missing in it"""
+        if self.told is None:
+            text, _ = self.process.communicate("\n", timeout=30)
+            self.told = json.loads(text)
+            for run in self.told["runs"]:
+                run[0] = self.rig.host_of_mac(run[0])
+        return self.told
+
+    def hosts(self, kinds=("data", "ack", "rst", "arp", "other")):
+        """The hosts that answered, in order; one that begins again after another is there twice."""
+        hosts = []
+        for host, _, _, seen, _ in self.end()["runs"]:
+            if any(k in seen for k in kinds) and hosts[-1:] != [host]:
+                hosts.append(host)
+        return hosts
+
+
+class Rig:
+    """service: False leaves the group pgvip out: clients talk to the holdfast-pg on gamma, which nothing happens to.
+    fencing: False: hosts are not fenced for the sake of pgvip, the lease must silence them. connections: the database's limit."""
+
+    def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300):
+        self.lab, self.v6, self.fencing, self.service, self.lease = lab, v6, fencing, service, lease
+        self.connections = connections
+        self.managers = {}
+        self.own, self.macs = {}, {}
+        self.address = None
+        self.captures = []
+
+    # --- from nothing to all is well ---
+
+    def start(self):
+        template = pathlib.Path(f"/tmp/{self.lab.name}.conf")
+        template.write_text(HOLDFAST, encoding="ascii")
+        try:
+            self.lab.up("-n", len(HOSTS), "--engine", "corosync", "--token", TOKEN, "--config", template,
+                        *(w for h, c in COPIES.items() for w in ("--shared", f"{h}:/srv/{c}")))
+        finally:
+            template.unlink()
+        for host in HOSTS:
+            self.own[host] = self.lab.address(host)
+            link = json.loads(self.lab.exec(host, "ip", "-j", "link", "show", "dev", "eth0"))
+            self.macs[link[0]["address"]] = host
+        net = self.lab.address("client", self.v6)
+        self.address = (net.rpartition("::")[0] + "::c8" if self.v6 else net.rpartition(".")[0] + ".200")
+        if not self.service:
+            self.address = self.own["gamma"]
+        self.start_database()
+        for host in HOSTS:
+            self.lab.put(host, "/etc/holdfast/holdfast-pg.conf", self.manager_configuration(host))
+            self.start_manager(host)
+        if self.service:
+            self.start_service()
+        self.whole()
+
+    def start_database(self):
+        for host, copy in COPIES.items():
+            self.lab.exec(host, "chown", "postgres:", f"/srv/{copy}")
+            self.lab.put(host, "/etc/holdfast/postgresql.conf", f"max_connections = {self.connections}\n")
+        self.create(DATABASE, "".join(COPY.format(name=c) for c in COPIES.values()))
+
+    def start_service(self):
+        more = "" if self.fencing else "fence = none"
+        self.create(SERVICE, "".join(MANAGER_COPY.format(name=h, more=more) for h in HOSTS))
+
+    def create(self, group, text):
+        self.lab.put("alpha", f"/etc/holdfast/{group}.conf", text)
+        self.lab.exec("alpha", "holdfast", "group", "create", group, f"/etc/holdfast/{group}.conf")
+        self.lab.until(lambda: self.show("alpha", group)["phase"] == "running", f"{group} runs on alpha", DEADLINE)
+        for host in HOSTS[1:]:
+            self.lab.exec(host, "holdfast", "-t", "30", "group", "join", group)
+
+    def manager_configuration(self, host):
+        text = MANAGER.format(own=self.own[host], port=PORT, database=DATABASE)
+        if self.service:
+            address = f"[{self.address}]:{PORT}" if self.v6 else f"{self.address}:{PORT}"
+            text += MANAGER_SERVICE.format(address=address, host=host, peer_port=PEER_PORT)
+            if self.lease:
+                text = text.rstrip().removesuffix("}") + f"    lease = {self.lease}\n}}\n"
+        return text
+
+    def end(self):
+        for c in self.captures:
+            c.process.kill()
+            c.process.communicate()
+        self.lab.down()
+        for p in self.managers.values():
+            p.kill()
+            p.wait()
+        assert not (STATE / self.lab.name).exists()
+
+    # --- processes ---
+
+    def start_manager(self, host):
+        """holdfast-pg, and again when it dies; also while the host is still booting."""
+        if old := self.managers.pop(host, None):
+            old.kill()
+            old.wait()
+        command = SUPERVISE.format(program=find_program("holdfast-pg"), log=LOG)
+        self.managers[host] = self.lab.popen(host, "sh", "-c", command, stdout=subprocess.DEVNULL)
+
+    def stop_manager(self, host):
+        """It does not start again."""
+        for pid in self.pids(host, "sh"):  # the one that would start it
+            with contextlib.suppress(OSError):
+                if b"holdfast-pg" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        self.kill_manager(host)
+
+    def init(self, host):
+        """The machine's pid of the host's first process; None: it is off."""
+        try:
+            pid, start = (STATE / self.lab.name / "hosts" / host / "init").read_text().split()
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return int(pid) if stat[19] == start and stat[0] not in "ZX" else None
+        except OSError:
+            return None
+
+    def pids(self, host, program):
+        """The machine's pids of a program on a host."""
+        if not (init := self.init(host)):
+            return []
+        found, space = [], os.readlink(f"/proc/{init}/ns/pid")
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if (pathlib.Path(f"/proc/{pid}/comm").read_text().rstrip() == program[:15]
+                        and os.readlink(f"/proc/{pid}/ns/pid") == space):
+                    found.append(int(pid))
+        return found
+
+    def manager(self, host):
+        """The pid of its holdfast-pg itself (not of an agent's other end)"""
+        for pid in self.pids(host, "holdfast-pg"):
+            with contextlib.suppress(OSError):
+                if b"--agent" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        raise Failed(f"no holdfast-pg on {host}")
+
+    def log(self, host):
+        with contextlib.suppress(OSError):
+            return (STATE / self.lab.name / "hosts" / host / f"fs{LOG}").read_text(errors="replace")
+        return ""
+
+    def story(self, lines=25):
+        """For whoever reads that a test failed."""
+        text = []
+        for group in (DATABASE, SERVICE)[:1 + self.service]:
+            for host in HOSTS:
+                if self.init(host):
+                    for words in (("show", group), ("history", group)):
+                        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+                            text += ["", *self.on(host, "holdfast", "group", *words).splitlines()[-lines:]]
+                    break
+        for host in HOSTS:
+            text += [f"--- holdfast-pg on {host}", *self.log(host).splitlines()[-lines:]]
+        return "\n".join(text)
+
+    def on(self, host, *command, timeout=10):
+        """A short command; faster than lab.exec, and it ends when the host hangs."""
+        if not (init := self.init(host)):
+            raise Failed(f"{host} is off")
+        try:
+            p = subprocess.run(["nsenter", "-t", str(init), "-m", "-u", "-i", "-n", "-p", "--", "timeout", str(timeout), *command],
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout + 5, check=False,
+                               env=os.environ | {"PATH": f"{os.environ.get('HOLDFAST_BIN', '')}:{ROOT}/build/src/ctl:"
+                                                         f"{os.environ['PATH']}:/usr/sbin:/sbin"})
+        except subprocess.TimeoutExpired as e:
+            raise Failed(str(e)) from e
+        if p.returncode:
+            raise Failed(f"{host}: {' '.join(map(str, command))}: {p.returncode} {p.stdout}{p.stderr}")
+        return p.stdout
+
+    # --- what the groups say ---
+
+    def show(self, host, group):
+        return json.loads(self.on(host, "holdfast", "group", "show", group, "--json"))[0]
+
+    def shown(self, group):
+        """As a member says that takes part, with quorum"""
+        why = "all hosts are off"
+        for host in reversed(HOSTS):
+            try:
+                g = self.show(host, group)
+                if g["standing"] == "in" and g["quorate"]:
+                    return g
+                why = f"{host} is {g['standing']}"
+            except Failed as e:
+                why = str(e)
+        raise Failed(why)
+
+    def serving(self, group=SERVICE):
+        g = self.shown(group)
+        if g["phase"] != "running":
+            raise Failed(f"{group} is {g['phase']}")
+        return g["primary"]["host"]
+
+    def backup(self):
+        """The host whose manager is in S beside the serving one"""
+        g = self.shown(SERVICE)
+        names = [n for n in g["in_sync"] if n != g["primary"]["resource"]]
+        if not names:
+            raise Failed(f"nobody protects {g['primary']['host']}")
+        return names[0]
+
+    def epoch(self, group=SERVICE):
+        return self.shown(group)["epoch"]
+
+    def protection(self, host=None):
+        """Rows of SHOW PROTECTION, as dicts; asked at the host's own address."""
+        host = host or self.serving()
+        text = self.on(host, "psql", "-XqAw", "--csv", "-c", "SHOW PROTECTION",
+                       f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
+        names, *rows = (line.split(",") for line in text.splitlines())
+        return [dict(zip(names, r)) for r in rows]
+
+    def is_whole(self):
+        """Everything runs, with a spare for each; raises if not even that can be told."""
+        g = self.shown(DATABASE)
+        if g["phase"] != "running" or set(g["in_sync"]) != set(COPIES.values()) or not self.present(g):
+            return False
+        if not self.service:
+            return True
+        g = self.shown(SERVICE)
+        return g["phase"] == "running" and len(g["in_sync"]) >= 2 and self.present(g)
+
+    @staticmethod
+    def present(g):
+        return sum(h["present"] for h in g["hosts"]) == len(HOSTS)
+
+    def whole(self, deadline=2 * DEADLINE):
+        """Until all is well, by nobody's doing but what is the operator's: who is off is switched on."""
+        def there():
+            for host in HOSTS:
+                if not self.init(host):
+                    self.boot(host)
+                elif self.managers[host].poll() is not None or not self.pids(host, "sh"):
+                    self.start_manager(host)
+            return self.is_whole()
+
+        self.until(there, "all is well again", deadline)
+
+    def until(self, condition, what, deadline=DEADLINE):
+        end, last = time.monotonic() + deadline, None
+        while True:
+            try:
+                if condition():
+                    return
+                last = None
+            except (Failed, OSError, ValueError, KeyError, IndexError) as e:
+                last = e
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {deadline} s: {what} ({last})\n{self.story()}")
+            time.sleep(0.1)
+
+    def until_serving(self, host, deadline=DEADLINE):
+        """host: None is any, otherwise its name, or a set of names"""
+        hosts = HOSTS if host is None else {host} if isinstance(host, str) else host
+        self.until(lambda: self.serving() in hosts, f"{host} serves", deadline)
+        return self.serving()
+
+    def until_elsewhere(self, host, deadline=DEADLINE):
+        """Until another host than this one serves; which."""
+        return self.until_serving(set(HOSTS) - {host}, deadline)
+
+    # --- what happens ---
+
+    def power_off(self, host):
+        self.lab.run("power-off", host)
+
+    def boot(self, host):
+        """Its holdfast-pg starts beside its other daemons, as systemd would have it."""
+        self.lab.run("heal", host)
+        p = subprocess.Popen([self.lab.tool, "--name", self.lab.name, "boot", host], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while not self.init(host) and p.poll() is None:
+            time.sleep(0.01)
+        if self.init(host):
+            self.start_manager(host)
+        text, _ = p.communicate(timeout=90)
+        if p.returncode:
+            raise Failed(f"boot {host}: {text}")
+
+    def kill_manager(self, host):
+        os.kill(self.manager(host), signal.SIGKILL)
+
+    def freeze(self, host):
+        self.lab.run("freeze", host)
+
+    def thaw(self, host):
+        """False if there is nothing left to thaw"""
+        return self.lab.run("thaw", host, check=False).returncode == 0
+
+    def switch(self, to=None):
+        words = ("--to", to) if to else ()
+        self.lab.exec(self.serving(), "holdfast", "-t", "30", "group", "switch", SERVICE, *words)
+
+    def let_serve(self, host):
+        """Planned. A third host that could be the backup in its stead is out of the way meanwhile; whole() brings it back."""
+        if self.serving() == host:
+            return
+        if self.backup() != host:
+            self.stop_manager(self.backup())
+            self.until(lambda: self.backup() == host, f"{host} is the backup")
+        self.switch(host)
+        self.until_serving(host)
+
+    def cut(self, host, what="cable"):
+        """what: cable; pair, the connections between managers; cluster, Corosync's; others, all but clients"""
+        if what == "cable":
+            self.lab.run("cut", host)
+            return
+        rules = {
+            "pair": [f"tcp {d} {PEER_PORT}" for d in ("sport", "dport")],
+            "cluster": [f"udp {d} {COROSYNC_PORT}" for d in ("sport", "dport")],
+        }.get(what)
+        ports = [f'{mine} "{host}" {theirs} "{h}"' for mine, theirs in (("iifname", "oifname"), ("oifname", "iifname"))
+                 for h in HOSTS if h != host]
+        lines = [f"{p} {r} drop" for p in ports for r in rules or [""]]
+        self.in_switch("\n".join(["table bridge cut {", "chain forward {", "type filter hook forward priority 0;", *lines, "}", "}", ""]))
+
+    def heal(self, host=None):
+        """All that was cut, also the cable of that host"""
+        self.in_switch("add table bridge cut; delete table bridge cut")
+        if host:
+            self.lab.run("heal", host)
+
+    def in_switch(self, rules):
+        """nftables of the network's switch, where no program of a host notices anything"""
+        pid = (STATE / self.lab.name / "switch").read_text().split()[0]
+        p = subprocess.run(["nsenter", "-t", pid, "-n", "--", "nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False)
+        if p.returncode:
+            raise Failed(f"{rules}: {p.stderr}")
+
+    # --- clients ---
+
+    def in_clients_network(self):
+        """The calling thread's sockets are the client host's from now on."""
+        enter_network(self.init("client"))
+
+    def as_client(self, fn):
+        """Call fn in a thread that is in the clients' network, and give what it gives."""
+        result = []
+
+        def call():
+            try:
+                self.in_clients_network()
+                result.append((fn(), None))
+            except BaseException as e:  # pylint: disable=broad-except
+                result.append((None, e))
+
+        t = threading.Thread(target=call)
+        t.start()
+        t.join()
+        value, error = result[0]
+        if error:
+            raise error
+        return value
+
+    def connect(self, **kw):
+        """A session of a client"""
+        kw.setdefault("timeout", 60)
+        return self.as_client(lambda: Connection(self.address, **kw))
+
+    def client(self, *command, **kw):
+        """A program on the client host; the caller ends it."""
+        return self.lab.popen("client", *command, **kw)
+
+    def capture(self):
+        self.captures.append(Capture(self))
+        return self.captures[-1]
+
+    def host_of_mac(self, mac):
+        return self.macs.get(mac, mac)
+
+
+def rig_for(name, **kw):
+    """A rig with a lab of its own, of this process"""
+    return Rig(Lab(f"{name}-{os.getpid()}"), **kw)
+
+
+def built():
+    """Whether holdfast-pg knows [service]"""
+    return (ROOT / "src/pg/service.c").exists()

@@ -1,0 +1,229 @@
+"""The host that has a client's connection dies, and the client goes on: the same connection, session and transaction.
+
+Every kind of client and every way to die at random: make takeover-chaos."""
+import socket
+import threading
+
+import pytest
+
+import pg_chaos
+import pgwire
+import takeover
+import takeover_chaos
+from pgwire import Bind, Execute, Parse, Query, Sync
+from takeover_chaos import Chaos, CopyOut, Listen, Psql, Psycopg, remote
+
+KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.PipelineTransaction, pg_chaos.Orm,
+                               pg_chaos.Session)), CopyOut, Listen, Psql, Psycopg)
+SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 16384),)
+pytestmark = pytest.mark.skipif(not takeover.built(), reason="holdfast-pg has no [service] yet")
+
+
+@pytest.fixture(scope="module", name="the_rig")
+def fixture_the_rig():
+    rig = takeover.rig_for("takeover")
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.end()
+
+
+@pytest.fixture(name="rig")
+def fixture_rig(the_rig):
+    the_rig.whole()
+    return the_rig
+
+
+@pytest.fixture(name="table")
+def fixture_table(rig):
+    with rig.connect() as c:
+        for sql in ("drop table if exists t", "create table t (i int primary key, v text)"):
+            pgwire.check(c.query(sql))
+
+
+def lose(rig, way):
+    """The serving host is no more; another one serves."""
+    host = rig.serving()
+    epoch = rig.epoch()
+    if way == "power_off":
+        rig.power_off(host)
+    elif way == "process":
+        rig.kill_manager(host)
+    else:
+        rig.switch()
+    rig.until(lambda: rig.epoch() > epoch and rig.serving(), "another reign")
+
+
+WAYS = ("power_off", "process", "planned")
+
+
+@pytest.mark.parametrize("way", [*WAYS, "freeze", "cable", "backup_off", "backup_process"])
+def test_clients_that_count(rig, way):
+    chaos = Chaos(rig, "test", KINDS)
+    capture = rig.capture()
+    chaos.run(1, [getattr(chaos, way)])
+    assert not takeover_chaos.answered_once(capture)
+    assert not chaos.books()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_open_transaction(rig, table, way):
+    with rig.connect() as c:
+        for sql in ("begin", "insert into t values (1, 'before')", "savepoint s", "insert into t values (2, 'in s')"):
+            pgwire.check(c.query(sql))
+        lose(rig, way)
+        assert c.rows("select i, v from t order by i") == [("1", "before"), ("2", "in s")]
+        for sql in ("rollback to s", "insert into t values (3, 'after')", "commit"):
+            pgwire.check(c.query(sql))
+        assert c.rows("select i, v from t order by i") == [("1", "before"), ("3", "after")]
+
+
+def test_a_failed_transaction_stays_failed(rig, table):
+    with rig.connect() as c:
+        c.query("begin")
+        c.query("insert into t values (1, 'x')")
+        assert c.query("select 1/0")[-1].data == "E"
+        lose(rig, "process")
+        with pytest.raises(pgwire.PgError, match="25P02"):
+            c.rows("select 1")
+        pgwire.check(c.query("rollback"))
+        assert c.one("select count(*) from t") == "0"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_prepared_statements_and_settings(rig, table, way):
+    with rig.connect() as c:
+        pgwire.check(c.ask(Parse("insert into t values ($1, current_setting('my.own')) returning v", "add", [23]), Sync))
+        for sql in ("set my.own = 'kept'", "set timezone = 'Asia/Tokyo'", "prepare q(int) as select $1 + 1"):
+            pgwire.check(c.query(sql))
+        for n in range(2):
+            assert pgwire.rows(pgwire.check(c.ask(Bind([n], "add"), Execute(), Sync))) == [("kept",)]
+            if not n:
+                lose(rig, way)
+        assert c.rows("execute q(1)") == [("2",)]
+        assert c.one("show timezone") == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_out_in_the_middle(rig, way):
+    sql = "select i, repeat(md5(i::text), 30) from generate_series(1, 20000) i"
+    with rig.connect() as c:
+        want = [b"\t".join(v.encode() for v in r) + b"\n" for r in c.rows(sql)]
+    with rig.connect(options=SMALL) as c:
+        c.send(Query(f"copy ({sql}) to stdout"))
+        c.until("H")
+        got = [c.read().data for _ in range(100)]
+        lose(rig, way)
+        got += [m.data for m in pgwire.check(c.until()) if m.kind == "d"]
+        assert got == want
+        assert c.one("select 1") == "1"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_listener(rig, way):
+    with rig.connect() as c, rig.connect() as other:
+        pgwire.check(c.query("listen news"))
+        pgwire.check(other.query("notify news, 'one'"))
+        lose(rig, way)
+        pgwire.check(other.query("notify news, 'two'"))
+        heard = []
+        while heard[-1:] != ["two"]:
+            heard.append(c.until("A")[-1].data[2])
+        # an empty one says that some may be missing (X12)
+        assert heard in (["one", "two"], ["one", "", "two"], ["", "two"]), heard
+
+
+def test_a_statement_that_runs(rig, table):
+    """The answer comes, from whichever server, and nothing is done twice."""
+    with rig.connect() as c:
+        c.send(Query("insert into t select i, (select count(*) from generate_series(1, 300000))::text from generate_series(1, 30) i"))
+        lose(rig, "power_off")
+        assert pgwire.check(c.until())[0].data == "INSERT 0 30"
+        assert c.one("select count(*) from t") == "30"
+
+
+def test_idle_sessions(rig):
+    """They say nothing meanwhile, and are there all the same: many, and one that is half closed"""
+    sessions = [rig.connect() for _ in range(50)]
+    lose(rig, "power_off")
+    for n, c in enumerate(sessions):
+        assert c.one(f"select {n}") == str(n)
+        c.close()
+
+
+def test_a_connection_made_meanwhile(rig):
+    """Its first packets come when nobody, or not yet anybody, has the address."""
+    done, end = [], threading.Event()
+
+    def connect():
+        while not end.is_set():
+            with takeover.Connection(rig.address, timeout=60) as c:
+                done.append(c.one("select 1"))
+
+    t = threading.Thread(target=lambda: rig.as_client(connect))
+    t.start()
+    try:
+        rig.until(lambda: len(done) > 3 or not t.is_alive(), "connections")
+        lose(rig, "power_off")
+        n = len(done)
+        rig.until(lambda: len(done) > n + 3 or not t.is_alive(), "connections afterwards")
+        assert t.is_alive()
+    finally:
+        end.set()
+        t.join()
+
+
+def test_cancel_reaches_the_session_elsewhere(rig):
+    with rig.connect() as c:
+        lose(rig, "process")
+        c.send(Query("select pg_sleep(60)"))
+        with rig.connect() as other:
+            rig.until(lambda: other.one("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'") != "0", "it sleeps")
+        rig.as_client(c.cancel)
+        with pytest.raises(pgwire.PgError, match="57014"):
+            pgwire.check(c.until())
+        assert c.one("select 1") == "1"
+
+
+def test_the_way_back(rig, table):
+    """The host that died becomes the backup by itself, and the connection comes back to it."""
+    first = rig.serving()
+    with rig.connect() as c:
+        pgwire.check(c.query("begin"))
+        pgwire.check(c.query("insert into t values (1, 'x')"))
+        lose(rig, "power_off")
+        second = rig.serving()
+        (third,) = set(takeover.HOSTS) - {first, second}
+        rig.boot(first)
+        rig.whole()
+        rig.stop_manager(third)
+        rig.until(lambda: rig.backup() == first, f"{first} is the backup")
+        rig.kill_manager(second)
+        rig.until_serving(first)
+        pgwire.check(c.query("commit"))
+        assert c.one("select count(*) from t") == "1"
+
+
+def protected_by(rig):
+    """{hosts that the sessions' rows name}"""
+    rows = [r for r in rig.protection() if r["database"] == "postgres"]
+    return {h for r in rows for h in takeover.HOSTS if h in r.values()}, rows
+
+
+def test_protection_is_told(rig):
+    """By which host; and when there is nobody, that too."""
+    with rig.connect() as c:
+        assert c.one("select 1") == "1"
+        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "sessions are protected by the backup")
+        serving, backup = rig.serving(), rig.backup()
+        (third,) = set(takeover.HOSTS) - {serving, backup}
+        rig.stop_manager(backup)
+        rig.until(lambda: protected_by(rig)[0] == {third}, "sessions are protected by the third host")
+        rig.stop_manager(third)
+        rig.until(lambda: rig.shown(takeover.SERVICE)["in_sync"] == [serving], "nobody protects")
+        assert not protected_by(rig)[0]
+        assert c.one("select 2") == "2"
+    rig.whole()
+    with rig.connect() as c:
+        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "sessions are protected again")

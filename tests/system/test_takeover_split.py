@@ -1,0 +1,108 @@
+"""Half of what holds the hosts together is gone, and nobody is fenced: at no time do two managers answer, which is looked at on
+the clients' side; who wins is known beforehand, and clients go on with that one."""
+import time
+
+import pytest
+
+import pg_chaos
+import takeover
+import takeover_chaos
+from takeover_chaos import Chaos, CopyOut, remote
+
+KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.Orm)), CopyOut)
+pytestmark = pytest.mark.skipif(not takeover.built(), reason="holdfast-pg has no [service] yet")
+
+
+@pytest.fixture(scope="module", name="the_rig")
+def fixture_the_rig():
+    rig = takeover.rig_for("split", fencing=False)
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.end()
+
+
+@pytest.fixture(name="rig")
+def fixture_rig(the_rig):
+    """gamma serves, which has no copy of the database; so nothing happens to that."""
+    the_rig.heal()
+    the_rig.whole()
+    the_rig.let_serve("gamma")
+    the_rig.whole()
+    return the_rig
+
+
+class Split:
+    """Clients count while something is cut off and comes back."""
+
+    def __init__(self, rig):
+        self.rig, self.chaos, self.capture = rig, Chaos(rig, "split", KINDS), rig.capture()
+
+    def __enter__(self):
+        for c in self.chaos.clients:
+            c.start()
+        self.advance()
+        return self
+
+    def __exit__(self, kind, *_):
+        for c in self.chaos.clients:
+            c.stopping = True
+        if kind is None:
+            for c in self.chaos.clients:
+                c.join(takeover_chaos.PATIENCE)
+
+    def advance(self, count=50):
+        self.chaos.before = self.chaos.progress()
+        self.chaos.advance(count)
+
+    def check(self, *hosts):
+        """These answered, one after the other, and the books are right."""
+        assert not takeover_chaos.answered_once(self.capture)
+        assert self.capture.hosts() == list(hosts), self.capture.end()
+        assert not self.chaos.books()
+
+
+def loses(rig, act, undo):
+    """gamma is cut off in some way; the others go on without it, and it is silent when it is back."""
+    with Split(rig) as split:
+        act()
+        host = rig.until_elsewhere("gamma")
+        split.advance()
+        time.sleep(1)  # for what gamma might still say
+        undo()
+        rig.whole()
+        split.advance()
+        assert rig.serving() == host
+    split.check("gamma", host)
+
+
+def test_only_the_pair_is_cut(rig):
+    """The group has not changed: the primary goes on, when its backup is out of S."""
+    with Split(rig) as split:
+        epoch = rig.epoch()
+        rig.cut("gamma", "pair")
+        rig.until(lambda: rig.shown(takeover.SERVICE)["in_sync"] == ["gamma"], "gamma serves alone")
+        split.advance()
+        rig.heal()
+        rig.whole()
+        split.advance()
+        assert rig.epoch() == epoch
+    split.check("gamma")
+
+
+def test_only_the_cluster_is_cut(rig):
+    """Who has the quorum goes on; the pair link says something else to both."""
+    loses(rig, lambda: rig.cut("gamma", "cluster"), rig.heal)
+
+
+def test_cut_from_everyone_but_the_clients(rig):
+    loses(rig, lambda: rig.cut("gamma", "others"), rig.heal)
+
+
+def test_frozen_and_thawed(rig):
+    def undo():
+        time.sleep(5)
+        assert rig.thaw("gamma")
+
+    loses(rig, lambda: rig.freeze("gamma"), undo)
