@@ -1,6 +1,7 @@
 /* holdfast-pg: start, run, reload, stop. */
 #include <errno.h>
 #include <getopt.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/service.h"
 #include "pg/web.h"
 
 static const char usage[] =
@@ -150,6 +152,14 @@ static void raise_files(const struct hf_pg_config *c)
     }
 }
 
+/* What a take-over needs (doc/design/takeover.md), and nothing where there is none. */
+static uint64_t capabilities(const struct hf_pg_config *c)
+{
+    return c->service.address.len ? 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_BPF |
+                                        1ull << CAP_NET_BIND_SERVICE
+                                  : 0;
+}
+
 static int open_all(struct hf_pg *pg, struct hf_err *err)
 {
     int rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
@@ -161,8 +171,9 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = hf_pg_query_pool_create(pg, &pg->queries);
     rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
+    rc = rc ? rc : hf_pg_service_open(pg, err, &pg->service);
     rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
-    rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
+    rc = rc ? rc : hf_program_drop(pg->config->pg.user, capabilities(pg->config), err);
     return rc;
 }
 
@@ -171,6 +182,7 @@ static void close_all(struct hf_pg *pg)
     size_t pos = 0;
     hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
+    hf_pg_service_close(pg->service);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
     }
