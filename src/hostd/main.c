@@ -139,7 +139,7 @@ static int open_all(struct hf_hostd *h, struct hf_err *err)
     }
     rc = rc ? rc : hf_web_open(h, err, &h->web);
     rc = rc ? rc : hf_dns_open(h, err, &h->dns);
-    rc = rc ? rc : hf_program_drop(h->config->user, err);
+    rc = rc ? rc : hf_program_drop(h->config->user, 0, err);
     return rc;
 }
 

@@ -14,13 +14,16 @@
 /** 0, also if it is there already; -ENODEV, -EPERM, other -errno with a text. */
 HF_MUST int hf_netaddr_add(const char *interface, const struct hf_endpoint *address,
                            unsigned prefix_len, struct hf_err *err);
-/** 0, also if it is not there. */
+/** 0, also if it is not there, or there is no such interface; whatever its prefix length. */
 HF_MUST int hf_netaddr_remove(const char *interface, const struct hf_endpoint *address,
                               struct hf_err *err);
-/** Is it on any interface? */
+/** Is it on any interface? Also false if that can't be known. */
 bool hf_netaddr_has(const struct hf_endpoint *address);
+/** The same for one interface. */
+bool hf_netaddr_is_on(const char *interface, const struct hf_endpoint *address);
 
 /** Tell the neighbours once: gratuitous ARP as request and as reply (RFC 5227 3), or an unsolicited
- * neighbour advertisement with override (RFC 4861 7.2.6). */
+ * neighbour advertisement with override (RFC 4861 7.2.6). An IPv6 address must be there. 0 and
+ * nothing sent where there is no Ethernet to know addresses of: loopback, tunnels. */
 HF_MUST int hf_netaddr_announce(const char *interface, const struct hf_endpoint *address,
                                 struct hf_err *err);

@@ -164,23 +164,41 @@ void hf_program_harden(const char *name, const char *dir)
 
 /* ---- privileges ---- */
 
-static int drop_capabilities(void)
+/* Of what is permitted only these; programs that are run get them, too. */
+static int keep_capabilities(uint64_t keep)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    if (syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+    if (syscall(SYS_capget, &head, data) < 0) {
         return -errno;
+    }
+    for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+        data[i].permitted &= (uint32_t)(keep >> (32 * i));
+        data[i].effective = data[i].inheritable = data[i].permitted;
+    }
+    if (syscall(SYS_capset, &head, data) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+        return -errno;
+    }
+    for (unsigned long cap = 0; cap < 64; cap++) {
+        if (data[cap / 32].permitted & 1u << (cap % 32)) {
+            (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+        }
     }
     return 0;
 }
-
-static int become(const struct passwd *pw)
+static int become(const struct passwd *pw, uint64_t keep)
 {
     if (geteuid() != 0) { /* started as this user already: check() saw to it */
         return 0;
     }
-    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) {
+    for (unsigned long cap = 0; cap < 64; cap++) {
+        if (!(keep & 1ull << cap)) {
+            (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+        }
+    }
+    if (keep && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) {
+        return -errno;
     }
     if (initgroups(pw->pw_name, pw->pw_gid) < 0 ||
         setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) < 0 ||
@@ -190,7 +208,7 @@ static int become(const struct passwd *pw)
     return 0;
 }
 
-int hf_program_drop(const char *user, struct hf_err *err)
+int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err)
 {
     if (!*user) {
         return 0;
@@ -207,8 +225,8 @@ int hf_program_drop(const char *user, struct hf_err *err)
         return hf_err_set(err, -EPERM, "cannot run as user '%s': only root can change the user",
                           user);
     }
-    int rc = become(pw);
-    rc = rc ? rc : drop_capabilities();
+    int rc = become(pw, keep);
+    rc = rc ? rc : keep_capabilities(keep);
     if (rc == 0 && pw->pw_uid != 0 && (setuid(0) == 0 || geteuid() != pw->pw_uid)) {
         rc = -EPERM; /* it did not hold */
     }

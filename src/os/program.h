@@ -2,6 +2,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "base/err.h"
 #include "base/log.h"
 #include "os/loop.h"
@@ -19,8 +21,9 @@ void hf_program_log_open(const char *name, enum hf_log_level level);
  */
 void hf_program_harden(const char *name, const char *dir);
 
-/** Switch to user (and its groups), keeping no capability. "" does nothing. */
-HF_MUST int hf_program_drop(const char *user, struct hf_err *err);
+/** Switch to user (and its groups), keeping no capability but those of this set (1 << CAP_*), as
+ * far as it has them; programs it runs have them, too. "" does nothing. */
+HF_MUST int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err);
 
 /** sd_notify(3): "READY=1", "STATUS=...", "STOPPING=1", "RELOADING=1"; nothing without a manager.
  */

@@ -11,8 +11,10 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "os/tcpmove.h"
 #include "pg/cancel.h"
 #include "pg/console.h"
+#include "pg/protect.h"
 #include "pg/rules.h"
 #include "pg/secrets.h"
 
@@ -39,6 +41,7 @@ void hf_pg_client_destroy(struct hf_pg_client *c)
     hf_pg_console_destroy(c->console);
     hf_pg_login_destroy(c->login);
     hf_pg_rules_unref(c->rules);
+    hf_pg_protect_end(c);
     hf_pg_link_fini(&c->link);
     if (c->secret) {
         hf_pg_secret_wipe(c->secret);
@@ -46,6 +49,15 @@ void hf_pg_client_destroy(struct hf_pg_client *c)
     }
     hf_free(c->params);
     hf_free(c);
+}
+
+void hf_pg_client_abandon(struct hf_pg_client *c)
+{
+    hf_poll_remove(c->pg->wire->poll, &c->link.io);
+    hf_tcpmove_discard(c->link.fd);
+    c->link.fd = -1;
+    c->link.broken = true;
+    hf_pg_client_destroy(c);
 }
 
 void hf_pg_client_close(struct hf_pg_client *c, const char *why)
@@ -359,20 +371,20 @@ static int login_create(struct hf_pg_client *c, const struct hf_addr *from)
     return hf_pg_login_create(&args, &c->login);
 }
 
-void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, const struct hf_addr *from)
+static struct hf_pg_client *client_new(struct hf_pg *pg, int fd, bool read_only,
+                                       const struct hf_addr *from)
 {
     struct hf_pg_client *c = hf_alloc(sizeof(*c));
     if (!c || hf_poll_reserve(pg->wire->poll, 1)) {
         hf_free(c);
         close(fd);
-        return;
+        return NULL;
     }
     c->pg = pg;
     c->id = ++pg->last_id;
     c->read_only = read_only;
     c->connected_at = c->active_at = hf_pg_now(pg);
     c->local = from->len == 0;
-    c->rules = hf_pg_rules_ref(pg->rules);
     c->timer.fn = on_timer;
     c->task.fn = on_task;
     c->seat[0] = (struct hf_pg_seating){.client = c, .side = HF_PG_SERVER};
@@ -388,7 +400,28 @@ void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, const struct 
         hf_pg_socket_options(fd, pg->config->pg.tcp_user_timeout_ms);
     }
     int rc = hf_pg_link_init(&c->link, pg->wire, fd, false, &link_ops);
-    rc = rc ? rc : login_create(c, from);
+    if (rc) {
+        hf_log_warn("", "%s: cannot take this client: %s; its connection is closed", c->from,
+                    hf_strerror(rc));
+        hf_pg_client_destroy(c);
+        return NULL;
+    }
+    return c;
+}
+
+void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, bool service,
+                         const struct hf_addr *from)
+{
+    struct hf_pg_client *c = client_new(pg, fd, read_only, from);
+    if (!c) {
+        return;
+    }
+    if (service && !hf_pg_protect_accepted(c)) {
+        hf_pg_client_destroy(c);
+        return;
+    }
+    c->rules = hf_pg_rules_ref(pg->rules);
+    int rc = login_create(c, from);
     if (rc) {
         hf_log_warn("", "%s: cannot take this client: %s; its connection is closed", c->from,
                     hf_strerror(rc));
@@ -397,4 +430,41 @@ void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, const struct 
     }
     hf_poll_timer_set(pg->wire->poll, &c->timer,
                       c->connected_at + HF_MS(pg->config->pg.login_timeout_ms));
+}
+
+struct hf_pg_client *hf_pg_client_restore(struct hf_pg *pg, int fd, const struct hf_addr *from,
+                                          const struct hf_pg_shield_login *login)
+{
+    struct hf_pg_client *c = client_new(pg, fd, login->read_only, from);
+    if (!c) {
+        return NULL;
+    }
+    c->params = hf_alloc(login->params.n + 1);
+    c->secret = login->has_secret ? hf_alloc(sizeof(*c->secret)) : NULL;
+    struct hf_pg_user *user = hf_pg_user(pg, login->user);
+    struct hf_pg_database *database = hf_pg_database(pg, login->database);
+    if (!c->params || (login->has_secret && !c->secret) || !user || !database) {
+        hf_pg_client_destroy(c);
+        return NULL;
+    }
+    c->user = user;
+    c->database = database;
+    user->n_clients++;
+    database->n_clients++;
+    if (login->params.n) {
+        memcpy(c->params, login->params.p, login->params.n);
+    }
+    c->n_params = login->params.n;
+    if (c->secret) {
+        *c->secret = login->secret;
+    }
+    c->version = login->version;
+    c->n_cancel_key = (uint8_t)login->cancel_key.n;
+    memcpy(c->cancel_key, login->cancel_key.n ? login->cancel_key.p : (const uint8_t *)"",
+           login->cancel_key.n);
+    if (login->cancel_pid) {
+        hf_pg_cancel_remember(c, login->cancel_pid);
+    }
+    c->phase = HF_PG_PHASE_SESSION;
+    return c;
 }

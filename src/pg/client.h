@@ -1,6 +1,7 @@
 /* A client connection: login, then its session or the console. */
 #pragma once
 
+#include "codec/tcp_facts.h"
 #include "pg/pg.h"
 #include "pg/sconn.h"
 
@@ -15,6 +16,9 @@ enum hf_pg_phase {
 
 struct hf_pg_ask;
 struct hf_pg_console;
+struct hf_pg_shield;
+struct hf_pg_shield_login;
+struct hf_pg_slot;
 
 /* One of a session's server connections, wanted or had. */
 struct hf_pg_seating {
@@ -56,12 +60,21 @@ struct hf_pg_client {
     uint8_t n_cancel_key;
     uint8_t cancel_key[32];
     struct hf_pg_console *console; /* owned */
+    /* a client of the service address (protect.h) */
+    struct hf_pg_slot *slot;     /* of the guard; NULL: not one of these */
+    struct hf_pg_shield *shield; /* owned there; NULL: it is not protected */
+    struct hf_tcp_facts facts;   /* of its connection when it was accepted */
     hf_time connected_at, active_at;
     char why[96]; /* it ended */
 };
 
-/** Take over an accepted socket. */
-void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, const struct hf_addr *from);
+/** Take over an accepted socket. service: of the service address. */
+void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, bool service,
+                         const struct hf_addr *from);
+/** A client whose connection was taken over from another host, logged in there. Its session is to
+ * be loaded. NULL: it can't be; fd is closed. */
+struct hf_pg_client *hf_pg_client_restore(struct hf_pg *pg, int fd, const struct hf_addr *from,
+                                          const struct hf_pg_shield_login *login);
 /** Name for logs: "C-12 db/user@address". */
 const char *hf_pg_client_name(const struct hf_pg_client *c, char *buf, size_t n);
 #define HF_PG_CLIENT_NAME_LEN 240
@@ -69,6 +82,8 @@ const char *hf_pg_client_name(const struct hf_pg_client *c, char *buf, size_t n)
 void hf_pg_client_fatal(struct hf_pg_client *c, const char *sqlstate, const char *message);
 /** Close after what was sent, at the end of this turn. */
 void hf_pg_client_close(struct hf_pg_client *c, const char *why);
+/** Forget it without a packet: its connection lives elsewhere. */
+void hf_pg_client_abandon(struct hf_pg_client *c);
 /** Free at once: for the end of the program. */
 void hf_pg_client_destroy(struct hf_pg_client *c);
 /** The answer of auth_query. */
@@ -78,6 +93,10 @@ void hf_pg_client_secret(struct hf_pg_client *c, const struct hf_pg_secret *secr
 /* session.c */
 /** Logged in: limits, a session, its first need. */
 void hf_pg_client_begin(struct hf_pg_client *c);
+/** A restored one: make its session from what was saved. lost: of the server connection it had, for
+ * hf_pg_route_need(). 0 or -HF_E*. */
+HF_MUST int hf_pg_client_load(struct hf_pg_client *c, const struct hf_pg_saved *saved,
+                              uint64_t lost);
 size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes);
 /** After any call of the session: what was not consumed is offered again, pressure, deadlines. */
 void hf_pg_client_touched(struct hf_pg_client *c, bool by_client);

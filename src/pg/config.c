@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/pg/hba.h"
+#include "pg/control.h"
 
 #define AT(member) offsetof(struct hf_pg_config, member)
 #define SERVER(member) offsetof(struct hf_pg_server_config, member)
@@ -212,6 +213,29 @@ static const struct hf_conf_opt options[] = {
      .live = true},
     {"servers", "balance_rate", HF_CONF_INT, AT(servers.balance_rate), .min = 1, .max = 100,
      .def = "50", .doc = "Per cent of what is over that are moved in a tick", .live = true},
+    {"service", "address", HF_CONF_ADDR, AT(service.address), .port = HF_PG_PORT, .none = "none",
+     .def = "none",
+     .doc = "Address whose clients keep their connections when this host dies; a group with the "
+            "agent ocf:holdfast:pg decides which host has it"},
+    {"service", "interface", HF_CONF_STRING, AT(service.interface), .max = 15, .def = "",
+     .doc = "Interface that the service address is put on"},
+    {"service", "prefix_length", HF_CONF_INT, AT(service.prefix_length), .min = 0, .max = 128,
+     .def = "0", .doc = "Length of its network part; 0: the address alone (32, 128)"},
+    {"service", "peer_listen", HF_CONF_ADDR, AT(service.peer_listen), .port = HF_PG_PEER_PORT,
+     .def = "0.0.0.0", .doc = "Where the holdfast-pg that serves connects when this one is backup"},
+    {"service", "peer_port", HF_CONF_INT, AT(service.peer_port), .min = 1, .max = 65535,
+     .def = "6434", .doc = "Port of the others' peer_listen"},
+    {"service", "key_file", HF_CONF_STRING, AT(service.key_file), .max = PATH_LEN_MAX,
+     .check = check_path, .def = "/etc/holdfast/key",
+     .doc = "The cluster's key (holdfast keygen): managers know each other by it"},
+    {"service", "host", HF_CONF_STRING, AT(service.host), .max = 63, .def = "",
+     .doc = "This host's name in the cluster; empty: the system's"},
+    {"service", "control", HF_CONF_STRING, AT(service.control), .max = 100, .check = check_path,
+     .def = HF_PG_CONTROL_PATH, .doc = "Socket that the agent asks"},
+    {"service", "lease", HF_CONF_DURATION, AT(service.lease_ms), .min = 0, .max = 60000,
+     .def = "200ms",
+     .doc = "How long the host that serves may go on without word from its backup, which waits as "
+            "long before it takes over; 0: for ever, where groups fence"},
     {"log", "level", HF_CONF_ENUM, AT(log.level), .names = levels, .def = "info",
      .doc = "Least important level that is written", .live = true},
     {"log", "trace", HF_CONF_SET, AT(log.trace), .names = traces, .def = "",
@@ -252,6 +276,9 @@ static int finish(struct hf_conf_load *load, void *snapshot)
     }
     if (c->pg.listen.n == 0 && c->pg.listen_read_only.n == 0) {
         return hf_conf_refuse(load, "pg.listen", "nowhere to listen: give an address");
+    }
+    if (c->service.address.len && !*c->service.interface) {
+        return hf_conf_refuse(load, "service.interface", "the service address needs an interface");
     }
     if (*c->auth.query && !*c->auth.user) {
         return hf_conf_refuse(load, "auth.query", "needs auth.user to ask it");

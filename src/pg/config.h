@@ -10,6 +10,7 @@
 
 #define HF_PG_CONFIG_FILE "/etc/holdfast/holdfast-pg.conf"
 #define HF_PG_PORT 6432
+#define HF_PG_PEER_PORT 6434
 
 struct hf_pg_tls_config {
     int64_t sslmode;                                 /* enum hf_pg_sslmode */
@@ -61,6 +62,15 @@ struct hf_pg_config {
         bool balance;
         int64_t balance_tick_ms, balance_dead_zone, balance_rate;
     } servers;
+    struct {
+        struct hf_addr address; /* len 0: no service address */
+        char *interface;
+        int64_t prefix_length; /* 0: the address alone */
+        struct hf_addr peer_listen;
+        int64_t peer_port;
+        char *key_file, *host, *control;
+        int64_t lease_ms;
+    } service;
     struct {
         int64_t level;
         uint32_t trace;

@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/pg/servers.h"
+#include "pg/protect.h"
 #include "pg/route.h"
+#include "pg/service.h"
 
 #define MESSAGE_MAX 4096
 #define ANSWER_MAX (64u << 20)
@@ -135,6 +137,55 @@ static bool info_of(const struct hf_pg_client *c, struct hf_pg_session_info *inf
     return false;
 }
 
+static double ms(hf_time t)
+{
+    return (double)t / HF_NS_PER_MS;
+}
+
+/* The service address: who protects its clients, and how far behind that one is. */
+static void show_service(struct hf_pg_console *k)
+{
+    struct hf_pg_service_info i = {.peer = ""};
+    hf_time now = hf_pg_now(k->pg);
+    columns(k, (const char *const[]){"role", "epoch", "peer", "state", "alone", "sessions",
+                                     "unsent", "lag_batches", "lag_bytes", "lag_ms", "rtt_ms",
+                                     "lease_ms", "unprotected_s", NULL});
+    if (!k->pg->service) {
+        return;
+    }
+    hf_pg_service_info(k->pg->service, &i);
+    value(k, "%s", hf_pg_role_name(i.role));
+    number(k, i.epoch);
+    value(k, "%s", i.peer);
+    if (i.leading) {
+        const struct hf_pair_primary_info *p = &i.primary;
+        value(k, "%s", hf_pair_state_name(p->state));
+        value(k, "%s", p->solo ? "yes" : "no");
+        number(k, p->sessions);
+        number(k, p->unsent);
+        number(k, p->lag_batches);
+        number(k, p->lag_bytes);
+        value(k, "%.3f", ms(p->lag_age));
+        value(k, "%.3f", p->rtt == HF_NEVER ? 0 : ms(p->rtt));
+        value(k, "%.1f", i.lease_until == HF_NEVER ? 0 : ms(i.lease_until - now));
+        value(k, "%.3f", p->unprotected_since == HF_NEVER ? 0 : ago(k, p->unprotected_since));
+    } else {
+        const struct hf_pair_backup_info *b = &i.backup;
+        bool backup = i.role == HF_PG_ROLE_BACKUP;
+        value(k, "%s", backup ? hf_pair_backup_state_name(b->state) : "");
+        value(k, "no");
+        number(k, b->sessions);
+        number(k, 0);
+        number(k, 0);
+        number(k, b->bytes);
+        value(k, "%.3f", b->heard == HF_NEVER || !backup ? 0 : ms(now - b->heard));
+        value(k, "0");
+        value(k, "0");
+        value(k, "0");
+    }
+    row(k);
+}
+
 static void show_clients(struct hf_pg_console *k)
 {
     static const char *const phases[] = {"login", "session", "console", "closing"};
@@ -172,8 +223,12 @@ static void show_clients(struct hf_pg_console *k)
 static void show_protection(struct hf_pg_console *k)
 {
     columns(k, (const char *const[]){"id", "user", "database", "protected", "movable", "reasons",
-                                     "transaction", "log_bytes", "prepared", "listens", "settings",
-                                     NULL});
+                                     "backup", "backup_reason", "transaction", "log_bytes",
+                                     "prepared", "listens", "settings", NULL});
+    struct hf_pg_service_info service = {.peer = ""};
+    if (k->pg->service) {
+        hf_pg_service_info(k->pg->service, &service);
+    }
     HF_LIST_FOREACH (node, &k->pg->clients) {
         const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
         struct hf_pg_session_info i;
@@ -192,6 +247,8 @@ static void show_protection(struct hf_pg_console *k)
         value(k, "%s", i.reasons ? "no" : "yes");
         value(k, "%s", i.at_rest && !(i.reasons & HF_PG_REASONS_STICKY) ? "yes" : "no");
         value(k, "%s", why);
+        value(k, "%s", *hf_pg_protect_why(c) ? "" : service.peer);
+        value(k, "%s", hf_pg_protect_why(c));
         value(k, "%c", i.tx);
         number(k, i.log_bytes);
         number(k, i.n_prepared);
@@ -401,6 +458,7 @@ static const struct {
     {"HELP", "this list", show_help},
     {"VERSION", "of holdfast-pg", show_version},
     {"CLIENTS", "client connections", show_clients},
+    {"SERVICE", "the service address: role, backup, how far behind it is", show_service},
     {"PROTECTION", "which sessions would survive the loss of their server now, and why not",
      show_protection},
     {"SERVERS", "PostgreSQL servers and their states", show_servers},

@@ -1,6 +1,7 @@
 /* Connections: one receive buffer for all, one send per connection and step. */
 #include "pg/link.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -15,6 +16,7 @@
 #define SMALL 2048
 
 static void on_io(struct hf_poll_io *io, unsigned ready);
+static void hold(struct hf_pg_link *l, struct hf_slice rest);
 
 /* ---- what all share ---- */
 
@@ -52,7 +54,7 @@ void hf_pg_wire_destroy(struct hf_pg_wire *w)
 
 static void want(struct hf_pg_link *l)
 {
-    unsigned bits = l->connecting || l->n_out ? HF_POLL_WRITE : 0;
+    unsigned bits = l->connecting || l->n_out > l->n_held ? HF_POLL_WRITE : 0;
     if (!l->connecting && !l->paused && !l->full && !l->broken) {
         bits |= HF_POLL_READ;
     }
@@ -111,7 +113,7 @@ static void drop_out(struct hf_pg_link *l)
     l->wire->memory->used -= l->out_room;
     hf_free(l->out);
     l->out = NULL;
-    l->out_off = l->n_out = l->out_room = 0;
+    l->out_off = l->n_out = l->out_room = l->n_held = l->n_sealed = 0;
 }
 
 static const char *errno_text(int e)
@@ -154,6 +156,14 @@ static void send_pieces(struct hf_pg_link *l, struct iovec *piece, unsigned n)
 {
     size_t sent = 0;
     uint8_t small[SMALL];
+    if (l->hold) {
+        size_t before = l->n_out;
+        for (unsigned i = 0; i < n; i++) {
+            keep(l, hf_slice(piece[i].iov_base, piece[i].iov_len));
+        }
+        l->n_held += l->n_out - before;
+        return;
+    }
     if (l->n_out == 0 && !l->connecting && !l->broken) {
         ssize_t k;
         n = join(piece, n, small);
@@ -170,6 +180,7 @@ static void send_pieces(struct hf_pg_link *l, struct iovec *piece, unsigned n)
         }
         sent = k > 0 ? (size_t)k : 0;
         l->wire->n_send_bytes += sent;
+        l->n_sent += sent;
     }
     for (unsigned i = 0; i < n; i++) {
         struct hf_slice s = hf_slice(piece[i].iov_base, piece[i].iov_len);
@@ -321,11 +332,11 @@ void hf_pg_link_send(struct hf_pg_link *l, struct hf_slice s)
 
 static void on_writable(struct hf_pg_link *l)
 {
-    if (l->n_out == 0) {
+    if (l->n_out == l->n_held) {
         want(l);
         return;
     }
-    ssize_t k = send(l->fd, l->out + l->out_off, l->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t k = send(l->fd, l->out + l->out_off, l->n_out - l->n_held, MSG_NOSIGNAL | MSG_DONTWAIT);
     l->wire->n_send++;
     if (k < 0) {
         if (errno != EAGAIN && errno != EINTR) {
@@ -334,16 +345,70 @@ static void on_writable(struct hf_pg_link *l)
         return;
     }
     l->wire->n_send_bytes += (size_t)k;
+    l->n_sent += (size_t)k;
     bool pressed = l->n_out > HF_PG_PRESSURE;
     l->out_off += (size_t)k;
     l->n_out -= (size_t)k;
     if (l->n_out == 0) {
         drop_out(l);
-        want(l);
     }
+    want(l);
     if (l->n_out == 0 || (pressed && l->n_out <= HF_PG_PRESSURE)) {
         l->ops->room(l);
     }
+}
+
+/* ---- output commit ---- */
+
+void hf_pg_link_hold(struct hf_pg_link *l)
+{
+    l->hold = true; /* for what is gathered already, too */
+}
+
+struct hf_slice hf_pg_link_unsealed(const struct hf_pg_link *l)
+{
+    size_t n = l->n_held - l->n_sealed;
+    return n ? hf_slice(l->out + l->out_off + l->n_out - n, n) : hf_slice(NULL, 0);
+}
+
+size_t hf_pg_link_seal(struct hf_pg_link *l)
+{
+    size_t n = l->n_held - l->n_sealed;
+    l->n_sealed = l->n_held;
+    return n;
+}
+
+void hf_pg_link_let(struct hf_pg_link *l, size_t n)
+{
+    if (n == 0 || l->broken) {
+        return;
+    }
+    assert(n <= l->n_sealed);
+    l->n_sealed -= n;
+    l->n_held -= n;
+    if (!l->connecting) {
+        on_writable(l);
+    }
+}
+
+void hf_pg_link_drain(struct hf_pg_link *l)
+{
+    struct hf_pg_wire *w = l->wire;
+    ssize_t n;
+    l->in.n_max = SIZE_MAX / 2; /* as much as the kernel had room for */
+    while (!l->broken && (n = recv(l->fd, w->recv, sizeof(w->recv), MSG_DONTWAIT)) > 0) {
+        l->n_received += (size_t)n;
+        w->n_recv_bytes += (size_t)n;
+        hold(l, hf_slice(w->recv, (size_t)n));
+    }
+    hf_poll_again(w->poll, &l->io); /* the end, or an error, is told */
+}
+
+void hf_pg_link_preload(struct hf_pg_link *l, struct hf_slice in, struct hf_slice out)
+{
+    hold(l, in);
+    keep(l, out);
+    want(l);
 }
 
 /* ---- receiving ---- */
@@ -461,6 +526,7 @@ static void on_readable(struct hf_pg_link *l)
     }
     if (n > 0) {
         w->n_recv_bytes += (size_t)n;
+        l->n_received += (size_t)n;
         l->tls ? decipher(l, hf_slice(w->recv, (size_t)n))
                : deliver(l, hf_slice(w->recv, (size_t)n));
     } else if (n == 0) {
@@ -536,7 +602,9 @@ void hf_pg_link_fini(struct hf_pg_link *l)
     drop_out(l);
     l->wire->memory->used -= l->in.room;
     hf_buf_fini(&l->in);
-    close(l->fd);
+    if (l->fd >= 0) {
+        close(l->fd);
+    }
     l->wire = NULL;
 }
 

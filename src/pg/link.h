@@ -82,7 +82,10 @@ struct hf_pg_link {
     struct hf_buf in;            /* came, not consumed */
     uint8_t *out;                /* not sent: from out_off, n_out bytes */
     size_t out_off, n_out, out_room;
+    size_t n_held, n_sealed;     /* of n_out, at its end: may not go yet; of these: have a batch */
+    uint64_t n_received, n_sent; /* bytes, as they came, and as the kernel took them */
     bool connecting, handshake, paused, full, broken, told;
+    bool hold;       /* what is sent waits for hf_pg_link_let() */
     bool patient;    /* the owner's: closed while paused, it is not gone before it was read */
     const char *why; /* broken: static */
 };
@@ -104,6 +107,26 @@ static inline size_t hf_pg_link_waiting(const struct hf_pg_link *l)
 {
     return l->n_out;
 }
+/**
+ * Output commit (protect.h): from now on what is sent waits until it is let out. What was sent and
+ * is not in a batch yet: hf_pg_link_unsealed(), borrowed until the next call; hf_pg_link_seal()
+ * says how many bytes that are, and that they are in one. hf_pg_link_let(): so many bytes may go.
+ */
+void hf_pg_link_hold(struct hf_pg_link *l);
+struct hf_slice hf_pg_link_unsealed(const struct hf_pg_link *l);
+size_t hf_pg_link_seal(struct hf_pg_link *l);
+void hf_pg_link_let(struct hf_pg_link *l, size_t n);
+/** Bytes that may go and that the kernel has not taken. */
+static inline size_t hf_pg_link_may_go(const struct hf_pg_link *l)
+{
+    return l->n_out - l->n_held;
+}
+/** Take what the kernel has received already into the link, to be offered later. Not from
+ * within bytes(). */
+void hf_pg_link_drain(struct hf_pg_link *l);
+/** Bytes that came before the link was: to be offered as if they came now (not counted). Bytes for
+ * the socket that may go. */
+void hf_pg_link_preload(struct hf_pg_link *l, struct hf_slice in, struct hf_slice out);
 /** Do not read (the other side is slow), or do again. */
 void hf_pg_link_pause(struct hf_pg_link *l, bool paused);
 /** Offer what was not consumed once more. */

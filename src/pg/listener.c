@@ -22,13 +22,14 @@ struct listener {
     struct hf_poll_io io;
     struct hf_pg_listeners *all;
     int fd;
-    bool read_only;
+    bool read_only, service;
 };
 
 struct hf_pg_listeners {
     struct hf_pg *pg;
     struct listener *one; /* owned */
     size_t n;
+    bool service;
     struct hf_poll_timer timer; /* paused until then */
     struct sockaddr_un un;      /* to unlink; path "": none */
     ino_t inode;
@@ -57,7 +58,7 @@ static void on_accept(struct hf_poll_io *io, unsigned ready)
         int fd = accept4(one->fd, (struct sockaddr *)&a.ss, &a.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             a.len = a.ss.ss_family == AF_UNIX ? 0 : a.len;
-            hf_pg_client_accept(pg, fd, one->read_only, &a);
+            hf_pg_client_accept(pg, fd, one->read_only, one->service, &a);
         } else if (errno == EAGAIN) {
             return;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -73,7 +74,7 @@ static void on_accept(struct hf_poll_io *io, unsigned ready)
 static int add(struct hf_pg_listeners *l, int fd, bool read_only)
 {
     struct listener *one = &l->one[l->n];
-    *one = (struct listener){.all = l, .fd = fd, .read_only = read_only};
+    *one = (struct listener){.all = l, .fd = fd, .read_only = read_only, .service = l->service};
     if (listen(fd, BACKLOG) < 0) {
         return -errno;
     }
@@ -160,19 +161,49 @@ static int open_unix(struct hf_pg_listeners *l, struct hf_err *err)
     return 0;
 }
 
+static struct hf_pg_listeners *create(struct hf_pg *pg, size_t n)
+{
+    struct hf_pg_listeners *l = hf_alloc(sizeof(*l));
+    if (!l) {
+        return NULL;
+    }
+    l->pg = pg;
+    l->timer.fn = on_timer;
+    l->one = hf_alloc_array(n, sizeof(l->one[0]));
+    if (!l->one || hf_poll_reserve(pg->wire->poll, 1)) {
+        hf_free(l->one);
+        hf_free(l);
+        return NULL;
+    }
+    return l;
+}
+
+int hf_pg_listeners_service(struct hf_pg *pg, const struct hf_addr *address, struct hf_err *err,
+                            struct hf_pg_listeners **ret_listeners)
+{
+    struct hf_pg_listeners *l = create(pg, 1);
+    if (!l) {
+        return hf_err_set(err, -ENOMEM, "out of memory");
+    }
+    l->service = true;
+    int rc = open_tcp(l, address, false, err);
+    if (rc == 0 && l->n == 0) {
+        rc = hf_err_set(err, -EADDRNOTAVAIL, "the service address is not on this host");
+    }
+    if (rc) {
+        hf_pg_listeners_close(l);
+        return rc;
+    }
+    *ret_listeners = l;
+    return 0;
+}
+
 int hf_pg_listeners_open(struct hf_pg *pg, struct hf_err *err,
                          struct hf_pg_listeners **ret_listeners)
 {
     const struct hf_pg_config *c = pg->config;
-    struct hf_pg_listeners *l = hf_alloc(sizeof(*l));
-    size_t n = c->pg.listen.n + c->pg.listen_read_only.n + 1;
-    if (l) {
-        l->pg = pg;
-        l->timer.fn = on_timer;
-        l->one = hf_alloc_array(n, sizeof(l->one[0]));
-    }
-    if (!l || !l->one || hf_poll_reserve(pg->wire->poll, 1)) {
-        hf_free(l);
+    struct hf_pg_listeners *l = create(pg, c->pg.listen.n + c->pg.listen_read_only.n + 1);
+    if (!l) {
         return hf_err_set(err, -ENOMEM, "out of memory");
     }
     int rc = 0;

@@ -1,8 +1,10 @@
 /* holdfast-pg: start, run, reload, stop. */
 #include <errno.h>
 #include <getopt.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -12,24 +14,32 @@
 #include "os/program.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
+#include "pg/control.h"
 #include "pg/listener.h"
 #include "pg/names.h"
 #include "pg/query.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/service.h"
 #include "pg/web.h"
 
-static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
-                            "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
-                            "  --check    say whether the configuration is valid, and end\n"
-                            "  --version  say the version, and end\n"
-                            "Runs in the foreground; see holdfast-pg(8).\n";
+static const char usage[] =
+    "usage: holdfast-pg [-c FILE] [--check | --version]\n"
+    "       holdfast-pg --agent ACTION [--control PATH]\n"
+    "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
+    "  --check    say whether the configuration is valid, and end\n"
+    "  --version  say the version, and end\n"
+    "  --agent    have ACTION done by the holdfast-pg that runs here, as OCF agents do, and end\n"
+    "  --control  its control socket (default OCF_RESKEY_control, " HF_PG_CONTROL_PATH ")\n"
+    "Runs in the foreground; see holdfast-pg(8).\n";
 
 #define OTHER_FILES 256 /* descriptors beside those of clients and servers */
 
 struct args {
     const char *config;
     bool check;
+    const char *agent; /* the action; NULL: none */
+    const char *control;
 };
 
 /* 0: go on; otherwise the program ends with *ret_code. */
@@ -37,11 +47,15 @@ static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check", no_argument, NULL, 'k'},
+                                            {"agent", required_argument, NULL, 'a'},
+                                            {"control", required_argument, NULL, 's'},
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     int c;
-    *args = (struct args){.config = HF_PG_CONFIG_FILE};
+    const char *control = getenv("OCF_RESKEY_control");
+    *args = (struct args){.config = HF_PG_CONFIG_FILE,
+                          .control = control && *control ? control : HF_PG_CONTROL_PATH};
     *ret_code = 0;
     while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         switch (c) {
@@ -50,6 +64,12 @@ static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
             break;
         case 'k':
             args->check = true;
+            break;
+        case 'a':
+            args->agent = optarg;
+            break;
+        case 's':
+            args->control = optarg;
             break;
         case 'V':
             puts("holdfast-pg " HF_VERSION);
@@ -132,6 +152,14 @@ static void raise_files(const struct hf_pg_config *c)
     }
 }
 
+/* What a take-over needs (doc/design/takeover.md), and nothing where there is none. */
+static uint64_t capabilities(const struct hf_pg_config *c)
+{
+    return c->service.address.len ? 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_BPF |
+                                        1ull << CAP_NET_BIND_SERVICE
+                                  : 0;
+}
+
 static int open_all(struct hf_pg *pg, struct hf_err *err)
 {
     int rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
@@ -143,8 +171,9 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = hf_pg_query_pool_create(pg, &pg->queries);
     rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
+    rc = rc ? rc : hf_pg_service_open(pg, err, &pg->service);
     rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
-    rc = rc ? rc : hf_program_drop(pg->config->pg.user, err);
+    rc = rc ? rc : hf_program_drop(pg->config->pg.user, capabilities(pg->config), err);
     return rc;
 }
 
@@ -153,6 +182,7 @@ static void close_all(struct hf_pg *pg)
     size_t pos = 0;
     hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
+    hf_pg_service_close(pg->service);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
     }
@@ -223,6 +253,9 @@ int main(int argc, char **argv)
     int code;
     if (parse_args(argc, argv, &args, &code)) {
         return code;
+    }
+    if (args.agent) {
+        return hf_pg_control_agent(args.control, args.agent);
     }
     if (args.check) {
         return check(args.config);

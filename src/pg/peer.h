@@ -10,19 +10,25 @@
 /*
  * For the pair protocol (doc/wire/pair.md, I8): purpose "pair". On hf_poll, with OpenSSL on the
  * socket itself: no copies but its own, TCP_NODELAY, and quick: what is given to send leaves in the
- * same turn. No heartbeats, no reconnecting: that is the core's.
+ * same call. No heartbeats, no reconnecting: that is the core's.
+ *
+ * A connection has 2 s to be opened. At most 8 are accepted; further ones push out those that have
+ * not authenticated yet. Each host has one that was accepted: a newer one ends the older, of which
+ * closed() is told before opened() of the newer. Any function may be called in any callback, also
+ * what closes that connection or all.
  */
 struct hf_pg_peers;
 struct hf_pg_peer;
 
 struct hf_pg_peer_ops {
-    /* The handshake is done: we are connected to, or from, the host `name`, as authenticated. */
+    /* The handshake is done: we are connected to, or from, the host `name`, as authenticated. name:
+     * as long as p. */
     void (*opened)(void *arg, struct hf_pg_peer *p, const char *name);
     void (*bytes)(void *arg, struct hf_pg_peer *p, struct hf_slice bytes);
-    /* What waited to be sent is gone, or there is room again. */
+    /* What waited to be sent is gone: there is room again. */
     void (*room)(void *arg, struct hf_pg_peer *p);
-    /* It could not be made, or is lost; p is not valid any more. why: for the log, static or until
-     * the return. */
+    /* It could not be made, or is lost; p is not valid after it. Of accepted ones only those that
+     * were opened; who can't prove its name is logged here. why: for the log, until the return. */
     void (*closed)(void *arg, struct hf_pg_peer *p, const char *why);
 };
 
@@ -35,19 +41,22 @@ struct hf_pg_peers_options {
     const struct hf_pg_peer_ops *ops;
     void *arg;
 };
+/** 0 or -errno, -HF_ENAME (host), with a text in err. */
 HF_MUST int hf_pg_peers_open(const struct hf_pg_peers_options *options, struct hf_err *err,
                              struct hf_pg_peers **ret_peers);
 /** All its connections are closed, nothing is called. NULL is fine. */
 void hf_pg_peers_close(struct hf_pg_peers *all);
-/** Connect to the host of this name; opened() or closed() follow, not from within. -errno if that
- * is known at once. */
+/** Where it listens; 0: it does not. */
+uint16_t hf_pg_peers_port(const struct hf_pg_peers *all);
+/** Connect to the host of this name; opened() or closed() follow, not from within. -errno or
+ * -HF_ENAME (our own, too) if that is known at once. */
 HF_MUST int hf_pg_peer_connect(struct hf_pg_peers *all, const char *name, const struct hf_addr *to,
                                struct hf_pg_peer **ret_peer);
-/** Send what can be sent: how much was taken (0 .. n; the rest after room()), or 0 on a lost
- * connection (closed() follows). */
+/** Send what can be sent: how much was taken (0 .. n; the rest after room()), or 0 before opened()
+ * and on a lost connection (closed() follows). The more at once the better: a record has 16 KiB. */
 size_t hf_pg_peer_send(struct hf_pg_peer *p, struct hf_slice bytes);
-/** Close; closed() is not called. `flush`: first what was taken and not sent yet, for at most 1 s.
- */
+/** Close; closed() is not called. `flush`: what was taken still goes out, and the other side may
+ * read it all, for at most 1 s. */
 void hf_pg_peer_close(struct hf_pg_peer *p, bool flush);
 /** false: an accepted connection. */
 bool hf_pg_peer_is_ours(const struct hf_pg_peer *p);

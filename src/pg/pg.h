@@ -22,6 +22,8 @@ struct hf_pg_cancels;
 struct hf_pg_names;
 struct hf_pg_query_pool;
 struct hf_pg_web;
+struct hf_pg_service;
+struct hf_pg_protect;
 
 /** A database name that clients asked for; lives as long as the program. */
 struct hf_pg_database {
@@ -53,6 +55,8 @@ struct hf_pg {
     struct hf_pg_listeners *listeners;
     struct hf_pg_query_pool *queries;
     struct hf_pg_web *web;
+    struct hf_pg_service *service;  /* NULL: no service address */
+    struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
     struct hf_map databases, users; /* by name */
     struct hf_map cancels;          /* pid and key -> client */
     struct hf_list clients, sconns;

@@ -22,6 +22,7 @@ struct hf_pg_route {
     char primary_address[HF_GROUP_ADDRESS_MAX + 1];
     char former_host[64]; /* while another one is on its way: sessions are there still */
     char former_address[HF_GROUP_ADDRESS_MAX + 1];
+    bool others_write;
     struct hf_pg_target *target[HF_PG_SERVERS_MAX]; /* by the core's numbers */
     struct hf_poll_task task;
     struct hf_poll_timer timer;
@@ -293,11 +294,12 @@ static void on_group(void *arg, const struct hf_pg_group_view *view, const char 
     later(r);
 }
 
-static void servers_conf(const struct hf_pg_config *c, struct hf_pg_servers_conf *ret)
+static void servers_conf(const struct hf_pg_route *r, struct hf_pg_servers_conf *ret)
 {
+    const struct hf_pg_config *c = r->pg->config;
     *ret = (struct hf_pg_servers_conf){
         .group = *c->servers.group != 0,
-        .exclusive = c->servers.exclusive,
+        .exclusive = c->servers.exclusive && !r->others_write,
         .balance = c->servers.balance,
         .health_interval = HF_MS(c->servers.health_interval_ms),
         .health_timeout = HF_MS(c->servers.health_timeout_ms),
@@ -329,7 +331,7 @@ void hf_pg_route_reconf(struct hf_pg_route *r)
 {
     struct hf_pg_servers_conf conf;
     struct hf_err err = {0};
-    servers_conf(r->pg->config, &conf);
+    servers_conf(r, &conf);
     hf_pg_servers_reconf(r->servers, &conf, hf_pg_now(r->pg));
     if (follow(r, &err) != 0) {
         hf_log_err("servers", "%s", err.text);
@@ -351,7 +353,7 @@ int hf_pg_route_create(struct hf_pg *pg, struct hf_err *err, struct hf_pg_route 
     r->task.fn = on_task;
     r->timer.fn = on_timer;
     hf_list_init(&r->task.node);
-    servers_conf(pg->config, &conf);
+    servers_conf(r, &conf);
     int rc = hf_poll_reserve(pg->wire->poll, 1);
     if (rc != 0) {
         hf_free(r);
@@ -452,6 +454,28 @@ void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *of, bool mov
         hf_pg_servers_move_done(r->servers, &seat_of(of)->core, moved, hf_pg_now(r->pg));
         later(r);
     }
+}
+
+size_t hf_pg_route_identity(const struct hf_pg_seating *of, uint8_t *buf)
+{
+    const struct seat *s = of->route;
+    return s != NULL && s->core.state == HF_PG_SEAT_TAKEN
+               ? hf_pg_servers_identity(of->client->pg->route->servers, s->core.incarnation, buf)
+               : 0;
+}
+
+uint64_t hf_pg_route_known(struct hf_pg_route *r, struct hf_slice identity)
+{
+    return hf_pg_servers_known(r->servers, identity);
+}
+
+void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write)
+{
+    struct hf_pg_servers_conf conf;
+    r->others_write = others_write;
+    servers_conf(r, &conf);
+    hf_pg_servers_reconf(r->servers, &conf, hf_pg_now(r->pg));
+    later(r);
 }
 
 /* ---- others ---- */

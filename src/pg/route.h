@@ -22,6 +22,14 @@ void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *s);
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Given up or lost. */
 uint64_t hf_pg_route_leave(struct hf_pg_route *r, struct hf_pg_seating *s);
+/** Identity of the server start that this attached connection is on, for a manager that takes the
+ * session over: bytes in buf (HF_PG_IDENTITY_MAX), 0: not attached. */
+size_t hf_pg_route_identity(const struct hf_pg_seating *s, uint8_t *buf);
+/** What to call it in hf_pg_route_need() as `lost`, here. */
+uint64_t hf_pg_route_known(struct hf_pg_route *r, struct hf_slice identity);
+/** Whether another manager may write: true from the start of a backup, false once it has taken
+ * over. Meanwhile no fences are taken in a list that is servers.exclusive. */
+void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write);
 /** The session has recovered. */
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */

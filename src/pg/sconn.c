@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "pg/protect.h"
 #include "pg/rules.h"
 
 /* ---- targets ---- */
@@ -89,6 +90,7 @@ static void destroy(struct hf_pg_sconn *c)
     hf_poll_timer_set(c->pg->wire->poll, &c->timer, HF_NEVER);
     (void)!hf_poll_reserve(c->pg->wire->poll, -1);
     hf_list_unlink(&c->task.node);
+    hf_list_unlink(&c->held_node);
     hf_list_unlink(&c->node);
     c->pg->n_sconns--;
     hf_pg_link_fini(&c->link);
@@ -119,7 +121,9 @@ void hf_pg_sconn_close(struct hf_pg_sconn *c)
         c->link.told = true;
         hf_pg_link_pause(&c->link, true);
     }
-    hf_poll_task_add(c->pg->wire->poll, &c->task);
+    if (!hf_pg_protect_defer(c)) {
+        hf_poll_task_add(c->pg->wire->poll, &c->task);
+    }
 }
 
 static void fail(struct hf_pg_sconn *c, const char *why)
@@ -343,6 +347,7 @@ int hf_pg_sconn_open(struct hf_pg *pg, struct hf_pg_target *target,
     c->timer.fn = on_timer;
     c->task.fn = on_task;
     hf_list_init(&c->task.node);
+    hf_list_init(&c->held_node);
     hf_list_insert(&pg->sconns, &c->node);
     pg->n_sconns++;
     int rc = getrandom(c->args.nonce, sizeof(c->args.nonce), 0) < 0 ? -errno : 0;

@@ -53,7 +53,9 @@ struct hf_pg_sconn {
     hf_time opened_at;
     uint32_t pid;
     uint8_t n_key;
-    uint8_t *key; /* owned */
+    uint8_t *key;             /* owned */
+    struct hf_list held_node; /* protect.c's: closed, and what it sent last waits for this batch */
+    uint64_t held_until;
 };
 
 /**

@@ -9,6 +9,7 @@
 #include "pg/client.h"
 #include "pg/console.h"
 #include "pg/names.h"
+#include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/rules.h"
 
@@ -29,6 +30,7 @@ static void later(struct hf_pg_client *c)
 static void op_send(void *arg, enum hf_pg_side to, struct hf_slice bytes)
 {
     struct hf_pg_client *c = arg;
+    hf_pg_protect_touch(c);
     if (to == HF_PG_CLIENT) {
         c->database->stats.sent += bytes.n;
         hf_pg_link_send(&c->link, bytes);
@@ -244,15 +246,17 @@ static void pressure(struct hf_pg_client *c)
 {
     bool slow_client = hf_pg_link_waiting(&c->link) > HF_PG_PRESSURE;
     bool slow_server = false;
+    bool full = c->shield && hf_pg_protect_full(c->pg->protect);
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         struct hf_pg_sconn *conn = c->seat[i].conn;
         if (conn && c->seat[i].attached) {
             slow_server = slow_server || hf_pg_link_waiting(&conn->link) > HF_PG_PRESSURE;
-            hf_pg_link_pause(&conn->link, slow_client);
+            hf_pg_link_pause(&conn->link, slow_client || full);
         }
     }
-    hf_pg_link_pause(&c->link, slow_server || (c->link.in.n > HF_PG_PRESSURE &&
-                                               !hf_pg_session_wants_client(c->session)));
+    hf_pg_link_pause(
+        &c->link, slow_server || full ||
+                      (c->link.in.n > HF_PG_PRESSURE && !hf_pg_session_wants_client(c->session)));
 }
 
 static hf_time idle_deadline(const struct hf_pg_client *c)
@@ -279,6 +283,7 @@ size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes)
     }
     hf_time now = hf_pg_now(c->pg);
     c->active_at = now;
+    hf_pg_protect_touch(c);
     size_t n = hf_pg_session_from_client(c->session, bytes, now);
     c->database->stats.received += n;
     return n;
@@ -286,6 +291,7 @@ size_t hf_pg_client_session_bytes(struct hf_pg_client *c, struct hf_slice bytes)
 
 void hf_pg_client_touched(struct hf_pg_client *c, bool by_client)
 {
+    hf_pg_protect_touch(c);
     if (!c->session || c->ended) {
         return;
     }
@@ -433,15 +439,10 @@ void hf_pg_clients_hold(struct hf_pg *pg)
     }
 }
 
-static int create_session(struct hf_pg_client *c)
+static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
 {
     struct hf_pg *pg = c->pg;
-    c->n_cancel_key = c->version >= HF_PG_VERSION_3_2 ? sizeof(c->cancel_key) : CANCEL_KEY_3_0;
-    if (getrandom(c->cancel_key, sizeof(c->cancel_key), 0) < 0 ||
-        hf_pg_names_use(pg, c->database)) {
-        return -1;
-    }
-    struct hf_pg_session_args args = {
+    return (struct hf_pg_session_args){
         .conf = &pg->session_conf,
         .memory = &pg->memory,
         .classifier = c->database->classifier,
@@ -451,6 +452,34 @@ static int create_session(struct hf_pg_client *c)
         .cancel_key = hf_slice(c->cancel_key, c->n_cancel_key),
         .seed = pg->seed ^ c->id * 0x9e3779b97f4a7c15u,
     };
+}
+
+int hf_pg_client_load(struct hf_pg_client *c, const struct hf_pg_saved *saved, uint64_t lost)
+{
+    int rc = hf_pg_names_use(c->pg, c->database);
+    if (rc) {
+        return rc;
+    }
+    struct hf_pg_session_args args = session_args(c);
+    c->lost = lost;
+    rc = hf_pg_session_load(&args, &session_ops, c, saved, hf_pg_now(c->pg), &c->session);
+    if (rc == 0 && !c->ended) {
+        hold(c);
+        rearm(c);
+    }
+    later(c);
+    return rc;
+}
+
+static int create_session(struct hf_pg_client *c)
+{
+    struct hf_pg *pg = c->pg;
+    c->n_cancel_key = c->version >= HF_PG_VERSION_3_2 ? sizeof(c->cancel_key) : CANCEL_KEY_3_0;
+    if (getrandom(c->cancel_key, sizeof(c->cancel_key), 0) < 0 ||
+        hf_pg_names_use(pg, c->database)) {
+        return -1;
+    }
+    struct hf_pg_session_args args = session_args(c);
     int rc = hf_pg_session_create(&args, &session_ops, c, hf_pg_now(pg), &c->session);
     if (rc == 0) {
         hold(c);
@@ -482,6 +511,7 @@ void hf_pg_client_begin(struct hf_pg_client *c)
         hf_pg_client_fatal(c, "53200", "out of memory");
         return;
     }
+    hf_pg_protect_begin(c);
     rearm(c);
     later(c); /* frees the login, which is on the stack */
 }

@@ -104,6 +104,15 @@ def test_neighbours_follow_a_move(net, address):
     net.do(beta, "stop", address)
 
 
+def test_announced_with_a_label(net):
+    """The label is no other interface's name."""
+    host = net.hosts[0]
+    ip("neigh", "replace", V4, "lladdr", STALE, "dev", "br0", "nud", "stale", ns=net.client)
+    net.do(host, "start", label="pg")
+    until(lambda: net.neighbour(V4) == net.mac(host), "neighbour is alpha")
+    net.do(host, "stop", label="pg")
+
+
 def test_announcer_ends_with_the_address(net):
     """An address that has moved on is not called back."""
     host = net.hosts[0]

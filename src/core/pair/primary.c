@@ -87,6 +87,7 @@ struct hf_pair_primary {
     uint64_t gate_n; /* what was let out before is confirmed when this batch is */
     bool snapping;   /* SNAPSHOT was told: its operations come until next() */
 
+    hf_time echoed; /* our clock that this backup has answered last */
     hf_time rtt[2];
     uint32_t n_rtts;
     struct hf_pair_primary_counters counters;
@@ -550,6 +551,7 @@ void hf_pair_primary_backup(struct hf_pair_primary *p, uint32_t host, hf_time no
     drop_connection(p, 0);
     drop_queue(p);
     p->acked = 0;
+    p->echoed = 0;
     p->backup = host;
     p->connect_at = host ? now : HF_NEVER;
     if (p->state == HF_PAIR_STATE_LOST) {
@@ -724,6 +726,7 @@ static void on_beat(struct hf_pair_primary *p, const struct hf_pair_v1_frame *f)
         return;
     }
     hf_time d = p->now - (hf_time)f->echo;
+    p->echoed = (hf_time)f->echo > p->echoed ? (hf_time)f->echo : p->echoed;
     if (p->n_rtts % RTT_WINDOW == 0) {
         p->rtt[1] = p->n_rtts ? p->rtt[0] : d;
         p->rtt[0] = d;
@@ -1063,6 +1066,7 @@ void hf_pair_primary_info(const struct hf_pair_primary *p, hf_time now,
         .lag_bytes = p->queue.n,
         .lag_batches = alone ? 0 : p->sealed - max_u64(p->acked, p->live ? 0 : p->told),
         .lag_age = p->n_records ? now - record(p, 0)->sealed : 0,
+        .echoed = p->echoed,
         .rtt = p->conn == CONN_UP && p->n_rtts ? hf_time_min(p->rtt[0], p->rtt[1]) : HF_NEVER,
         .sessions = p->map.n,
         .unsent = p->n_unsent,

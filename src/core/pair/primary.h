@@ -223,10 +223,11 @@ struct hf_pair_primary_info {
     uint64_t sealed, confirmed;
     size_t lag_bytes, lag_batches; /* unconfirmed */
     hf_time lag_age;               /* of the oldest unconfirmed batch */
-    hf_time rtt;                   /* of heartbeats, smallest of the last ones; HF_NEVER: none */
-    size_t sessions, unsent;       /* known, and those whose snapshot is still to be sent */
-    hf_time since;                 /* of the state */
-    hf_time unprotected_since;     /* HF_NEVER: in sync */
+    hf_time echoed; /* when the heartbeat was sent that this backup answered last; 0: none */
+    hf_time rtt;    /* of heartbeats, smallest of the last ones; HF_NEVER: none */
+    size_t sessions, unsent;   /* known, and those whose snapshot is still to be sent */
+    hf_time since;             /* of the state */
+    hf_time unprotected_since; /* HF_NEVER: in sync */
 };
 void hf_pair_primary_info(const struct hf_pair_primary *p, hf_time now,
                           struct hf_pair_primary_info *ret_info);

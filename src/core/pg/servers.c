@@ -203,22 +203,38 @@ static const char *unfit_for_list(const struct hf_pg_servers *s, const struct hf
             return "two servers are writable on one timeline";
         }
     }
-    if (s->conf.exclusive && !v->have_fence) {
+    if (s->conf.exclusive && !v->have_fence && !v->opened) {
         return "its fence is being read";
     }
     return NULL;
+}
+
+static struct hf_pg_reign *last_reign(struct hf_pg_servers *s)
+{
+    return s->n_reigns > 0 ? &s->reign[(s->n_reigns - 1) % HF_PG_HISTORY_MAX] : NULL;
+}
+
+/* May somebody have used transaction ids since the last reign, of which we were not told? */
+static bool missed_something(struct hf_pg_servers *s)
+{
+    const struct hf_pg_reign *last = last_reign(s);
+    if (last == NULL) {
+        return false;
+    }
+    if (s->conf.group) { /* one start per epoch: a second one has come before the word of it */
+        return s->epoch != s->opened_epoch + 1;
+    }
+    /* another manager wrote when that was seen last: also on a start that came and went since, or
+     * on this one before we read the fence */
+    return last->verified <= s->alone_from;
 }
 
 /* A start of a primary is seen for the first time. */
 static void open_reign(struct hf_pg_servers *s, uint32_t i)
 {
     struct hf_pg_server *v = &s->server[i];
-    bool fenced = v->have_fence;
+    bool fenced = v->have_fence && !missed_something(s);
     v->opened = true;
-    if (s->conf.group) {
-        /* a reign that was missed may have used transaction ids that nobody told us of */
-        fenced &= s->opened_epoch == 0 || s->epoch <= s->opened_epoch + 1;
-    }
     s->reign[s->n_reigns++ % HF_PG_HISTORY_MAX] = (struct hf_pg_reign){
         .incarnation = v->incarnation,
         .fenced = fenced,
@@ -245,6 +261,10 @@ static void be_primary(struct hf_pg_servers *s, uint32_t i, hf_time now)
     bool fresh = !v->opened;
     if (fresh) {
         open_reign(s, i);
+    }
+    if (last_reign(s)->incarnation == v->incarnation) {
+        last_reign(s)->facts = v->facts;
+        last_reign(s)->verified = v->verified;
     }
     v->epoch = s->epoch;
     s->opened_epoch = s->epoch;
@@ -291,10 +311,32 @@ void hf_pg_servers_judge(struct hf_pg_servers *s, hf_time now)
 
 /* ---- what happens ---- */
 
-static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v)
+/* The opened start that is most like this, more than `best`; NULL: none. Numbers of processes are
+ * used again, so several may be. */
+static const struct hf_pg_reign *reign_like(const struct hf_pg_servers *s,
+                                            const struct hf_pg_server_facts *f, unsigned best)
 {
-    v->incarnation = ++s->last_incarnation;
-    v->writable_seen = v->have_fence = v->opened = false;
+    const struct hf_pg_reign *found = NULL;
+    for (size_t i = 0; i < s->n_reigns && i < HF_PG_HISTORY_MAX; i++) {
+        unsigned n = hf_pg_server_likeness(&s->reign[i].facts, f);
+        if (n > best) {
+            best = n;
+            found = &s->reign[i];
+        }
+    }
+    return found;
+}
+
+/* A start has one number, also if its server is in the list under another name now. */
+static void new_incarnation(struct hf_pg_servers *s, struct hf_pg_server *v,
+                            const struct hf_pg_server_facts *f)
+{
+    const struct hf_pg_reign *r = v->known ? NULL : reign_like(s, f, 0);
+    v->incarnation = r != NULL ? r->incarnation : ++s->last_incarnation;
+    v->opened = r != NULL;
+    v->have_fence = r != NULL && r->fenced;
+    v->fence = r != NULL ? r->fence : v->fence;
+    v->writable_seen = false;
     v->known = true;
     v->sweep = true;
 }
@@ -312,7 +354,7 @@ void hf_pg_servers_answered(struct hf_pg_servers *s, uint32_t server,
     v->done_at = v->answered = now;
     v->rtt = now - v->begun_at;
     if (!v->known || !hf_pg_server_same_start(&v->facts, facts)) {
-        new_incarnation(s, v);
+        new_incarnation(s, v, facts);
     } else if (s->conf.exclusive && !s->conf.group && v->writable_seen && !v->have_fence) {
         v->have_fence = true;
         v->fence = facts->xmax;
@@ -534,6 +576,9 @@ void hf_pg_servers_reconf(struct hf_pg_servers *s, const struct hf_pg_servers_co
                           hf_time now)
 {
     struct hf_pg_servers_conf *c = &s->conf;
+    if (conf->exclusive && !c->exclusive) {
+        s->alone_from = ++s->last_event;
+    }
     *c = *conf;
 #define DEFAULT(field, value) c->field = c->field > 0 ? c->field : (value)
     DEFAULT(health_interval, HF_S(1));
@@ -641,6 +686,44 @@ uint32_t hf_pg_servers_primary(const struct hf_pg_servers *s)
 const struct hf_pg_servers_counters *hf_pg_servers_counters(const struct hf_pg_servers *s)
 {
     return &s->count;
+}
+
+size_t hf_pg_servers_identity(const struct hf_pg_servers *s, uint64_t incarnation, uint8_t *buf)
+{
+    HF_PG_SERVERS_EACH(s, i)
+    {
+        const struct hf_pg_server *v = &s->server[i];
+        if (v->known && v->incarnation == incarnation) {
+            return hf_pg_identity_encode(&v->facts, buf);
+        }
+    }
+    for (size_t i = 0; i < s->n_reigns && i < HF_PG_HISTORY_MAX; i++) {
+        if (s->reign[i].incarnation == incarnation) {
+            return hf_pg_identity_encode(&s->reign[i].facts, buf);
+        }
+    }
+    return 0;
+}
+
+uint64_t hf_pg_servers_known(const struct hf_pg_servers *s, struct hf_slice identity)
+{
+    struct hf_pg_server_facts f;
+    unsigned best = 0;
+    uint64_t found = HF_PG_INCARNATION_UNKNOWN;
+    if (hf_pg_identity_decode(identity, &f) != 0) {
+        return found;
+    }
+    HF_PG_SERVERS_EACH(s, i)
+    {
+        const struct hf_pg_server *v = &s->server[i];
+        unsigned n = v->known && !v->removed ? hf_pg_server_likeness(&v->facts, &f) : 0;
+        if (n > best) {
+            best = n;
+            found = v->incarnation;
+        }
+    }
+    const struct hf_pg_reign *r = reign_like(s, &f, best);
+    return r != NULL ? r->incarnation : found;
 }
 
 static void info_of(const struct hf_pg_servers *s, const struct hf_pg_server *v,

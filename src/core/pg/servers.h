@@ -36,15 +36,21 @@
  * pg_postmaster_start_time()). A connection belongs to the incarnation that a probe begun after its
  * login still found, and is attached only then. All primaries that were opened since stand between
  * the old incarnation and the new one: only if each of them has a fence, the smallest one is the
- * fence.
+ * fence, and only if the old one was opened here, too: else some may be missing.
+ *
+ * Numbers of incarnations are our own. A session that goes to another manager takes the *identity*
+ * of its server's start along, which is what "same start" compares, and gets the number that the
+ * other one has for it, or HF_PG_INCARNATION_UNKNOWN if that has not seen it: then a commit in
+ * doubt is answered 08007.
  *
  * Where fences are from:
  *   group      the fence text of the reign (agents.md): a server becomes PRIMARY only when it is
  *              the group's, has the system identifier and timeline of that text, and this host is
- *              quorate
+ *              quorate. Only if the epoch is the next one after the last that was opened here
  *   exclusive  pg_snapshot_xmax() of the first statement begun after the server was seen out of
  *              recovery, or, if it is smaller, the next transaction id of the checkpoint that ended
- *              its recovery
+ *              its recovery. Only if the primary before it was seen since this manager is the
+ *              only one that writes
  *   else       none: a commit in doubt is answered 08007
  *
  * The gate: seats wait in order (FIFO) for hold_timeout. A seat that lost another one is served
@@ -145,7 +151,8 @@ struct hf_pg_servers_counters {
 /** Options; 0 is the default in brackets. Copied. */
 struct hf_pg_servers_conf {
     bool group;                 /* the primary is whom hf_pg_servers_group() names */
-    bool exclusive;             /* only this holdfast-pg writes: it may take fences itself */
+    bool exclusive;             /* only this holdfast-pg writes: it may take fences itself. False
+                                 * for a backup until it has taken over */
     bool balance;               /* between servers of the read-only endpoint */
     bool no_primary_reads;      /* read-only sessions never go to the primary */
     hf_time health_interval;    /* [1 s] */
@@ -212,6 +219,8 @@ enum hf_pg_endpoint { HF_PG_READ_WRITE, HF_PG_READ_ONLY };
 
 /** "Lost", but nobody knows on which start of the server: a commit in doubt can't be resolved. */
 #define HF_PG_INCARNATION_UNKNOWN UINT64_MAX
+/** Bytes of the identity of a start. */
+#define HF_PG_IDENTITY_MAX (1 + 8 + 4 + 1 + 8 + 1 + 4 * HF_PG_AUX_MAX)
 
 enum hf_pg_seat_state {
     HF_PG_SEAT_NONE,    /* not here */
@@ -342,6 +351,13 @@ void hf_pg_servers_step(struct hf_pg_servers *s, hf_time now);
 hf_time hf_pg_servers_deadline(const struct hf_pg_servers *s);
 /** The next thing to be done; false: nothing more. */
 bool hf_pg_servers_next(struct hf_pg_servers *s, hf_time now, struct hf_pg_servers_out *ret_out);
+
+/** What another manager knows this start by: bytes written to buf (HF_PG_IDENTITY_MAX), which stay
+ * right as long as the start lasts; 0: too old, or none of ours. */
+size_t hf_pg_servers_identity(const struct hf_pg_servers *s, uint64_t incarnation, uint8_t *buf);
+/** Our number of the start with this identity: of a server as it is, or of one of the last
+ * primaries that were opened; else, and if it is malformed, HF_PG_INCARNATION_UNKNOWN. */
+uint64_t hf_pg_servers_known(const struct hf_pg_servers *s, struct hf_slice identity);
 
 /** For consoles, metrics and tests. Strings are borrowed until the next call. */
 struct hf_pg_server_info {

@@ -2,7 +2,11 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/rd.h"
+#include "base/wr.h"
 #include "core/pg/servers_impl.h"
+
+#define IDENTITY_VERSION 1
 
 /*
  * Every column may be read by any role. A checkpoint of this timeline, seen on a server that is not
@@ -157,18 +161,67 @@ int hf_pg_fence_parse(const char *s, struct hf_pg_fence *ret_fence)
     return 0;
 }
 
-bool hf_pg_server_same_start(const struct hf_pg_server_facts *a, const struct hf_pg_server_facts *b)
+/* ---- one start ---- */
+
+unsigned hf_pg_server_likeness(const struct hf_pg_server_facts *a,
+                               const struct hf_pg_server_facts *b)
 {
+    unsigned n = 0;
     if (a->sysid != b->sysid || a->started != b->started || a->in_recovery != b->in_recovery ||
         (!b->in_recovery && a->timeline != b->timeline)) {
-        return false;
+        return 0;
     }
     for (size_t i = 0; i < a->n_aux; i++) {
         for (size_t j = 0; j < b->n_aux; j++) {
-            if (a->aux[i] == b->aux[j]) {
-                return true;
-            }
+            n += a->aux[i] == b->aux[j];
         }
     }
-    return false;
+    return n;
+}
+
+bool hf_pg_server_same_start(const struct hf_pg_server_facts *a, const struct hf_pg_server_facts *b)
+{
+    return hf_pg_server_likeness(a, b) > 0;
+}
+
+size_t hf_pg_identity_encode(const struct hf_pg_server_facts *f, uint8_t *buf)
+{
+    struct hf_wr w;
+    struct hf_slice out;
+    hf_wr_init(&w, buf, HF_PG_IDENTITY_MAX);
+    hf_wr_u8(&w, IDENTITY_VERSION);
+    hf_wr_u64(&w, f->sysid);
+    hf_wr_u32(&w, f->timeline);
+    hf_wr_u8(&w, f->in_recovery);
+    hf_wr_u64(&w, (uint64_t)f->started);
+    hf_wr_u8(&w, f->n_aux);
+    for (size_t i = 0; i < f->n_aux; i++) {
+        hf_wr_u32(&w, f->aux[i]);
+    }
+    return hf_wr_end(&w, &out) == 0 ? out.n : 0;
+}
+
+int hf_pg_identity_decode(struct hf_slice in, struct hf_pg_server_facts *ret_facts)
+{
+    struct hf_pg_server_facts f = {0};
+    struct hf_rd r;
+    hf_rd_init(&r, in);
+    uint8_t version = hf_rd_u8(&r);
+    f.sysid = hf_rd_u64(&r);
+    f.timeline = hf_rd_u32(&r);
+    uint8_t in_recovery = hf_rd_u8(&r);
+    f.in_recovery = in_recovery == 1;
+    f.started = (int64_t)hf_rd_u64(&r);
+    f.n_aux = hf_rd_u8(&r);
+    if (version != IDENTITY_VERSION || in_recovery > 1 || f.n_aux > HF_PG_AUX_MAX) {
+        return -HF_EMALF;
+    }
+    for (size_t i = 0; i < f.n_aux; i++) {
+        f.aux[i] = hf_rd_u32(&r);
+    }
+    int rc = hf_rd_end(&r);
+    if (rc == 0) {
+        *ret_facts = f;
+    }
+    return rc;
 }

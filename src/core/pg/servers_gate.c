@@ -186,10 +186,10 @@ static bool find_fence(const struct hf_pg_servers *s, uint64_t after, uint64_t u
 {
     uint64_t n = s->n_reigns < HF_PG_HISTORY_MAX ? s->n_reigns : HF_PG_HISTORY_MAX;
     uint64_t fence = UINT64_MAX;
-    bool known = n == s->n_reigns; /* back to the first, or to one that is old enough */
+    bool known = false; /* only from a reign of ours on none is missing */
     for (uint64_t i = 0; i < n; i++) {
         const struct hf_pg_reign *r = &s->reign[i];
-        known |= r->incarnation <= after;
+        known |= r->incarnation == after;
         if (r->incarnation > after && r->incarnation <= until) {
             if (!r->fenced) {
                 return false;

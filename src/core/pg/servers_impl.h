@@ -16,6 +16,8 @@ struct hf_pg_reign {
     uint64_t incarnation;
     bool fenced;
     uint64_t fence;
+    struct hf_pg_server_facts facts; /* as last seen */
+    uint64_t verified;               /* begin of the last probe that found it the primary */
 };
 
 struct hf_pg_server {
@@ -69,6 +71,7 @@ struct hf_pg_servers {
     bool conflict;
     struct hf_pg_reign reign[HF_PG_HISTORY_MAX]; /* a ring */
     uint64_t n_reigns;
+    uint64_t alone_from; /* exclusive since this event */
 
     /* the group */
     bool group_known, group_acts; /* told of; member and quorate */
@@ -111,6 +114,13 @@ struct hf_pg_servers {
 /** Are these two answers of one start of a server? */
 bool hf_pg_server_same_start(const struct hf_pg_server_facts *a,
                              const struct hf_pg_server_facts *b);
+/** 0: no; else how many auxiliary processes both answers have. */
+unsigned hf_pg_server_likeness(const struct hf_pg_server_facts *a,
+                               const struct hf_pg_server_facts *b);
+/** What hf_pg_server_same_start() compares, for a peer. buf: HF_PG_IDENTITY_MAX. */
+size_t hf_pg_identity_encode(const struct hf_pg_server_facts *f, uint8_t *buf);
+/** 0 or -HF_E*. */
+HF_MUST int hf_pg_identity_decode(struct hf_slice in, struct hf_pg_server_facts *ret_facts);
 
 /** servers.c: an event; the oldest goes when nobody fetches them. */
 void hf_pg_servers_event(struct hf_pg_servers *s, uint32_t server, bool warn, const char *fmt, ...)

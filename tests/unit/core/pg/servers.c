@@ -1102,6 +1102,25 @@ static void a_reload_keeps_what_stays(void **state)
     rig_fini(&r);
 }
 
+/* Renamed while somebody commits: a fence read now would be that of no start at all. */
+static void a_server_that_is_listed_anew_is_on_the_same_start(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &exclusive, 1, 1);
+    struct hf_pg_server_conf list = {.name = "alpha2", .address = "10.0.0.1"};
+    assert_int_equal(hf_pg_servers_set(r.s, &list, 1, r.now), 0);
+    r.server[1].facts = r.server[0].facts; /* it has this number in the list now */
+    run(&r, HF_S(1));
+    story(&r, "! alpha: primary -> down: not in the list any more\n"
+              "reset alpha\n"
+              "- alpha2: unknown -> primary\n"
+              "gone 0: the server is not in the list any more\n"
+              "login 0 at beta\n"
+              "attach 0, same\n");
+    rig_fini(&r);
+}
+
 static void without_memory_there_are_none(void **state)
 {
     (void)state;
@@ -1174,6 +1193,283 @@ static void fences_are_read(void **state)
     assert_string_equal(hf_pg_switch_state_name(HF_PG_SWITCH_FROZEN), "frozen");
 }
 
+/* ---- sessions from another manager ---- */
+
+/* A server as both managers see it, restarted in place: pg_postmaster_start_time() stays. */
+static void restart_in_place(struct rig *r, uint32_t aux)
+{
+    r->server[0].facts.aux[0] = aux;
+    r->server[0].facts.aux[1] = aux + 1;
+}
+
+/* What `to` calls the start that is `incarnation` for `from`. */
+static uint64_t brought(const struct rig *from, uint64_t incarnation, const struct rig *to)
+{
+    uint8_t buf[HF_PG_IDENTITY_MAX];
+    size_t n = hf_pg_servers_identity(from->s, incarnation, buf);
+    assert_true(n > 0);
+    return hf_pg_servers_known(to->s, hf_slice(buf, n));
+}
+
+/* A session that lost this one is served. */
+static void load(struct rig *r, unsigned i, uint64_t lost)
+{
+    forget(r);
+    hf_pg_servers_need(r->s, &r->seat[i], HF_PG_READ_WRITE, false, lost, r->now);
+    run(r, HF_MS(1));
+}
+
+static void the_same_start_has_another_number_there(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    uint8_t buf[HF_PG_IDENTITY_MAX];
+    begin(&b, &(struct hf_pg_servers_conf){0}, 2, 0);
+    restart_in_place(&b, 40);
+    run(&b, HF_S(2));
+    begin(&a, &exclusive, 2, 1);
+    a.server[0].facts = b.server[0].facts;
+    a.server[0].facts.n_aux = b.server[0].facts.n_aux = 3;
+    a.server[0].facts.aux[2] = 70;
+    b.server[0].facts.aux[2] = 80; /* autovacuum's launcher, between two probes */
+    b.server[0].facts.xmax = 9000;
+    run(&a, HF_S(2));
+    run(&b, HF_S(2));
+    assert_int_equal(a.seat[0].incarnation, 3);
+    restart_in_place(&b, 50);
+    assert_int_equal(brought(&a, a.seat[0].incarnation, &b), 3);
+    b.server[0].facts.aux[0] = 40; /* no: it is still that one */
+    load(&b, 0, brought(&a, a.seat[0].incarnation, &b));
+    story(&b, "login 0 at alpha\n"
+              "attach 0, same\n");
+    assert_int_equal(hf_pg_servers_identity(a.s, 99, buf), 0);
+    assert_int_equal(hf_pg_servers_identity(a.s, HF_PG_INCARNATION_UNKNOWN, buf), 0);
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void a_start_that_ended_is_found_in_the_history(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    rig_init(&a, &in_group, 1);
+    rig_init(&b, &in_group, 1);
+    b.server[0].facts.n_aux = 3;
+    b.server[0].facts.aux[2] = 12;
+    a.server[0].facts = b.server[0].facts;
+    group_says(&a, 4, 1, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    group_says(&b, 4, 1, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&a, HF_S(2));
+    run(&b, HF_S(2));
+    restart_in_place(&b, 90);
+    b.server[0].facts.aux[2] = 92;
+    group_says(&b, 4, 2, "10.0.0.1", "sysid=4711 timeline=1 xmax=760");
+    run(&b, HF_S(2));
+    restart_in_place(&b, 94);
+    b.server[0].facts.aux[2] = 12; /* a number of the first start's */
+    group_says(&b, 4, 3, "10.0.0.1", "sysid=4711 timeline=1 xmax=780");
+    run(&b, HF_S(2));
+    assert_int_equal(brought(&a, 1, &b), 1);
+    load(&b, 0, brought(&a, 1, &b));
+    story(&b, "login 0 at alpha\n"
+              "attach 0, fence 760\n");
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void a_promotion_was_seen_before_the_session_came(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    rig_init(&a, &in_group, 2);
+    rig_init(&b, &in_group, 2);
+    a.server[1].sqlstate = b.server[1].sqlstate = "28000";
+    group_says(&a, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    group_says(&b, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&a, HF_S(2));
+    run(&b, HF_S(2));
+    b.server[0].silent = true;
+    b.server[1].sqlstate = NULL;
+    b.server[1].facts = facts(false, 2, 800, 20);
+    group_says(&b, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(&b, HF_S(5));
+    load(&b, 0, brought(&a, 1, &b));
+    story(&b, "login 0 at beta\n"
+              "attach 0, fence 790\n");
+    /* known as what it is now, and lost a moment later */
+    assert_int_equal(brought(&b, hf_pg_servers_primary(b.s) + 1, &a), HF_PG_INCARNATION_UNKNOWN);
+    uint64_t lost = b.seat[0].incarnation;
+    b.server[1].facts.started = 3000;
+    group_says(&b, 4, 9, "10.0.0.2", "sysid=4711 timeline=2 xmax=810");
+    load(&b, 1, lost);
+    assert_non_null(strstr(b.log, "attach 1, fence 810\n"));
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void what_was_not_seen_here_is_not_known(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    rig_init(&a, &in_group, 1);
+    group_says(&a, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&a, HF_S(2));
+    /* it began after that start had ended */
+    rig_init(&b, &in_group, 1);
+    restart_in_place(&b, 90);
+    group_says(&b, 4, 8, "10.0.0.1", "sysid=4711 timeline=1 xmax=760");
+    run(&b, HF_S(2));
+    assert_true(brought(&a, 1, &b) == HF_PG_INCARNATION_UNKNOWN);
+    load(&b, 0, HF_PG_INCARNATION_UNKNOWN);
+    story(&b, "login 0 at alpha\n"
+              "attach 0\n");
+    rig_fini(&b);
+    /* it has seen that start, but not as the primary: nobody knows what came before the next one */
+    rig_init(&b, &in_group, 1);
+    run(&b, HF_S(2));
+    uint64_t lost = brought(&a, 1, &b);
+    assert_int_equal(lost, 1);
+    restart_in_place(&b, 90);
+    group_says(&b, 4, 9, "10.0.0.1", "sysid=4711 timeline=1 xmax=790");
+    run(&b, HF_S(2));
+    load(&b, 0, lost);
+    story(&b, "login 0 at alpha\n"
+              "attach 0\n");
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void a_standby_is_another_start_when_it_is_promoted(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    begin(&a, &exclusive, 2, 0);
+    begin(&b, &exclusive, 2, 0);
+    want(&a, 0, HF_PG_READ_ONLY);
+    run(&a, HF_S(1));
+    uint64_t there = a.seat[0].incarnation;
+    assert_int_equal(brought(&a, there, &b), 2);
+    b.server[0].refused = true;
+    b.server[1].facts.in_recovery = false; /* the processes stay */
+    b.server[1].facts.timeline = 2;
+    run(&b, HF_S(2));
+    assert_int_equal(hf_pg_servers_primary(b.s), 1);
+    assert_true(brought(&a, there, &b) == HF_PG_INCARNATION_UNKNOWN);
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void the_history_has_an_end(void **state)
+{
+    (void)state;
+    struct rig a, b;
+    uint8_t buf[HF_PG_IDENTITY_MAX];
+    begin(&a, &exclusive, 1, 0);
+    begin(&b, &exclusive, 1, 0);
+    for (uint32_t i = 0; i < 64; i++) {
+        assert_int_equal(brought(&a, 1, &b), 1);
+        restart_in_place(&b, 200 + 2 * i);
+        run(&b, HF_S(2));
+        forget(&b);
+    }
+    assert_true(brought(&a, 1, &b) == HF_PG_INCARNATION_UNKNOWN);
+    assert_int_equal(hf_pg_servers_identity(b.s, 1, buf), 0);
+    assert_true(hf_pg_servers_identity(b.s, 2, buf) > 0);
+    rig_fini(&a);
+    rig_fini(&b);
+}
+
+static void an_identity_is_read_whole_or_not(void **state)
+{
+    (void)state;
+    struct rig r;
+    uint8_t buf[HF_PG_IDENTITY_MAX + 1];
+    rig_init(&r, &exclusive, 1);
+    r.server[0].facts.sysid = 0xf123456789abcdef;
+    r.server[0].facts.n_aux = HF_PG_AUX_MAX;
+    run(&r, HF_S(2));
+    size_t n = hf_pg_servers_identity(r.s, 1, buf);
+    assert_int_equal(n, HF_PG_IDENTITY_MAX);
+    assert_int_equal(hf_pg_servers_known(r.s, hf_slice(buf, n)), 1);
+    for (size_t i = 0; i <= n + 1; i++) {
+        uint8_t *copy = test_malloc(i + 1);
+        memcpy(copy, buf, i);
+        assert_true((hf_pg_servers_known(r.s, hf_slice(copy, i)) == 1) == (i == n));
+        test_free(copy);
+    }
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } bad[] = {{0, 2}, {1, 0}, {13, 1}, {13, 2}, {22, 15}, {22, 17}, {22, 255}};
+    for (size_t i = 0; i < HF_ARRAY_LEN(bad); i++) {
+        uint8_t before = buf[bad[i].at];
+        buf[bad[i].at] = bad[i].value;
+        assert_true(hf_pg_servers_known(r.s, hf_slice(buf, n)) == HF_PG_INCARNATION_UNKNOWN);
+        buf[bad[i].at] = before;
+    }
+    rig_fini(&r);
+}
+
+/* While another manager writes this one's fences would come too late. */
+static void a_backup_takes_no_fences(void **state)
+{
+    (void)state;
+    for (int seen = 0; seen < 2; seen++) {
+        struct rig r;
+        begin(&r, &(struct hf_pg_servers_conf){0}, 1, 0);
+        restart_in_place(&r, 90);
+        run(&r, HF_S(2));
+        forget(&r);
+        hf_pg_servers_reconf(r.s, &exclusive, r.now); /* it takes over */
+        assert_int_equal(hf_pg_servers_primary(r.s), 0);
+        run(&r, 0);
+        story(&r, "");
+        run(&r, seen ? HF_S(2) : 0);
+        uint64_t lost = hf_pg_servers_known(r.s, (struct hf_slice){0});
+        assert_true(lost == HF_PG_INCARNATION_UNKNOWN);
+        /* it had restarted already, and the other one had written: who did not look can't know */
+        restart_in_place(&r, 94);
+        r.server[0].facts.xmax = 800;
+        load(&r, 0, 2);
+        story(&r, seen ? "! alpha: primary -> closed: its fence is being read\n"
+                         "- alpha is the primary: timeline 1, fence 800\n"
+                         "- alpha: closed -> primary\n"
+                         "login 0 at alpha\n"
+                         "attach 0, fence 800, exclusive\n"
+                       : "! alpha: primary -> closed: its fence is being read\n"
+                         "! alpha is the primary: timeline 1, no fence: commits in doubt stay so\n"
+                         "- alpha: closed -> primary\n"
+                         "login 0 at alpha\n"
+                         "attach 0\n");
+        /* further back there is one that was not fenced */
+        hf_pg_servers_recovered(r.s, &r.seat[0], r.now);
+        load(&r, 1, 1);
+        story(&r, "login 1 at alpha\n"
+                  "attach 1\n");
+        rig_fini(&r);
+    }
+}
+
+/* The word of the new reign comes after the server itself: the fence is of the former start, and
+ * all that it committed is beyond that. */
+static void a_fence_is_of_one_start_only(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, &in_group, 1);
+    want(&r, 0, HF_PG_READ_WRITE);
+    group_says(&r, 4, 1, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(&r, HF_S(2));
+    forget(&r);
+    restart_in_place(&r, 90);
+    lose(&r, 0);
+    run(&r, HF_MS(1));
+    story(&r, "! alpha is the primary: timeline 1, no fence: commits in doubt stay so\n"
+              "login 0 at alpha\n"
+              "attach 0\n");
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1211,7 +1507,17 @@ int main(void)
         cmocka_unit_test(one_session_is_moved),
         cmocka_unit_test(a_reload_of_the_limits),
         cmocka_unit_test(a_reload_keeps_what_stays),
+        cmocka_unit_test(a_server_that_is_listed_anew_is_on_the_same_start),
         cmocka_unit_test(without_memory_there_are_none),
+        cmocka_unit_test(the_same_start_has_another_number_there),
+        cmocka_unit_test(a_start_that_ended_is_found_in_the_history),
+        cmocka_unit_test(a_promotion_was_seen_before_the_session_came),
+        cmocka_unit_test(what_was_not_seen_here_is_not_known),
+        cmocka_unit_test(a_standby_is_another_start_when_it_is_promoted),
+        cmocka_unit_test(the_history_has_an_end),
+        cmocka_unit_test(an_identity_is_read_whole_or_not),
+        cmocka_unit_test(a_backup_takes_no_fences),
+        cmocka_unit_test(a_fence_is_of_one_start_only),
         cmocka_unit_test(facts_are_read),
         cmocka_unit_test(fences_are_read),
     };

@@ -1,0 +1,768 @@
+/* Shields: save what was touched, seal, let out what was confirmed; slots of the guard. */
+#include "pg/protect.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "os/tcpmove.h"
+#include "pg/protect_impl.h"
+#include "pg/route.h"
+
+#define TX_KEEP (16u << 10)  /* more than so much unacknowledged: look whether it still is */
+#define LINGER HF_S(60)      /* of a slot whose socket was closed: its FIN may be repeated */
+#define EMBRYO_TIME HF_S(70) /* tcp_synack_retries */
+
+/* ---- slots ---- */
+
+static void key_of(const struct hf_endpoint *peer, uint8_t key[HF_PG_PEER_KEY_LEN])
+{
+    memcpy(key, peer->addr, sizeof(peer->addr));
+    memcpy(key + sizeof(peer->addr), &peer->port, sizeof(peer->port));
+}
+
+static struct hf_pg_slot *slot_find(struct hf_pg_protect *p, const struct hf_endpoint *peer)
+{
+    uint8_t key[HF_PG_PEER_KEY_LEN];
+    key_of(peer, key);
+    return hf_map_get(&p->peers, hf_slice(key, sizeof(key)));
+}
+
+static void slot_free(struct hf_pg_protect *p, struct hf_pg_slot *e)
+{
+    hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
+    hf_list_unlink(&e->node);
+    hf_egress_unregister(p->egress, e->slot);
+    hf_free(e);
+}
+
+/* Those that nobody has any more, or never had. The list is in order of time. */
+static void slots_expire(struct hf_pg_protect *p, hf_time now)
+{
+    HF_LIST_FOREACH (node, &p->expiring) {
+        struct hf_pg_slot *e = HF_CONTAINER_OF(node, struct hf_pg_slot, node);
+        if (e->until > now) {
+            break;
+        }
+        slot_free(p, e);
+    }
+}
+
+static struct hf_pg_slot *slot_new(struct hf_pg_protect *p, const struct hf_egress_conn *conn)
+{
+    slots_expire(p, hf_pg_now(p->pg));
+    struct hf_pg_slot *e = slot_find(p, &conn->peer);
+    if (e) { /* the same client's port again */
+        slot_free(p, e);
+    }
+    e = hf_alloc(sizeof(*e));
+    if (!e) {
+        return NULL;
+    }
+    key_of(&conn->peer, e->key);
+    hf_list_init(&e->node);
+    if (hf_map_put(&p->peers, hf_slice(e->key, sizeof(e->key)), e)) {
+        hf_free(e);
+        return NULL;
+    }
+    if (hf_egress_register(p->egress, conn, &e->slot)) {
+        hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
+        hf_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+struct hf_pg_slot *hf_pg_slot_of_facts(struct hf_pg_protect *p, const struct hf_tcp_facts *f,
+                                       uint64_t rx_total, uint64_t tx_total)
+{
+    struct hf_egress_conn conn = {.peer = f->peer,
+                                  .rx_conf = hf_tcp_rcv_nxt(f, rx_total),
+                                  .tx_conf = hf_tcp_snd_seq(f, tx_total),
+                                  .wscale = f->rcv_wscale};
+    return slot_new(p, &conn);
+}
+
+void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now)
+{
+    hf_list_unlink(&e->node);
+    e->until = now + LINGER;
+    hf_list_insert(&p->expiring, &e->node);
+}
+
+/* A handshake that the guard holds: the connection is let go on; it is nobody's yet. */
+static void on_handshake(void *arg, const struct hf_egress_event *event)
+{
+    struct hf_pg_protect *p = arg;
+    struct hf_tcp_segment seg;
+    if (!event->syn_ack || !p->primary || hf_tcp_segment_parse(event->packet, &seg)) {
+        return;
+    }
+    struct hf_pg_slot *e = slot_find(p, &event->peer);
+    if (!e || e->syn_seq != seg.seq || !e->embryo) {
+        struct hf_egress_conn conn = {
+            .peer = event->peer,
+            .rx_conf = seg.ack,
+            .tx_conf = seg.seq + 1,
+            .wscale = seg.has_wscale ? seg.wscale : 0,
+            .state = HF_EGRESS_SLOT_SYN_ACK | HF_EGRESS_SLOT_SOLO,
+            .syn_seq = seg.seq,
+            .syn_ack = seg.ack,
+        };
+        e = slot_new(p, &conn);
+        if (!e) {
+            return; /* it comes again */
+        }
+        e->embryo = true;
+        e->syn_seq = seg.seq;
+        e->until = hf_pg_now(p->pg) + EMBRYO_TIME;
+        hf_list_insert(&p->expiring, &e->node);
+    }
+    (void)!hf_egress_send_syn_ack(p->egress, event->saved);
+}
+
+static void on_guard(struct hf_poll_io *io, unsigned ready)
+{
+    (void)ready;
+    struct hf_pg_protect *p = HF_CONTAINER_OF(io, struct hf_pg_protect, io);
+    (void)!hf_egress_dispatch(p->egress, on_handshake, p);
+}
+
+/* ---- what waits ---- */
+
+static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx)
+{
+    if (w->n == WAITS_MAX) { /* later than need be, never earlier */
+        struct wait *last = &w->at[(w->first + w->n - 1) % WAITS_MAX];
+        last->number = number;
+        last->n += n;
+        last->rx = rx;
+        return;
+    }
+    w->at[(w->first + w->n++) % WAITS_MAX] = (struct wait){.number = number, .n = n, .rx = rx};
+}
+
+/* What may go up to that number: bytes; *ret_rx: what was received by then (unchanged: nothing). */
+static size_t wait_take(struct waits *w, uint64_t number, uint64_t *ret_rx)
+{
+    size_t n = 0;
+    while (w->n && w->at[w->first].number <= number) {
+        n += w->at[w->first].n;
+        *ret_rx = w->at[w->first].rx;
+        w->first = (w->first + 1) % WAITS_MAX;
+        w->n--;
+    }
+    return n;
+}
+
+/* The backup has what was received and sent up to here. */
+static void let_out(struct hf_pg_shield *s, uint64_t number)
+{
+    struct hf_pg_protect *p = s->protect;
+    struct hf_pg_client *c = s->client;
+    uint64_t ignored = 0;
+    if (s->wait.n) {
+        s->tx_let += wait_take(&s->wait, number, &s->rx_conf);
+        bool held =
+            hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(&s->facts, s->rx_conf),
+                              hf_tcp_snd_seq(&s->facts, s->tx_let));
+        size_t n = (size_t)(s->tx_let - s->tx_given);
+        s->tx_given = s->tx_let;
+        hf_pg_link_let(&c->link, n);
+        if (held) {
+            (void)!hf_egress_flush(p->egress, s->entry->slot);
+        }
+    }
+    for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
+        if (s->seat_wait[i].n) {
+            size_t n = wait_take(&s->seat_wait[i], number, &ignored);
+            if (s->seat_conn[i] && s->seat_conn[i] == c->seat[i].conn) {
+                hf_pg_link_let(&c->seat[i].conn->link, n);
+            }
+        }
+    }
+}
+
+static bool waits(const struct hf_pg_shield *s)
+{
+    return s->wait.n || s->seat_wait[0].n || s->seat_wait[1].n;
+}
+
+void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number)
+{
+    p->confirmed = number;
+    HF_LIST_FOREACH (node, &p->waiting) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, waiting);
+        let_out(s, number);
+        if (!waits(s)) {
+            hf_list_unlink(&s->waiting);
+        }
+    }
+    HF_LIST_FOREACH (node, &p->dropped) {
+        struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
+        if (conn->held_until && conn->held_until <= number) {
+            hf_list_unlink(&conn->held_node);
+            hf_pg_link_let(&conn->link, conn->link.n_sealed);
+            hf_poll_task_add(p->pg->wire->poll, &conn->task); /* destroys it */
+        }
+    }
+}
+
+bool hf_pg_protect_defer(struct hf_pg_sconn *conn)
+{
+    struct hf_pg_protect *p = conn->pg->protect;
+    if (!p || !p->primary || !conn->link.wire || conn->link.broken || !conn->link.n_held) {
+        return false;
+    }
+    conn->held_until = 0; /* the next batch */
+    hf_list_insert(&p->dropped, &conn->held_node);
+    hf_poll_task_add(p->pg->wire->poll, &p->task);
+    return true;
+}
+
+/* ---- saving ---- */
+
+static void put(void *arg, uint8_t section, struct hf_slice bytes)
+{
+    struct hf_pg_shield *s = arg;
+    hf_pair_primary_put(s->protect->primary, s->id, section, bytes);
+}
+
+static void append(void *arg, uint8_t section, struct hf_slice bytes)
+{
+    struct hf_pg_shield *s = arg;
+    hf_pair_primary_append(s->protect->primary, s->id, section, bytes);
+}
+
+static void cut(void *arg, uint8_t section, size_t n)
+{
+    struct hf_pg_shield *s = arg;
+    hf_pair_primary_cut(s->protect->primary, s->id, section, (uint32_t)n);
+}
+
+static void set(void *arg, uint8_t section, struct hf_slice name, struct hf_slice bytes)
+{
+    struct hf_pg_shield *s = arg;
+    hf_pair_primary_set(s->protect->primary, s->id, section, name, bytes);
+}
+
+static void unset(void *arg, uint8_t section, struct hf_slice name)
+{
+    struct hf_pg_shield *s = arg;
+    hf_pair_primary_unset(s->protect->primary, s->id, section, name);
+}
+
+static const struct hf_pg_save_ops save_ops = {put, append, cut, set, unset};
+
+/* What came and was not consumed: a window on the stream, which mostly is empty. */
+static void save_rx(struct hf_pg_shield *s)
+{
+    struct hf_slice in = hf_buf_slice(&s->client->link.in);
+    uint64_t at = s->rx_total - in.n;
+    if (s->rx_n == 0 && in.n == 0) {
+        s->rx_at = at;
+        return;
+    }
+    if (at < s->rx_at || at > s->rx_at + s->rx_n) {
+        put(s, HF_PG_SECTION_RX, in);
+    } else {
+        if (at > s->rx_at) {
+            cut(s, HF_PG_SECTION_RX, (size_t)(at - s->rx_at));
+        }
+        size_t had = (size_t)(s->rx_at + s->rx_n - at);
+        if (in.n > had) {
+            append(s, HF_PG_SECTION_RX, hf_slice(in.p + had, in.n - had));
+        }
+    }
+    s->rx_at = at;
+    s->rx_n = in.n;
+}
+
+/* Forget what the client has acknowledged. */
+static void trim_tx(struct hf_pg_shield *s)
+{
+    uint64_t una = s->tx_una;
+    uint64_t given = s->tx_given - hf_pg_link_may_go(&s->client->link);
+    if (hf_tcpmove_refresh(s->client->link.fd, given, hf_pg_now(s->protect->pg), &s->facts, &una) ||
+        una <= s->tx_una) {
+        return;
+    }
+    size_t n = (size_t)(una - s->tx_una);
+    n = n < s->tx.n ? n : s->tx.n;
+    hf_buf_consume(&s->tx, n);
+    s->tx_una += n;
+    cut(s, HF_PG_SECTION_TX, n);
+    s->facts_told = false;
+}
+
+static void save_tx(struct hf_pg_shield *s)
+{
+    struct hf_slice more = hf_pg_link_unsealed(&s->client->link);
+    if (more.n) {
+        hf_buf_add(&s->tx, more);
+        append(s, HF_PG_SECTION_TX, more);
+    }
+    if (s->tx.n > s->tx_look) {
+        trim_tx(s);
+        s->tx_look = s->tx.n + TX_KEEP;
+    }
+}
+
+static void save_position(struct hf_pg_shield *s)
+{
+    uint8_t room[16];
+    struct hf_wr w;
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_u64(&w, s->rx_total);
+    hf_wr_u64(&w, s->tx_una);
+    if (s->rx_told != s->rx_total || s->una_told != s->tx_una || !s->position_told) {
+        put(s, HF_PG_SECTION_POSITION, hf_slice(room, sizeof(room)));
+    }
+    s->position_told = true;
+    s->rx_told = s->rx_total;
+    s->una_told = s->tx_una;
+}
+
+int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total, uint64_t *ret_tx_una)
+{
+    struct hf_rd r;
+    hf_rd_init(&r, in);
+    *ret_rx_total = hf_rd_u64(&r);
+    *ret_tx_una = hf_rd_u64(&r);
+    return hf_rd_end(&r);
+}
+
+static void save_facts(struct hf_pg_shield *s)
+{
+    uint8_t room[HF_TCP_FACTS_LEN_MAX];
+    struct hf_wr w;
+    struct hf_slice bytes = {0};
+    hf_wr_init(&w, room, sizeof(room));
+    hf_tcp_facts_encode(&w, &s->facts);
+    if (hf_wr_end(&w, &bytes) == 0) {
+        put(s, HF_PG_SECTION_FACTS, bytes);
+    }
+    s->facts_told = true;
+}
+
+/* The server start that its connection is on: it changes with the connection. */
+static void save_place(struct hf_pg_shield *s)
+{
+    const struct hf_pg_client *c = s->client;
+    const struct hf_pg_seating *seat = &c->seat[c->seat[0].side == HF_PG_SERVER ? 0 : 1];
+    uint8_t buf[HF_PG_IDENTITY_MAX];
+    if (!seat->attached || !seat->conn || seat->conn->id == s->place_told) {
+        return;
+    }
+    s->place_told = seat->conn->id;
+    size_t n = hf_pg_route_identity(seat, buf);
+    put(s, HF_PG_SECTION_PLACE, hf_slice(buf, n));
+}
+
+/* The peer has nothing of it yet, or is to forget what it has. */
+static void tell_all(struct hf_pg_shield *s)
+{
+    if (s->client->session) {
+        hf_pg_session_save_all(s->client->session);
+    }
+    s->place_told = 0;
+    s->facts_told = s->login_told = s->position_told = false;
+    s->rx_at = s->rx_n = 0;
+}
+
+static void save(struct hf_pg_shield *s)
+{
+    struct hf_pg_client *c = s->client;
+    s->rx_total = s->rx_before + c->link.n_received;
+    save_tx(s);
+    save_rx(s);
+    save_position(s);
+    if (!s->facts_told) {
+        save_facts(s);
+    }
+    if (!s->login_told && c->session) {
+        s->login_told = true;
+        hf_pg_shield_login_save(s, put);
+    }
+    save_place(s);
+    if (c->session && !c->ended) {
+        hf_pg_session_save(c->session, &save_ops, s);
+    }
+}
+
+/* Nobody to tell it to: only what a later backup needs is kept. */
+static void keep(struct hf_pg_shield *s)
+{
+    struct hf_slice more = hf_pg_link_unsealed(&s->client->link);
+    s->rx_total = s->rx_before + s->client->link.n_received;
+    hf_buf_add(&s->tx, more);
+    if (s->tx.n > s->tx_look) {
+        trim_tx(s);
+        s->tx_look = s->tx.n + TX_KEEP;
+    }
+}
+
+void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session)
+{
+    struct hf_pg_shield *s = hf_map_get(&p->shields, hf_slice(&session, sizeof(session)));
+    if (!s) {
+        return;
+    }
+    tell_all(s);
+    put(s, HF_PG_SECTION_TX, hf_buf_slice(&s->tx)); /* what is unsealed is appended to it */
+    save(s);
+    hf_pg_protect_touch(s->client); /* ... and sealed with this batch */
+}
+
+/* ---- the end of a turn ---- */
+
+static bool heard_by_nobody(const struct hf_pg_protect *p)
+{
+    struct hf_pair_primary_info info;
+    hf_pair_primary_info(p->primary, hf_pg_now(p->pg), &info);
+    return info.gate_open &&
+           (info.state == HF_PAIR_STATE_NO_BACKUP || info.state == HF_PAIR_STATE_CONNECTING);
+}
+
+static void sealed(struct hf_pg_shield *s, uint64_t number)
+{
+    struct hf_pg_client *c = s->client;
+    wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total);
+    for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
+        struct hf_pg_sconn *conn = c->seat[i].conn;
+        if (conn != s->seat_conn[i]) {
+            s->seat_conn[i] = conn;
+            s->seat_wait[i] = (struct waits){0};
+        }
+        size_t n = conn && conn->link.wire ? hf_pg_link_seal(&conn->link) : 0;
+        if (n) {
+            wait_add(&s->seat_wait[i], number, n, 0);
+        }
+    }
+    if (hf_list_empty(&s->waiting)) {
+        hf_list_insert(&s->protect->waiting, &s->waiting);
+    }
+}
+
+/* A session is told of only with all that was acknowledged before the guard minded it: what is
+ * still in the socket touches it again when it is read. */
+static bool starts(struct hf_pg_shield *s)
+{
+    int n = 0;
+    if (s->starting && ioctl(s->client->link.fd, SIOCINQ, &n) == 0 && n > 0) {
+        return false;
+    }
+    s->starting = false;
+    return true;
+}
+
+static void on_task(struct hf_poll_task *t)
+{
+    struct hf_pg_protect *p = HF_CONTAINER_OF(t, struct hf_pg_protect, task);
+    struct hf_list done;
+    if (!p->primary) {
+        return;
+    }
+    bool nobody = heard_by_nobody(p);
+    hf_list_init(&done);
+    HF_LIST_FOREACH (node, &p->touched) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, touched);
+        hf_list_unlink(node);
+        if (!starts(s)) {
+            continue;
+        }
+        nobody ? keep(s) : save(s);
+        hf_list_insert(&done, node);
+    }
+    if (p->closing_gate) {
+        p->closing_gate = false;
+        hf_pair_primary_gated(p->primary, hf_pg_now(p->pg));
+    }
+    uint64_t number = hf_pair_primary_seal(p->primary, hf_pg_now(p->pg));
+    HF_LIST_FOREACH (node, &done) {
+        hf_list_unlink(node);
+        sealed(HF_CONTAINER_OF(node, struct hf_pg_shield, touched), number);
+    }
+    HF_LIST_FOREACH (node, &p->dropped) {
+        struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
+        if (conn->held_until == 0) {
+            (void)hf_pg_link_seal(&conn->link);
+            conn->held_until = number;
+        }
+    }
+    /* no batch is told twice: this may be one that had been confirmed before */
+    if (hf_pair_primary_may(p->primary, number, hf_pg_now(p->pg))) {
+        hf_pg_protect_confirmed(p, number);
+    }
+    p->pump(p->pump_arg);
+}
+
+void hf_pg_protect_touch(struct hf_pg_client *c)
+{
+    struct hf_pg_shield *s = c->shield;
+    if (s && hf_list_empty(&s->touched)) {
+        hf_list_insert(&s->protect->touched, &s->touched);
+        hf_poll_task_add(c->pg->wire->poll, &s->protect->task);
+    }
+}
+
+/* ---- the gate ---- */
+
+static void set_flags(struct hf_pg_protect *p)
+{
+    hf_egress_set_flags(p->egress, 0,
+                        (p->open ? HF_EGRESS_SOLO : 0) | (p->serves ? HF_EGRESS_RESETS : 0));
+}
+
+void hf_pg_protect_serves(struct hf_pg_protect *p)
+{
+    p->serves = true;
+    set_flags(p);
+}
+
+void hf_pg_protect_gate(struct hf_pg_protect *p, bool open)
+{
+    p->open = open;
+    set_flags(p);
+    p->closing_gate = !open;
+    if (open) {
+        return;
+    }
+    HF_LIST_FOREACH (node, &p->all) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, node);
+        hf_pg_link_drain(&s->client->link); /* what was acknowledged already */
+        hf_pg_client_touched(s->client, false);
+    }
+    hf_poll_task_add(p->pg->wire->poll, &p->task);
+}
+
+bool hf_pg_protect_full(const struct hf_pg_protect *p)
+{
+    return p && p->primary && hf_pair_primary_full(p->primary);
+}
+
+/* ---- clients ---- */
+
+bool hf_pg_protect_accepted(struct hf_pg_client *c)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_err err = {0};
+    struct hf_tcp_facts facts;
+    int rc = hf_tcpmove_read(c->link.fd, 0, 0, hf_pg_now(c->pg), &err, &facts);
+    if (rc) {
+        hf_log_warn("", "%s: not taken: %s", c->from, err.text);
+        return false;
+    }
+    struct hf_pg_slot *e = slot_find(p, &facts.peer);
+    if (!e) {
+        hf_log_warn("", "%s: not taken: the guard does not know it", c->from);
+        return false;
+    }
+    hf_list_unlink(&e->node);
+    e->embryo = false;
+    c->slot = e;
+    c->facts = facts;
+    return true;
+}
+
+static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_tcp_facts *facts)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_pg_shield *s = hf_alloc(sizeof(*s));
+    if (!s) {
+        return NULL;
+    }
+    s->protect = p;
+    s->client = c;
+    s->id = c->id;
+    s->facts = *facts;
+    s->entry = c->slot;
+    s->tx_look = TX_KEEP;
+    hf_buf_init(&s->tx, SIZE_MAX / 2);
+    hf_list_init(&s->touched);
+    hf_list_init(&s->waiting);
+    if (hf_map_put(&p->shields, hf_slice(&s->id, sizeof(s->id)), s) ||
+        hf_pair_primary_begin(p->primary, s->id)) {
+        hf_map_remove(&p->shields, hf_slice(&s->id, sizeof(s->id)));
+        hf_free(s);
+        return NULL;
+    }
+    hf_list_insert(&p->all, &s->node);
+    c->shield = s;
+    return s;
+}
+
+void hf_pg_protect_begin(struct hf_pg_client *c)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_tcp_facts facts = c->facts;
+    uint64_t una = 0, sent = c->link.n_sent;
+    if (!c->slot || c->link.tls || !p->primary) {
+        return; /* its slot lets out everything */
+    }
+    /* what the login said before its last words must have arrived: nobody kept it */
+    if (hf_pg_link_waiting(&c->link) ||
+        hf_tcpmove_refresh(c->link.fd, sent, hf_pg_now(c->pg), &facts, &una) || una != sent) {
+        return;
+    }
+    struct hf_pg_shield *s = shield_new(c, &facts);
+    if (!s) {
+        return;
+    }
+    s->rx_total = c->link.n_received;
+    s->tx_una = s->tx_given = s->tx_let = sent;
+    (void)hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(&facts, s->rx_total),
+                            hf_tcp_snd_seq(&facts, sent));
+    hf_egress_set_state(p->egress, s->entry->slot, 0, HF_EGRESS_SLOT_SOLO);
+    hf_pg_link_hold(&c->link);
+    s->starting = true;
+    hf_pg_protect_touch(c);
+}
+
+int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *facts,
+                         uint64_t rx_total, uint64_t tx_una, struct hf_slice tx)
+{
+    struct hf_pg_shield *s = shield_new(c, facts);
+    if (!s) {
+        return -ENOMEM;
+    }
+    hf_buf_add(&s->tx, tx);
+    s->rx_before = s->rx_total = s->rx_conf = rx_total;
+    s->tx_una = tx_una;
+    s->tx_given = s->tx_let = tx_una + tx.n;
+    hf_pg_link_hold(&c->link);
+    hf_pg_protect_touch(c);
+    return s->tx.err;
+}
+
+void hf_pg_protect_end(struct hf_pg_client *c)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_pg_shield *s = c->shield;
+    if (s) {
+        if (p->primary) {
+            hf_pair_primary_end(p->primary, s->id);
+            hf_poll_task_add(p->pg->wire->poll, &p->task);
+        }
+        hf_map_remove(&p->shields, hf_slice(&s->id, sizeof(s->id)));
+        hf_list_unlink(&s->node);
+        hf_list_unlink(&s->touched);
+        hf_list_unlink(&s->waiting);
+        hf_buf_fini(&s->tx);
+        hf_free(s);
+        c->shield = NULL;
+    }
+    if (c->slot) {
+        hf_egress_set_state(p->egress, c->slot->slot, HF_EGRESS_SLOT_CLOSING | HF_EGRESS_SLOT_SOLO,
+                            0);
+        hf_pg_slot_leave(p, c->slot, hf_pg_now(c->pg));
+        c->slot = NULL;
+    }
+}
+
+const char *hf_pg_protect_why(const struct hf_pg_client *c)
+{
+    if (!c->slot) {
+        return "not a client of the service address";
+    }
+    if (!c->shield) {
+        return c->link.tls ? "TLS" : "logs in";
+    }
+    struct hf_pair_primary_info info;
+    hf_pair_primary_info(c->pg->protect->primary, hf_pg_now(c->pg), &info);
+    return info.state == HF_PAIR_STATE_IN_SYNC ? "" : "no backup in sync";
+}
+
+/* ---- life ---- */
+
+int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, const char *interface,
+                         struct hf_err *err, struct hf_pg_protect **ret_protect)
+{
+    struct hf_pg_protect *p = hf_alloc(sizeof(*p));
+    if (!p) {
+        return hf_err_set(err, -ENOMEM, "out of memory");
+    }
+    p->pg = pg;
+    p->task.fn = on_task;
+    hf_list_init(&p->task.node);
+    hf_list_init(&p->all);
+    hf_list_init(&p->touched);
+    hf_list_init(&p->waiting);
+    hf_list_init(&p->dropped);
+    hf_list_init(&p->expiring);
+    hf_map_init(&p->shields, pg->seed);
+    hf_map_init(&p->peers, pg->seed);
+    struct hf_err why = {0};
+    enum hf_egress_how how = hf_egress_probe(&why);
+    if (how == HF_EGRESS_NONE) {
+        int rc = hf_err_set(err, -EPERM, "this host can't guard %s: %s", interface, why.text);
+        hf_free(p);
+        return rc;
+    }
+    uint64_t slots = 2 * (uint64_t)pg->config->pg.max_clients + 1024;
+    const struct hf_egress_options options = {
+        .interfaces = &interface,
+        .interfaces_len = 1,
+        .addresses = address,
+        .addresses_len = 1,
+        .slots_max = (uint32_t)(slots < HF_EGRESS_SLOTS_MAX ? slots : HF_EGRESS_SLOTS_MAX),
+        .queue = 4846,
+        .how = how,
+    };
+    int rc = hf_egress_open(&options, err, &p->egress);
+    if (rc) {
+        hf_free(p);
+        return rc;
+    }
+    rc = hf_poll_add(pg->wire->poll, &p->io, hf_egress_fd(p->egress), HF_POLL_READ, on_guard);
+    if (rc) {
+        hf_egress_close(p->egress);
+        hf_free(p);
+        return hf_err_set(err, rc, "cannot watch the guard: %s", hf_strerror(rc));
+    }
+    hf_log_info("", "guard of the service address: %s%s%s", hf_egress_how_name(how),
+                why.text[0] ? "; " : "", why.text);
+    *ret_protect = p;
+    return 0;
+}
+
+void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary,
+                        void (*pump)(void *arg), void *arg)
+{
+    p->primary = primary;
+    p->pump = pump;
+    p->pump_arg = arg;
+    p->confirmed = 0;
+    p->closing_gate = false;
+    p->open = primary != NULL;
+    p->serves = false;
+    set_flags(p);
+}
+
+struct hf_egress *hf_pg_protect_egress(struct hf_pg_protect *p)
+{
+    return p->egress;
+}
+
+void hf_pg_protect_destroy(struct hf_pg_protect *p)
+{
+    if (!p) {
+        return;
+    }
+    size_t pos = 0;
+    for (struct hf_pg_slot *e; (e = hf_map_next(&p->peers, &pos));) {
+        hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
+        hf_list_unlink(&e->node);
+        hf_free(e);
+    }
+    hf_list_unlink(&p->task.node);
+    hf_poll_remove(p->pg->wire->poll, &p->io);
+    hf_map_fini(&p->peers);
+    hf_map_fini(&p->shields);
+    hf_egress_close(p->egress);
+    hf_free(p);
+}

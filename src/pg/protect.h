@@ -1,0 +1,87 @@
+/* Protected clients: what they are goes to the backup first, then what was sent to them is let out
+ * (I4, X1). */
+#pragma once
+
+#include "core/pair/primary.h"
+#include "os/egress.h"
+#include "pg/client.h"
+
+/*
+ * A *shield* is what a client of the service address has beside its session. Whatever happens to a
+ * session touches its shield; at the end of the turn all that were touched are saved, as one batch
+ * of the pair core; what they sent in that turn, to the client and to servers, waits in their links
+ * until the core has confirmed the batch. So has the acknowledgement of what was read: the guard's
+ * limit of the client's slot is raised then.
+ *
+ * Unprotected beyond this host, and let out at once: clients that log in, TLS clients.
+ */
+
+/* Sections of a session in the pair, beside those of its core (HF_PG_SECTION_*). */
+enum hf_pg_shield_section {
+    HF_PG_SECTION_POSITION = HF_PG_SECTION_MAX, /* rx_total, tx_una */
+    HF_PG_SECTION_RX,                           /* received, and not consumed by the core */
+    HF_PG_SECTION_TX,                           /* to the client, from tx_una on */
+    HF_PG_SECTION_FACTS,                        /* struct hf_tcp_facts */
+    HF_PG_SECTION_LOGIN,                        /* who it is, and how it logs in again */
+    HF_PG_SECTION_PLACE,                        /* the server start that its connection is on */
+};
+
+/* What a peer gets of a login, and gives back. */
+struct hf_pg_shield_login {
+    struct hf_slice user, database, params;
+    uint32_t version;
+    enum hf_pg_replication replication;
+    bool read_only;
+    uint32_t cancel_pid;
+    struct hf_slice cancel_key;
+    bool has_secret;
+    struct hf_pg_secret secret;
+};
+/** -HF_E*: bytes that no shield gave. Slices are borrowed from the input. */
+HF_MUST int hf_pg_shield_login_read(struct hf_slice in, struct hf_pg_shield_login *ret_login);
+/** *ret_tx_una: where the section TX begins. */
+HF_MUST int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total,
+                                       uint64_t *ret_tx_una);
+
+struct hf_pg_protect;
+struct hf_pg_shield;
+
+/** The guard is in force from now on: nothing leaves from the address. */
+HF_MUST int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address,
+                                 const char *interface, struct hf_err *err,
+                                 struct hf_pg_protect **ret_protect);
+/** Its clients are gone. The guard stays in force. */
+void hf_pg_protect_destroy(struct hf_pg_protect *p);
+
+/** A reign begins, or ends (NULL). Borrowed; pump() is called after each seal. */
+void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary,
+                        void (*pump)(void *arg), void *arg);
+
+/** All that was taken over is here, and a listener: who is not known may be told so (RST). */
+void hf_pg_protect_serves(struct hf_pg_protect *p);
+
+/* What the core says (core/pair/primary.h), passed on by who owns it. */
+void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number);
+void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session);
+void hf_pg_protect_gate(struct hf_pg_protect *p, bool open);
+/** Is too much unconfirmed to read on? */
+bool hf_pg_protect_full(const struct hf_pg_protect *p);
+struct hf_egress *hf_pg_protect_egress(struct hf_pg_protect *p);
+
+/** A connection to the service address was accepted; false: it can't be taken. */
+HF_MUST bool hf_pg_protect_accepted(struct hf_pg_client *c);
+/** Logged in, its session is there: protected from now on, if it can be. */
+void hf_pg_protect_begin(struct hf_pg_client *c);
+/** Taken over: c has its slot, its session is about to be loaded. tx: bytes from tx_una on. */
+HF_MUST int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *facts,
+                                 uint64_t rx_total, uint64_t tx_una, struct hf_slice tx);
+/** Something happened to it. Cheap; nothing for who has no shield. */
+void hf_pg_protect_touch(struct hf_pg_client *c);
+/** A server connection is being closed: true: what it still has to send waits for its batch first,
+ * then it is destroyed. */
+bool hf_pg_protect_defer(struct hf_pg_sconn *conn);
+/** The client is being destroyed, its socket is still open. */
+void hf_pg_protect_end(struct hf_pg_client *c);
+
+/** For consoles: why it is not protected beyond this host, or "" when it is. Static. */
+const char *hf_pg_protect_why(const struct hf_pg_client *c);

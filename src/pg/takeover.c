@@ -1,0 +1,351 @@
+/* Take-over: wait for the lease, record, address, probe, restore, load, listen. */
+#include "pg/takeover.h"
+
+#include <errno.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "os/netaddr.h"
+#include "os/tcpmove.h"
+#include "pg/protect_impl.h"
+#include "pg/route.h"
+
+#define ANNOUNCEMENTS 5
+#define ANNOUNCE_EVERY HF_MS(200)
+/* Offsets are upper bounds, by the delay of a heartbeat; what is too low is harmless. */
+#define CLOCK_MARGIN HF_MS(20)
+
+/* A session that is being restored. */
+struct job {
+    const struct hf_pair_session *session;
+    struct hf_tcp_facts facts;
+    uint64_t rx_total, tx_una;
+    struct hf_slice tx;
+    struct hf_pg_slot *slot;
+};
+
+struct hf_pg_takeover {
+    struct hf_pg *pg;
+    struct hf_pg_takeover_options opt;
+    struct hf_endpoint endpoint;
+    void (*fn)(void *arg, int rc, const struct hf_err *err);
+    void *arg;
+    struct hf_tcpmove *move; /* owned; NULL: not begun, or all done */
+    struct hf_poll_io io;
+    struct hf_poll_timer timer;
+    struct job *job; /* owned */
+    size_t n_jobs;
+    bool begun, told, listening;
+    unsigned announced;
+    hf_time started, announce_at;
+    struct hf_pg_takeover_figures figures;
+};
+
+static hf_time now_of(const struct hf_pg_takeover *t)
+{
+    return hf_pg_now(t->pg);
+}
+
+/* ---- one session ---- */
+
+static struct hf_slice saved_section(void *arg, uint8_t section)
+{
+    const struct job *j = arg;
+    return hf_pair_session_section(j->session, section);
+}
+
+static bool saved_item(void *arg, uint8_t section, const void **pos, struct hf_slice *ret_name,
+                       struct hf_slice *ret_bytes)
+{
+    const struct job *j = arg;
+    struct hf_pair_item item;
+    if (!hf_pair_session_item(j->session, section, pos, &item)) {
+        return false;
+    }
+    *ret_name = item.name;
+    *ret_bytes = item.bytes;
+    return true;
+}
+
+/* Its client, on the socket that was restored. 0, or why not; the socket is closed then. */
+static int revive(struct hf_pg_takeover *t, struct job *j, const struct hf_tcpmove_result *res)
+{
+    struct hf_pg_shield_login login;
+    int rc =
+        hf_pg_shield_login_read(hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN), &login);
+    if (rc) {
+        hf_tcpmove_discard(res->fd);
+        return rc;
+    }
+    struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
+    struct hf_pg_client *c = hf_pg_client_restore(t->pg, res->fd, &from, &login);
+    hf_pg_secret_wipe(&login.secret);
+    if (!c) {
+        return -ENOMEM;
+    }
+    size_t acked = (size_t)(res->tx_una - j->tx_una),
+           written = (size_t)(res->tx_written - j->tx_una);
+    acked = acked < j->tx.n ? acked : j->tx.n;
+    written = written < j->tx.n ? written : j->tx.n;
+    c->slot = j->slot;
+    j->slot = NULL;
+    hf_pg_link_preload(&c->link, hf_pair_session_section(j->session, HF_PG_SECTION_RX),
+                       hf_slice(j->tx.p + written, j->tx.n - written));
+    rc = hf_pg_protect_resume(c, &j->facts, j->rx_total, j->tx_una + acked,
+                              hf_slice(j->tx.p + acked, j->tx.n - acked));
+    struct hf_pg_saved saved = {.section = saved_section,
+                                .item = saved_item,
+                                .arg = j,
+                                .clock_offset = t->opt.clock_offset};
+    uint64_t lost =
+        hf_pg_route_known(t->pg->route, hf_pair_session_section(j->session, HF_PG_SECTION_PLACE));
+    rc = rc ? rc : hf_pg_client_load(c, &saved, lost);
+    if (rc) {
+        hf_pg_client_fatal(c, "57P01", "terminating connection because its host was lost");
+    }
+    return rc;
+}
+
+static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *res)
+{
+    struct hf_pg_takeover *t = arg;
+    struct job *j = job_arg;
+    char text[HF_ADDR_STR_LEN];
+    struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
+    if (res->rc == -HF_ECLOSED) {
+        t->figures.gone++;
+    } else if (res->rc) {
+        t->figures.failed++;
+        hf_log_warn("", "connection of %s can't be taken over: %s: %s", hf_addr_str(&from, text),
+                    res->what ? res->what : "its peer", hf_strerror(res->rc));
+    } else {
+        int rc = revive(t, j, res);
+        rc ? t->figures.failed++ : t->figures.restored++;
+        if (rc) {
+            hf_log_warn("", "session of %s can't be taken over: %s", hf_addr_str(&from, text),
+                        hf_strerror(rc));
+        }
+    }
+    if (j->slot) {
+        hf_pg_slot_leave(t->pg->protect, j->slot, now_of(t));
+        j->slot = NULL;
+    }
+}
+
+/* ---- all of them ---- */
+
+static void read_job(struct hf_pg_takeover *t, const struct hf_pair_session *s)
+{
+    struct job *j = &t->job[t->n_jobs];
+    struct hf_rd r;
+    j->session = s;
+    hf_rd_init(&r, hf_pair_session_section(s, HF_PG_SECTION_FACTS));
+    hf_tcp_facts_decode(&r, &j->facts);
+    if (hf_rd_end(&r) ||
+        hf_pg_shield_position_read(hf_pair_session_section(s, HF_PG_SECTION_POSITION), &j->rx_total,
+                                   &j->tx_una)) {
+        t->figures.failed++;
+        hf_log_warn("", "a session without connection facts is lost");
+        return;
+    }
+    j->tx = hf_pair_session_section(s, HF_PG_SECTION_TX);
+    t->n_jobs++;
+}
+
+/* Slots before probes; jobs in the order of activity, as the store has them. */
+static int add_jobs(struct hf_pg_takeover *t)
+{
+    size_t n = t->opt.store ? hf_pair_store_sessions(t->opt.store) : 0;
+    t->figures.sessions = (unsigned)n;
+    if (n == 0) {
+        return 0;
+    }
+    t->job = hf_alloc_array(n, sizeof(t->job[0]));
+    if (!t->job) {
+        return -ENOMEM;
+    }
+    for (const struct hf_pair_session *s = NULL; (s = hf_pair_store_next(t->opt.store, s));) {
+        read_job(t, s);
+    }
+    for (size_t i = 0; i < t->n_jobs; i++) {
+        struct job *j = &t->job[i];
+        j->slot = hf_pg_slot_of_facts(t->pg->protect, &j->facts, j->rx_total, j->tx_una + j->tx.n);
+        int rc = j->slot ? hf_tcpmove_add(t->move, &(struct hf_tcpmove_job){.facts = j->facts,
+                                                                            .rx_total = j->rx_total,
+                                                                            .tx_una = j->tx_una,
+                                                                            .tx = j->tx,
+                                                                            .arg = j})
+                         : -ENOMEM;
+        if (rc) {
+            on_done(t, j, &(struct hf_tcpmove_result){.rc = rc, .fd = -1, .what = "add"});
+        }
+    }
+    return 0;
+}
+
+static void tell(struct hf_pg_takeover *t, int rc, const struct hf_err *err)
+{
+    t->told = true;
+    t->figures.sockets = now_of(t) - t->started;
+    t->fn(t->arg, rc, err);
+}
+
+static void announce(struct hf_pg_takeover *t)
+{
+    struct hf_err err;
+    if (hf_netaddr_announce(t->opt.interface, &t->endpoint, &err) && t->announced == 0) {
+        hf_log_warn("", "the service address can't be announced: %s", err.text);
+    }
+    t->announced++;
+    t->announce_at = now_of(t) + ANNOUNCE_EVERY;
+}
+
+static void on_io(struct hf_poll_io *io, unsigned ready);
+
+static int begin(struct hf_pg_takeover *t, struct hf_err *err)
+{
+    const struct hf_tcpmove_opt opt = {.local = t->opt.address,
+                                       .clock_offset = t->opt.clock_offset};
+    t->begun = true;
+    t->figures.waited = now_of(t) - t->started;
+    int rc = hf_tcpmove_open(&opt, on_done, t, err, &t->move);
+    if (rc) {
+        return rc;
+    }
+    rc = hf_poll_add(t->pg->wire->poll, &t->io, hf_tcpmove_fd(t->move), HF_POLL_READ, on_io);
+    rc = rc ? hf_err_set(err, rc, "cannot watch raw sockets: %s", hf_strerror(rc))
+            : hf_netaddr_add(t->opt.interface, &t->endpoint, t->opt.prefix_length, err);
+    if (rc) {
+        return rc;
+    }
+    announce(t);
+    t->figures.address = now_of(t) - t->started;
+    rc = add_jobs(t);
+    return rc ? hf_err_set(err, rc, "out of memory") : 0;
+}
+
+static void end_move(struct hf_pg_takeover *t)
+{
+    hf_poll_remove(t->pg->wire->poll, &t->io);
+    hf_tcpmove_close(t->move);
+    t->move = NULL;
+    t->figures.total = now_of(t) - t->started;
+    hf_log_info(
+        "", "took over: %u sessions, %u restored, %u whose client was gone, %u lost, in %lld ms",
+        t->figures.sessions, t->figures.restored, t->figures.gone, t->figures.failed,
+        (long long)(t->figures.total / HF_NS_PER_MS));
+}
+
+static void step(struct hf_pg_takeover *t)
+{
+    hf_time now = now_of(t);
+    struct hf_err err = {0};
+    if (!t->begun) {
+        if (now < t->opt.not_before) {
+            hf_poll_timer_set(t->pg->wire->poll, &t->timer, t->opt.not_before);
+            return;
+        }
+        int rc = begin(t, &err);
+        if (rc) {
+            tell(t, rc, &err);
+            return;
+        }
+    }
+    if (t->move) {
+        hf_tcpmove_step(t->move, now);
+        if (!t->told && hf_tcpmove_settled(t->move, now)) {
+            tell(t, 0, NULL);
+        }
+        if (t->listening && hf_tcpmove_left(t->move) == 0) {
+            end_move(t);
+        }
+    }
+    if (t->announced < ANNOUNCEMENTS && now >= t->announce_at) {
+        announce(t);
+    }
+    hf_time next = t->announced < ANNOUNCEMENTS ? t->announce_at : HF_NEVER;
+    hf_time left = t->move ? hf_tcpmove_deadline(t->move) : HF_NEVER;
+    if (t->move && !t->told) {
+        left = hf_time_min(left, now + HF_MS(1)); /* until it is settled */
+    }
+    hf_poll_timer_set(t->pg->wire->poll, &t->timer, hf_time_min(next, left));
+    hf_pg_wire_flush(t->pg->wire);
+}
+
+static void on_io(struct hf_poll_io *io, unsigned ready)
+{
+    (void)ready;
+    step(HF_CONTAINER_OF(io, struct hf_pg_takeover, io));
+}
+
+static void on_timer(struct hf_poll_timer *timer, hf_time now)
+{
+    (void)now;
+    step(HF_CONTAINER_OF(timer, struct hf_pg_takeover, timer));
+}
+
+int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_options *options,
+                         void (*fn)(void *arg, int rc, const struct hf_err *err), void *arg,
+                         struct hf_pg_takeover **ret_takeover)
+{
+    struct hf_pg_takeover *t = hf_alloc(sizeof(*t));
+    if (!t || hf_poll_reserve(pg->wire->poll, 1)) {
+        hf_free(t);
+        hf_pair_store_destroy(options->store);
+        return -ENOMEM;
+    }
+    t->pg = pg;
+    t->opt = *options;
+    t->opt.clock_offset -= CLOCK_MARGIN;
+    t->endpoint = hf_addr_to_endpoint(&options->address);
+    t->fn = fn;
+    t->arg = arg;
+    t->timer.fn = on_timer;
+    t->started = hf_pg_now(pg);
+    t->io.fd = -1;
+    hf_poll_timer_set(pg->wire->poll, &t->timer, t->started);
+    hf_poll_kick(pg->wire->poll);
+    *ret_takeover = t;
+    return 0;
+}
+
+void hf_pg_takeover_listening(struct hf_pg_takeover *t)
+{
+    t->listening = true;
+    if (t->move) {
+        hf_tcpmove_listening(t->move);
+        hf_poll_timer_set(t->pg->wire->poll, &t->timer, now_of(t));
+        hf_poll_kick(t->pg->wire->poll);
+    }
+}
+
+bool hf_pg_takeover_is_over(const struct hf_pg_takeover *t)
+{
+    return t->told && !t->move && t->announced >= ANNOUNCEMENTS;
+}
+
+const struct hf_pg_takeover_figures *hf_pg_takeover_figures(const struct hf_pg_takeover *t)
+{
+    return &t->figures;
+}
+
+void hf_pg_takeover_destroy(struct hf_pg_takeover *t)
+{
+    if (!t) {
+        return;
+    }
+    if (t->io.fd >= 0) {
+        hf_poll_remove(t->pg->wire->poll, &t->io);
+    }
+    hf_tcpmove_close(t->move);
+    hf_poll_timer_set(t->pg->wire->poll, &t->timer, HF_NEVER);
+    (void)!hf_poll_reserve(t->pg->wire->poll, -1);
+    for (size_t i = 0; i < t->n_jobs; i++) {
+        if (t->job[i].slot) {
+            hf_pg_slot_leave(t->pg->protect, t->job[i].slot, now_of(t));
+        }
+    }
+    hf_free(t->job);
+    hf_pair_store_destroy(t->opt.store);
+    hf_free(t);
+}

@@ -1,0 +1,36 @@
+/* Take over the sessions of another host: address, sockets, sessions (doc/design/takeover.md). */
+#pragma once
+
+#include "core/pair/store.h"
+#include "pg/protect.h"
+
+struct hf_pg_takeover;
+
+struct hf_pg_takeover_options {
+    struct hf_addr address;
+    const char *interface; /* borrowed */
+    unsigned prefix_length;
+    struct hf_pair_store *store; /* taken; NULL: there are no sessions */
+    hf_time clock_offset;        /* this host's clock minus that of who stored */
+    hf_time not_before;          /* the former host may speak until then */
+};
+
+/** What became of it, for log and console. */
+struct hf_pg_takeover_figures {
+    unsigned sessions, restored, gone, failed;
+    hf_time waited, address, sockets, total; /* ns: for the lease, until the address was here, until
+                                              * sockets were settled, all */
+};
+
+/** fn: the sockets are settled, the listener may be opened; 0, or -errno with a text in err. Not
+ * from within. A reign of ours has begun (hf_pg_protect_lead()). */
+HF_MUST int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_options *options,
+                                 void (*fn)(void *arg, int rc, const struct hf_err *err), void *arg,
+                                 struct hf_pg_takeover **ret_takeover);
+/** The listener is there. */
+void hf_pg_takeover_listening(struct hf_pg_takeover *t);
+/** Is there anything left to do? Then destroy it. */
+bool hf_pg_takeover_is_over(const struct hf_pg_takeover *t);
+const struct hf_pg_takeover_figures *hf_pg_takeover_figures(const struct hf_pg_takeover *t);
+/** The address stays. NULL is fine. */
+void hf_pg_takeover_destroy(struct hf_pg_takeover *t);
