@@ -20,7 +20,7 @@ HOSTS = ("alpha", "beta", "gamma")
 COPIES = {"alpha": "copy1", "beta": "copy2"}  # of the database
 DATABASE, SERVICE = "orders", "pgvip"
 PORT = 6432
-PEER_PORT = 6433
+PEER_PORT = 6434
 COROSYNC_PORT = 5405
 TOKEN = 300  # ms
 BOOT_WAIT = 8  # s
@@ -57,8 +57,11 @@ resource {name} {{
 MANAGER_COPY = """
 resource {name} {{
     agent = "ocf:holdfast:pg"
-    params {{ control = "/run/holdfast-pg/{name}" }}
-    probe = {{ control }}
+    params {{
+        control = "/run/holdfast-pg/{name}"
+        program = "{program}"
+    }}
+    probe = {{ control, program }}
     {more}
 }}
 """
@@ -77,7 +80,6 @@ service {{
     interface = eth0
     host = {host}
     key_file = "/etc/holdfast/cluster.key"
-    peer_listen = "0.0.0.0:{peer_port}"
     control = "/run/holdfast-pg/{host}"
 }}
 """
@@ -194,7 +196,7 @@ class Rig:
 
     def start_service(self):
         more = "" if self.fencing else "fence = none"
-        self.create(SERVICE, "".join(MANAGER_COPY.format(name=h, more=more) for h in HOSTS))
+        self.create(SERVICE, "".join(MANAGER_COPY.format(name=h, program=find_program("holdfast-pg"), more=more) for h in HOSTS))
 
     def create(self, group, text):
         self.lab.put("alpha", f"/etc/holdfast/{group}.conf", text)
@@ -207,7 +209,7 @@ class Rig:
         text = MANAGER.format(own=self.own[host], port=PORT, database=DATABASE)
         if self.service:
             address = f"[{self.address}]:{PORT}" if self.v6 else f"{self.address}:{PORT}"
-            text += MANAGER_SERVICE.format(address=address, host=host, peer_port=PEER_PORT)
+            text += MANAGER_SERVICE.format(address=address, host=host)
             if self.lease:
                 text = text.rstrip().removesuffix("}") + f"    lease = {self.lease}\n}}\n"
         return text
@@ -360,7 +362,7 @@ class Rig:
     def present(g):
         return sum(h["present"] for h in g["hosts"]) == len(HOSTS)
 
-    def whole(self, deadline=2 * DEADLINE):
+    def whole(self, deadline=DEADLINE):
         """Until all is well, by nobody's doing but what is the operator's: who is off is switched on."""
         def there():
             for host in HOSTS:
