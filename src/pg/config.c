@@ -222,9 +222,9 @@ static const struct hf_conf_opt options[] = {
     {"service", "prefix_length", HF_CONF_INT, AT(service.prefix_length), .min = 0, .max = 128,
      .def = "0", .doc = "Length of its network part; 0: the address alone (32, 128)"},
     {"service", "peer_listen", HF_CONF_ADDR, AT(service.peer_listen), .port = HF_PG_PEER_PORT,
-     .def = "0.0.0.0", .doc = "Where the holdfast-pg that serves connects when this one is backup"},
-    {"service", "peer_port", HF_CONF_INT, AT(service.peer_port), .min = 1, .max = 65535,
-     .def = "6434", .doc = "Port of the others' peer_listen"},
+     .def = "0.0.0.0",
+     .doc = "Where the holdfast-pg that serves connects when this one is backup; all hosts' have "
+            "the same port"},
     {"service", "key_file", HF_CONF_STRING, AT(service.key_file), .max = PATH_LEN_MAX,
      .check = check_path, .def = "/etc/holdfast/key",
      .doc = "The cluster's key (holdfast keygen): managers know each other by it"},

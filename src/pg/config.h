@@ -67,7 +67,6 @@ struct hf_pg_config {
         char *interface;
         int64_t prefix_length; /* 0: the address alone */
         struct hf_addr peer_listen;
-        int64_t peer_port;
         char *key_file, *host, *control;
         int64_t lease_ms;
     } service;

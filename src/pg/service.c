@@ -182,8 +182,8 @@ static void connect_backup(struct hf_pg_service *s)
     struct hf_addr to;
     struct hf_err err;
     const struct mirror *m = s->chosen < s->n_mirrors ? &s->mirror[s->chosen] : NULL;
-    int rc = m ? hf_addr_parse(m->address, (uint16_t)s->pg->config->service.peer_port, &err, &to)
-               : -ENOENT;
+    uint16_t port = hf_addr_to_endpoint(&s->pg->config->service.peer_listen).port;
+    int rc = m ? hf_addr_parse(m->address, port, &err, &to) : -ENOENT;
     rc = rc ? rc : hf_pg_peer_connect(s->peers, m->host, &to, &s->target);
     s->target_open = false;
     if (rc) {
@@ -708,6 +708,20 @@ static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64
     }
 }
 
+/* Follow the primary of this reign; the group does not start a copy before that. */
+static void mirror_target(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch)
+{
+    struct hf_err err = {0};
+    int rc = s->role == HF_PG_ROLE_STOPPED ? start(s, &err) : 0;
+    if (rc == 0) {
+        s->epoch = epoch;
+        hf_pair_backup_epoch(s->backup, epoch, now_of(s));
+        send_backup(s);
+        hf_pg_control_line(c, "holdfast-process: %ld", (long)getpid());
+    }
+    finish(c, rc, &err);
+}
+
 static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_control_ask *ask)
 {
     struct hf_pg_service *s = arg;
@@ -735,11 +749,8 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
         hf_pg_control_done(c, s->role == HF_PG_ROLE_STOPPED ? OCF_NOT_RUNNING : OCF_SUCCESS, "");
     } else if (strcmp(a, "mirror-source") == 0 && s->primary) {
         mirror_source(s, c, ask->mirrors);
-    } else if (strcmp(a, "mirror-target") == 0 && s->backup) {
-        s->epoch = ask->epoch;
-        hf_pair_backup_epoch(s->backup, ask->epoch, now_of(s));
-        send_backup(s);
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+    } else if (strcmp(a, "mirror-target") == 0 && !s->primary) {
+        mirror_target(s, c, ask->epoch);
     } else if (strcmp(a, "mirror-state") == 0) {
         mirror_state(s, c, ask->resource);
     } else if (strcmp(a, "access") == 0 || strcmp(a, "validate-all") == 0 ||
