@@ -290,6 +290,16 @@ class Rig:
             text += [f"--- holdfast-pg on {host}", *self.log(host).splitlines()[-lines:]]
         return "\n".join(text)
 
+    def sessions(self):
+        """What there is to see of the clients' connections, both ends: for who looks why one hangs."""
+        text = []
+        for host, side in ((self.serving() if self.service else "gamma", "sport"), ("client", "dport")):
+            text += [f"--- {host}", self.on(host, "ss", "-tinoH", f"{side} = :{PORT}")]
+            if side == "sport":
+                for what in ("CLIENTS", "PROTECTION", "COUNTERS"):
+                    text.append(self.console(host, f"SHOW {what}"))
+        return "\n".join(text)
+
     def on(self, host, *command, timeout=10):
         """A short command; faster than lab.exec, and it ends when the host hangs."""
         if not (init := self.init(host)):
@@ -340,12 +350,12 @@ class Rig:
     def epoch(self, group=SERVICE):
         return self.shown(group)["epoch"]
 
+    def console(self, host, command):
+        return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
+
     def protection(self, host=None):
         """Rows of SHOW PROTECTION, as dicts; asked at the host's own address."""
-        host = host or self.serving()
-        text = self.on(host, "psql", "-XqAw", "--csv", "-c", "SHOW PROTECTION",
-                       f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
-        names, *rows = (line.split(",") for line in text.splitlines())
+        names, *rows = (line.split(",") for line in self.console(host or self.serving(), "SHOW PROTECTION").splitlines())
         return [dict(zip(names, r)) for r in rows]
 
     def is_whole(self):
