@@ -44,6 +44,13 @@ class Remote(Client):
         self.rig.in_clients_network()
         super().run()
 
+    def waits(self):
+        """For what: the last that came, and what is there of the next message"""
+        c = self.connection
+        if not isinstance(c, takeover.Connection):
+            return self.kind()
+        return f"{self.kind()}, operation {self.op}, from port {c.socket.getsockname()[1]}: {c.seen[-4:]}, then {bytes(c.buffer[:200])}"
+
     def open(self):
         options, sysctl, _ = tcpmove.KINDS[self.transport]
         return takeover.Connection(self.rig.address, options, sysctl, timeout=PATIENCE)
@@ -258,6 +265,9 @@ class Pgbench(threading.Thread):
                 self.errors.append((self.done, text[:2000]))
                 return
 
+    def waits(self):
+        return self.kind()
+
     def books(self, c):
         """What is wrong, as lines"""
         n, delta = map(int, c.rows("select count(*), coalesce(sum(delta), 0) from pgbench_history")[0])
@@ -359,7 +369,7 @@ class Chaos:
             if (sum(moved) >= count and all(moved)) or not moved:
                 return
             if time.monotonic() > end:
-                stuck = [c.kind() for c in self.clients if c.is_alive() and now[c] == self.before[c]]
+                stuck = [c.waits() for c in self.clients if c.is_alive() and now[c] == self.before[c]]
                 raise AssertionError(f"no progress in {deadline} s after {dict(self.events)}: {stuck}\n{self.rig.story()}\n"
                                      + self.rig.sessions())
             time.sleep(0.02)
