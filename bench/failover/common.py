@@ -47,9 +47,11 @@ def until(condition, what, deadline, step=0.002):
 class BenchLab(Lab):
     """A lab whose hosts share STAMPS, where the agents of this bench write."""
 
+    hosts = HOSTS
+
     def up(self, *args):
-        self.run("up", "-n", len(HOSTS), "--shared", f"{','.join(HOSTS)}:{STAMPS}", *args)
-        for host in HOSTS:
+        self.run("up", "-n", len(self.hosts), "--shared", f"{','.join(self.hosts)}:{STAMPS}", *args)
+        for host in self.hosts:
             self.on(host, "mkdir", "-p", AGENTS)
             for name in ("Stamp", "PromotableStamp"):
                 self.on(host, "install", HERE / "stamp", f"{AGENTS}/{name}")

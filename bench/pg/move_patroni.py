@@ -45,6 +45,8 @@ listen primary
 class Patroni:
     """Two copies of a database, one of them synchronous standby."""
 
+    connections = 100  # PostgreSQL's default
+
     def __init__(self, lab, setup):
         self.lab, self.setup, self.processes = lab, setup, []
         self.shared = lab.state / "shared/1"
@@ -57,24 +59,29 @@ class Patroni:
     def up(self):
         self.lab.up("--no-daemon")
         at = {h: self.lab.address(h) for h in HOSTS}
-        peers = ",".join(f"{h}=http://{a}:2380" for h, a in at.items())
-        for h, a in at.items():
-            self.spawn(h, "etcd", "etcd", "--name", h, "--data-dir", "/srv/etcd",
-                       "--listen-peer-urls", f"http://{a}:2380",
-                       "--initial-advertise-peer-urls", f"http://{a}:2380",
-                       "--listen-client-urls", f"http://{a}:2379",
-                       "--advertise-client-urls", f"http://{a}:2379", "--initial-cluster", peers)
-        for h in MEMBERS:
-            self.lab.on(h, "install", "-d", "-m", "700", "-o", "postgres", "-g", "postgres", "/srv/pg")
-            (self.shared / f"patroni-{h}.yml").write_text(json.dumps(self.config(h, at)),
-                                                          encoding="ascii")  # JSON is YAML
-            self.spawn(h, "patroni", "runuser", "-u", "postgres", "--", "patroni",
-                       f"{STAMPS}/patroni-{h}.yml")
+        for h in HOSTS:
+            self.start_daemons(h)
         servers = "\n".join(f"    server {h} {at[h]}:5432 maxconn 100 check port {REST}" for h in MEMBERS)
         (self.shared / "haproxy.cfg").write_text(
             HAPROXY.format(port=PROXY_PORT, check=self.setup["check"], servers=servers), encoding="ascii")
         self.spawn(PROXY, "haproxy", "haproxy", "-db", "-f", f"{STAMPS}/haproxy.cfg")
         self.wait_whole()
+
+    def start_daemons(self, host):
+        """etcd, and Patroni if it has a copy"""
+        at = {h: self.lab.address(h) for h in HOSTS}
+        peers = ",".join(f"{h}=http://{a}:2380" for h, a in at.items())
+        self.spawn(host, "etcd", "etcd", "--name", host, "--data-dir", "/srv/etcd",
+                   "--listen-peer-urls", f"http://{at[host]}:2380",
+                   "--initial-advertise-peer-urls", f"http://{at[host]}:2380",
+                   "--listen-client-urls", f"http://{at[host]}:2379",
+                   "--advertise-client-urls", f"http://{at[host]}:2379", "--initial-cluster", peers)
+        if host in MEMBERS:
+            self.lab.on(host, "install", "-d", "-m", "700", "-o", "postgres", "-g", "postgres", "/srv/pg")
+            (self.shared / f"patroni-{host}.yml").write_text(json.dumps(self.config(host, at)),
+                                                             encoding="ascii")  # JSON is YAML
+            self.spawn(host, "patroni", "runuser", "-u", "postgres", "--", "patroni",
+                       f"{STAMPS}/patroni-{host}.yml")
 
     def config(self, host, at):
         login = {"superuser": {"username": "postgres"}, "replication": {"username": "replicator"}}
@@ -84,7 +91,8 @@ class Patroni:
             "etcd3": {"hosts": [f"{a}:2379" for a in at.values()]},
             "bootstrap": {
                 "dcs": {**self.setup["dcs"], "synchronous_mode": True,
-                        "postgresql": {"use_pg_rewind": True, "use_slots": True}},
+                        "postgresql": {"use_pg_rewind": True, "use_slots": True,
+                                       "parameters": {"max_connections": self.connections}}},
                 "initdb": [{"locale": "C.UTF-8"}, "data-checksums"]},
             "postgresql": {
                 "listen": "0.0.0.0:5432", "connect_address": f"{at[host]}:5432",

@@ -132,7 +132,7 @@ class Client(threading.Thread):
     def ok(self, messages, tag=None):
         pgwire.check(messages)
         tags = [m.data for m in messages if m.kind == "C"]
-        assert tag is None or tags[-1] == tag, f"{tags}, not {tag}"
+        assert tag is None or tags[-1:] == [tag], f"{messages}, not {tag}"
         return pgwire.rows(messages)
 
 

@@ -20,7 +20,7 @@ HOSTS = ("alpha", "beta", "gamma")
 COPIES = {"alpha": "copy1", "beta": "copy2"}  # of the database
 DATABASE, SERVICE = "orders", "pgvip"
 PORT = 6432
-PEER_PORT = 6433
+PEER_PORT = 6434
 COROSYNC_PORT = 5405
 TOKEN = 300  # ms
 BOOT_WAIT = 8  # s
@@ -57,8 +57,11 @@ resource {name} {{
 MANAGER_COPY = """
 resource {name} {{
     agent = "ocf:holdfast:pg"
-    params {{ control = "/run/holdfast-pg/{name}" }}
-    probe = {{ control }}
+    params {{
+        control = "/run/holdfast-pg/{name}"
+        program = "{program}"
+    }}
+    probe = {{ control, program }}
     {more}
 }}
 """
@@ -77,7 +80,6 @@ service {{
     interface = eth0
     host = {host}
     key_file = "/etc/holdfast/cluster.key"
-    peer_listen = "0.0.0.0:{peer_port}"
     control = "/run/holdfast-pg/{host}"
 }}
 """
@@ -194,7 +196,7 @@ class Rig:
 
     def start_service(self):
         more = "" if self.fencing else "fence = none"
-        self.create(SERVICE, "".join(MANAGER_COPY.format(name=h, more=more) for h in HOSTS))
+        self.create(SERVICE, "".join(MANAGER_COPY.format(name=h, program=find_program("holdfast-pg"), more=more) for h in HOSTS))
 
     def create(self, group, text):
         self.lab.put("alpha", f"/etc/holdfast/{group}.conf", text)
@@ -207,7 +209,7 @@ class Rig:
         text = MANAGER.format(own=self.own[host], port=PORT, database=DATABASE)
         if self.service:
             address = f"[{self.address}]:{PORT}" if self.v6 else f"{self.address}:{PORT}"
-            text += MANAGER_SERVICE.format(address=address, host=host, peer_port=PEER_PORT)
+            text += MANAGER_SERVICE.format(address=address, host=host)
             if self.lease:
                 text = text.rstrip().removesuffix("}") + f"    lease = {self.lease}\n}}\n"
         return text
@@ -288,6 +290,16 @@ class Rig:
             text += [f"--- holdfast-pg on {host}", *self.log(host).splitlines()[-lines:]]
         return "\n".join(text)
 
+    def sessions(self):
+        """What there is to see of the clients' connections, both ends: for who looks why one hangs."""
+        text = []
+        for host, side in ((self.serving() if self.service else "gamma", "sport"), ("client", "dport")):
+            text += [f"--- {host}", self.on(host, "ss", "-tinoH", f"{side} = :{PORT}")]
+            if side == "sport":
+                for what in ("CLIENTS", "PROTECTION", "COUNTERS"):
+                    text.append(self.console(host, f"SHOW {what}"))
+        return "\n".join(text)
+
     def on(self, host, *command, timeout=10):
         """A short command; faster than lab.exec, and it ends when the host hangs."""
         if not (init := self.init(host)):
@@ -338,12 +350,12 @@ class Rig:
     def epoch(self, group=SERVICE):
         return self.shown(group)["epoch"]
 
+    def console(self, host, command):
+        return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
+
     def protection(self, host=None):
         """Rows of SHOW PROTECTION, as dicts; asked at the host's own address."""
-        host = host or self.serving()
-        text = self.on(host, "psql", "-XqAw", "--csv", "-c", "SHOW PROTECTION",
-                       f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
-        names, *rows = (line.split(",") for line in text.splitlines())
+        names, *rows = (line.split(",") for line in self.console(host or self.serving(), "SHOW PROTECTION").splitlines())
         return [dict(zip(names, r)) for r in rows]
 
     def is_whole(self):
@@ -360,7 +372,7 @@ class Rig:
     def present(g):
         return sum(h["present"] for h in g["hosts"]) == len(HOSTS)
 
-    def whole(self, deadline=2 * DEADLINE):
+    def whole(self, deadline=DEADLINE):
         """Until all is well, by nobody's doing but what is the operator's: who is off is switched on."""
         def there():
             for host in HOSTS:

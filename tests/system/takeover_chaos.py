@@ -23,7 +23,8 @@ from lab import Failed
 from pg_chaos import Client
 from pgwire import Query
 
-PATIENCE = 120  # s, of a client
+PATIENCE = 90  # s, of a client
+DEADLINE = 45  # s, until each of them must have gone on
 
 
 class Remote(Client):
@@ -349,7 +350,7 @@ class Chaos:
     def progress(self):
         return {c: self.progress_of(c) for c in self.clients}
 
-    def advance(self, count, deadline=PATIENCE):
+    def advance(self, count, deadline=DEADLINE):
         """Until so many more operations ended, and one of each client"""
         end = time.monotonic() + deadline
         while True:
@@ -359,7 +360,8 @@ class Chaos:
                 return
             if time.monotonic() > end:
                 stuck = [c.kind() for c in self.clients if c.is_alive() and now[c] == self.before[c]]
-                raise AssertionError(f"no progress in {deadline} s after {dict(self.events)}: {stuck}\n{self.rig.story()}")
+                raise AssertionError(f"no progress in {deadline} s after {dict(self.events)}: {stuck}\n{self.rig.story()}\n"
+                                     + self.rig.sessions())
             time.sleep(0.02)
 
     def one(self, way):
@@ -461,14 +463,14 @@ def main():
         try:
             chaos.run(a.takeovers, [getattr(chaos, w) for w in ways] if ways else None, a.seconds)
         except (AssertionError, Failed) as e:
-            wrong.append(str(e)[:6000])
+            wrong.append(str(e))
         wrong += answered_once(capture)
         rig.whole()
         wrong += chaos.books()
         for line in wrong:
             print(line)
         if wrong:
-            print(rig.story())
+            print(rig.story(60))
     finally:
         rig.end()
     print("takeover-chaos:", "ok" if not wrong else f"SEED={a.seed} failed")

@@ -1,0 +1,123 @@
+#!/usr/bin/python3
+"""How long clients of holdfast-pg stall when the host dies that has their connections, when its holdfast-pg dies, and when the
+address is moved; bench/README.md says how. Writes bench/out/takeover-holdfast.json."""
+import datetime
+import os
+import re
+import signal
+import sys
+import time
+
+from takeovers import measure
+from common import ROOT, save, say  # pylint: disable=wrong-import-order
+
+sys.path.insert(0, str(ROOT / "tests/system"))
+import takeover  # noqa: E402 # pylint: disable=wrong-import-position,wrong-import-order
+from lab import STATE, Failed  # noqa: E402 # pylint: disable=wrong-import-position,wrong-import-order
+
+# power_off_database: the host of the connections is the database's, too
+PLAN = {1: {"power_off": 10, "process": 10, "planned": 10},
+        100: {"power_off": 60, "power_off_database": 20, "process": 40, "planned": 40},
+        2000: {"power_off": 5, "process": 3, "planned": 3}}
+
+
+class Cluster:
+    """The rig of the system tests, as the bench wants it."""
+
+    port = takeover.PORT
+
+    def __init__(self, rig):
+        self.rig = rig
+
+    def up(self):
+        self.rig.start()
+        self.address = self.rig.address
+
+    def popen(self, host, *command, **kw):
+        return self.rig.lab.popen(host, *command, **{"stderr": None, **kw})
+
+    def query(self, sql):
+        with self.rig.connect() as c:
+            return c.rows(sql)
+
+    def wait_whole(self):
+        """Connections and database are on two hosts."""
+        try:
+            self.rig.whole()
+            if self.rig.serving() == self.rig.serving(takeover.DATABASE):
+                self.rig.let_serve("gamma")
+                self.rig.whole()
+        except Failed as e:
+            raise RuntimeError(str(e)) from e
+        return self.rig.serving()
+
+    def power_off(self, host):
+        self.rig.power_off(host)
+
+    def power_off_database(self, host):
+        """Of the host that has both"""
+        self.rig.power_off(host)
+
+    def process(self, host):
+        self.rig.kill_manager(host)
+
+    def planned(self, _):
+        self.rig.switch()
+
+    def restore(self, _):
+        """whole() does it"""
+
+    def watch(self):
+        """Called before; gives what is to be called afterwards, with the time of the act: the parts of it in ms."""
+        capture, old = self.rig.capture(), self.rig.serving()
+
+        def parts(begin):
+            times, new = {}, None
+            for host, _, _, _, first in capture.end()["runs"]:
+                if host != old:
+                    new = host
+                    for kind, when in first.items():
+                        times.setdefault(kind, (when - begin) * 1e3)
+            marks = self.marks(new, begin) if new else {}
+            return {**marks, **{n: times[k] for n, k in (("address", "arp"), ("first_byte", "data")) if k in times}}
+        return parts
+
+    def marks(self, host, begin):
+        """What holdfastd and holdfast-pg there said, in ms after the act"""
+        offset, out = time.time() - time.monotonic(), {}
+        lines = (STATE / self.rig.lab.name / "hosts" / host / "holdfastd.log").read_text(errors="replace") + self.rig.log(host)
+        for name, pattern in MARKS.items():
+            for line in lines.splitlines():
+                if re.search(pattern, line):
+                    try:
+                        at = datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S.%f").timestamp() - offset
+                    except ValueError:
+                        continue
+                    if at >= begin:
+                        out[name] = (at - begin) * 1e3
+                        break
+        return out
+
+    def complain(self):
+        print(self.rig.story(), file=sys.stderr)
+
+    def down(self):
+        self.rig.end()
+
+
+MARKS = {"detection": r"pgvip.*view", "fencing": r"pgvip.*has fenced"}
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the lab down
+    cluster = Cluster(takeover.Rig(takeover.Lab(f"tkb{os.getpid()}"), connections=2300))
+    try:
+        cluster.up()
+        say("holdfast: all is well")
+        save("takeover-holdfast.json", {"token": takeover.TOKEN, **measure(cluster, "holdfast", PLAN)})
+    finally:
+        cluster.down()
+
+
+if __name__ == "__main__":
+    main()
