@@ -31,6 +31,9 @@
 #define COPY_LEN 64
 #define GROW_TIME HF_S(5)
 #define WATCH_TIME HF_MS(1500)
+/* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
+ * cable between the two, and a host too busy to be taken for dead at once. */
+#define SILENCE HF_S(1)
 
 /* A copy of the group as mirror-source names it. */
 struct mirror {
@@ -378,7 +381,8 @@ static void enter(struct hf_pg_service *s, enum hf_pg_role role)
 
 static int backup_new(struct hf_pg_service *s, uint64_t epoch)
 {
-    const struct hf_pair_backup_conf conf = {.epoch = epoch, .seed = s->pg->seed};
+    const struct hf_pair_backup_conf conf = {
+        .epoch = epoch, .seed = s->pg->seed, .silence = SILENCE};
     s->heard = 0;
     return hf_pair_backup_create(&conf, now_of(s), &s->backup);
 }
@@ -508,7 +512,7 @@ static int promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err *err)
 {
     struct hf_pg *pg = s->pg;
     struct hf_pair_backup_info info;
-    struct hf_pair_primary_conf conf = {.epoch = epoch};
+    struct hf_pair_primary_conf conf = {.epoch = epoch, .silence = SILENCE};
     hf_pair_backup_info(s->backup, &info);
     if (getrandom(&conf.incarnation, sizeof(conf.incarnation), 0) < 0) {
         return hf_err_set(err, -errno, "no random numbers");
