@@ -626,15 +626,3 @@ def test_memory_of_an_idle_session(start):
             one.close()
     print(f"{each:.1f} KiB per idle session")
     assert each <= 16
-
-
-def test_currval_after_a_move(start):
-    """What a sequence gave last stays behind: who asks is told why."""
-    p = start(session__rehearse_moves=1)
-    with Connection(p) as c:
-        for sql in ("drop sequence if exists moved", "create sequence moved", "select nextval('moved')"):
-            c.query(sql)
-        for sql in ("select currval('moved')", "select lastval()"):
-            error = [m for m in c.query(sql) if m.kind == "E"][0].data
-            assert error["code"] == "55000" and "moved the session" in error["detail"]
-        assert c.one("drop sequence moved; select 1") == "1"

@@ -80,33 +80,6 @@ static bool extended_done(struct hf_pg_session *s, struct unit *u, uint8_t type)
 
 /* --- errors --- */
 
-/* What a sequence gave on an earlier connection can't be known on this one: say whose doing it is
- * that currval() or lastval() is not defined. */
-static bool pass_explained(struct hf_pg_session *s, struct hf_slice message)
-{
-    static const char detail[] =
-        "DWhat a sequence gave last is not known on the server connection to which holdfast-pg has "
-        "moved the session.";
-    struct hf_slice body = body_of(message), routine = hf_pg_error_field(body, 'R');
-    bool sequence = hf_slice_eq(routine, hf_slice_str("currval_oid")) ||
-                    hf_slice_eq(routine, hf_slice_str("lastval"));
-    if (!sequence || s->n_moves + s->n_recoveries == 0 || body.n == 0 ||
-        !hf_slice_eq(hf_pg_error_field(body, 'C'), hf_slice_str("55000")))
-        return false;
-    struct hf_buf b;
-    hf_buf_init(&b, message.n + 256);
-    size_t mark = hf_pg_put_begin(&b, HF_PG_ERROR);
-    hf_buf_add(&b, hf_slice(body.p, body.n - 1)); /* its end is a NUL */
-    hf_buf_add(&b, hf_slice(detail, sizeof(detail)));
-    hf_buf_add(&b, hf_slice("", 1));
-    hf_pg_put_end(&b, mark);
-    hf_pg_deliver_flush(s);
-    hf_pg_deliver_error(s, hf_buf_slice(&b));
-    hf_pg_deliver_flush(s);
-    hf_buf_fini(&b);
-    return true;
-}
-
 /* Positions are counted in BEGIN;... and not in the client's text. */
 static void pass_shifted(struct hf_pg_session *s, struct hf_slice message, uint8_t type)
 {
@@ -115,8 +88,6 @@ static void pass_shifted(struct hf_pg_session *s, struct hf_slice message, uint8
     for (size_t i = 0; i < at.n && pos < 1u << 30; i++)
         pos = pos * 10 + (uint64_t)(at.p[i] - '0');
     if (!at.p || pos <= BEGIN_LEN) {
-        if (type == HF_PG_ERROR && pass_explained(s, message))
-            return;
         type == HF_PG_ERROR ? hf_pg_deliver_error(s, message) : hf_pg_deliver_aside(s, message);
         return;
     }
@@ -176,7 +147,7 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
     }
     if (begun)
         pass_shifted(s, message, HF_PG_ERROR);
-    else if (!pass_explained(s, message))
+    else
         hf_pg_deliver_error(s, message);
 }
 
