@@ -16,6 +16,7 @@
 #define ACCESS_EVERY HF_S(10)
 #define STATE_EVERY HF_S(2)      /* mirror-state: all is in sync */
 #define STATE_SYNCING HF_S(1)    /* somebody is not */
+#define STATE_AGAIN HF_MS(5)     /* the agent waits itself until there is something new */
 #define STATE_GROWING HF_MS(250) /* commits wait for somebody to be taken in */
 #define PARAMS_MAX 256
 #define ENV_MAX 16
@@ -477,6 +478,8 @@ static void take_mirror_line(struct hf_group_run *r, struct hf_slice line,
     }
 }
 
+static hf_time state_every(const struct hf_gstate *s);
+
 /* Each copy as its line says; one without a line is not seen at all. */
 static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
 {
@@ -487,6 +490,9 @@ static void take_mirror_state(struct hf_group_run *r, struct hf_slice out)
     while (out.n) {
         const uint8_t *end = memchr(out.p, '\n', out.n);
         size_t n = end ? (size_t)(end - out.p) : out.n;
+        if (hf_slice_eq(hf_slice(out.p, n), hf_slice_str("holdfast-again"))) {
+            r->state_since = hf_now() - state_every(s) + STATE_AGAIN;
+        }
         take_mirror_line(r, hf_slice(out.p, n), info);
         n += end ? 1 : 0;
         out = hf_slice(out.p + n, out.n - n);

@@ -180,7 +180,7 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         if (s->seat_wait[i].n) {
             size_t n = wait_take(&s->seat_wait[i], number, &ignored);
-            if (s->seat_conn[i] && s->seat_conn[i] == c->seat[i].conn) {
+            if (c->seat[i].conn && s->seat_conn[i] == c->seat[i].conn->id) {
                 hf_pg_link_let(&c->seat[i].conn->link, n);
             }
         }
@@ -434,8 +434,8 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
     wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total);
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         struct hf_pg_sconn *conn = c->seat[i].conn;
-        if (conn != s->seat_conn[i]) {
-            s->seat_conn[i] = conn;
+        if (conn && conn->id != s->seat_conn[i]) {
+            s->seat_conn[i] = conn->id;
             s->seat_wait[i] = (struct waits){0};
         }
         size_t n = conn && conn->link.wire ? hf_pg_link_seal(&conn->link) : 0;
@@ -740,6 +740,11 @@ void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary
     p->closing_gate = false;
     p->open = primary != NULL;
     p->serves = false;
+    HF_LIST_FOREACH (node, &p->dropped) { /* what they held is not said any more */
+        struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
+        hf_list_unlink(&conn->held_node);
+        hf_poll_task_add(p->pg->wire->poll, &conn->task);
+    }
     set_flags(p);
 }
 

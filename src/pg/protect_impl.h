@@ -49,9 +49,9 @@ struct hf_pg_shield {
     size_t tx_look;
 
     struct waits wait, seat_wait[2];
-    const struct hf_pg_sconn *seat_conn[2]; /* whose bytes seat_wait counts */
-    uint64_t place_told;                    /* id of the connection */
-    bool starting;                          /* not told of yet */
+    uint64_t seat_conn[2]; /* id of whose bytes seat_wait counts */
+    uint64_t place_told;   /* id of the connection */
+    bool starting;         /* not told of yet */
     bool facts_told, login_told, position_told;
 };
 

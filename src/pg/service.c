@@ -30,6 +30,10 @@
 #define MIRRORS_MAX 16
 #define COPY_LEN 64
 #define GROW_TIME HF_S(5)
+#define WATCH_TIME HF_MS(1500)
+/* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
+ * cable between the two, and a host too busy to be taken for dead at once. */
+#define SILENCE HF_S(1)
 
 /* A copy of the group as mirror-source names it. */
 struct mirror {
@@ -70,6 +74,9 @@ struct hf_pg_service {
     struct hf_pg_listeners *listeners;
     struct hf_pg_control *promoting, *growing; /* to be answered */
     hf_time grow_until;
+    struct hf_pg_control *watching; /* mirror-state: answered when it changes */
+    hf_time watch_until;
+    struct hf_buf state_told; /* the last answer */
 };
 
 static hf_time now_of(const struct hf_pg_service *s)
@@ -90,6 +97,7 @@ const char *hf_pg_role_name(enum hf_pg_role r)
 static void rearm(struct hf_pg_service *s)
 {
     hf_time at = s->growing ? s->grow_until : HF_NEVER;
+    at = s->watching ? hf_time_min(at, s->watch_until) : at;
     if (s->primary) {
         at = hf_time_min(at, hf_pair_primary_deadline(s->primary));
     } else if (s->backup) {
@@ -235,6 +243,8 @@ static void obey(struct hf_pg_service *s, const struct hf_pair_out *out)
     }
 }
 
+static void answer_state(struct hf_pg_service *s);
+
 /* After anything that the core was told. */
 static void pump(void *arg)
 {
@@ -251,6 +261,7 @@ static void pump(void *arg)
     } while (answer_asks(s));
     send_primary(s);
     answer_grow(s);
+    answer_state(s);
     rearm(s);
 }
 
@@ -370,7 +381,8 @@ static void enter(struct hf_pg_service *s, enum hf_pg_role role)
 
 static int backup_new(struct hf_pg_service *s, uint64_t epoch)
 {
-    const struct hf_pair_backup_conf conf = {.epoch = epoch, .seed = s->pg->seed};
+    const struct hf_pair_backup_conf conf = {
+        .epoch = epoch, .seed = s->pg->seed, .silence = SILENCE};
     s->heard = 0;
     return hf_pair_backup_create(&conf, now_of(s), &s->backup);
 }
@@ -450,6 +462,7 @@ static void demote(struct hf_pg_service *s)
     close_target(s);
     hf_pair_primary_destroy(s->primary);
     s->primary = NULL;
+    answer_state(s);
     s->asked_solo = s->asked_record = 0;
     s->n_mirrors = s->chosen = 0;
     s->chosen_copy[0] = '\0';
@@ -499,7 +512,7 @@ static int promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err *err)
 {
     struct hf_pg *pg = s->pg;
     struct hf_pair_backup_info info;
-    struct hf_pair_primary_conf conf = {.epoch = epoch};
+    struct hf_pair_primary_conf conf = {.epoch = epoch, .silence = SILENCE};
     hf_pair_backup_info(s->backup, &info);
     if (getrandom(&conf.incarnation, sizeof(conf.incarnation), 0) < 0) {
         return hf_err_set(err, -errno, "no random numbers");
@@ -634,43 +647,73 @@ static void mirror_source(struct hf_pg_service *s, struct hf_pg_control *c, cons
     pump(s);
 }
 
-static void state_of_mirror(struct hf_pg_service *s, struct hf_pg_control *c, size_t i)
+static void state_of_mirror(struct hf_pg_service *s, struct hf_buf *out, size_t i)
 {
     struct hf_pair_primary_info info;
     const char *copy = s->mirror[i].copy;
     if (i != s->chosen) {
-        hf_pg_control_line(c, "%s suspended another host is the backup", copy);
+        hf_buf_printf(out, "%s suspended another host is the backup\n", copy);
         return;
     }
     switch (state_of(s, &info)) {
     case HF_PAIR_STATE_RECORDING:
     case HF_PAIR_STATE_IN_SYNC:
-        hf_pg_control_line(c, "%s %s", copy, s->mirror[i].in_set ? "in-sync" : "caught-up");
+        hf_buf_printf(out, "%s %s\n", copy, s->mirror[i].in_set ? "in-sync" : "caught-up");
         break;
     case HF_PAIR_STATE_SYNCING:
-        hf_pg_control_line(
-            c, "%s syncing %u", copy,
+        hf_buf_printf(
+            out, "%s syncing %u\n", copy,
             info.sessions ? (unsigned)(100 * (info.sessions - info.unsent) / info.sessions) : 0);
         break;
     case HF_PAIR_STATE_CONNECTING:
-        hf_pg_control_line(c, s->asked_solo ? "%s suspended no word from it" : "%s syncing 0",
-                           copy);
-        break;
     case HF_PAIR_STATE_NO_BACKUP:
     case HF_PAIR_STATE_LOST:
-    case HF_PAIR_STATE_COUNT_:
-        hf_pg_control_line(c, s->asked_solo ? "%s suspended no word from it" : "%s in-sync", copy);
+    case HF_PAIR_STATE_COUNT_: {
+        const char *now = s->asked_solo         ? "suspended no word from it"
+                          : s->mirror[i].in_set ? "in-sync"
+                                                : "syncing 0";
+        hf_buf_printf(out, "%s %s\n", copy, now);
         break;
     }
+    }
+}
+
+/* The group asks, and asks again: it is answered when there is something new. */
+static void answer_state(struct hf_pg_service *s)
+{
+    struct hf_buf now;
+    struct hf_pg_control *c = s->watching;
+    if (!c) {
+        return;
+    }
+    hf_buf_init(&now, 4096);
+    for (size_t i = 0; s->primary && i < s->n_mirrors; i++) {
+        state_of_mirror(s, &now, i);
+    }
+    bool same = hf_slice_eq(hf_buf_slice(&now), hf_buf_slice(&s->state_told));
+    if (!same || !s->primary || now_of(s) >= s->watch_until) {
+        s->watching = NULL;
+        hf_pg_control_line(c, "%.*sholdfast-again", (int)now.n, now.n ? (const char *)now.p : "");
+        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_buf_clear(&s->state_told);
+        hf_buf_add(&s->state_told, hf_buf_slice(&now));
+    }
+    hf_buf_fini(&now);
 }
 
 static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c, const char *own)
 {
     if (s->primary) {
-        for (size_t i = 0; i < s->n_mirrors; i++) {
-            state_of_mirror(s, c, i);
+        if (s->watching) {
+            hf_pg_control_done(s->watching, OCF_ERR_GENERIC, "asked once more");
         }
-    } else if (s->backup) {
+        s->watching = c;
+        s->watch_until = now_of(s) + WATCH_TIME;
+        answer_state(s);
+        rearm(s);
+        return;
+    }
+    if (s->backup) {
         struct hf_pair_backup_info info;
         hf_pair_backup_info(s->backup, &info);
         hf_pg_control_line(c, info.complete ? "%s in-sync" : "%s syncing 0", own);
@@ -768,6 +811,7 @@ static void on_closed(void *arg, struct hf_pg_control *c)
     struct hf_pg_service *s = arg;
     s->promoting = s->promoting == c ? NULL : s->promoting;
     s->growing = s->growing == c ? NULL : s->growing;
+    s->watching = s->watching == c ? NULL : s->watching;
 }
 
 /* ---- life ---- */
@@ -785,6 +829,7 @@ int hf_pg_service_open(struct hf_pg *pg, struct hf_err *err, struct hf_pg_servic
     }
     s->pg = pg;
     s->timer.fn = on_timer;
+    hf_buf_init(&s->state_told, 4096);
     if (*pg->config->service.host) {
         snprintf(s->host, sizeof(s->host), "%s", pg->config->service.host);
     } else if (gethostname(s->host, sizeof(s->host) - 1) < 0) {
@@ -819,6 +864,7 @@ void hf_pg_service_close(struct hf_pg_service *s)
     hf_pg_peers_close(s->peers);
     hf_pair_primary_destroy(s->primary);
     hf_pair_backup_destroy(s->backup);
+    hf_buf_fini(&s->state_told);
     hf_pg_protect_destroy(s->pg->protect);
     s->pg->protect = NULL;
     hf_poll_timer_set(s->pg->wire->poll, &s->timer, HF_NEVER);

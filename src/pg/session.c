@@ -672,6 +672,9 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
         hf_pg_cancel_remember(c, r->pid);
     }
     c->database->stats.wait_time += (uint64_t)(now - s->since);
+    if (c->shield) { /* X1: what takes effect there is known to the backup first */
+        hf_pg_link_hold(&s->conn->link);
+    }
     hf_pg_session_attach(c->session, s->side, backend, now);
     hf_pg_wire_flush(c->pg->wire);
     if (s->conn) {

@@ -81,6 +81,7 @@ struct hf_pair_primary {
     /* sessions and their snapshot */
     struct hf_map map; /* of struct session, by id */
     struct hf_list sent_list, unsent_list;
+    struct session *last; /* that an operation named: the first of its list; or NULL */
     size_t n_unsent;
     bool filling;    /* a snapshot is under way: the backup fills a new store */
     bool last_sent;  /* the batch that completes it is sealed */
@@ -332,11 +333,6 @@ static struct hf_slice id_key(const uint64_t *id)
     return hf_slice(id, sizeof(*id));
 }
 
-static struct session *first_of(const struct hf_list *l)
-{
-    return hf_list_empty(l) ? NULL : HF_CONTAINER_OF(l->next, struct session, node);
-}
-
 int hf_pair_primary_begin(struct hf_pair_primary *p, uint64_t session)
 {
     assert(session != 0 && !hf_map_get(&p->map, id_key(&session)));
@@ -360,12 +356,12 @@ int hf_pair_primary_begin(struct hf_pair_primary *p, uint64_t session)
 
 static struct session *touch(struct hf_pair_primary *p, uint64_t id)
 {
-    struct session *s = first_of(&p->sent_list);
-    if (s && s->id == id) {
-        return s;
+    if (p->last && p->last->id == id) {
+        return p->last;
     }
-    s = hf_map_get(&p->map, id_key(&id));
+    struct session *s = hf_map_get(&p->map, id_key(&id));
     assert(s); /* hf_pair_primary_begin() first */
+    p->last = s;
     hf_list_unlink(&s->node);
     hf_list_insert((s->unsent ? &p->unsent_list : &p->sent_list)->next, &s->node);
     return s;
@@ -431,7 +427,8 @@ void hf_pair_primary_unset(struct hf_pair_primary *p, uint64_t session, uint8_t 
 void hf_pair_primary_end(struct hf_pair_primary *p, uint64_t session)
 {
     operate(p, &(struct hf_pair_op){.kind = HF_PAIR_END, .session = session});
-    struct session *s = hf_map_get(&p->map, id_key(&session));
+    struct session *s = touch(p, session);
+    p->last = NULL;
     p->n_unsent -= s->unsent;
     hf_map_remove(&p->map, id_key(&s->id));
     hf_list_unlink(&s->node);
@@ -895,8 +892,9 @@ static bool next_snapshot(struct hf_pair_primary *p, struct hf_pair_out *out)
     if (p->queue.n >= p->conf.snapshot_window) {
         return false;
     }
-    struct session *s = first_of(&p->unsent_list);
+    struct session *s = HF_CONTAINER_OF(p->unsent_list.next, struct session, node);
     s->unsent = false;
+    p->last = s;
     p->n_unsent--;
     hf_list_unlink(&s->node);
     hf_list_insert(p->sent_list.next, &s->node);

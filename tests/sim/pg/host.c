@@ -38,6 +38,10 @@ bool pgw_save(struct pgw_session *s)
     }
     if (!s->ended) {
         struct pg_saved p = saved_of(s);
+        if (hf_prng_below(&s->w->save_prng, 50) == 0) { /* another peer, which has nothing */
+            pg_saved_end(&p);
+            hf_pg_session_save_all(s->core);
+        }
         if (pg_saved_save(&p, s->core)) {
             pgw_failed(s->w, "the peer does not take what session %u saved", s->i);
         }
