@@ -124,7 +124,7 @@ static bool tell_lines(struct hf_proc *p)
 {
     struct hf_buf *b = &p->out.buf;
     bool destroyed = false;
-    p->ret_destroyed = &destroyed;
+    p->ret_destroyed = &destroyed; // cppcheck-suppress autoVariables // NULL again at the end
     while (!destroyed && p->fn) {
         static uint8_t line[READ_CHUNK];
         const uint8_t *end = b->n ? memchr(b->p, '\n', b->n) : NULL;

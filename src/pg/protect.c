@@ -558,9 +558,13 @@ bool hf_pg_protect_accepted(struct hf_pg_client *c)
         return false;
     }
     struct hf_pg_slot *e = slot_find(p, &facts.peer);
-    if (!e) {
-        hf_log_warn("", "%s: not taken: the guard does not know it", c->from);
-        return false;
+    if (!e) { /* while nobody waits, handshakes are not held, nor told */
+        e = hf_pg_slot_of_facts(p, &facts, 0, 0);
+        if (!e) {
+            hf_log_warn("", "%s: not taken: the guard has no room for it", c->from);
+            return false;
+        }
+        hf_egress_set_state(p->egress, e->slot, HF_EGRESS_SLOT_SOLO, 0);
     }
     hf_list_unlink(&e->node);
     e->embryo = false;

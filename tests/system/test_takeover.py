@@ -128,10 +128,14 @@ def test_a_listener(rig, way):
         lose(rig, way)
         pgwire.check(other.query("notify news, 'two'"))
         heard = []
-        while heard[-1:] != ["two"]:
+        while heard[-1:] not in (["two"], [""]):
+            heard.append(c.until("A")[-1].data[2])
+        pgwire.check(other.query("notify news, 'three'"))
+        while heard[-1] != "three":
             heard.append(c.until("A")[-1].data[2])
         # an empty one says that some may be missing (X12)
-        assert heard in (["one", "two"], ["one", "", "two"], ["", "two"]), heard
+        assert [h for h in heard if h] in (["one", "two", "three"], ["one", "three"], ["two", "three"], ["three"]), heard
+        assert len(set(heard) - {""}) == 3 or "" in heard, heard
 
 
 def test_a_statement_that_runs(rig, table):
@@ -179,7 +183,8 @@ def test_cancel_reaches_the_session_elsewhere(rig):
         lose(rig, "process")
         c.send(Query("select pg_sleep(60)"))
         with rig.connect() as other:
-            rig.until(lambda: other.one("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'") != "0", "it sleeps")
+            sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+            rig.until(lambda: other.one(sleeps) != "0", "it sleeps")
         rig.as_client(c.cancel)
         with pytest.raises(pgwire.PgError, match="57014"):
             pgwire.check(c.until())
