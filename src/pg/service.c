@@ -716,7 +716,8 @@ static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c, const
     if (s->backup) {
         struct hf_pair_backup_info info;
         hf_pair_backup_info(s->backup, &info);
-        hf_pg_control_line(c, info.complete ? "%s in-sync" : "%s syncing 0", own);
+        bool follows = info.complete && info.state == HF_PAIR_BACKUP_FOLLOWING;
+        hf_pg_control_line(c, follows ? "%s in-sync" : "%s syncing 0", own);
     }
     hf_pg_control_done(c, OCF_SUCCESS, "");
 }
