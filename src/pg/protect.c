@@ -192,6 +192,27 @@ static bool waits(const struct hf_pg_shield *s)
     return s->wait.n || s->seat_wait[0].n || s->seat_wait[1].n;
 }
 
+bool hf_pg_protect_full(struct hf_pg_protect *p)
+{
+    bool full = p && p->primary && hf_pair_primary_full(p->primary);
+    if (full) {
+        p->was_full = true;
+    }
+    return full;
+}
+
+/* Who was not read because of it is read again. */
+static void look_full(struct hf_pg_protect *p)
+{
+    if (!p->was_full || hf_pg_protect_full(p)) {
+        return;
+    }
+    p->was_full = false;
+    HF_LIST_FOREACH (node, &p->all) {
+        hf_pg_client_touched(HF_CONTAINER_OF(node, struct hf_pg_shield, node)->client, false);
+    }
+}
+
 void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number)
 {
     p->confirmed = number;
@@ -210,6 +231,7 @@ void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number)
             hf_poll_task_add(p->pg->wire->poll, &conn->task); /* destroys it */
         }
     }
+    look_full(p);
 }
 
 bool hf_pg_protect_defer(struct hf_pg_sconn *conn)
@@ -299,9 +321,18 @@ static void trim_tx(struct hf_pg_shield *s)
     s->facts_told = false;
 }
 
+/* What the link was given to send since the last time. */
+static struct hf_slice tx_more(struct hf_pg_shield *s)
+{
+    struct hf_slice all = hf_pg_link_unsealed(&s->client->link);
+    size_t had = s->tx_saved;
+    s->tx_saved = all.n;
+    return all.n > had ? hf_slice(all.p + had, all.n - had) : hf_slice(NULL, 0);
+}
+
 static void save_tx(struct hf_pg_shield *s)
 {
-    struct hf_slice more = hf_pg_link_unsealed(&s->client->link);
+    struct hf_slice more = tx_more(s);
     if (more.n) {
         hf_buf_add(&s->tx, more);
         append(s, HF_PG_SECTION_TX, more);
@@ -397,7 +428,7 @@ static void save(struct hf_pg_shield *s)
 /* Nobody to tell it to: only what a later backup needs is kept. */
 static void keep(struct hf_pg_shield *s)
 {
-    struct hf_slice more = hf_pg_link_unsealed(&s->client->link);
+    struct hf_slice more = tx_more(s);
     s->rx_total = s->rx_before + s->client->link.n_received;
     hf_buf_add(&s->tx, more);
     if (s->tx.n > s->tx_look) {
@@ -432,6 +463,7 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
 {
     struct hf_pg_client *c = s->client;
     wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total);
+    s->tx_saved = 0;
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         struct hf_pg_sconn *conn = c->seat[i].conn;
         if (conn && conn->id != s->seat_conn[i]) {
@@ -530,6 +562,7 @@ void hf_pg_protect_gate(struct hf_pg_protect *p, bool open)
     set_flags(p);
     p->closing_gate = !open;
     if (open) {
+        look_full(p);
         return;
     }
     HF_LIST_FOREACH (node, &p->all) {
@@ -538,11 +571,6 @@ void hf_pg_protect_gate(struct hf_pg_protect *p, bool open)
         hf_pg_client_touched(s->client, false);
     }
     hf_poll_task_add(p->pg->wire->poll, &p->task);
-}
-
-bool hf_pg_protect_full(const struct hf_pg_protect *p)
-{
-    return p && p->primary && hf_pair_primary_full(p->primary);
 }
 
 /* ---- clients ---- */

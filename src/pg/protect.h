@@ -65,7 +65,7 @@ void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number);
 void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session);
 void hf_pg_protect_gate(struct hf_pg_protect *p, bool open);
 /** Is too much unconfirmed to read on? */
-bool hf_pg_protect_full(const struct hf_pg_protect *p);
+bool hf_pg_protect_full(struct hf_pg_protect *p);
 struct hf_egress *hf_pg_protect_egress(struct hf_pg_protect *p);
 
 /** A connection to the service address was accepted; false: it can't be taken. */

@@ -47,6 +47,7 @@ struct hf_pg_shield {
     uint64_t tx_given; /* ... and given to the link's socket side */
     struct hf_buf tx;  /* from tx_una on: a later backup needs it */
     size_t tx_look;
+    size_t tx_saved; /* of what the link has unsealed: a snapshot may have been before */
 
     struct waits wait, seat_wait[2];
     uint64_t seat_conn[2]; /* id of whose bytes seat_wait counts */
@@ -70,8 +71,9 @@ struct hf_pg_protect {
     struct hf_list expiring; /* slots, in order of time */
     uint64_t confirmed;
     bool closing_gate;
-    bool open;   /* the gate: nobody waits */
-    bool serves; /* who is not known is told so, by a RST */
+    bool was_full; /* somebody may be paused for it */
+    bool open;     /* the gate: nobody waits */
+    bool serves;   /* who is not known is told so, by a RST */
 };
 
 /** A slot for a connection that is taken over; NULL: none. */
