@@ -429,7 +429,7 @@ def test_slow_server(start):
 
 def test_max_memory(start):
     """Used up: no client is taken, then a transaction that needs more is not protected; with its end all is as before."""
-    p = start(pg__max_memory="1MiB")
+    p = start(pg__max_memory="1MiB", session__transaction_log_max="4MiB")
     with Connection(p) as c:
         c.query("begin")
         more = f"select length('{'x' * 60_000}')"
