@@ -415,8 +415,10 @@ static void save(struct hf_pg_shield *s)
     if (!s->facts_told) {
         save_facts(s);
     }
-    if (!s->login_told && c->session) {
+    bool named = c->n_cancel_id != 0; /* its key is known with its first server connection */
+    if (c->session && (!s->login_told || named != s->key_told)) {
         s->login_told = true;
+        s->key_told = named;
         hf_pg_shield_login_save(s, put);
     }
     save_place(s);

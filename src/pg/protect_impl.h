@@ -53,7 +53,7 @@ struct hf_pg_shield {
     uint64_t seat_conn[2]; /* id of whose bytes seat_wait counts */
     uint64_t place_told;   /* id of the connection */
     bool starting;         /* not told of yet */
-    bool facts_told, login_told, position_told;
+    bool facts_told, login_told, key_told, position_told;
 };
 
 struct hf_pg_protect {

@@ -701,22 +701,38 @@ static void answer_state(struct hf_pg_service *s)
     hf_buf_fini(&now);
 }
 
-static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c, const char *own)
+/* With the question come the lists as they are now: who was to grow is in S. */
+static void note_grown(struct hf_pg_service *s, const char *mirrors)
 {
+    struct mirror now[MIRRORS_MAX];
+    size_t n = parse_mirrors(mirrors, now);
+    for (size_t i = 0; i < n; i++) {
+        struct mirror *m = s->chosen < s->n_mirrors ? &s->mirror[s->chosen] : NULL;
+        if (m && m->in_set && now[i].sync && strcmp(m->copy, now[i].copy) == 0) {
+            m->sync = true;
+        }
+    }
+}
+
+static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c,
+                         const struct hf_pg_control_ask *ask)
+{
+    const char *own = ask->resource;
     if (s->primary) {
+        note_grown(s, ask->mirrors);
         if (s->watching) {
             hf_pg_control_done(s->watching, OCF_ERR_GENERIC, "asked once more");
         }
         s->watching = c;
         s->watch_until = now_of(s) + WATCH_TIME;
-        answer_state(s);
-        rearm(s);
+        pump(s);
         return;
     }
     if (s->backup) {
         struct hf_pair_backup_info info;
         hf_pair_backup_info(s->backup, &info);
-        hf_pg_control_line(c, info.complete ? "%s in-sync" : "%s syncing 0", own);
+        bool follows = info.complete && info.state == HF_PAIR_BACKUP_FOLLOWING;
+        hf_pg_control_line(c, follows ? "%s in-sync" : "%s syncing 0", own);
     }
     hf_pg_control_done(c, OCF_SUCCESS, "");
 }
@@ -795,7 +811,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     } else if (strcmp(a, "mirror-target") == 0 && !s->primary) {
         mirror_target(s, c, ask->epoch);
     } else if (strcmp(a, "mirror-state") == 0) {
-        mirror_state(s, c, ask->resource);
+        mirror_state(s, c, ask);
     } else if (strcmp(a, "access") == 0 || strcmp(a, "validate-all") == 0 ||
                strcmp(a, "notify") == 0) {
         hf_pg_control_done(c, OCF_SUCCESS, "");

@@ -58,7 +58,7 @@ def lose(rig, way):
 WAYS = ("power_off", "process", "planned")
 
 
-@pytest.mark.parametrize("way", [*WAYS, "freeze", "cable", "backup_off", "backup_process"])
+@pytest.mark.parametrize("way", ["power_off", "process"])  # the others, at random: make takeover-chaos
 def test_clients_that_count(rig, way):
     chaos = Chaos(rig, "test", KINDS)
     capture = rig.capture()
