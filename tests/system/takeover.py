@@ -520,8 +520,3 @@ class Rig:
 def rig_for(name, **kw):
     """A rig with a lab of its own, of this process"""
     return Rig(Lab(f"{name}-{os.getpid()}"), **kw)
-
-
-def built():
-    """Whether holdfast-pg knows [service]"""
-    return (ROOT / "src/pg/service.c").exists()
