@@ -276,7 +276,7 @@ int hf_group_def_resolve(const char *file, const struct hf_group_def_resource *r
     if (rc) {
         return rc;
     }
-    if ((can & HF_OCF_MIRRORS) && r->fence == HF_GROUP_DEF_FENCE_NONE) {
+    if ((can & HF_OCF_MIRRORS) && !(can & HF_OCF_LEASE) && r->fence == HF_GROUP_DEF_FENCE_NONE) {
         return refuse(file, r, err, "fence", "",
                       "got none, expected required: copies that mirror have data, which two hosts "
                       "must never write");

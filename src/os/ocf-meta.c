@@ -171,6 +171,10 @@ static void on_start(void *arg, const char *name, const char **attrs)
         p->section = strcmp(name, "parameters") == 0 ? PARAMETERS
                      : strcmp(name, "actions") == 0  ? ACTIONS
                                                      : OTHER;
+        const char *tag = strcmp(name, "special") == 0 ? attribute(attrs, "tag") : NULL;
+        if (tag && strcmp(tag, "holdfast-lease") == 0) {
+            p->m->flags |= HF_OCF_LEASE;
+        }
     } else if (depth == 2 && p->section == ACTIONS && strcmp(name, "action") == 0) {
         add_action(p, attrs);
     } else if (depth == 2 && p->section == PARAMETERS && strcmp(name, "parameter") == 0) {

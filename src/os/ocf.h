@@ -71,6 +71,7 @@ HF_MUST int hf_ocf_find(const char *roots, const char *name, struct hf_ocf_agent
 #define HF_OCF_NOTIFY 32u       /* notify */
 #define HF_OCF_VALIDATE_ALL 64u /* validate-all */
 #define HF_OCF_PREPARE 128u     /* prepare-promote and prepare-demote */
+#define HF_OCF_LEASE 256u /* <special tag="holdfast-lease"/>: what is cut off is silent (G2) */
 
 struct hf_ocf_action {
     char *name;       /* owned by the meta-data, as all below */

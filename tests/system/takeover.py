@@ -113,8 +113,7 @@ class Connection(pgwire.Connection):
             s.setsockopt(level, name, value)
         s.settimeout(self.timeout)
         with contextlib.ExitStack() as stack:
-            if self.sysctl:
-                stack.enter_context(self.sysctl_lock)
+            stack.enter_context(self.sysctl_lock)  # others' are in force for all
             for name, value in self.sysctl:
                 path = pathlib.Path(f"/proc/sys/net/ipv4/{name}")
                 stack.callback(path.write_text, path.read_text(encoding="ascii"), encoding="ascii")
@@ -521,8 +520,3 @@ class Rig:
 def rig_for(name, **kw):
     """A rig with a lab of its own, of this process"""
     return Rig(Lab(f"{name}-{os.getpid()}"), **kw)
-
-
-def built():
-    """Whether holdfast-pg knows [service]"""
-    return (ROOT / "src/pg/service.c").exists()

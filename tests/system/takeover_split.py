@@ -10,7 +10,6 @@ import takeover_chaos
 from takeover_chaos import Chaos, CopyOut, remote
 
 KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.Orm)), CopyOut)
-pytestmark = pytest.mark.skipif(not takeover.built(), reason="holdfast-pg has no [service] yet")
 
 
 @pytest.fixture(scope="module", name="the_rig")

@@ -16,7 +16,6 @@ from takeover_chaos import Chaos, CopyOut, Listen, Psql, Psycopg, remote
 KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.PipelineTransaction, pg_chaos.Orm,
                                pg_chaos.Session)), CopyOut, Listen, Psql, Psycopg)
 SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 16384),)
-pytestmark = pytest.mark.skipif(not takeover.built(), reason="holdfast-pg has no [service] yet")
 
 
 @pytest.fixture(scope="module", name="the_rig")

@@ -20,6 +20,11 @@
     "<action name=\"open\" timeout=\"9s\"/><action name=\"mirror-source\" "                        \
     "timeout=\"9s\"/><action name=\"mirror-target\" timeout=\"9s\"/>" META_TAIL
 
+#define META_LEASE                                                                                 \
+    META_HEAD                                                                                      \
+    "<action name=\"mirror-source\" timeout=\"9s\"/><action name=\"mirror-target\" "               \
+    "timeout=\"9s\"/></actions><special tag=\"holdfast-lease\"/></resource-agent>"
+
 static const char full[] = "degraded = refuse\n"
                            "restart = always\n"
                            "resource copy1 {\n"
@@ -176,6 +181,20 @@ static void assert_unfit(const char *text, const char *xml, const char *expected
     hf_group_def_destroy(def);
 }
 
+static void copies_with_a_lease_need_no_fencing(void **state)
+{
+    (void)state;
+    struct hf_group_def *def =
+        load_ok(hf_slice_str("resource a { agent = ocf:x:y params { pgdata = x } fence = none }"));
+    struct hf_ocf_meta *meta = meta_of(META_LEASE);
+    struct hf_gresource g;
+    struct hf_err err = {0};
+    assert_int_equal(hf_group_def_resolve("def", hf_group_def_at(def, 0), meta, &err, &g), 0);
+    assert_int_equal(g.flags, HF_RESOURCE_MIRROR | HF_RESOURCE_FENCE_NONE);
+    hf_ocf_meta_destroy(meta);
+    hf_group_def_destroy(def);
+}
+
 static void what_does_not_fit_the_agent(void **state)
 {
     (void)state;
@@ -201,6 +220,7 @@ int main(void)
         HF_TEST(errors),
         HF_TEST(the_text_of_a_resource_is_always_the_same),
         HF_TEST(what_the_group_is_told),
+        HF_TEST(copies_with_a_lease_need_no_fencing),
         HF_TEST(what_does_not_fit_the_agent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

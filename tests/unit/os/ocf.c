@@ -203,7 +203,7 @@ static const char sample[] =
     "<action name='promote' timeout='-1'/><action name='demote' timeout='5 parsecs'/>\n"
     "<action name='mirror-source'/><action name='mirror-target'/><action name='mirror-state'/>\n"
     "<action name='access'/><action name='notify' timeout='99999999999999999999999h'/>\n"
-    "</actions></resource-agent>\n";
+    "</actions><special tag='holdfast-lease'/></resource-agent>\n";
 
 static void meta_data(void **state)
 {
@@ -236,7 +236,7 @@ static void meta_data(void **state)
     assert_true(hf_ocf_meta_action(m, "notify", "")->timeout == HF_NEVER);
     assert_null(hf_ocf_meta_action(m, "no", NULL));
     assert_int_equal(m->flags, HF_OCF_PROMOTABLE | HF_OCF_MIRRORS | HF_OCF_MIRROR_STATE |
-                                   HF_OCF_ACCESS | HF_OCF_NOTIFY);
+                                   HF_OCF_ACCESS | HF_OCF_NOTIFY | HF_OCF_LEASE);
     hf_ocf_meta_destroy(m);
     hf_ocf_meta_destroy(NULL);
 }
