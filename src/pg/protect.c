@@ -216,7 +216,6 @@ static void look_full(struct hf_pg_protect *p)
 
 void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number)
 {
-    p->confirmed = number;
     HF_LIST_FOREACH (node, &p->waiting) {
         struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, waiting);
         let_out(s, number);
@@ -782,7 +781,6 @@ void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary
     p->primary = primary;
     p->pump = pump;
     p->pump_arg = arg;
-    p->confirmed = 0;
     p->closing_gate = false;
     p->open = primary != NULL;
     p->serves = false;

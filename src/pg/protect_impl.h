@@ -69,7 +69,6 @@ struct hf_pg_protect {
     struct hf_list all, touched, waiting;
     struct hf_list dropped;  /* server connections that end when confirmed */
     struct hf_list expiring; /* slots, in order of time */
-    uint64_t confirmed;
     bool closing_gate;
     bool was_full; /* somebody may be paused for it */
     bool open;     /* the gate: nobody waits */

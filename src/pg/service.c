@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/netaddr.h"
+#include "os/ocf.h"
 #include "os/tcpmove.h"
 #include "pg/client.h"
 #include "pg/control.h"
@@ -19,13 +20,6 @@
 #include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/takeover.h"
-
-#define OCF_SUCCESS 0
-#define OCF_ERR_GENERIC 1
-#define OCF_ERR_ARGS 2
-#define OCF_ERR_UNIMPLEMENTED 3
-#define OCF_NOT_RUNNING 7
-#define OCF_RUNNING_PROMOTED 8
 
 #define MIRRORS_MAX 16
 #define COPY_LEN 64
@@ -47,7 +41,6 @@ struct hf_pg_service {
     enum hf_pg_role role;
     uint64_t epoch;
     char host[HF_HOST_NAME_MAX + 1];
-    char own_copy[COPY_LEN], source_copy[COPY_LEN];
     struct hf_key key;
     struct hf_pg_controls *controls;
     struct hf_pg_peers *peers;
@@ -150,10 +143,10 @@ static void answer_grow(struct hf_pg_service *s)
     struct hf_pg_control *c = s->growing;
     if (state == HF_PAIR_STATE_RECORDING || state == HF_PAIR_STATE_IN_SYNC) {
         s->growing = NULL;
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     } else if (now_of(s) >= s->grow_until) {
         s->growing = NULL;
-        hf_pg_control_done(c, OCF_ERR_GENERIC, "the backup does not have everything yet");
+        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "the backup does not have everything yet");
     }
 }
 
@@ -446,11 +439,11 @@ static void demote(struct hf_pg_service *s)
     hf_pg_takeover_destroy(s->takeover);
     s->takeover = NULL;
     if (s->promoting) {
-        hf_pg_control_done(s->promoting, OCF_ERR_GENERIC, "demoted meanwhile");
+        hf_pg_control_done(s->promoting, HF_OCF_ERR_GENERIC, "demoted meanwhile");
         s->promoting = NULL;
     }
     if (s->growing) {
-        hf_pg_control_done(s->growing, OCF_ERR_GENERIC, "demoted meanwhile");
+        hf_pg_control_done(s->growing, HF_OCF_ERR_GENERIC, "demoted meanwhile");
         s->growing = NULL;
     }
     if (hf_netaddr_remove(pg->config->service.interface, &address, &err)) {
@@ -504,7 +497,7 @@ static void on_taken(void *arg, int rc, const struct hf_err *err)
         enter(s, HF_PG_ROLE_PRIMARY);
     }
     if (c) {
-        hf_pg_control_done(c, rc ? OCF_ERR_GENERIC : OCF_SUCCESS, rc ? err->text : "");
+        hf_pg_control_done(c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "");
     }
 }
 
@@ -635,14 +628,14 @@ static void mirror_source(struct hf_pg_service *s, struct hf_pg_control *c, cons
     }
     bool grow = chosen_is(s, true);
     if (s->growing) {
-        hf_pg_control_done(s->growing, OCF_ERR_GENERIC, "another list came");
+        hf_pg_control_done(s->growing, HF_OCF_ERR_GENERIC, "another list came");
         s->growing = NULL;
     }
     if (grow && !s->mirror[s->chosen].sync) {
         s->growing = c;
         s->grow_until = now_of(s) + GROW_TIME;
     } else {
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     }
     pump(s);
 }
@@ -694,7 +687,7 @@ static void answer_state(struct hf_pg_service *s)
     if (!same || !s->primary || now_of(s) >= s->watch_until) {
         s->watching = NULL;
         hf_pg_control_line(c, "%.*sholdfast-again", (int)now.n, now.n ? (const char *)now.p : "");
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
         hf_buf_clear(&s->state_told);
         hf_buf_add(&s->state_told, hf_buf_slice(&now));
     }
@@ -721,7 +714,7 @@ static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c,
     if (s->primary) {
         note_grown(s, ask->mirrors);
         if (s->watching) {
-            hf_pg_control_done(s->watching, OCF_ERR_GENERIC, "asked once more");
+            hf_pg_control_done(s->watching, HF_OCF_ERR_GENERIC, "asked once more");
         }
         s->watching = c;
         s->watch_until = now_of(s) + WATCH_TIME;
@@ -734,29 +727,29 @@ static void mirror_state(struct hf_pg_service *s, struct hf_pg_control *c,
         bool follows = info.complete && info.state == HF_PAIR_BACKUP_FOLLOWING;
         hf_pg_control_line(c, follows ? "%s in-sync" : "%s syncing 0", own);
     }
-    hf_pg_control_done(c, OCF_SUCCESS, "");
+    hf_pg_control_done(c, HF_OCF_SUCCESS, "");
 }
 
 /* ---- the agent ---- */
 
 static void finish(struct hf_pg_control *c, int rc, const struct hf_err *err)
 {
-    hf_pg_control_done(c, rc ? OCF_ERR_GENERIC : OCF_SUCCESS, rc ? err->text : "");
+    hf_pg_control_done(c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "");
 }
 
 static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch)
 {
     struct hf_err err = {0};
     if (s->primary && s->epoch == epoch && s->role == HF_PG_ROLE_PRIMARY) {
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
         return;
     }
     if (s->role == HF_PG_ROLE_STOPPED) {
-        hf_pg_control_done(c, OCF_ERR_GENERIC, "not started");
+        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "not started");
         return;
     }
     if (s->primary) {
-        hf_pg_control_done(c, OCF_ERR_GENERIC, "it has another reign: demote it first");
+        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "it has another reign: demote it first");
         return;
     }
     int rc = s->backup ? promote(s, epoch, &err) : hf_err_set(&err, -ENOMEM, "out of memory");
@@ -787,10 +780,10 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     struct hf_err err = {0};
     const char *a = ask->action;
     if (strcmp(a, "monitor") == 0) {
-        static const int code[] = {[HF_PG_ROLE_STOPPED] = OCF_NOT_RUNNING,
-                                   [HF_PG_ROLE_BACKUP] = OCF_SUCCESS,
-                                   [HF_PG_ROLE_TAKING] = OCF_SUCCESS,
-                                   [HF_PG_ROLE_PRIMARY] = OCF_RUNNING_PROMOTED};
+        static const int code[] = {[HF_PG_ROLE_STOPPED] = HF_OCF_NOT_RUNNING,
+                                   [HF_PG_ROLE_BACKUP] = HF_OCF_SUCCESS,
+                                   [HF_PG_ROLE_TAKING] = HF_OCF_SUCCESS,
+                                   [HF_PG_ROLE_PRIMARY] = HF_OCF_RUNNING_PROMOTED};
         hf_pg_control_done(c, code[s->role], "");
     } else if (strcmp(a, "start") == 0) {
         int rc = s->role == HF_PG_ROLE_STOPPED ? start(s, &err) : 0;
@@ -798,14 +791,15 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
         finish(c, rc, &err);
     } else if (strcmp(a, "stop") == 0) {
         stop(s);
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     } else if (strcmp(a, "promote") == 0) {
         ask_promote(s, c, ask->epoch);
     } else if (strcmp(a, "open") == 0) {
         finish(c, open_service(s, &err), &err);
     } else if (strcmp(a, "demote") == 0) {
         demote(s);
-        hf_pg_control_done(c, s->role == HF_PG_ROLE_STOPPED ? OCF_NOT_RUNNING : OCF_SUCCESS, "");
+        hf_pg_control_done(c, s->role == HF_PG_ROLE_STOPPED ? HF_OCF_NOT_RUNNING : HF_OCF_SUCCESS,
+                           "");
     } else if (strcmp(a, "mirror-source") == 0 && s->primary) {
         mirror_source(s, c, ask->mirrors);
     } else if (strcmp(a, "mirror-target") == 0 && !s->primary) {
@@ -814,11 +808,11 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
         mirror_state(s, c, ask);
     } else if (strcmp(a, "access") == 0 || strcmp(a, "validate-all") == 0 ||
                strcmp(a, "notify") == 0) {
-        hf_pg_control_done(c, OCF_SUCCESS, "");
+        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     } else if (strncmp(a, "mirror-", 7) == 0) {
-        hf_pg_control_done(c, OCF_ERR_GENERIC, "not in the role for that");
+        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "not in the role for that");
     } else {
-        hf_pg_control_done(c, OCF_ERR_UNIMPLEMENTED, "no such action");
+        hf_pg_control_done(c, HF_OCF_ERR_UNIMPLEMENTED, "no such action");
     }
 }
 

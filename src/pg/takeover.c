@@ -38,7 +38,9 @@ struct hf_pg_takeover {
     bool begun, told, listening;
     unsigned announced;
     hf_time started, announce_at;
-    struct hf_pg_takeover_figures figures;
+    struct {
+        unsigned sessions, restored, gone, failed;
+    } figures;
 };
 
 static hf_time now_of(const struct hf_pg_takeover *t)
@@ -186,7 +188,6 @@ static int add_jobs(struct hf_pg_takeover *t)
 static void tell(struct hf_pg_takeover *t, int rc, const struct hf_err *err)
 {
     t->told = true;
-    t->figures.sockets = now_of(t) - t->started;
     t->fn(t->arg, rc, err);
 }
 
@@ -207,7 +208,6 @@ static int begin(struct hf_pg_takeover *t, struct hf_err *err)
     const struct hf_tcpmove_opt opt = {.local = t->opt.address,
                                        .clock_offset = t->opt.clock_offset};
     t->begun = true;
-    t->figures.waited = now_of(t) - t->started;
     int rc = hf_tcpmove_open(&opt, on_done, t, err, &t->move);
     if (rc) {
         return rc;
@@ -219,7 +219,6 @@ static int begin(struct hf_pg_takeover *t, struct hf_err *err)
         return rc;
     }
     announce(t);
-    t->figures.address = now_of(t) - t->started;
     rc = add_jobs(t);
     return rc ? hf_err_set(err, rc, "out of memory") : 0;
 }
@@ -229,11 +228,10 @@ static void end_move(struct hf_pg_takeover *t)
     hf_poll_remove(t->pg->wire->poll, &t->io);
     hf_tcpmove_close(t->move);
     t->move = NULL;
-    t->figures.total = now_of(t) - t->started;
     hf_log_info(
         "", "took over: %u sessions, %u restored, %u whose client was gone, %u lost, in %lld ms",
         t->figures.sessions, t->figures.restored, t->figures.gone, t->figures.failed,
-        (long long)(t->figures.total / HF_NS_PER_MS));
+        (long long)((now_of(t) - t->started) / HF_NS_PER_MS));
 }
 
 static void step(struct hf_pg_takeover *t)
@@ -317,16 +315,6 @@ void hf_pg_takeover_listening(struct hf_pg_takeover *t)
         hf_poll_timer_set(t->pg->wire->poll, &t->timer, now_of(t));
         hf_poll_kick(t->pg->wire->poll);
     }
-}
-
-bool hf_pg_takeover_is_over(const struct hf_pg_takeover *t)
-{
-    return t->told && !t->move && t->announced >= ANNOUNCEMENTS;
-}
-
-const struct hf_pg_takeover_figures *hf_pg_takeover_figures(const struct hf_pg_takeover *t)
-{
-    return &t->figures;
 }
 
 void hf_pg_takeover_destroy(struct hf_pg_takeover *t)

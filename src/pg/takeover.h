@@ -15,13 +15,6 @@ struct hf_pg_takeover_options {
     hf_time not_before;          /* the former host may speak until then */
 };
 
-/** What became of it, for log and console. */
-struct hf_pg_takeover_figures {
-    unsigned sessions, restored, gone, failed;
-    hf_time waited, address, sockets, total; /* ns: for the lease, until the address was here, until
-                                              * sockets were settled, all */
-};
-
 /** fn: the sockets are settled, the listener may be opened; 0, or -errno with a text in err. Not
  * from within. A reign of ours has begun (hf_pg_protect_lead()). */
 HF_MUST int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_options *options,
@@ -29,8 +22,5 @@ HF_MUST int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_o
                                  struct hf_pg_takeover **ret_takeover);
 /** The listener is there. */
 void hf_pg_takeover_listening(struct hf_pg_takeover *t);
-/** Is there anything left to do? Then destroy it. */
-bool hf_pg_takeover_is_over(const struct hf_pg_takeover *t);
-const struct hf_pg_takeover_figures *hf_pg_takeover_figures(const struct hf_pg_takeover *t);
 /** The address stays. NULL is fine. */
 void hf_pg_takeover_destroy(struct hf_pg_takeover *t);
