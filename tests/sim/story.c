@@ -1,5 +1,4 @@
 /* Documented scenarios as short readable stories, compared with their golden traces. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +9,6 @@
 #include "sim/world.h"
 
 #define SEED 7
-#define TRACE_MAX (256u << 10)
 
 enum { ALPHA, BETA, GAMMA };
 
@@ -412,27 +410,11 @@ static char *trace_of(size_t i)
     return text;
 }
 
-/* Write, or compare; false if it differs. */
 static bool golden(const struct sim_options *o, size_t i, const char *trace)
 {
     char path[512];
     snprintf(path, sizeof(path), "%s/%s.txt", o->golden, stories[i].name);
-    FILE *f = fopen(path, o->write_golden ? "w" : "r");
-    if (!f) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
-        return false;
-    }
-    bool same = true;
-    if (o->write_golden) {
-        fputs(trace, f);
-    } else {
-        char *want = sim_alloc(TRACE_MAX);
-        want[fread(want, 1, TRACE_MAX - 1, f)] = 0;
-        same = strcmp(want, trace) == 0;
-        free(want);
-    }
-    fclose(f);
-    return same;
+    return sim_golden(path, trace, o->write_golden);
 }
 
 int sim_stories(const struct sim_options *o)

@@ -1,7 +1,11 @@
 #include "support/sim_net.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define SIM_TRACE_MAX (256u << 10) /* bytes of a golden trace */
 
 void *sim_realloc(void *p, size_t n)
 {
@@ -21,6 +25,26 @@ void *sim_alloc(size_t n)
         exit(2);
     }
     return p;
+}
+
+bool sim_golden(const char *path, const char *trace, bool write)
+{
+    FILE *f = fopen(path, write ? "w" : "r");
+    if (!f) {
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        return false;
+    }
+    bool same = true;
+    if (write) {
+        fputs(trace, f);
+    } else {
+        char *want = sim_alloc(SIM_TRACE_MAX);
+        want[fread(want, 1, SIM_TRACE_MAX - 1, f)] = 0;
+        same = strcmp(want, trace) == 0;
+        free(want);
+    }
+    fclose(f);
+    return same;
 }
 
 void sim_net_init(struct sim_net *net, uint32_t n_hosts, bool cuts, uint64_t seed)

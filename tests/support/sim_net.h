@@ -56,3 +56,5 @@ hf_time sim_net_latency(struct sim_net *net);
 /** Memory, or the end of the program: a simulator has no use for less. */
 HF_MUST void *sim_alloc(size_t n);
 HF_MUST void *sim_realloc(void *p, size_t n);
+/** Is the file's text this trace? write: it is from now on. Errors are told. */
+HF_MUST bool sim_golden(const char *path, const char *trace, bool write);

@@ -1,12 +1,10 @@
 /* Documented scenarios of groups as short readable stories, compared with their golden traces. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sim/group/world.h"
 
 #define SEED 7
-#define TRACE_MAX (256u << 10)
 #define MIRRORED (HF_RESOURCE_PROMOTABLE | HF_RESOURCE_MIRROR | HF_RESOURCE_OPEN)
 
 enum { ALPHA, BETA, GAMMA, DELTA, EPSILON };
@@ -545,27 +543,11 @@ static char *trace_of(size_t i)
     return text;
 }
 
-/* Write, or compare; false if it differs. */
 static bool golden(const struct gs_options *o, size_t i, const char *trace)
 {
     char path[512];
     snprintf(path, sizeof(path), "%s/group-%s.txt", o->golden, stories[i].name);
-    FILE *f = fopen(path, o->write_golden ? "w" : "r");
-    if (!f) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
-        return false;
-    }
-    bool same = true;
-    if (o->write_golden) {
-        fputs(trace, f);
-    } else {
-        char *want = sim_alloc(TRACE_MAX);
-        want[fread(want, 1, TRACE_MAX - 1, f)] = 0;
-        same = strcmp(want, trace) == 0;
-        free(want);
-    }
-    fclose(f);
-    return same;
+    return sim_golden(path, trace, o->write_golden);
 }
 
 int gs_stories(const struct gs_options *o)

@@ -1,5 +1,4 @@
 /* The documented moments of pairs as short readable stories, compared with their golden traces. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +8,6 @@
 #include "support/sim_net.h"
 
 #define SEED 7
-#define TRACE_MAX (256u << 10)
 
 static struct pw_world world;
 
@@ -308,27 +306,11 @@ static char *trace_of(size_t i)
     return text;
 }
 
-/* Write, or compare; false if it differs. */
 static bool golden(const struct pwx_options *o, size_t i, const char *trace)
 {
     char path[512];
     snprintf(path, sizeof(path), "%s/pair-%s.txt", o->golden, stories[i].name);
-    FILE *f = fopen(path, o->write_golden ? "w" : "r");
-    if (!f) {
-        fprintf(stderr, "%s: %s\n", path, strerror(errno));
-        return false;
-    }
-    bool same = true;
-    if (o->write_golden) {
-        fputs(trace, f);
-    } else {
-        char *want = sim_alloc(TRACE_MAX);
-        want[fread(want, 1, TRACE_MAX - 1, f)] = 0;
-        same = strcmp(want, trace) == 0;
-        free(want);
-    }
-    fclose(f);
-    return same && !strstr(trace, "\nFAILED: ");
+    return sim_golden(path, trace, o->write_golden) && !strstr(trace, "\nFAILED: ");
 }
 
 int pwx_stories(const struct pwx_options *o)
