@@ -6,6 +6,7 @@
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -603,6 +604,15 @@ bool hf_pg_protect_accepted(struct hf_pg_client *c)
     return true;
 }
 
+/* When the process dies its sockets are to be gone at once, so that this host can have the same
+ * connections back from its backup: by a RST, which the guard drops. The FIN of an orderly close
+ * would be repeated for minutes, by a socket that nobody can reach. */
+static void die_with_process(const struct hf_pg_client *c, bool on)
+{
+    const struct linger at_once = {.l_onoff = on};
+    (void)setsockopt(c->link.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+}
+
 static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_tcp_facts *facts)
 {
     struct hf_pg_protect *p = c->pg->protect;
@@ -627,6 +637,7 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     }
     hf_list_insert(&p->all, &s->node);
     c->shield = s;
+    die_with_process(c, true);
     return s;
 }
 
@@ -678,6 +689,7 @@ void hf_pg_protect_end(struct hf_pg_client *c)
     struct hf_pg_protect *p = c->pg->protect;
     struct hf_pg_shield *s = c->shield;
     if (s) {
+        die_with_process(c, false);
         if (p->primary) {
             hf_pair_primary_end(p->primary, s->id);
             hf_poll_task_add(p->pg->wire->poll, &p->task);
@@ -774,6 +786,11 @@ void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary
     p->closing_gate = false;
     p->open = primary != NULL;
     p->serves = false;
+    /* a former reign's: they would let out what the kernel says of connections that come back
+     * before their sockets are there */
+    HF_LIST_FOREACH (node, &p->expiring) {
+        slot_free(p, HF_CONTAINER_OF(node, struct hf_pg_slot, node));
+    }
     HF_LIST_FOREACH (node, &p->dropped) { /* what they held is not said any more */
         struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
         hf_list_unlink(&conn->held_node);
