@@ -244,6 +244,7 @@ static void init(struct hf_pg *pg)
     hf_map_init(&pg->databases, pg->seed);
     hf_map_init(&pg->users, pg->seed);
     hf_map_init(&pg->cancels, pg->seed);
+    hf_pg_reign_init(&pg->reign);
     hf_pg_use_config(pg);
 }
 

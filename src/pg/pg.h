@@ -11,6 +11,7 @@
 #include "os/loop.h"
 #include "pg/config.h"
 #include "pg/link.h"
+#include "pg/protection.h"
 #include "pg/stats.h"
 
 struct hf_pg_client;
@@ -69,6 +70,9 @@ struct hf_pg {
     hf_time stop_at;
     struct hf_poll_timer stop_timer;
     struct hf_pg_counters counters;
+    struct hf_pg_reign reign;           /* of the service address */
+    struct hf_pg_histogram confirm_lag; /* from a batch's seal to what it lets out */
+    struct hf_pg_takeover_stats takeovers;
     struct hf_pg_stats stats; /* of all databases */
 };
 

@@ -238,6 +238,17 @@ static void obey(struct hf_pg_service *s, const struct hf_pair_out *out)
 
 static void answer_state(struct hf_pg_service *s);
 
+/* What consoles and metrics tell of this reign. */
+static void note_reign(struct hf_pg_service *s)
+{
+    struct hf_pair_primary_info info;
+    if (s->primary) {
+        (void)state_of(s, &info);
+    }
+    hf_pg_reign_note(s->pg, s->epoch, s->primary ? &info : NULL,
+                     s->chosen < s->n_mirrors ? s->mirror[s->chosen].host : "", now_of(s));
+}
+
 /* After anything that the core was told. */
 static void pump(void *arg)
 {
@@ -253,6 +264,7 @@ static void pump(void *arg)
         }
     } while (answer_asks(s));
     send_primary(s);
+    note_reign(s);
     answer_grow(s);
     answer_state(s);
     rearm(s);
@@ -452,9 +464,16 @@ static void demote(struct hf_pg_service *s)
     hf_pg_protect_lead(pg->protect, NULL, NULL, NULL);
     hf_pg_route_others_write(pg->route, true);
     let_go(s);
+    if (s->target_open) { /* so that the next one knows that it was handed over, not lost */
+        hf_pair_primary_bye(s->primary, 0, now_of(s));
+        send_primary(s);
+        hf_pg_peer_close(s->target, true);
+        s->target = NULL;
+    }
     close_target(s);
     hf_pair_primary_destroy(s->primary);
     s->primary = NULL;
+    note_reign(s);
     answer_state(s);
     s->asked_solo = s->asked_record = 0;
     s->n_mirrors = s->chosen = 0;
@@ -523,6 +542,9 @@ static int promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err *err)
         .store = hf_pair_backup_take(s->backup),
         .clock_offset = info.clocked ? info.clock_offset : 0,
         .not_before = s->heard ? s->heard + lease : 0,
+        .kind = !s->heard                  ? HF_PG_TAKEOVER_FIRST
+                : !s->source && !info.code ? HF_PG_TAKEOVER_PLANNED
+                                           : HF_PG_TAKEOVER_FAILURE,
     };
     if (options.prefix_length == 0) {
         options.prefix_length = options.address.ss.ss_family == AF_INET ? 32 : 128;
