@@ -34,7 +34,7 @@ class Cluster:
         self.address = self.rig.address
 
     def popen(self, host, *command, **kw):
-        return self.rig.lab.popen(host, *command, **{"stderr": None, **kw})
+        return self.rig.lab.popen(host, *map(str, command), **{"stderr": None, **kw})
 
     def query(self, sql):
         with self.rig.connect() as c:

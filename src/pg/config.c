@@ -226,7 +226,7 @@ static const struct hf_conf_opt options[] = {
      .doc = "Where the holdfast-pg that serves connects when this one is backup; all hosts' have "
             "the same port"},
     {"service", "key_file", HF_CONF_STRING, AT(service.key_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/etc/holdfast/key",
+     .check = check_path, .def = "/etc/holdfast/cluster.key",
      .doc = "The cluster's key (holdfast keygen): managers know each other by it"},
     {"service", "host", HF_CONF_STRING, AT(service.host), .max = 63, .def = "",
      .doc = "This host's name in the cluster; empty: the system's"},
