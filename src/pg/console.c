@@ -13,6 +13,7 @@
 #include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/service.h"
+#include "pg/watch.h"
 
 #define MESSAGE_MAX 4096
 #define ANSWER_MAX (64u << 20)
@@ -203,6 +204,69 @@ static void show_service(struct hf_pg_console *k)
     number(k, n.sessions - n.n_protected);
     number(k, n.held);
     row(k);
+}
+
+static const char *text_of(const json_t *v, const char *key)
+{
+    const char *s = json_string_value(json_object_get(v, key));
+    return s ? s : "";
+}
+
+/* "copy1 primary, copy2 standby 120 behind" */
+static void databases_text(const json_t *v, char *out, size_t size)
+{
+    const json_t *servers = json_object_get(v, "servers"), *s;
+    size_t i, n = 0;
+    *out = '\0';
+    json_array_foreach(servers, i, s)
+    {
+        json_int_t lag = json_integer_value(json_object_get(s, "lag_bytes"));
+        char behind[40] = "";
+        if (lag) {
+            snprintf(behind, sizeof(behind), " %lld behind", (long long)lag);
+        }
+        n += (size_t)snprintf(out + n, size - n, "%s%s %s%s", n ? ", " : "", text_of(s, "name"),
+                              text_of(s, "state"), behind);
+        if (n >= size) {
+            return;
+        }
+    }
+}
+
+static void manager_row(struct hf_pg_console *k, const char *host, const json_t *v, hf_time heard)
+{
+    static const char *const numbers[] = {"epoch", "sessions", "protected", "stored",
+                                          "load",  "cpus",     "memory_mib"};
+    char databases[500];
+    value(k, "%s", host);
+    value(k, "%s", text_of(v, "role"));
+    value(k, "%s", text_of(v, "pair"));
+    for (size_t i = 0; i < HF_ARRAY_LEN(numbers); i++) {
+        value(k, "%.15g", json_number_value(json_object_get(v, numbers[i])));
+    }
+    databases_text(v, databases, sizeof(databases));
+    value(k, "%s", databases);
+    value(k, "%.1f", heard ? ago(k, heard) : 0);
+    row(k);
+}
+
+/* The managers of this address, as each of them tells: this one first. */
+static void show_managers(struct hf_pg_console *k)
+{
+    struct hf_pg_manager m;
+    size_t pos = 0;
+    columns(k, (const char *const[]){"host", "role", "state", "epoch", "sessions", "protected",
+                                     "stored", "load", "cpus", "memory_mib", "databases", "age_s",
+                                     NULL});
+    if (!k->pg->watch) {
+        return;
+    }
+    json_t *self = hf_pg_watch_self(k->pg->watch);
+    manager_row(k, hf_pg_service_host(k->pg->service), self, 0);
+    json_decref(self);
+    while (hf_pg_watch_next(k->pg->watch, &pos, &m)) {
+        manager_row(k, m.host, m.value, m.heard);
+    }
 }
 
 /* Reigns that began here, and what became of the sessions of others. */
@@ -532,6 +596,8 @@ static const struct {
     {"CLIENTS", "client connections", show_clients},
     {"SERVICE", "the service address: role, backup, how far behind it is, time without",
      show_service},
+    {"MANAGERS", "the managers of the service address: load, sessions, databases as each sees them",
+     show_managers},
     {"TAKEOVERS", "reigns that began here, and what became of the sessions", show_takeovers},
     {"PROTECTION",
      "which sessions would survive the loss of their server, and of this host, now; why not",

@@ -25,6 +25,7 @@ struct hf_pg_query_pool;
 struct hf_pg_web;
 struct hf_pg_service;
 struct hf_pg_protect;
+struct hf_pg_watch;
 
 /** A database name that clients asked for; lives as long as the program. */
 struct hf_pg_database {
@@ -58,6 +59,7 @@ struct hf_pg {
     struct hf_pg_web *web;
     struct hf_pg_service *service;  /* NULL: no service address */
     struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
+    struct hf_pg_watch *watch;      /* NULL: no service address */
     struct hf_map databases, users; /* by name */
     struct hf_map cancels;          /* pid and key -> client */
     struct hf_list clients, sconns;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "pg/protect.h"
+#include "pg/watch.h"
 
 /* ---- time ---- */
 
@@ -43,6 +44,7 @@ void hf_pg_reign_note(struct hf_pg *pg, uint64_t epoch, const struct hf_pair_pri
         hf_time span = end_span(r, now);
         hf_log_info("", "sessions are protected by %s, after %.3f s without protection", backup,
                     (double)span / HF_NS_PER_S);
+        hf_pg_watch_touch(pg->watch);
     } else if (!is && r->unprotected_since == HF_NEVER) {
         r->unprotected_since = now;
         pg->counters.protection_losses++;
@@ -50,6 +52,7 @@ void hf_pg_reign_note(struct hf_pg *pg, uint64_t epoch, const struct hf_pair_pri
                     "sessions are not protected any more: %s; they go on, and are protected "
                     "again when there is a backup in sync",
                     hf_pg_protection_state_why(info->state));
+        hf_pg_watch_touch(pg->watch);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "pg/route.h"
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
+#include "pg/watch.h"
 
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
  * cable between the two, and a host too busy to be taken for dead at once. */
@@ -32,6 +33,7 @@ static void enter(struct hf_pg_service *s, enum hf_pg_role role)
     if (s->role != role) {
         hf_log_info("", "service address: %s", hf_pg_role_name(role));
         s->role = role;
+        hf_pg_watch_touch(s->pg->watch);
     }
 }
 
