@@ -15,6 +15,7 @@
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
 #include "pg/warm.h"
+#include "pg/watch.h"
 
 /* ---- the agent ---- */
 
@@ -66,6 +67,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     struct hf_pg_service *s = arg;
     struct hf_err err = {0};
     const char *a = ask->action;
+    hf_pg_watch_named(s->pg->watch, ask->group);
     if (strcmp(a, "monitor") == 0) {
         static const int code[] = {[HF_PG_ROLE_STOPPED] = HF_OCF_NOT_RUNNING,
                                    [HF_PG_ROLE_BACKUP] = HF_OCF_SUCCESS,
@@ -170,6 +172,11 @@ void hf_pg_service_close(struct hf_pg_service *s)
     (void)!hf_poll_reserve(s->pg->wire->poll, -1);
     hf_key_wipe(&s->key);
     hf_free(s);
+}
+
+const char *hf_pg_service_host(const struct hf_pg_service *s)
+{
+    return s->host;
 }
 
 void hf_pg_service_info(const struct hf_pg_service *s, struct hf_pg_service_info *ret_info)

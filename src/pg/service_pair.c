@@ -73,6 +73,28 @@ void hf_pg_service_close_target(struct hf_pg_service *s)
     s->target_open = false;
 }
 
+void hf_pg_service_hand_over(struct hf_pg_service *s)
+{
+    if (s->target_open) {
+        hf_pair_primary_bye(s->primary, 0, hf_pg_service_now(s));
+        send_primary(s);
+        hf_pg_peer_close(s->target, true);
+        s->target = NULL;
+    }
+    hf_pg_service_close_target(s);
+}
+
+void hf_pg_service_note_reign(struct hf_pg_service *s)
+{
+    struct hf_pair_primary_info info;
+    if (s->primary) {
+        hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
+    }
+    hf_pg_reign_note(s->pg, s->epoch, s->primary ? &info : NULL,
+                     s->chosen < s->n_mirrors ? s->mirror[s->chosen].host : "",
+                     hf_pg_service_now(s));
+}
+
 static void obey(struct hf_pg_service *s, const struct hf_pair_out *out)
 {
     struct hf_pg_protect *p = s->pg->protect;
@@ -122,6 +144,7 @@ void hf_pg_service_pump(void *arg)
         }
     } while (hf_pg_service_answer_asks(s));
     send_primary(s);
+    hf_pg_service_note_reign(s);
     hf_pg_service_answer_grow(s);
     hf_pg_service_answer_state(s);
     hf_pg_service_rearm(s);

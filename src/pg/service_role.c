@@ -13,6 +13,7 @@
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
 #include "pg/warm.h"
+#include "pg/watch.h"
 
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
  * cable between the two, and a host too busy to be taken for dead at once. */
@@ -33,6 +34,7 @@ static void enter(struct hf_pg_service *s, enum hf_pg_role role)
     if (s->role != role) {
         hf_log_info("", "service address: %s", hf_pg_role_name(role));
         s->role = role;
+        hf_pg_watch_touch(s->pg->watch);
     }
 }
 
@@ -121,9 +123,10 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     hf_pg_protect_lead(pg->protect, NULL, NULL, NULL);
     hf_pg_route_others_write(pg->route, true);
     hf_pg_service_let_go(s);
-    hf_pg_service_close_target(s);
+    hf_pg_service_hand_over(s);
     hf_pair_primary_destroy(s->primary);
     s->primary = NULL;
+    hf_pg_service_note_reign(s);
     hf_pg_service_answer_state(s);
     s->asked_solo = s->asked_record = 0;
     s->n_mirrors = s->chosen = 0;
@@ -194,6 +197,9 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err
         .store = hf_pair_backup_take(s->backup),
         .clock_offset = info.clocked ? info.clock_offset : 0,
         .not_before = s->heard ? s->heard + lease : 0,
+        .kind = !s->heard                  ? HF_PG_TAKEOVER_FIRST
+                : !s->source && !info.code ? HF_PG_TAKEOVER_PLANNED
+                                           : HF_PG_TAKEOVER_FAILURE,
     };
     if (options.prefix_length == 0) {
         options.prefix_length = options.address.ss.ss_family == AF_INET ? 32 : 128;
