@@ -35,8 +35,16 @@
     X(ACK)                                                                                         \
     X(BYE)                                                                                         \
     X(CANCEL)                                                                                      \
-    X(OPTIONS) X(REGISTER) X(SUBSCRIBE) X(NOTIFY) X(PUBLISH) X(MESSAGE) X(INFO) X(PRACK) X(UPDATE) \
-        X(REFER)
+    X(OPTIONS)                                                                                     \
+    X(REGISTER)                                                                                    \
+    X(SUBSCRIBE)                                                                                   \
+    X(NOTIFY)                                                                                      \
+    X(PUBLISH)                                                                                     \
+    X(MESSAGE)                                                                                     \
+    X(INFO)                                                                                        \
+    X(PRACK)                                                                                       \
+    X(UPDATE)                                                                                      \
+    X(REFER)
 enum hf_sip_method {
 #define HF_SIP_METHOD_ENUM(id) HF_SIP_##id,
     HF_SIP_METHOD_LIST(HF_SIP_METHOD_ENUM)
