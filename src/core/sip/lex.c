@@ -63,11 +63,6 @@ bool hf_sip_all(struct hf_slice s, enum hf_sip_class class)
     return true;
 }
 
-bool hf_sip_eq(struct hf_slice a, struct hf_slice b)
-{
-    return a.n == b.n && hf_sip_cmp(a, b) == 0;
-}
-
 int hf_sip_cmp(struct hf_slice a, struct hf_slice b)
 {
     for (size_t i = 0; i < a.n && i < b.n; i++) {
@@ -80,6 +75,31 @@ int hf_sip_cmp(struct hf_slice a, struct hf_slice b)
 }
 
 /* --- pieces --- */
+
+/* Has any of 8 bytes a value below 0x20, or 0x7f? HTAB is found, too: the caller looks again. */
+static bool may_have_control(uint64_t x)
+{
+    const uint64_t ones = UINT64_MAX / 255, high = ones << 7;
+    uint64_t del = x ^ ones * 0x7f;
+    return (((x - ones * 0x20) & ~x) | ((del - ones) & ~del)) & high;
+}
+
+void hf_sip_to_control(struct hf_sip_cur *c)
+{
+    for (;;) {
+        uint64_t x;
+        while (c->end - c->p >= (ptrdiff_t)sizeof(x) &&
+               !may_have_control(*(uint64_t *)memcpy(&x, c->p, sizeof(x)))) {
+            c->p += sizeof(x);
+        }
+        for (size_t i = 0; i < sizeof(x); i++) {
+            if (c->p == c->end || hf_sip_class[*c->p] & HF_SIP_C_CONTROL) {
+                return;
+            }
+            c->p++;
+        }
+    }
+}
 
 bool hf_sip_separator(struct hf_sip_cur *c, uint8_t byte)
 {

@@ -38,10 +38,13 @@ extern const uint16_t hf_sip_class[256];
 /** Every byte of s of this class (s may be empty)? */
 bool hf_sip_all(struct hf_slice s, enum hf_sip_class class);
 
-/** Equal but for the case of ASCII letters? */
-bool hf_sip_eq(struct hf_slice a, struct hf_slice b);
-/** Order in which case does not count: negative, 0, positive. */
+/** Order in which the case of ASCII letters does not count: negative, 0, positive. */
 int hf_sip_cmp(struct hf_slice a, struct hf_slice b);
+/** Equal but for that? */
+static inline bool hf_sip_eq(struct hf_slice a, struct hf_slice b)
+{
+    return a.n == b.n && hf_sip_cmp(a, b) == 0;
+}
 static inline bool hf_sip_eq_str(struct hf_slice a, const char *s)
 {
     return hf_sip_eq(a, hf_slice_str(s));
@@ -89,6 +92,8 @@ static inline struct hf_slice hf_sip_span(struct hf_sip_cur *c, unsigned class)
     }
     return hf_slice(p, (size_t)(c->p - p));
 }
+/** To the next byte that may not be inside a line (HF_SIP_C_CONTROL), or to the end. */
+void hf_sip_to_control(struct hf_sip_cur *c);
 static inline void hf_sip_ws(struct hf_sip_cur *c)
 {
     while (c->p < c->end && hf_sip_class[*c->p] & HF_SIP_C_WS) {

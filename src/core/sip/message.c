@@ -215,9 +215,7 @@ static bool next_line(struct hf_sip_msg *m, struct hf_sip_cur *c, struct hf_slic
 {
     const uint8_t *begin = c->p;
     for (;;) {
-        while (c->p < c->end && !(hf_sip_class[*c->p] & HF_SIP_C_CONTROL)) {
-            c->p++;
-        }
+        hf_sip_to_control(c);
         if (hf_sip_done(c)) {
             fail(m, HF_SIP_FAULT_NO_END);
             return false;

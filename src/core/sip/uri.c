@@ -154,7 +154,15 @@ static int parse_tel(struct hf_sip_cur *c, struct hf_sip_uri *u)
     return digits && parse_params(c, &u->params) == 0 && hf_sip_done(c) ? 0 : -HF_EMALF;
 }
 
-static const char *const scheme_name[] = {"sip", "sips", "tel"};
+static enum hf_sip_scheme find_scheme(struct hf_slice s)
+{
+    if (s.n == 3) {
+        return hf_sip_eq(s, S("sip"))   ? HF_SIP_SCHEME_SIP
+               : hf_sip_eq(s, S("tel")) ? HF_SIP_SCHEME_TEL
+                                        : HF_SIP_SCHEME_OTHER;
+    }
+    return hf_sip_eq(s, S("sips")) ? HF_SIP_SCHEME_SIPS : HF_SIP_SCHEME_OTHER;
+}
 
 int hf_sip_uri_parse(struct hf_slice s, struct hf_sip_uri *ret_uri)
 {
@@ -164,11 +172,7 @@ int hf_sip_uri_parse(struct hf_slice s, struct hf_sip_uri *ret_uri)
     if (!hf_sip_eat(&c, ':')) {
         return -HF_EMALF;
     }
-    for (size_t i = 0; i < HF_ARRAY_LEN(scheme_name); i++) {
-        if (hf_sip_eq_str(u.scheme_text, scheme_name[i])) {
-            u.scheme = (enum hf_sip_scheme)i;
-        }
-    }
+    u.scheme = find_scheme(u.scheme_text);
     int rc = 0;
     if (u.scheme == HF_SIP_SCHEME_TEL) {
         rc = parse_tel(&c, &u);

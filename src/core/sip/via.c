@@ -6,9 +6,10 @@
 
 static const struct {
     const char *name;
+    uint8_t n;
     uint16_t port;
 } transports[] = {
-#define ROW(id, name, port) {name, port},
+#define ROW(id, name, port) {name, sizeof(name) - 1, port},
     HF_SIP_TRANSPORT_LIST(ROW)
 #undef ROW
 };
@@ -26,7 +27,7 @@ uint16_t hf_sip_transport_port(enum hf_sip_transport t)
 enum hf_sip_transport hf_sip_transport_parse(struct hf_slice name)
 {
     for (size_t i = 0; i < HF_ARRAY_LEN(transports); i++) {
-        if (hf_sip_eq_str(name, transports[i].name)) {
+        if (hf_sip_eq(name, hf_slice(transports[i].name, transports[i].n))) {
             return (enum hf_sip_transport)i;
         }
     }

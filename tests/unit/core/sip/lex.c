@@ -28,6 +28,23 @@ static void classes(void **state)
     assert_false(hf_sip_eq(S("@"), S("`"))); /* they differ by the bit that letters differ by */
 }
 
+/* At every place of a long line, and none where there is none. */
+static void controls(void **state)
+{
+    (void)state;
+    char line[40];
+    for (int c = 0; c < 256; c++) {
+        for (size_t at = 0; at < sizeof(line); at++) {
+            memset(line, at & 1 ? '\t' : 'x', sizeof(line));
+            line[at] = (char)c;
+            struct hf_sip_cur cur = hf_sip_cur(hf_slice(line, sizeof(line)));
+            hf_sip_to_control(&cur);
+            size_t stop = hf_sip_class[c] & HF_SIP_C_CONTROL ? at : sizeof(line);
+            assert_int_equal(hf_sip_left(&cur).n, sizeof(line) - stop);
+        }
+    }
+}
+
 static void numbers(void **state)
 {
     (void)state;
@@ -153,7 +170,7 @@ static void escapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(classes),    HF_TEST(numbers),   HF_TEST(quoted),
+        HF_TEST(classes),    HF_TEST(controls),  HF_TEST(numbers), HF_TEST(quoted),
         HF_TEST(parameters), HF_TEST(addresses), HF_TEST(escapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
