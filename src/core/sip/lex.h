@@ -62,8 +62,8 @@ struct hf_sip_cur {
 static inline struct hf_sip_cur hf_sip_cur(struct hf_slice s)
 {
     static const uint8_t nothing[1];
-    const uint8_t *p = s.n ? s.p : nothing;
-    return (struct hf_sip_cur){.p = p, .end = p + s.n};
+    const uint8_t *p = s.p ? s.p : nothing; /* an empty one keeps its place */
+    return (struct hf_sip_cur){.p = p, .end = p + (s.p ? s.n : 0)};
 }
 /** The next byte, or -1 at the end. */
 static inline int hf_sip_peek(const struct hf_sip_cur *c)

@@ -130,6 +130,7 @@ static void forwards(void **state)
           "From: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\n"
           "Route: <sip:last;lr>\r\n"
           "Strange:  \t a\r\n b\r\n"
+          "Subject :\r\n"
           "Record-Route: <sip:below;lr>\r\n"
           "c: text/plain\r\nl: 2\r\n\r\nhi and more");
     assert_int_equal(hf_sip_begin_forward(&w, &m, &how), 0);
@@ -146,6 +147,7 @@ static void forwards(void **state)
                         "Via: SIP/2.0/UDP h;rport=40000;received=192.0.2.99\r\n"
                         "From: <sip:a>;tag=1\r\nTo: <sip:b>\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\n"
                         "Strange:  \t a\r\n b\r\n"
+                        "Subject :\r\n"
                         "Record-Route: <sip:below;lr>\r\n"
                         "c: text/plain\r\nContent-Length: 2\r\n\r\nhi");
     assert_int_equal(hf_sip_parse(out, true, &again), 0);
