@@ -446,7 +446,7 @@ static void settle(const char *what)
             p->client[i].asks_max = p->client[i].connected ? p->client[i].asks_max : 1;
         }
         tw_settle(w, HF_MS(20));
-        if (served() && tw_protected(w)) {
+        if (served() && tw_protected(w, true)) {
             return;
         }
     }
@@ -510,7 +510,7 @@ static void run_one_by_one(void)
         for (uint64_t k = below(4); k > 0; k--) {
             go_on();
         }
-        bool safe = tw_protected(w);
+        bool safe = tw_protected(w, true);
         fault();
         for (uint64_t k = 0; k < 400 && (k < 20 || broken()); k++) {
             mend(false);

@@ -138,7 +138,7 @@ int tw_primary(const struct tw_world *w)
                : -1;
 }
 
-bool tw_protected(const struct tw_world *w)
+bool tw_protected(const struct tw_world *w, bool all)
 {
     int i = tw_primary(w);
     struct hf_pair_primary_info info;
@@ -154,7 +154,7 @@ bool tw_protected(const struct tw_world *w)
         return false;
     }
     uint64_t version = hf_group_state(w->g.host[i].g)->version;
-    for (uint32_t k = 0; k < TW_HOSTS; k++) {
+    for (uint32_t k = 0; all && k < TW_HOSTS; k++) {
         const struct gs_host *gh = &w->g.host[k];
         const struct hf_gstate *s = gh->g && gs_runs(gh) ? hf_group_state(gh->g) : NULL;
         bool in = s && hf_group_standing(gh->g) == HF_GROUP_IN && s->version == version &&

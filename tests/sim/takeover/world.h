@@ -68,8 +68,8 @@ void tw_stop(struct tw_world *w, uint32_t i, bool stopped);
 void tw_freeze(struct tw_world *w, uint32_t i, bool frozen);
 /** The host whose manager clients talk to now, and is the group's primary; or -1. */
 int tw_primary(const struct tw_world *w);
-/** Would its clients survive the loss of any one host now, and is everybody there? */
-bool tw_protected(const struct tw_world *w);
+/** Would its clients survive the loss of any one host now? all: and is everybody there? */
+bool tw_protected(const struct tw_world *w, bool all);
 
 /* --- service.c: what service.c does --- */
 extern const struct gs_agent tw_agent;
