@@ -382,7 +382,7 @@ static void check_clock(const struct pw_host *h, const struct hf_pair_backup_inf
     }
 }
 
-struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch)
+struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch, uint32_t owed)
 {
     struct pw_world *w = h->w;
     struct hf_pair_store *st = NULL;
@@ -398,6 +398,7 @@ struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch)
     }
     struct hf_pair_primary_conf conf = w->conf;
     conf.epoch = h->epoch = epoch;
+    conf.owed = owed;
     conf.incarnation = h->incarnation = hf_prng_u64(&w->prng) | 1;
     w->reign[w->n_reigns].host = h->i;
     w->reign[w->n_reigns++].incarnation = h->incarnation;
@@ -421,7 +422,7 @@ void pw_lead(struct pw_host *h, const struct pw_msg *m)
     if (m->done && !usable) {
         pw_failed(w, "%c was promoted for a store that it does not have", pw_name(h->i));
     }
-    struct hf_pair_store *st = pw_reign(h, m->epoch);
+    struct hf_pair_store *st = pw_reign(h, m->epoch, 0);
     h->lease = m->at;
     h->lease_asked = 0;
     h->listens = true;

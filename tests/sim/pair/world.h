@@ -209,8 +209,9 @@ void pw_settle(struct pw_world *w);
 void pw_crash(struct pw_host *h, bool silently);
 void pw_boot(struct pw_host *h);
 void pw_break(struct pw_world *w, uint32_t link, size_t ab, size_t ba);
-/** A reign begins, without sessions yet; the store that was here, or NULL: the caller's. */
-struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch);
+/** A reign begins, without sessions yet; the store that was here, or NULL: the caller's. owed: who
+ * may be promoted already. */
+struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch, uint32_t owed);
 /** The reign is over, as far as this host is concerned. */
 void pw_retire(struct pw_host *h);
 /** Become the primary of a reign, with the store or without; become a backup. */
