@@ -397,6 +397,17 @@ static void note_error(struct hf_group_run *r, uint8_t op)
     }
 }
 
+/* Hosts without a copy are as usual as those that should have it: news, not an error. */
+static void note_access(struct hf_group_run *r)
+{
+    if (r->rc == 0) {
+        r->access_text[0] = '\0';
+    } else if (strcmp(r->access_text, r->text) != 0) {
+        snprintf(r->access_text, sizeof(r->access_text), "%s", r->text);
+        hf_log_info(r->g->name, "%s is not reached from here: %s", r->name, r->text);
+    }
+}
+
 /* For a look at the mirrors at once, but those that have just been told to follow need time: that
  * they do not follow yet would put them out of S. */
 static hf_time look_since(const struct hf_group_run *r, uint8_t role, hf_time now)
@@ -420,6 +431,9 @@ static void done(struct hf_group_run *r)
     in.serial = act ? r->act.serial : 0;
     if (act && r->act.op != HF_OP_MONITOR) {
         note_error(r, r->act.op);
+    }
+    if (in.op == HF_OP_ACCESS) {
+        note_access(r);
     }
     snprintf(text, sizeof(text), "%s", r->text);
     in.text = hf_slice_str(text);

@@ -204,6 +204,8 @@ static bool parse_field(char *line, struct hf_pg_control_ask *ask)
         ask->source = text;
     } else if (strcmp(line, "resource") == 0) {
         ask->resource = text;
+    } else if (strcmp(line, "group") == 0) {
+        ask->group = text;
     }
     return true;
 }
@@ -213,7 +215,7 @@ static const char *parse(char *text, struct hf_pg_control_ask *ask)
 {
     char *rest = text;
     *ask = (struct hf_pg_control_ask){
-        .action = strsep(&rest, "\n"), .mirrors = "", .source = "", .resource = ""};
+        .action = strsep(&rest, "\n"), .mirrors = "", .source = "", .resource = "", .group = ""};
     if (!is_action(ask->action)) {
         return "it does not begin with an action";
     }
@@ -539,7 +541,8 @@ static int send_request(int fd, const char *action)
     static const char *const fields[][2] = {{"epoch", "HOLDFAST_EPOCH"},
                                             {"mirrors", "HOLDFAST_MIRRORS"},
                                             {"source", "HOLDFAST_SOURCE"},
-                                            {"resource", "HOLDFAST_RESOURCE"}};
+                                            {"resource", "HOLDFAST_RESOURCE"},
+                                            {"group", "HOLDFAST_GROUP"}};
     struct hf_buf b;
     hf_buf_init(&b, HF_PG_CONTROL_MAX);
     hf_buf_printf(&b, "%s\n", action);

@@ -16,7 +16,8 @@
  *     epoch NUMBER       HOLDFAST_EPOCH
  *     mirrors TEXT       HOLDFAST_MIRRORS
  *     source TEXT        HOLDFAST_SOURCE
- *     resource TEXT      HOLDFAST_RESOURCE; those that are set, in any order, others are ignored
+ *     resource TEXT      HOLDFAST_RESOURCE
+ *     group TEXT         HOLDFAST_GROUP; those that are set, in any order, others are ignored
  *     (an empty line)
  *
  * and the answer: lines for the agent's stdout, none of which begins with "=", then
@@ -39,7 +40,7 @@ struct hf_pg_controls;
 struct hf_pg_control_ask {
     const char *action;
     uint64_t epoch;
-    const char *mirrors, *source, *resource;
+    const char *mirrors, *source, *resource, *group;
 };
 
 /** fn: a request came; it answers, now or later, by hf_pg_control_done(). closed: the agent went

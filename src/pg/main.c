@@ -21,6 +21,7 @@
 #include "pg/route.h"
 #include "pg/rules.h"
 #include "pg/service.h"
+#include "pg/watch.h"
 #include "pg/web.h"
 
 static const char usage[] =
@@ -172,6 +173,7 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
     rc = rc ? rc : hf_pg_service_open(pg, err, &pg->service);
+    rc = rc ? rc : hf_pg_watch_open(pg, err, &pg->watch);
     rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
     rc = rc ? rc : hf_program_drop(pg->config->pg.user, capabilities(pg->config), err);
     return rc;
@@ -182,6 +184,8 @@ static void close_all(struct hf_pg *pg)
     size_t pos = 0;
     hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
+    hf_pg_watch_close(pg->watch);
+    pg->watch = NULL;
     hf_pg_service_close(pg->service);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
@@ -244,6 +248,7 @@ static void init(struct hf_pg *pg)
     hf_map_init(&pg->databases, pg->seed);
     hf_map_init(&pg->users, pg->seed);
     hf_map_init(&pg->cancels, pg->seed);
+    hf_pg_reign_init(&pg->reign);
     hf_pg_use_config(pg);
 }
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "os/tcpmove.h"
 #include "pg/protect_impl.h"
+#include "pg/protection.h"
 #include "pg/route.h"
 
 #define TX_KEEP (16u << 10)  /* more than so much unacknowledged: look whether it still is */
@@ -137,7 +138,7 @@ static void on_guard(struct hf_poll_io *io, unsigned ready)
 
 /* ---- what waits ---- */
 
-static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx)
+static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx, hf_time now)
 {
     if (w->n == WAITS_MAX) { /* later than need be, never earlier */
         struct wait *last = &w->at[(w->first + w->n - 1) % WAITS_MAX];
@@ -146,14 +147,19 @@ static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx)
         last->rx = rx;
         return;
     }
-    w->at[(w->first + w->n++) % WAITS_MAX] = (struct wait){.number = number, .n = n, .rx = rx};
+    w->at[(w->first + w->n++) % WAITS_MAX] =
+        (struct wait){.number = number, .n = n, .rx = rx, .at = now};
 }
 
 /* What may go up to that number: bytes; *ret_rx: what was received by then (unchanged: nothing). */
-static size_t wait_take(struct waits *w, uint64_t number, uint64_t *ret_rx)
+static size_t wait_take(struct hf_pg_protect *p, struct waits *w, uint64_t number, uint64_t *ret_rx)
 {
     size_t n = 0;
     while (w->n && w->at[w->first].number <= number) {
+        if (!p->open) { /* somebody was waited for */
+            hf_pg_histogram_add(&p->pg->confirm_lag,
+                                (uint64_t)(hf_pg_now(p->pg) - w->at[w->first].at));
+        }
         n += w->at[w->first].n;
         *ret_rx = w->at[w->first].rx;
         w->first = (w->first + 1) % WAITS_MAX;
@@ -169,7 +175,7 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     struct hf_pg_client *c = s->client;
     uint64_t ignored = 0;
     if (s->wait.n) {
-        s->tx_let += wait_take(&s->wait, number, &s->rx_conf);
+        s->tx_let += wait_take(p, &s->wait, number, &s->rx_conf);
         bool held =
             hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(&s->facts, s->rx_conf),
                               hf_tcp_snd_seq(&s->facts, s->tx_let));
@@ -182,7 +188,7 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     }
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         if (s->seat_wait[i].n) {
-            size_t n = wait_take(&s->seat_wait[i], number, &ignored);
+            size_t n = wait_take(p, &s->seat_wait[i], number, &ignored);
             if (c->seat[i].conn && s->seat_conn[i] == c->seat[i].conn->id) {
                 hf_pg_link_let(&c->seat[i].conn->link, n);
             }
@@ -525,9 +531,10 @@ static bool heard_by_nobody(const struct hf_pg_protect *p)
 static void sealed(struct hf_pg_shield *s, uint64_t number)
 {
     struct hf_pg_client *c = s->client;
+    hf_time now = hf_pg_now(c->pg);
     bool asked;
     size_t free_seat = ahead(s, &asked);
-    wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total);
+    wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total, now);
     s->tx_saved = 0;
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         struct hf_pg_sconn *conn = c->seat[i].conn;
@@ -539,7 +546,7 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
         if (n && i == free_seat) {
             hf_pg_link_let(&conn->link, n);
         } else if (n) {
-            wait_add(&s->seat_wait[i], number, n, 0);
+            wait_add(&s->seat_wait[i], number, n, 0, now);
         }
     }
     if (s->place_sealed != s->place_told) {
@@ -790,7 +797,35 @@ const char *hf_pg_protect_why(const struct hf_pg_client *c)
     }
     struct hf_pair_primary_info info;
     hf_pair_primary_info(c->pg->protect->primary, hf_pg_now(c->pg), &info);
-    return info.state == HF_PAIR_STATE_IN_SYNC ? "" : "no backup in sync";
+    return hf_pg_protection_state_why(info.state);
+}
+
+void hf_pg_protect_lag(const struct hf_pg_client *c, struct hf_pg_lag *ret_lag)
+{
+    const struct hf_pg_shield *s = c->shield;
+    *ret_lag = (struct hf_pg_lag){0};
+    if (!s || !waits(s)) {
+        return;
+    }
+    struct hf_pair_primary_info info;
+    hf_time now = hf_pg_now(c->pg), first = now;
+    uint64_t last = 0;
+    const struct waits *all[] = {&s->wait, &s->seat_wait[0], &s->seat_wait[1]};
+    for (size_t i = 0; i < HF_ARRAY_LEN(all); i++) {
+        const struct waits *w = all[i];
+        if (w->n) {
+            const struct wait *newest = &w->at[(w->first + w->n - 1) % WAITS_MAX];
+            first = hf_time_min(first, w->at[w->first].at);
+            last = newest->number > last ? newest->number : last;
+        }
+        for (unsigned j = 0; j < w->n; j++) {
+            ret_lag->held += w->at[(w->first + j) % WAITS_MAX].n;
+        }
+    }
+    hf_pair_primary_info(c->pg->protect->primary, now, &info);
+    ret_lag->bytes = ret_lag->held + (s->wait.n ? s->rx_total - s->rx_conf : 0);
+    ret_lag->batches = last > info.confirmed ? last - info.confirmed : 0;
+    ret_lag->age = now - first;
 }
 
 /* ---- life ---- */

@@ -86,3 +86,10 @@ void hf_pg_protect_end(struct hf_pg_client *c);
 
 /** For consoles: why it is not protected beyond this host, or "" when it is. Static. */
 const char *hf_pg_protect_why(const struct hf_pg_client *c);
+/** ... and how far the backup's confirm is behind what it received and was to be sent. */
+struct hf_pg_lag {
+    uint64_t bytes, batches;
+    hf_time age;   /* of the oldest of these */
+    uint64_t held; /* of the bytes, those that wait here to be sent, to it or to its server */
+};
+void hf_pg_protect_lag(const struct hf_pg_client *c, struct hf_pg_lag *ret_lag);

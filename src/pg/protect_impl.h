@@ -17,9 +17,10 @@ struct hf_pg_slot {
     struct hf_list node; /* of expiring, while it is nobody's */
 };
 
-/* Bytes that wait for a batch; rx: received by then. */
+/* Bytes that wait for a batch since `at`; rx: received by then. */
 struct wait {
     uint64_t number, rx;
+    hf_time at;
     size_t n;
 };
 struct waits {

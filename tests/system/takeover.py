@@ -2,6 +2,7 @@
 copy on alpha and one on beta, which mirror each other; gamma votes. Group `pgvip` is the service address: a
 holdfast-pg on each host is a copy of it. What a test does to the hosts, and how it waits until all is well again."""
 import contextlib
+import csv
 import ctypes
 import json
 import os
@@ -68,6 +69,8 @@ resource {name} {{
 MANAGER = """
 pg {{
     listen = {{ {own}:{port} }}
+    unix_socket_dir = "/run/holdfast-pg"
+    metrics_listen = {own}:9632
     admin_users = {{ postgres }}
 }}
 auth {{ type = trust  user = postgres }}
@@ -352,10 +355,18 @@ class Rig:
     def console(self, host, command):
         return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
 
+    def rows(self, what, host=None):
+        """Of a SHOW, as dicts; asked at the (serving) host's own address."""
+        return list(csv.DictReader(self.console(host or self.serving(), f"SHOW {what}").splitlines()))
+
     def protection(self, host=None):
-        """Rows of SHOW PROTECTION, as dicts; asked at the host's own address."""
-        names, *rows = (line.split(",") for line in self.console(host or self.serving(), "SHOW PROTECTION").splitlines())
-        return [dict(zip(names, r)) for r in rows]
+        return self.rows("PROTECTION", host)
+
+    def metrics(self, host=None):
+        """{name with labels: value}"""
+        host = host or self.serving()
+        text = self.on(host, "curl", "-sf", f"http://{self.own[host]}:9632/metrics")
+        return {name: float(v) for name, _, v in (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))}
 
     def is_whole(self):
         """Everything runs, with a spare for each; raises if not even that can be told."""
@@ -438,13 +449,17 @@ class Rig:
         words = ("--to", to) if to else ()
         self.lab.exec(self.serving(), "holdfast", "-t", "30", "group", "switch", SERVICE, *words)
 
-    def let_serve(self, host):
-        """Planned. A third host that could be the backup in its stead is out of the way meanwhile; whole() brings it back."""
-        if self.serving() == host:
-            return
+    def let_back(self, host):
+        """It is the backup. One that is in its stead is out of the way meanwhile; whole() brings that back."""
         if self.backup() != host:
             self.stop_manager(self.backup())
             self.until(lambda: self.backup() == host, f"{host} is the backup")
+
+    def let_serve(self, host):
+        """Planned"""
+        if self.serving() == host:
+            return
+        self.let_back(host)
         self.switch(host)
         self.until_serving(host)
 

@@ -176,7 +176,7 @@ static const char *answer(int fd)
 
 static const char whole[] = "promote\nepoch 18446744073709551615\n"
                             "mirrors copy2=gamma@10.0.0.3=sync copy3==sync\nfuture 1 2\n"
-                            "source copy1=alpha@10.0.0.1\nresource copy1\n\n";
+                            "source copy1=alpha@10.0.0.1\nresource copy1\ngroup pgvip\n\n";
 
 static void a_request_is_told(void **state)
 {
@@ -193,6 +193,7 @@ static void a_request_is_told(void **state)
     assert_string_equal(rig.ask.mirrors, "copy2=gamma@10.0.0.3=sync copy3==sync");
     assert_string_equal(rig.ask.source, "copy1=alpha@10.0.0.1");
     assert_string_equal(rig.ask.resource, "copy1");
+    assert_string_equal(rig.ask.group, "pgvip");
     hf_pg_control_done(rig.c, 9, "");
     assert_string_equal(answer(fd), "= 9 \n");
     turn();
@@ -220,6 +221,7 @@ static void lines_are_sent_at_once(void **state)
     assert_string_equal(rig.ask.mirrors, "");
     assert_string_equal(rig.ask.source, "");
     assert_string_equal(rig.ask.resource, "");
+    assert_string_equal(rig.ask.group, "");
     hf_pg_control_line(rig.c, "%s in-sync", "copy2");
     assert_int_equal(recv(fd, got, sizeof(got), 0), strlen("copy2 in-sync\n"));
     hf_pg_control_line(rig.c, "= 0\nlies\x7f");
@@ -632,12 +634,14 @@ static void an_agent_asks(void **state)
     setenv("HOLDFAST_MIRRORS", "copy2=gamma@10.0.0.3=sync", 1);
     setenv("HOLDFAST_SOURCE", "copy1=alpha@10.0.0.1", 1);
     setenv("HOLDFAST_RESOURCE", "copy2", 1);
+    setenv("HOLDFAST_GROUP", "pgvip", 1);
     struct agent a = start_agent(rig.path, "mirror-state");
     UNTIL(rig.c);
     assert_true(rig.ask.epoch == 7);
     assert_string_equal(rig.ask.mirrors, "copy2=gamma@10.0.0.3=sync");
     assert_string_equal(rig.ask.source, "copy1=alpha@10.0.0.1");
     assert_string_equal(rig.ask.resource, "copy2");
+    assert_string_equal(rig.ask.group, "pgvip");
     hf_pg_control_line(rig.c, "copy2 in-sync");
     expect(a.out, "copy2 in-sync\n");
     hf_pg_control_line(rig.c, "more");
