@@ -478,6 +478,11 @@ void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write)
     later(r);
 }
 
+void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told)
+{
+    hf_pg_monitors_end(r->monitors, told);
+}
+
 /* ---- others ---- */
 
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r)

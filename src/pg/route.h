@@ -5,6 +5,7 @@
 #include "core/pg/servers.h"
 #include "pg/client.h"
 
+struct hf_pg_backend_told;
 struct hf_pg_route;
 
 HF_MUST int hf_pg_route_create(struct hf_pg *pg, struct hf_err *err,
@@ -30,6 +31,8 @@ uint64_t hf_pg_route_known(struct hf_pg_route *r, struct hf_slice identity);
 /** Whether another manager may write: true from the start of a backup, false once it has taken
  * over. Meanwhile no fences are taken in a list that is servers.exclusive. */
 void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write);
+/** A server process whose client was lost with another manager: hf_pg_monitors_end(). */
+void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told);
 /** The session has recovered. */
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */

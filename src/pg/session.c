@@ -689,6 +689,7 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
     s->wanted = false;
     backend->pid = r->pid;
     backend->params = r->params;
+    hf_pg_protect_attached(c, s->conn);
     if (!c->n_cancel_id && s->side == HF_PG_SERVER) {
         hf_pg_cancel_remember(c, r->pid);
     }
