@@ -421,6 +421,12 @@ void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *of)
     later(r);
 }
 
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *of)
+{
+    hf_pg_servers_seated_before(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));
+    later(r);
+}
+
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *of)
 {
     hf_pg_servers_login_failed(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));

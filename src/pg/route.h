@@ -19,6 +19,8 @@ void hf_pg_route_reconf(struct hf_pg_route *r);
 HF_MUST int hf_pg_route_need(struct hf_pg_route *r, struct hf_pg_seating *s, uint64_t lost);
 /** Logged in: hf_pg_client_attach() follows. */
 void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *s);
+/** ... had been before hf_pg_route_need(), at the start that hf_pg_client_login_at() told. */
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Not logged in, for the server's reasons: hf_pg_client_login_at() follows once more. */
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Given up or lost. */
