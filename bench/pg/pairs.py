@@ -18,6 +18,7 @@ HOSTS = {"client": "10.9.8.1", "database": "10.9.8.2", "proxy": "10.9.8.3", "alp
          "beta": "10.9.8.5"}
 SERVICE = "10.9.8.100"
 PROTECTED = "holdfast-protected"
+BRIDGE_NETFILTER = tuple(f"/proc/sys/net/bridge/bridge-nf-call-{t}tables" for t in ("arp", "ip", "ip6"))
 PINGS, PING_SIZE = 3000, 100
 
 MANAGER_SERVICE = """
@@ -51,6 +52,8 @@ class Network:
             self.made.append(host)
             self.ip("-n", self.name(host), "link", "set", "lo", "up")
         switch = self.name("switch")
+        for path in BRIDGE_NETFILTER:  # a switch costs hosts nothing
+            subprocess.run(self.argv("switch", "sh", "-c", f"[ ! -e {path} ] || echo 0 >{path}"), check=True)
         self.ip("-n", switch, "link", "add", "bridge", "type", "bridge")
         self.ip("-n", switch, "link", "set", "bridge", "up")
         for host, address in HOSTS.items():

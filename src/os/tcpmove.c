@@ -572,6 +572,20 @@ static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmov
     mv->fn(mv->arg, c->job.arg, res);
 }
 
+/* Up to where the former host may have sent (pitfall 21): with an answer, however old, up to the
+ * end of the window in it, as a peer takes no window back, but for what scaling cuts off. That
+ * would be the 3 s of pitfall 18 for a peer whose buffer is full. */
+static uint64_t sent_end(const struct conn *c)
+{
+    uint64_t total = tx_total(c);
+    if (!c->answered) {
+        return total;
+    }
+    uint64_t cut_off = c->snd_wnd ? (1u << c->job.facts.snd_wscale) - 1 : 0;
+    uint64_t end = c->peer_tx + c->snd_wnd + cut_off;
+    return end < total ? end : total;
+}
+
 static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
 {
     const struct hf_tcp_facts *f = &c->job.facts;
@@ -593,6 +607,7 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
             .tx_total = total,
             .snd_wnd = c->snd_wnd,
             .tx = hf_slice(c->job.tx.n ? c->job.tx.p + skip : NULL, c->job.tx.n - skip),
+            .tx_sent = sent_end(c),
             .exact = c->exact || embryo, /* nothing was sent to an embryo */
             .no_sack = c->answered && !c->exact,
             .tsval = hf_tcp_tsval(f, now - mv->opt.clock_offset),

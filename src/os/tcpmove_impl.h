@@ -11,6 +11,7 @@ struct hf_tcpmove_plan {
     uint64_t rx_total, tx_una, tx_total;
     uint32_t snd_wnd;   /* of the peer; 0: closed, or not known */
     struct hf_slice tx; /* from tx_una on */
+    uint64_t tx_sent;   /* not exact: the peer can have so much, not more */
     bool exact;         /* tx_una is where the peer stands */
     bool no_sack;       /* restore without: three duplicate acknowledgements then mean a loss */
     uint32_t tsval;

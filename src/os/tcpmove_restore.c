@@ -84,10 +84,12 @@ static void set_options(struct making *m, const struct hf_tcpmove_plan *p)
 }
 
 /* Pitfall 1: where the peer stands is not known. In the queue of what was sent, any acknowledgement
- * is right; as new data, one beyond it would be ignored for ever. */
+ * is right; as new data, one beyond it would be ignored for ever. What cannot have been sent stays
+ * with the caller, or it would wait for retransmissions (pitfall 21). */
 static uint64_t queue_sent(struct making *m, const struct hf_tcpmove_plan *p)
 {
-    struct hf_slice left = p->tx;
+    size_t n_sent = (size_t)(p->tx_sent - p->tx_una);
+    struct hf_slice left = hf_slice(p->tx.p, n_sent < p->tx.n ? n_sent : p->tx.n), all = left;
     int room = left.n > (size_t)SEND_BUFFER_MIN ? (int)left.n : SEND_BUFFER_MIN;
     set_int(m, SOL_SOCKET, SO_SNDBUFFORCE, room, "SO_SNDBUFFORCE"); /* the kernel doubles it */
     set_int(m, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE");
@@ -99,7 +101,7 @@ static uint64_t queue_sent(struct making *m, const struct hf_tcpmove_plan *p)
         }
         left = hf_slice(left.p + n, left.n - (size_t)n);
     }
-    return p->tx_una + (p->tx.n - left.n);
+    return p->tx_una + (all.n - left.n);
 }
 
 static void set_windows(struct making *m, const struct hf_tcpmove_plan *p, uint32_t rcv_nxt)

@@ -109,7 +109,9 @@ void hf_pg_client_due(struct hf_pg_client *c, hf_time now);
 /** Give up seats and session. */
 void hf_pg_client_release(struct hf_pg_client *c);
 /* From route.c. */
-void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target);
+/** incarnation: of the server, as far as known now. */
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target,
+                           uint64_t incarnation);
 void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend);
 void hf_pg_client_refuse(struct hf_pg_seating *s, const char *sqlstate, const char *why);
 void hf_pg_client_server_gone(struct hf_pg_seating *s, const char *why);

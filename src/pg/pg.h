@@ -25,6 +25,7 @@ struct hf_pg_query_pool;
 struct hf_pg_web;
 struct hf_pg_service;
 struct hf_pg_protect;
+struct hf_pg_warm;
 struct hf_pg_watch;
 
 /** A database name that clients asked for; lives as long as the program. */
@@ -33,6 +34,7 @@ struct hf_pg_database {
     uint64_t n_clients;
     struct hf_pg_classifier *classifier; /* owned; NULL until its first session */
     struct hf_pg_names *names;           /* owned; what keeps the classifier's list up to date */
+    hf_time stored_at;                   /* a backup had sessions of it last */
     struct hf_pg_stats stats;
 };
 
@@ -59,6 +61,7 @@ struct hf_pg {
     struct hf_pg_web *web;
     struct hf_pg_service *service;  /* NULL: no service address */
     struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
+    struct hf_pg_warm *warm;        /* likewise */
     struct hf_pg_watch *watch;      /* NULL: no service address */
     struct hf_map databases, users; /* by name */
     struct hf_map cancels;          /* pid and key -> client */

@@ -37,6 +37,9 @@ void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *s, bool move
 /** A server for the manager's own login: the primary, else any that answers; NULL: none. */
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
 
+/** Where who writes would log in now, and the number of that server's start; NULL: nowhere. */
+struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_incarnation);
+
 /** For console and metrics; borrowed. Use only the functions that read. */
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);
 /** host and port of a server; NULL: none of this number. */

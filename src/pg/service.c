@@ -14,6 +14,7 @@
 #include "pg/route.h"
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
+#include "pg/warm.h"
 #include "pg/watch.h"
 
 /* ---- the agent ---- */
@@ -159,6 +160,8 @@ void hf_pg_service_close(struct hf_pg_service *s)
         hf_pg_service_let_go(s);
     }
     hf_pg_controls_close(s->controls);
+    hf_pg_warm_destroy(s->warm);
+    s->pg->warm = NULL;
     hf_pg_peers_close(s->peers);
     hf_pair_primary_destroy(s->primary);
     hf_pair_backup_destroy(s->backup);

@@ -34,6 +34,12 @@ struct hf_pg_service {
     struct hf_pg_peer *source; /* accepted: the primary's connection */
     char source_name[HF_HOST_NAME_MAX + 1];
     hf_time heard; /* of the primary, last; 0: never */
+    struct hf_pg_warm *warm;
+    hf_time warm_at;                /* when it is looked for whom next; 0: at once */
+    hf_time alarm_at;               /* a take-over has been likely since then; 0: it is not */
+    bool suspected;                 /* it was silent when last looked at */
+    struct hf_pg_control *prepared; /* prepare-*: waits for a word */
+    bool armed;                     /* ... and said so */
 
     /* primary */
     struct hf_pair_primary *primary;
@@ -91,6 +97,15 @@ void hf_pg_service_close_target(struct hf_pg_service *s);
 void hf_pg_service_hand_over(struct hf_pg_service *s);
 /** What consoles and metrics tell of this reign: after anything that may change it. */
 void hf_pg_service_note_reign(struct hf_pg_service *s);
+
+/* service_warm.c */
+
+/** A backup looks whether it may soon have to take over, and has server connections logged in
+ * accordingly. Called when something of that changed, and at hf_pg_service_warm_deadline(). */
+void hf_pg_service_warm(struct hf_pg_service *s);
+hf_time hf_pg_service_warm_deadline(const struct hf_pg_service *s);
+/** hf_pg_warm's: all that was wanted is there. */
+void hf_pg_service_warmed(void *arg);
 
 /* service_mirror.c */
 

@@ -10,6 +10,7 @@ void hf_pg_service_rearm(struct hf_pg_service *s)
 {
     hf_time at = s->growing ? s->grow_until : HF_NEVER;
     at = s->watching ? hf_time_min(at, s->watch_until) : at;
+    at = hf_time_min(at, hf_pg_service_warm_deadline(s));
     if (s->primary) {
         at = hf_time_min(at, hf_pair_primary_deadline(s->primary));
     } else if (s->backup) {
@@ -187,6 +188,7 @@ static void peer_opened(void *arg, struct hf_pg_peer *p, const char *name)
         hf_pg_peer_close(s->source, false);
     }
     s->source = p;
+    s->heard = hf_pg_service_now(s);
     snprintf(s->source_name, sizeof(s->source_name), "%s", name);
     hf_pair_backup_connected(s->backup, hf_pg_service_now(s));
     hf_pg_service_send_backup(s);
@@ -230,6 +232,7 @@ static void peer_closed(void *arg, struct hf_pg_peer *p, const char *why)
         hf_log_info("", "connection from %s lost: %s", s->source_name, why);
         s->source = NULL;
         hf_pair_backup_disconnected(s->backup, hf_pg_service_now(s));
+        hf_pg_service_warm(s);
         hf_pg_service_send_backup(s);
     }
 }
@@ -249,6 +252,7 @@ void hf_pg_service_on_timer(struct hf_poll_timer *t, hf_time now)
         hf_pg_service_pump(s);
     } else if (s->backup) {
         hf_pair_backup_step(s->backup, now);
+        hf_pg_service_warm(s);
         hf_pg_service_send_backup(s);
     }
 }

@@ -12,6 +12,7 @@
 #include "pg/route.h"
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
+#include "pg/warm.h"
 #include "pg/watch.h"
 
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
@@ -65,16 +66,21 @@ int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err)
     rc = rc ? rc : hf_pg_peers_open(&options, err, &s->peers);
     if (rc == 0) {
         rc = backup_new(s, 0);
+        rc = rc ? rc : hf_pg_warm_create(pg, hf_pg_service_warmed, s, &s->warm);
         rc = rc ? hf_err_set(err, rc, "out of memory") : 0;
     }
     if (rc) {
+        hf_pair_backup_destroy(s->backup);
+        s->backup = NULL;
         hf_pg_peers_close(s->peers);
         s->peers = NULL;
         hf_pg_protect_destroy(pg->protect);
         pg->protect = NULL;
         return rc;
     }
+    pg->warm = s->warm;
     enter(s, HF_PG_ROLE_BACKUP);
+    hf_pg_service_rearm(s);
     return 0;
 }
 
@@ -144,6 +150,8 @@ void hf_pg_service_stop(struct hf_pg_service *s)
     }
     hf_pair_backup_destroy(s->backup);
     s->backup = NULL;
+    hf_pg_warm_destroy(s->warm);
+    s->warm = s->pg->warm = NULL;
     hf_pg_peers_close(s->peers);
     s->peers = NULL;
     hf_pg_protect_destroy(s->pg->protect);
@@ -202,6 +210,9 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err
     }
     hf_pair_backup_destroy(s->backup);
     s->backup = NULL;
+    hf_pg_warm_keep(s->warm);
+    s->alarm_at = s->warm_at = 0;
+    s->suspected = false;
     s->epoch = epoch;
     s->lease_until = 0;
     hf_pg_route_others_write(pg->route, false);

@@ -12,6 +12,7 @@
 #include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/warm.h"
 
 #define CANCEL_KEY_3_0 4
 
@@ -635,9 +636,29 @@ static const struct hf_pg_sconn_ops sconn_ops = {
     .gone = sconn_gone,
 };
 
-void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target)
+/* A connection that is logged in already, or about to be. */
+static bool take_warm(struct hf_pg_seating *s, const struct hf_pg_target *target,
+                      uint64_t incarnation)
+{
+    struct hf_pg *pg = s->client->pg;
+    bool ready;
+    if (!pg->warm || s->side != HF_PG_SERVER) {
+        return false;
+    }
+    s->conn = hf_pg_warm_take(pg->warm, s->client, target, incarnation, &sconn_ops, s, &ready);
+    if (s->conn && ready) {
+        sconn_ready(s->conn);
+    }
+    return s->conn != NULL;
+}
+
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target,
+                           uint64_t incarnation)
 {
     struct hf_pg_client *c = s->client;
+    if (take_warm(s, target, incarnation)) {
+        return;
+    }
     struct hf_pg_connect_args args = {
         .version = c->replication ? 0 : c->version,
         .user = hf_slice_str(c->user->name),

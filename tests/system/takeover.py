@@ -452,13 +452,17 @@ class Rig:
         words = ("--to", to) if to else ()
         self.lab.exec(self.serving(), "holdfast", "-t", "30", "group", "switch", SERVICE, *words)
 
-    def let_serve(self, host):
-        """Planned. A third host that could be the backup in its stead is out of the way meanwhile; whole() brings it back."""
-        if self.serving() == host:
-            return
+    def let_back(self, host):
+        """It is the backup. One that is in its stead is out of the way meanwhile; whole() brings that back."""
         if self.backup() != host:
             self.stop_manager(self.backup())
             self.until(lambda: self.backup() == host, f"{host} is the backup")
+
+    def let_serve(self, host):
+        """Planned"""
+        if self.serving() == host:
+            return
+        self.let_back(host)
         self.switch(host)
         self.until_serving(host)
 

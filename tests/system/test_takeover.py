@@ -295,3 +295,63 @@ def test_managers_watch_each_other(rig):
         assert "none protected for" in rig.on(serving, "holdfast", "status")
     rig.whole()
     rig.until(lambda: not any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns no more")
+
+
+# --- two failures ---
+
+
+def counting(rig, act):
+    """Clients count over it; what must survive survives, and nothing hangs."""
+    chaos = Chaos(rig, "two", KINDS)
+
+    def two(host):
+        act(host)
+        return True
+
+    chaos.run(1, [two])
+    return chaos.books()
+
+
+def test_the_backup_dies_with_the_takeover_of_a_third(rig):
+    """The new primary dies as soon as another host protects it."""
+    def act(host):
+        rig.kill_manager(host)
+        second = rig.until_elsewhere(host)
+        rig.until(rig.backup, "another backup")
+        rig.kill_manager(second)
+        rig.until_elsewhere(second)
+
+    assert not counting(rig, act)
+
+
+def test_both_managers_die_at_once(rig, table):
+    """Nobody has the sessions: who asks learns it by a reset, what was acknowledged is there, and new sessions are let in."""
+    with rig.connect() as c, rig.connect() as idle:
+        pgwire.check(c.query("insert into t values (1, 'acknowledged')"))
+        pgwire.check(c.query("begin"))
+        pgwire.check(c.query("insert into t values (2, 'not')"))
+        host, backup, epoch = rig.serving(), rig.backup(), rig.epoch()
+        rig.kill_manager(host)
+        rig.kill_manager(backup)
+        rig.until(lambda: rig.epoch() > epoch and rig.serving(), "another reign")
+        for lost in (c, idle):
+            with pytest.raises((pgwire.Closed, OSError)):
+                lost.one("select 1")
+    with rig.connect() as c:
+        assert c.rows("select i from t") == [("1",)]
+
+
+def test_standby_and_backup_die_together(rig):
+    """One host had both: the primary and its manager go on alone."""
+    rig.let_serve(rig.serving(takeover.DATABASE))
+    rig.whole()
+    (other,) = set(takeover.COPIES) - {rig.serving()}
+    rig.let_back(other)
+
+    def act(_):
+        rig.power_off(other)
+        rig.until(lambda: other not in rig.shown(takeover.SERVICE)["in_sync"], "it is out of S")
+
+    chaos = Chaos(rig, "two", KINDS)
+    chaos.run(1, [act], seconds=1)
+    assert not chaos.books()

@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -80,6 +81,24 @@ def test_peer_without_d_sack(net4):
         assert net4.move(planned)["restored"] == 1
     await_progress([client], 1 << 20)
     stop(net4, [client])
+
+
+@pytest.mark.parametrize("options", [("sack",), ("sack", "timestamps", "window_scaling"), ()])
+def test_slow_reader(net4, options):
+    """Most of what is owed to it never left the old host; it comes as fast as it is read, not with one retransmission each."""
+    net4.start()
+    s = net4.connect([(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)], [tcpmove.OFF[o] for o in options])
+    data = tcpmove.STREAM[:1_000_000]
+    send_all(s, data)
+    for planned in (False, True):
+        assert net4.move(planned)["restored"] == 1
+    s.settimeout(8)  # s, for the next few bytes: the clock of the retransmissions doubles
+    got = b""
+    while len(got) < len(data):
+        got += s.recv(2048)
+        time.sleep(0.001)
+    assert got == tcpmove.ECHO[:len(data)]
+    s.close()
 
 
 @pytest.mark.parametrize("late", [True, False])
