@@ -251,52 +251,6 @@ def test_protection_is_told(rig):
         assert "without protection" in rig.log(rig.serving())
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_takeovers_are_counted(rig, way):
-    with rig.connect() as c:
-        kind = "planned" if way == "planned" else "failure"
-        lose(rig, way)
-        assert c.one("select 1") == "1"
-        host = rig.serving()
-        rig.until(lambda: rig.metrics(host)[f'holdfast_pg_takeover_seconds_count{{kind="{kind}"}}'] >= 1, "it is counted")
-        m = rig.metrics(host)
-        assert m["holdfast_pg_takeover_sessions_restored_total"] >= 1
-        assert {r["what"]: int(r["count"]) for r in rig.rows("TAKEOVERS", host)}[f"take-overs: {kind}"] >= 1
-
-
-def test_managers_watch_each_other(rig):
-    """Both ways: load, sessions and databases of each host in the tree, at every host; gone with the host."""
-    with rig.connect() as c:
-        assert c.one("select 1") == "1"
-        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "the session is protected")
-        serving, backup = rig.serving(), rig.backup()
-        (third,) = set(takeover.HOSTS) - {serving, backup}
-
-        def managers(host):
-            return {r["host"]: r for r in rig.rows("MANAGERS", host)}
-
-        def status(host):
-            return json.loads(rig.on(host, "holdfast", "status", "--json"))
-
-        rig.until(lambda: managers(serving)[backup]["stored"] == "1", "the primary knows what the backup has")
-        rig.until(lambda: managers(backup)[serving]["protected"] == "1", "the backup knows what the primary has")
-        for host in takeover.HOSTS:
-            rig.until(lambda h=host: set(managers(h)) == set(takeover.HOSTS), f"{host} hears all")
-            rows = managers(host)
-            assert all(float(r["cpus"]) >= 1 and float(r["memory_mib"]) > 0 for r in rows.values()), rows
-            assert all(" primary" in r["databases"] for r in rows.values()), rows
-        glance = f"{takeover.SERVICE}: 1 session at {serving} ({rig.address}:{takeover.PORT}), 1 protected by {backup}\n"
-        rig.until(lambda: glance in rig.on(third, "holdfast", "status"), glance)
-        rig.power_off(backup)
-        rig.until(lambda: backup not in managers(serving), f"{backup} is gone")
-        rig.until(lambda: protected_by(rig)[0] == {third}, f"{third} protects")
-        rig.stop_manager(third)
-        rig.until(lambda: any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns")
-        assert "none protected for" in rig.on(serving, "holdfast", "status")
-    rig.whole()
-    rig.until(lambda: not any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns no more")
-
-
 # --- two failures ---
 
 
@@ -355,3 +309,49 @@ def test_standby_and_backup_die_together(rig):
     chaos = Chaos(rig, "two", KINDS)
     chaos.run(1, [act], seconds=1)
     assert not chaos.books()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_takeovers_are_counted(rig, way):
+    with rig.connect() as c:
+        kind = "planned" if way == "planned" else "failure"
+        lose(rig, way)
+        assert c.one("select 1") == "1"
+        host = rig.serving()
+        rig.until(lambda: rig.metrics(host)[f'holdfast_pg_takeover_seconds_count{{kind="{kind}"}}'] >= 1, "it is counted")
+        m = rig.metrics(host)
+        assert m["holdfast_pg_takeover_sessions_restored_total"] >= 1
+        assert {r["what"]: int(r["count"]) for r in rig.rows("TAKEOVERS", host)}[f"take-overs: {kind}"] >= 1
+
+
+def test_managers_watch_each_other(rig):
+    """Both ways: load, sessions and databases of each host in the tree, at every host; gone with the host."""
+    with rig.connect() as c:
+        assert c.one("select 1") == "1"
+        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "the session is protected")
+        serving, backup = rig.serving(), rig.backup()
+        (third,) = set(takeover.HOSTS) - {serving, backup}
+
+        def managers(host):
+            return {r["host"]: r for r in rig.rows("MANAGERS", host)}
+
+        def status(host):
+            return json.loads(rig.on(host, "holdfast", "status", "--json"))
+
+        rig.until(lambda: managers(serving)[backup]["stored"] == "1", "the primary knows what the backup has")
+        rig.until(lambda: managers(backup)[serving]["protected"] == "1", "the backup knows what the primary has")
+        for host in takeover.HOSTS:
+            rig.until(lambda h=host: set(managers(h)) == set(takeover.HOSTS), f"{host} hears all")
+            rows = managers(host)
+            assert all(float(r["cpus"]) >= 1 and float(r["memory_mib"]) > 0 for r in rows.values()), rows
+            assert all(" primary" in r["databases"] for r in rows.values()), rows
+        glance = f"{takeover.SERVICE}: 1 session at {serving} ({rig.address}:{takeover.PORT}), 1 protected by {backup}\n"
+        rig.until(lambda: glance in rig.on(third, "holdfast", "status"), glance)
+        rig.power_off(backup)
+        rig.until(lambda: backup not in managers(serving), f"{backup} is gone")
+        rig.until(lambda: protected_by(rig)[0] == {third}, f"{third} protects")
+        rig.stop_manager(third)
+        rig.until(lambda: any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns")
+        assert "none protected for" in rig.on(serving, "holdfast", "status")
+    rig.whole()
+    rig.until(lambda: not any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns no more")
