@@ -621,12 +621,10 @@ static int connect_to(const char *path, const char *action, int *ret_code)
 
 static int send_request(int fd, const char *action)
 {
-    static const char *const fields[][2] = {{"epoch", "HOLDFAST_EPOCH"},
-                                            {"mirrors", "HOLDFAST_MIRRORS"},
-                                            {"source", "HOLDFAST_SOURCE"},
-                                            {"resource", "HOLDFAST_RESOURCE"},
-                                            {"group", "HOLDFAST_GROUP"},
-                                            {"silent", "HOLDFAST_SILENT"}};
+    static const char *const fields[][2] = {
+        {"epoch", "HOLDFAST_EPOCH"},   {"mirrors", "HOLDFAST_MIRRORS"},
+        {"source", "HOLDFAST_SOURCE"}, {"resource", "HOLDFAST_RESOURCE"},
+        {"group", "HOLDFAST_GROUP"},   {"silent", "HOLDFAST_SILENT"}};
     struct hf_buf b;
     hf_buf_init(&b, HF_PG_CONTROL_MAX);
     hf_buf_printf(&b, "%s\n", action);

@@ -770,7 +770,6 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         .addresses = address,
         .addresses_len = 1,
         .slots_max = (uint32_t)(slots < HF_EGRESS_SLOTS_MAX ? slots : HF_EGRESS_SLOTS_MAX),
-        .queue = 4846,
         .how = how,
     };
     int rc = hf_egress_open(&options, err, &p->egress);

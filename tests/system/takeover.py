@@ -32,6 +32,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 HOLDFAST = f"""
 cluster {{ key_file = "/etc/holdfast/cluster.key" }}
 host {{ name = "@NAME@"  address = @ADDRESS@ }}
+control {{ group = "postgres" }}
 directory {{ interface = "eth0" }}
 engine {{ type = @ENGINE@ }}
 group {{ boot_wait = {BOOT_WAIT}s }}
@@ -166,6 +167,8 @@ class Rig:
     fencing: False: hosts are not fenced for the sake of pgvip, the lease must silence them. connections: the database's limit.
     tls: clients may have it, and are unprotected then."""
 
+    supervise = SUPERVISE
+
     def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300, tls=False):
         self.lab, self.v6, self.fencing, self.service, self.lease = lab, v6, fencing, service, lease
         self.connections, self.tls = connections, tls
@@ -245,7 +248,7 @@ class Rig:
         if old := self.managers.pop(host, None):
             old.kill()
             old.wait()
-        command = SUPERVISE.format(program=find_program("holdfast-pg"), log=LOG)
+        command = self.supervise.format(program=find_program("holdfast-pg"), log=LOG)
         self.managers[host] = self.lab.popen(host, "sh", "-c", command, stdout=subprocess.DEVNULL)
 
     def stop_manager(self, host):
