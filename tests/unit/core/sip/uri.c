@@ -142,6 +142,9 @@ static void comparison(void **state)
         {"tel:+1-201-555-0123", "tel:+1(201)5550123"},
         {"tel:7042;phone-context=Example.com", "tel:70-42;PHONE-CONTEXT=example.com"},
         {"http://x", "http://x"},
+        {"sip:a@b;x=1;x=2", "sip:a@b;x=1"}, /* the first counts */
+        {"sip:a@b?Route=x&Route=y", "sip:a@b?Route=y&Route=x"},
+        {"tel:+1;ext=1;ext=2", "tel:+1;ext=1;ext=3"},
     };
     static const char *const other[][2] = {
         {"SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"},
@@ -157,6 +160,8 @@ static void comparison(void **state)
         {"sip:a@b;transport=udp", "sip:a@b;transport=tcp"},
         {"sip:a@b;maddr=1.2.3.4", "sip:a@b"},
         {"sip:a@b;ttl=1", "sip:a@b"},
+        {"sip:a@b;x=1;x=2", "sip:a@b;x=2"},
+        {"sip:a@b?Route=x&Route=y", "sip:a@b?Route=x"},
         {"tel:+12015550123", "tel:+12015550123;ext=1"},
         {"tel:12015550123", "tel:+12015550123"},
         {"http://x", "http://X"},
