@@ -133,8 +133,8 @@ static void several(void **state)
 {
     (void)state;
     begin();
-    assert_int_equal(reg("c", 1, "Contact: <sip:h1>;q=0.1, <sip:h2>;q=0.9\r\nm: <sip:h3>;q=0.5\r\n"),
-                     200);
+    assert_int_equal(
+        reg("c", 1, "Contact: <sip:h1>;q=0.1, <sip:h2>;q=0.9\r\nm: <sip:h3>;q=0.5\r\n"), 200);
     assert_string_equal(fields(), "Contact: <sip:h2>;q=0.9;expires=3600\r\n"
                                   "Contact: <sip:h3>;q=0.5;expires=3600\r\n"
                                   "Contact: <sip:h1>;q=0.1;expires=3600\r\n" TAIL);
@@ -151,8 +151,8 @@ static void several(void **state)
     assert_int_equal(got.n_changes, 0);
     assert_int_equal(hf_sip_registrar_bindings(r), 5);
     /* the last of equal ones counts, also when they are equal only to what is there */
-    assert_int_equal(reg("c", 9, "Contact: <sip:h2;x=1>, <sip:h2;x=2>, <sip:h8>, <sip:h8>;q=0.2\r\n"),
-                     200);
+    assert_int_equal(
+        reg("c", 9, "Contact: <sip:h2;x=1>, <sip:h2;x=2>, <sip:h8>, <sip:h8>;q=0.2\r\n"), 200);
     assert_string_equal(changes(),
                         "registered sip:h2;x=2 store for sip:h2, registered sip:h8 store wait");
     /* "*" */
@@ -242,7 +242,8 @@ static void paths_and_flows(void **state)
     assert_string_equal(fields(), "Contact: <sip:h1>;expires=3600\r\n"
                                   "Path: <sip:e1;lr>,<sip:e2;lr>;x\r\nPath: <sip:e3>\r\n" TAIL);
     assert_int_equal(reg("c", 2, "Path: <sip:e9;lr>\r\nContact: <sip:h1>\r\n"), 200);
-    assert_string_equal(changes(), "registered sip:h1 store for sip:h1 wait"); /* another way to it */
+    assert_string_equal(changes(),
+                        "registered sip:h1 store for sip:h1 wait"); /* another way to it */
     assert_int_equal(reg("c", 3, "Contact: *\r\nExpires: 0\r\n"), 200);
     /* flows are told by instance and reg-id, not by their URI */
     snprintf(text, sizeof(text), FLOW, "one", 1);
