@@ -100,34 +100,30 @@ class Pair(Contestant):
         return "\n".join(f"{host}:\n{self.rig.last_words(host)}" for host in self.managers)
 
     def console(self, host, command):
+        """Rows, as dicts."""
         with self.rig.network.entered(host):
             s = connect(HOSTS[host], self.console_port)
         session = Session(s, "postgres", "holdfast")
         try:
-            return session.query(command)
+            return [dict(zip(session.columns, row)) for row in session.query(command)]
         finally:
             session.close()
 
-    def link(self):
-        """(state, heartbeats' smallest round trip in ms) of the pair"""
-        row = self.console("alpha", "SHOW SERVICE")[0]
-        return row[3], float(row[10])
-
-    def counters(self):
-        return {row[0]: row[1] for row in self.console("alpha", "SHOW COUNTERS")}
-
     def beside(self):
-        return {"pair_rtt_us": self.rig.round_trip_us(), "pair_beat_us": self.link()[1] * 1e3}
+        return {"pair_rtt_us": self.rig.round_trip_us(),
+                "pair_beat_us": float(self.console("alpha", "SHOW SERVICE")[0]["rtt_ms"]) * 1e3}
 
     def look(self, clients):
         """Each of them is protected by beta, which has them."""
-        rows = [r for r in self.console("alpha", "SHOW PROTECTION") if r[1] == USER]
-        bare = [r for r in rows if r[6] != "beta" or r[7]]
+        rows = [r for r in self.console("alpha", "SHOW PROTECTION") if r["user"] == USER]
+        bare = [r for r in rows if r["backup"] != "beta" or r["backup_reason"]]
         if len(rows) != clients or bare:
-            raise RuntimeError(f"{len(rows) - len(bare)} of {clients} sessions are protected: {bare[:1]}")
-        kept = int(self.console("beta", "SHOW SERVICE")[0][5])
-        if self.link()[0] != "in sync" or kept < clients:
-            raise RuntimeError(f"the pair is {self.link()[0]}, the backup has {kept} of {clients}")
+            return f"{len(rows) - len(bare)} of {clients} sessions are protected: {bare[:1]}"
+        state = self.console("alpha", "SHOW SERVICE")[0]["state"]
+        kept = int(self.console("beta", "SHOW SERVICE")[0]["sessions"])
+        if state != "in sync" or kept < clients:
+            return f"the pair is {state}, the backup has {kept} of {clients}"
+        return ""
 
 
 class PairRig(Rig):
@@ -229,19 +225,24 @@ class PairRig(Rig):
 
 
 def ping(ours, theirs):
-    """us from sending to the answer; theirs answers in a process of its own."""
+    """us from sending to the answer; theirs answers in a process of its own, and on a CPU of its own, as
+    hosts have."""
+    cpus = sorted(os.sched_getaffinity(0))
     child = os.fork()
     if child == 0:
+        os.sched_setaffinity(0, cpus[-1:])
         ours.close()
         while piece := theirs.recv(PING_SIZE):
             theirs.sendall(piece)
         os._exit(0)
     took = []
+    os.sched_setaffinity(0, cpus[:1])
     for _ in range(PINGS):
         begin = time.perf_counter()
         ours.sendall(bytes(PING_SIZE))
         ours.recv(PING_SIZE)
         took.append((time.perf_counter() - begin) * 1e6)
+    os.sched_setaffinity(0, cpus)
     ours.shutdown(socket.SHUT_WR)
     os.waitpid(child, 0)
     return median(took)

@@ -18,6 +18,8 @@
 #define TX_KEEP (16u << 10)  /* more than so much unacknowledged: look whether it still is */
 #define LINGER HF_S(60)      /* of a slot whose socket was closed: its FIN may be repeated */
 #define EMBRYO_TIME HF_S(70) /* tcp_synack_retries */
+#define SEATS HF_ARRAY_LEN(((struct hf_pg_client *)0)->seat)
+#define LATER HF_MS(10) /* a request that may is told with its answer, if that comes by then */
 
 /* ---- slots ---- */
 
@@ -406,7 +408,7 @@ static void tell_all(struct hf_pg_shield *s)
     if (s->client->session) {
         hf_pg_session_save_all(s->client->session);
     }
-    s->place_told = 0;
+    s->place_told = s->place_sealed = 0;
     s->facts_told = s->login_told = s->position_told = false;
     s->rx_at = s->rx_n = 0;
 }
@@ -414,6 +416,8 @@ static void tell_all(struct hf_pg_shield *s)
 static void save(struct hf_pg_shield *s)
 {
     struct hf_pg_client *c = s->client;
+    hf_list_unlink(&s->later);
+    s->due = false;
     s->rx_total = s->rx_before + c->link.n_received;
     save_tx(s);
     save_rx(s);
@@ -457,6 +461,63 @@ void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session)
     hf_pg_protect_touch(s->client); /* ... and sealed with this batch */
 }
 
+/* ---- what need not wait (X1) ---- */
+
+/* The seat whose connection, of which the backup knows, may be sent what there is for it before the
+ * backup has that; SEATS: none. */
+static size_t ahead(const struct hf_pg_shield *s, bool *ret_asked)
+{
+    const struct hf_pg_protect *p = s->protect;
+    const struct hf_pg_client *c = s->client;
+    size_t i = c->seat[0].side == HF_PG_SERVER ? 0 : 1;
+    const struct hf_pg_sconn *conn = c->seat[i].conn;
+    if (!c->session || c->ended || !conn || !conn->link.wire || !c->seat[i].attached ||
+        conn->id != s->place_sealed || s->seat_wait[i].n ||
+        !hf_pair_primary_may(p->primary, s->place_number, hf_pg_now(p->pg)) ||
+        !hf_pg_session_ahead(c->session, ret_asked)) {
+        return SEATS;
+    }
+    return i;
+}
+
+/* Requests go to the server, and nothing else is to be let out: they are told with their answer,
+ * or after a while. Until then the client has them, unacknowledged. */
+static bool told_later(struct hf_pg_shield *s)
+{
+    struct hf_pg_protect *p = s->protect;
+    const struct hf_pg_client *c = s->client;
+    bool asked;
+    size_t i = ahead(s, &asked);
+    if (i == SEATS || !asked || s->due || p->open || p->closing_gate || !s->facts_told ||
+        c->link.in.n || hf_pg_link_unsealed(&c->link).n) {
+        return false;
+    }
+    const struct hf_pg_sconn *other = c->seat[1 - i].conn;
+    if (other && other->link.wire && hf_pg_link_unsealed(&other->link).n) {
+        return false;
+    }
+    hf_pg_link_let(&c->seat[i].conn->link, hf_pg_link_seal(&c->seat[i].conn->link));
+    if (hf_list_empty(&p->later)) {
+        hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, hf_pg_now(p->pg) + LATER);
+    }
+    if (hf_list_empty(&s->later)) {
+        hf_list_insert(&p->later, &s->later);
+    }
+    return true;
+}
+
+static void on_later(struct hf_poll_timer *t, hf_time now)
+{
+    (void)now;
+    struct hf_pg_protect *p = HF_CONTAINER_OF(t, struct hf_pg_protect, later_timer);
+    HF_LIST_FOREACH (node, &p->later) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, later);
+        hf_list_unlink(node);
+        s->due = true;
+        hf_pg_protect_touch(s->client);
+    }
+}
+
 /* ---- the end of a turn ---- */
 
 static bool heard_by_nobody(const struct hf_pg_protect *p)
@@ -471,6 +532,8 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
 {
     struct hf_pg_client *c = s->client;
     hf_time now = hf_pg_now(c->pg);
+    bool asked;
+    size_t free_seat = ahead(s, &asked);
     wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total, now);
     s->tx_saved = 0;
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
@@ -480,9 +543,15 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
             s->seat_wait[i] = (struct waits){0};
         }
         size_t n = conn && conn->link.wire ? hf_pg_link_seal(&conn->link) : 0;
-        if (n) {
+        if (n && i == free_seat) {
+            hf_pg_link_let(&conn->link, n);
+        } else if (n) {
             wait_add(&s->seat_wait[i], number, n, 0, now);
         }
+    }
+    if (s->place_sealed != s->place_told) {
+        s->place_sealed = s->place_told;
+        s->place_number = number;
     }
     if (hf_list_empty(&s->waiting)) {
         hf_list_insert(&s->protect->waiting, &s->waiting);
@@ -513,7 +582,7 @@ static void on_task(struct hf_poll_task *t)
     HF_LIST_FOREACH (node, &p->touched) {
         struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, touched);
         hf_list_unlink(node);
-        if (!starts(s)) {
+        if (!starts(s) || told_later(s)) {
             continue;
         }
         nobody ? keep(s) : save(s);
@@ -635,6 +704,7 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     hf_buf_init(&s->tx, SIZE_MAX / 2);
     hf_list_init(&s->touched);
     hf_list_init(&s->waiting);
+    hf_list_init(&s->later);
     if (hf_map_put(&p->shields, hf_slice(&s->id, sizeof(s->id)), s) ||
         hf_pair_primary_begin(p->primary, s->id)) {
         hf_map_remove(&p->shields, hf_slice(&s->id, sizeof(s->id)));
@@ -704,6 +774,7 @@ void hf_pg_protect_end(struct hf_pg_client *c)
         hf_list_unlink(&s->node);
         hf_list_unlink(&s->touched);
         hf_list_unlink(&s->waiting);
+        hf_list_unlink(&s->later);
         hf_buf_fini(&s->tx);
         hf_free(s);
         c->shield = NULL;
@@ -774,6 +845,8 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
     hf_list_init(&p->waiting);
     hf_list_init(&p->dropped);
     hf_list_init(&p->expiring);
+    hf_list_init(&p->later);
+    p->later_timer.fn = on_later;
     hf_map_init(&p->shields, pg->seed);
     hf_map_init(&p->peers, pg->seed);
     struct hf_err why = {0};
@@ -798,7 +871,11 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         hf_free(p);
         return rc;
     }
-    rc = hf_poll_add(pg->wire->poll, &p->io, hf_egress_fd(p->egress), HF_POLL_READ, on_guard);
+    rc = hf_poll_reserve(pg->wire->poll, 1);
+    if (rc == 0) {
+        rc = hf_poll_add(pg->wire->poll, &p->io, hf_egress_fd(p->egress), HF_POLL_READ, on_guard);
+        (void)!hf_poll_reserve(pg->wire->poll, rc ? -1 : 0);
+    }
     if (rc) {
         hf_egress_close(p->egress);
         hf_free(p);
@@ -849,6 +926,8 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p)
         hf_free(e);
     }
     hf_list_unlink(&p->task.node);
+    hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, HF_NEVER);
+    (void)!hf_poll_reserve(p->pg->wire->poll, -1);
     hf_poll_remove(p->pg->wire->poll, &p->io);
     hf_map_fini(&p->peers);
     hf_map_fini(&p->shields);

@@ -11,7 +11,8 @@
  * session touches its shield; at the end of the turn all that were touched are saved, as one batch
  * of the pair core; what they sent in that turn, to the client and to servers, waits in their links
  * until the core has confirmed the batch. So has the acknowledgement of what was read: the guard's
- * limit of the client's slot is raised then.
+ * limit of the client's slot is raised then. A request that takes no effect by itself goes to the
+ * server at once, and is saved with its answer (hf_pg_session_ahead(), doc/design/takeover.md).
  *
  * Unprotected beyond this host, and let out at once: clients that log in, TLS clients.
  */

@@ -259,6 +259,14 @@ struct hf_pg_save_ops {
 void hf_pg_session_save(struct hf_pg_session *s, const struct hf_pg_save_ops *ops, void *arg);
 /** The next save tells everything: for a peer that has nothing. */
 void hf_pg_session_save_all(struct hf_pg_session *s);
+/**
+ * May all that was sent to the server and is not answered be let out before a peer has it (X1)? It
+ * is what a loss would make the session do again anyway: repeatable, or in a transaction whose end
+ * was not sent. The peer must know of the server connection (the server's backend ends by that,
+ * X6), and what it has must be offered again by the client: so it isn't acknowledged. *ret_asked:
+ * the client has sent whole requests and waits for their answers.
+ */
+bool hf_pg_session_ahead(const struct hf_pg_session *s, bool *ret_asked);
 
 /** What was saved. item: the next one after *pos, which begins as NULL; false: no more. */
 struct hf_pg_saved {

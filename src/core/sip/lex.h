@@ -30,16 +30,21 @@ enum hf_sip_class {
                                 * of addresses, and "/=@", which real agents put there */
     HF_SIP_C_WORD = 1 << 10,   /* word: what a Call-ID is made of */
     HF_SIP_C_URI = 1 << 11,    /* visible ASCII without <> and ": any URI */
+    HF_SIP_C_BARE = 1 << 12,   /* of these without ";,?": a URI that stands without <> */
+    HF_SIP_C_IPV6 = 1 << 13,   /* hex digits, ':', '.' */
 };
 extern const uint16_t hf_sip_class[256];
 
 /** Every byte of s of this class (s may be empty)? */
 bool hf_sip_all(struct hf_slice s, enum hf_sip_class class);
 
-/** Equal but for the case of ASCII letters? */
-bool hf_sip_eq(struct hf_slice a, struct hf_slice b);
-/** Order in which case does not count: negative, 0, positive. */
+/** Order in which the case of ASCII letters does not count: negative, 0, positive. */
 int hf_sip_cmp(struct hf_slice a, struct hf_slice b);
+/** Equal but for that? */
+static inline bool hf_sip_eq(struct hf_slice a, struct hf_slice b)
+{
+    return a.n == b.n && hf_sip_cmp(a, b) == 0;
+}
 static inline bool hf_sip_eq_str(struct hf_slice a, const char *s)
 {
     return hf_sip_eq(a, hf_slice_str(s));
@@ -57,8 +62,8 @@ struct hf_sip_cur {
 static inline struct hf_sip_cur hf_sip_cur(struct hf_slice s)
 {
     static const uint8_t nothing[1];
-    const uint8_t *p = s.n ? s.p : nothing;
-    return (struct hf_sip_cur){.p = p, .end = p + s.n};
+    const uint8_t *p = s.p ? s.p : nothing; /* an empty one keeps its place */
+    return (struct hf_sip_cur){.p = p, .end = p + (s.p ? s.n : 0)};
 }
 /** The next byte, or -1 at the end. */
 static inline int hf_sip_peek(const struct hf_sip_cur *c)
@@ -87,6 +92,8 @@ static inline struct hf_slice hf_sip_span(struct hf_sip_cur *c, unsigned class)
     }
     return hf_slice(p, (size_t)(c->p - p));
 }
+/** To the next byte that may not be inside a line (HF_SIP_C_CONTROL), or to the end. */
+void hf_sip_to_control(struct hf_sip_cur *c);
 static inline void hf_sip_ws(struct hf_sip_cur *c)
 {
     while (c->p < c->end && hf_sip_class[*c->p] & HF_SIP_C_WS) {
@@ -127,8 +134,7 @@ struct hf_sip_param {
  * -HF_EMALF: an empty one, or not a parameter.
  */
 HF_MUST int hf_sip_param_next(struct hf_sip_cur *c, struct hf_sip_param *ret_param);
-/** The parameter of this name among "name=value;name..." with or without a ';' before it, as
- * structs here keep them. */
+/** The first parameter of this name, in any case, among ";name=value;name...". */
 bool hf_sip_param_get(struct hf_slice params, const char *name, struct hf_sip_param *ret_param);
 
 /** A number of seconds as RFC 3261 20.19 has it: 0 to 2^32-1. -HF_EMALF: none; -HF_EVALUE: larger.
@@ -140,3 +146,10 @@ bool hf_sip_ipv4(struct hf_slice s, uint8_t ret_addr[4]);
 /** The text of an IPv6 address without brackets; ":::" before an IPv4 address is taken as "::", as
  * RFC 5118 4.10 wants. */
 bool hf_sip_ipv6(struct hf_slice s, uint8_t ret_addr[16]);
+/** The text of 16 bytes' IPv6 address, as RFC 5952 has it; returns its length. */
+#define HF_SIP_IPV6_TEXT_MAX 46 /* with its NUL */
+size_t hf_sip_ipv6_text(const uint8_t addr[16], char ret_text[HF_SIP_IPV6_TEXT_MAX]);
+/** Likewise of 4 bytes. */
+size_t hf_sip_ipv4_text(const uint8_t addr[4], char ret_text[16]);
+/** Steps over bytes of a class and %HH. */
+struct hf_slice hf_sip_span_escaped(struct hf_sip_cur *c, unsigned class);

@@ -22,8 +22,9 @@
  * A request that is malformed still gives all that could be read, so that it can be answered: see
  * hf_sip_answerable().
  *
- * Stricter than the grammar: control characters but HTAB, also escaped by a backslash, and CR or LF
- * alone are refused in the header, as those behind us differ about them.
+ * Control characters but HTAB are refused in the header unless a backslash escapes them, CR and LF
+ * alone always, as those behind us differ about what they mean. In a stream, close after a fault
+ * CONTROL: where this message ends is a guess.
  */
 #define HF_SIP_MESSAGE_MAX 65535 /* bytes: positions are 16 bits */
 #define HF_SIP_FIELDS_MAX 160    /* header lines */
@@ -31,8 +32,19 @@
 
 #define HF_SIP_METHOD_LIST(X)                                                                      \
     X(INVITE)                                                                                      \
-    X(ACK) X(BYE) X(CANCEL) X(OPTIONS) X(REGISTER) X(SUBSCRIBE) X(NOTIFY) X(PUBLISH) X(MESSAGE)    \
-        X(INFO) X(PRACK) X(UPDATE) X(REFER)
+    X(ACK)                                                                                         \
+    X(BYE)                                                                                         \
+    X(CANCEL)                                                                                      \
+    X(OPTIONS)                                                                                     \
+    X(REGISTER)                                                                                    \
+    X(SUBSCRIBE)                                                                                   \
+    X(NOTIFY)                                                                                      \
+    X(PUBLISH)                                                                                     \
+    X(MESSAGE)                                                                                     \
+    X(INFO)                                                                                        \
+    X(PRACK)                                                                                       \
+    X(UPDATE)                                                                                      \
+    X(REFER)
 enum hf_sip_method {
 #define HF_SIP_METHOD_ENUM(id) HF_SIP_##id,
     HF_SIP_METHOD_LIST(HF_SIP_METHOD_ENUM)
@@ -163,7 +175,6 @@ struct hf_sip_msg {
     struct hf_slice text; /* the message, borrowed as long as this is used */
     enum hf_sip_fault fault;
     bool request;
-    bool repeated; /* what may be there once is there more than once */
 
     enum hf_sip_method method; /* of a response: its CSeq's */
     struct hf_slice method_text;
@@ -194,7 +205,8 @@ struct hf_sip_msg {
  * ret_msg has all that could be read.
  */
 HF_MUST int hf_sip_parse(struct hf_slice s, bool stream, struct hf_sip_msg *ret_msg);
-/** May and can a response be sent: a request, not ACK, whose topmost Via can be read? */
+/** May and can a response be sent: a request, not ACK, whose topmost Via can be read, up to its
+ * parameters at least? */
 bool hf_sip_answerable(const struct hf_sip_msg *m);
 
 /** Is there such a header field? Also of OTHER. */
@@ -219,9 +231,10 @@ HF_MUST int hf_sip_one(const struct hf_sip_msg *m, enum hf_sip_field_id id,
 struct hf_sip_walk {
     const struct hf_sip_msg *m; /* borrowed */
     struct hf_sip_cur cur;      /* in the present line */
-    uint8_t field;              /* the next line; HF_SIP_NONE: none */
-    bool open;                  /* in a line */
-    bool after;                 /* a value of this line was given: a ',' must follow */
+    uint8_t id;
+    uint8_t field; /* the next line; HF_SIP_NONE: none */
+    bool open;     /* in a line */
+    bool comma;    /* the present value is behind one: it may not be empty */
 };
 void hf_sip_walk_begin(struct hf_sip_walk *w, const struct hf_sip_msg *m, enum hf_sip_field_id id);
 /** The next value as text, without white space around: it ends at a comma that is neither in quotes

@@ -47,8 +47,8 @@ struct hf_sip_uri {
  * do is the caller's, e.g. 416 for a Request-URI).
  */
 HF_MUST int hf_sip_uri_parse(struct hf_slice s, struct hf_sip_uri *ret_uri);
-/** host [":" port] at c, stepped over; white space may stand around the ':'. -HF_EMALF. */
-HF_MUST int hf_sip_host_parse(struct hf_sip_cur *c, struct hf_sip_host *ret_host);
+/** host [":" port] at c, stepped over; `ws`: white space may stand around the ':'. -HF_EMALF. */
+HF_MUST int hf_sip_host_parse(struct hf_sip_cur *c, bool ws, struct hf_sip_host *ret_host);
 /** Same host (addresses by value, names in any case)? The port does not count. */
 bool hf_sip_host_eq(const struct hf_sip_host *a, const struct hf_sip_host *b);
 

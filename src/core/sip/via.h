@@ -39,7 +39,8 @@ struct hf_sip_via {
     bool has_rport;           /* ";rport", with or without port (RFC 3581) */
 };
 
-/** Parse one value at c, up to a ',' or the end. RFC 3261 20.42, RFC 3581. -HF_EMALF. */
+/** Parse one value at c, up to a ',' or the end. RFC 3261 20.42, RFC 3581. -HF_EMALF;
+ * then ret_via has what could be read (transport and sent-by, or nothing) and no text. */
 HF_MUST int hf_sip_via_parse(struct hf_sip_cur *c, struct hf_sip_via *ret_via);
 
 /** The branch is RFC 3261's: it begins with the cookie and has something behind it. Others need

@@ -47,8 +47,8 @@ HF_MUST int hf_sip_begin_response(struct hf_wr *w, const struct hf_sip_msg *requ
                                   uint16_t status, struct hf_slice reason, struct hf_slice to_tag,
                                   const struct hf_endpoint *source);
 
-/** A tag for a stateless To: the same for the same request (RFC 3261 8.2.7), not to be guessed
- * without the seed. 16 hex digits. */
+/** A tag for a stateless To: the same for a retransmission (RFC 3261 8.2.7), another one for
+ * another request. 16 hex digits; the seed is a secret of the server. */
 void hf_sip_stateless_tag(const struct hf_sip_msg *request, uint64_t seed, char ret_tag[16]);
 /** A branch for stateless forwarding (RFC 3261 16.11): the same for a retransmission, for the
  * CANCEL and the ACK of a non-2xx of the same transaction, another one for every other; `salt` is
@@ -84,7 +84,7 @@ HF_MUST int hf_sip_begin_forward(struct hf_wr *w, const struct hf_sip_msg *reque
                                  const struct hf_sip_forward *how);
 
 /** A response to relay (RFC 3261 16.7): as it was, without the topmost Via value. -HF_EMALF: it has
- * no other, or a fault. */
+ * no other, or a fault; -HF_EVALUE: the next one is at a multicast or broadcast address. */
 HF_MUST int hf_sip_begin_relay(struct hf_wr *w, const struct hf_sip_msg *response);
 
 /** A request of our own. */

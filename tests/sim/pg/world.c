@@ -243,6 +243,7 @@ void pgw_after(struct pgw_session *s)
     if (s->w->memory.used > s->w->memory.max) {
         pgw_failed(s->w, "%zu bytes of memory in use", s->w->memory.used);
     }
+    pgw_ahead(s);
     if (s->w->saves && (s->ended || hf_prng_below(&s->w->save_prng, 3))) {
         pgw_save(s);
     }
