@@ -83,7 +83,7 @@ static void begin(uint64_t seed)
         w->p.client[i].asks_max = 1;
     }
     x.left = 2 + (uint32_t)below(x.one ? 4 : 9);
-    x.pace = HF_MS(50 + (hf_time)below(3000));
+    x.pace = below(4) ? HF_MS(50 + (hf_time)below(3000)) : HF_MS(5); /* or nearly at once */
 }
 
 /* ---- all that can happen without faults ---- */
