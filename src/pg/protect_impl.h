@@ -55,7 +55,8 @@ struct waits {
 
 struct hf_pg_shield {
     struct hf_list node, touched, waiting;
-    struct hf_list later; /* a request went to the server that is not told of yet */
+    struct hf_list later; /* something happened that need not be told at once */
+    hf_time later_until;
     struct hf_pg_protect *protect;
     struct hf_pg_client *client;
     uint64_t id; /* of entry */
@@ -82,7 +83,7 @@ struct hf_pg_shield {
     uint64_t place_sealed; /* ... that is in a batch: this one */
     uint64_t place_number;
     bool starting; /* not told of yet */
-    bool due;      /* it was told later for long enough */
+    bool due;      /* it is to be told now */
     bool facts_told, login_told, key_told, position_told;
 };
 
