@@ -14,6 +14,7 @@
 #define ANNOUNCE_EVERY HF_MS(200)
 /* Offsets are upper bounds, by the delay of a heartbeat; what is too low is harmless. */
 #define CLOCK_MARGIN HF_MS(20)
+#define READY_TIME HF_S(1) /* for the address to be of use: then without */
 
 /* A session that is being restored. */
 struct job {
@@ -36,9 +37,9 @@ struct hf_pg_takeover {
     struct hf_poll_timer timer;
     struct job *job; /* owned */
     size_t n_jobs, n_lost;
-    bool begun, told, listening;
+    bool begun, ready, told, listening;
     unsigned announced;
-    hf_time started, announce_at;
+    hf_time started, announce_at, ready_by;
     struct {
         unsigned sessions, restored, gone, failed, unprotected, left;
     } figures;
@@ -319,11 +320,16 @@ static int begin(struct hf_pg_takeover *t, struct hf_err *err)
     rc = hf_poll_add(t->pg->wire->poll, &t->io, hf_tcpmove_fd(t->move), HF_POLL_READ, on_io);
     rc = rc ? hf_err_set(err, rc, "cannot watch raw sockets: %s", hf_strerror(rc))
             : hf_netaddr_add(t->opt.interface, &t->endpoint, t->opt.prefix_length, err);
-    if (rc) {
-        return rc;
-    }
+    t->ready_by = now_of(t) + READY_TIME;
+    return rc;
+}
+
+/* Pitfall 22: probes that are sent from it earlier wait a second for the peers' addresses. */
+static int go_on(struct hf_pg_takeover *t, struct hf_err *err)
+{
+    t->ready = true;
     announce(t);
-    rc = add_jobs(t);
+    int rc = add_jobs(t);
     return rc ? hf_err_set(err, rc, "out of memory") : 0;
 }
 
@@ -351,6 +357,20 @@ static void step(struct hf_pg_takeover *t)
             return;
         }
         int rc = begin(t, &err);
+        if (rc) {
+            tell(t, rc, &err);
+            return;
+        }
+    }
+    if (!t->ready && t->told) {
+        return; /* it failed */
+    }
+    if (!t->ready) {
+        if (!hf_netaddr_is_ready(&t->endpoint) && now_of(t) < t->ready_by) {
+            hf_poll_timer_set(t->pg->wire->poll, &t->timer, now_of(t) + HF_MS(1));
+            return;
+        }
+        int rc = go_on(t, &err);
         if (rc) {
             tell(t, rc, &err);
             return;
