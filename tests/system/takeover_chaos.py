@@ -269,7 +269,7 @@ class Pgbench(threading.Thread):
         return cls.__name__
 
     def command(self, *words):
-        return ["pgbench", "-h", self.rig.address, "-p", str(takeover.PORT), "-U", "postgres", *words, "postgres"]
+        return ["pgbench", "-h", self.rig.address, "-p", str(takeover.PORT), "-U", "postgres", *words, "dbname=postgres sslmode=disable"]
 
     def prepare(self):
         p = self.rig.client(*self.command("-i", "-q"))
