@@ -803,6 +803,7 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         hf_free(p);
         return hf_err_set(err, rc, "cannot watch the guard: %s", hf_strerror(rc));
     }
+    hf_pg_left_open(p, pg->config->service.control, options.slots_max);
     hf_log_info("", "guard of the service address: %s%s%s", hf_egress_how_name(how),
                 why.text[0] ? "; " : "", why.text);
     *ret_protect = p;
@@ -845,6 +846,7 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p)
     hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, HF_NEVER);
     (void)!hf_poll_reserve(p->pg->wire->poll, -1);
     hf_poll_remove(p->pg->wire->poll, &p->io);
+    hf_pg_left_close(p);
     hf_map_fini(&p->peers);
     hf_map_fini(&p->records);
     hf_egress_close(p->egress);
