@@ -5,13 +5,12 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "pg/query.h"
+#include "pg/route.h"
 
 #define FIRST HF_MS(300) /* clients go on first */
 #define PAUSE HF_MS(20)
-#define AT_ONCE 10
+#define AT_ONCE 20
 #define TEXT_MAX 4096
-#define QUERY_TIME HF_S(10)
 #define AGAIN HF_S(1)
 #define TRIES_MAX 5
 
@@ -24,8 +23,7 @@ struct hf_pg_behind {
     struct hf_pg *pg;
     struct hf_poll_timer timer;
     struct hf_buf list; /* struct process */
-    struct hf_pg_query *query;
-    size_t n_asked; /* of the list, by the query */
+    size_t n_asked;     /* of the list, by what was asked last */
     unsigned n_tries;
 };
 
@@ -40,17 +38,9 @@ static void set_timer(struct hf_pg_behind *b, hf_time in)
     hf_poll_kick(b->pg->wire->poll);
 }
 
-static void on_row(void *arg, const struct hf_slice *v, size_t n)
-{
-    (void)arg;
-    (void)v;
-    (void)n;
-}
-
 static void on_done(void *arg, const char *why)
 {
     struct hf_pg_behind *b = arg;
-    b->query = NULL;
     if (!why) {
         b->n_tries = 0;
         hf_buf_consume(&b->list, b->n_asked * sizeof(struct process));
@@ -66,11 +56,8 @@ static void on_done(void *arg, const char *why)
     }
 }
 
-static const struct hf_pg_query_ops ops = {.row = on_row, .done = on_done};
-
 static void ask(struct hf_pg_behind *b)
 {
-    const char *database = b->pg->config->auth.database;
     struct hf_buf sql;
     size_t n = b->list.n / sizeof(struct process);
     b->n_asked = n < AT_ONCE ? n : AT_ONCE;
@@ -86,11 +73,7 @@ static void ask(struct hf_pg_behind *b)
     hf_buf_str(&sql, ") v(pid, age), LATERAL pg_catalog.pg_stat_get_activity(v.pid) a WHERE "
                      "pg_catalog.abs(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
                      "a.backend_start) - v.age) < 2");
-    int rc =
-        sql.err ? sql.err
-                : hf_pg_query_start(b->pg->queries, hf_slice_str(*database ? database : "postgres"),
-                                    hf_buf_slice(&sql), (struct hf_slice){0}, false, QUERY_TIME,
-                                    &ops, b, &b->query);
+    int rc = sql.err ? sql.err : hf_pg_route_errand(b->pg->route, hf_buf_slice(&sql), on_done, b);
     hf_buf_fini(&sql);
     if (rc) {
         on_done(b, hf_strerror(rc));
@@ -135,7 +118,7 @@ void hf_pg_behind_destroy(struct hf_pg_behind *b)
     if (!b) {
         return;
     }
-    hf_pg_query_cancel(b->query);
+    hf_pg_route_errand_forget(b->pg->route, b);
     hf_poll_timer_set(b->pg->wire->poll, &b->timer, HF_NEVER);
     (void)!hf_poll_reserve(b->pg->wire->poll, -1);
     hf_buf_fini(&b->list);

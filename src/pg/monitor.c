@@ -19,6 +19,10 @@ struct monitor {
     bool answered;            /* its row has come */
     bool promoting;           /* it is to be promoted, after the probe under way */
     bool promote_sent;
+    struct hf_buf errand; /* a message to be sent when nothing else is under way; empty: none */
+    bool errand_sent;
+    void (*errand_done)(void *arg, const char *why);
+    void *errand_arg;
     struct hf_pg_server_facts facts;
     char sqlstate[6];
     char text[200];
@@ -45,11 +49,28 @@ static void on_task(struct hf_poll_task *t)
     all->fn(all->arg);
 }
 
+static void nobody(void *arg, const char *why)
+{
+    (void)arg;
+    (void)why;
+}
+
+/* why NULL: done. */
+static void errand_over(struct monitor *m, const char *why)
+{
+    if (m->errand.n) {
+        hf_buf_fini(&m->errand);
+        m->errand_sent = false;
+        m->errand_done(m->errand_arg, why);
+    }
+}
+
 static void close_conn(struct monitor *m)
 {
     hf_pg_sconn_close(m->conn);
     m->conn = NULL;
     m->ready = m->asking = m->promoting = m->promote_sent = false;
+    errand_over(m, "the monitor's connection was closed");
 }
 
 static void probe_failed(struct monitor *m, const char *sqlstate, const char *text)
@@ -82,6 +103,19 @@ static void send_promote(struct monitor *m)
     send_sql(m, hf_slice(message, sizeof(message)));
 }
 
+/* What waits for the end of another statement. */
+static void send_next(struct monitor *m)
+{
+    if (m->promoting) {
+        send_promote(m);
+    } else if (m->asking) {
+        send_query(m);
+    } else if (m->errand.n) {
+        m->errand_sent = true;
+        send_sql(m, hf_buf_slice(&m->errand));
+    }
+}
+
 /* The answer to a promotion: only a refusal is of interest, the server's state tells the rest. */
 static void promote_done(struct monitor *m)
 {
@@ -90,9 +124,7 @@ static void promote_done(struct monitor *m)
         hf_pg_servers_promote_failed(m->all->servers, m->server, m->text, hf_pg_now(m->all->pg));
         tell(m->all);
     }
-    if (m->asking) {
-        send_query(m);
-    }
+    send_next(m);
 }
 
 /* ReadyForQuery. */
@@ -100,6 +132,11 @@ static void probe_done(struct monitor *m)
 {
     if (m->promote_sent) {
         promote_done(m);
+        return;
+    }
+    if (m->errand_sent) {
+        errand_over(m, m->sqlstate[0] != 0 ? m->text : NULL);
+        send_next(m);
         return;
     }
     if (!m->asking) {
@@ -113,9 +150,7 @@ static void probe_done(struct monitor *m)
     m->asking = false;
     hf_pg_servers_answered(m->all->servers, m->server, &m->facts, hf_pg_now(m->all->pg));
     tell(m->all);
-    if (m->promoting) {
-        send_promote(m);
-    }
+    send_next(m);
 }
 
 static void on_row(struct monitor *m, struct hf_slice body)
@@ -192,6 +227,7 @@ static void conn_gone(struct hf_pg_sconn *conn, const char *why)
     struct monitor *m = conn->owner;
     m->conn = NULL;
     m->ready = m->promoting = m->promote_sent = false;
+    errand_over(m, why);
     /* what it said at last: 57P01 and the like */
     probe_failed(m, "", m->sqlstate[0] != 0 ? m->text : why);
 }
@@ -229,8 +265,46 @@ void hf_pg_monitor_probe(struct hf_pg_monitors *all, uint32_t server, struct hf_
         if (rc != 0) {
             probe_failed(m, "", hf_strerror(rc));
         }
-    } else if (m->ready && !m->promoting) {
+    } else if (m->ready && !m->promoting && !m->errand_sent) {
         send_query(m);
+    }
+}
+
+int hf_pg_monitor_errand(struct hf_pg_monitors *all, uint32_t server, struct hf_slice sql,
+                         void (*fn)(void *arg, const char *why), void *arg)
+{
+    struct monitor *m = &all->one[server];
+    const uint32_t len = (uint32_t)sql.n + 5;
+    const uint8_t head[] = {'Q', (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                            (uint8_t)len};
+    if (m->conn == NULL || !m->ready) {
+        return -HF_ENOTREADY;
+    }
+    if (m->errand.n) {
+        return -EBUSY;
+    }
+    hf_buf_init(&m->errand, sql.n + 64);
+    hf_buf_add(&m->errand, hf_slice(head, sizeof(head)));
+    hf_buf_add(&m->errand, sql);
+    hf_buf_add(&m->errand, hf_slice((const uint8_t *)"", 1));
+    if (m->errand.err) {
+        hf_buf_fini(&m->errand);
+        return -ENOMEM;
+    }
+    m->errand_done = fn;
+    m->errand_arg = arg;
+    if (!m->asking && !m->promoting) {
+        send_next(m);
+    }
+    return 0;
+}
+
+void hf_pg_monitor_errand_forget(struct hf_pg_monitors *all, const void *arg)
+{
+    for (uint32_t i = 0; i < HF_PG_SERVERS_MAX; i++) {
+        if (all->one[i].errand.n && all->one[i].errand_arg == arg) {
+            all->one[i].errand_done = nobody;
+        }
     }
 }
 
@@ -244,7 +318,7 @@ void hf_pg_monitor_promote(struct hf_pg_monitors *all, uint32_t server)
         return;
     }
     m->promoting = true;
-    if (!m->asking) {
+    if (!m->asking && !m->errand_sent) {
         send_promote(m);
     }
 }

@@ -42,6 +42,11 @@ struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
 /** Where who writes would log in now, and the number of that server's start; NULL: nowhere. */
 struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_incarnation);
 
+/** hf_pg_monitor_errand() at the primary. */
+HF_MUST int hf_pg_route_errand(struct hf_pg_route *r, struct hf_slice sql,
+                               void (*fn)(void *arg, const char *why), void *arg);
+void hf_pg_route_errand_forget(struct hf_pg_route *r, const void *arg);
+
 /** For console and metrics; borrowed. Use only the functions that read. */
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);
 /** host and port of a server; NULL: none of this number. */
