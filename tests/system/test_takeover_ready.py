@@ -108,7 +108,7 @@ def test_mirror_state_tells_each_copy(rig):
     mirrors = f"{backup}={backup}@{rig.own[backup]}=sync {third}={third}@{rig.own[third]}=async"
     told = {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
 
-    def tells():  # fails when the daemon asks meanwhile
+    def tells():
         text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
                       find_program("holdfast-pg"), "--agent", "mirror-state")
         lines = text.splitlines()
