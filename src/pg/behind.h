@@ -5,9 +5,9 @@
 
 /*
  * A session that was idle when its host was lost goes on at once; the server process that it had
- * there has nothing to do any more, but takes a place (max_connections) until the server's keepalive
- * finds out. So they are ended on the monitor's connection, a few at a time, as the end of hundreds
- * costs the server as much as their beginning. Its login needs the right for it
+ * there has nothing to do any more, but takes a place (max_connections) until the server's
+ * keepalive finds out. So they are ended on the monitor's connection, a few at a time, as the end
+ * of hundreds costs the server as much as their beginning. Its login needs the right for it
  * (pg_signal_backend, or the same role); without it they are left to the server.
  */
 struct hf_pg_behind;

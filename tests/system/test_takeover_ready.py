@@ -110,7 +110,7 @@ def test_mirror_state_tells_each_copy(rig):
 
     def tells():
         text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
-                      find_program("holdfast-pg"), "--agent", "mirror-state")
+                      find_program("holdfast-pg-agent"), "mirror-state")
         lines = text.splitlines()
         return f"{backup} in-sync" in lines and lines[-1] == "holdfast-again" and set(lines) <= told
 
