@@ -222,8 +222,9 @@ void hf_pg_service_mirror_state(struct hf_pg_service *s, struct hf_pg_control *c
     const char *own = ask->resource;
     if (s->primary) {
         note_grown(s, ask->mirrors);
-        if (s->watching) {
-            hf_pg_control_done(s->watching, HF_OCF_ERR_GENERIC, "asked once more");
+        if (s->watching) { /* asked once more */
+            s->watch_until = hf_pg_service_now(s);
+            hf_pg_service_answer_state(s);
         }
         s->watching = c;
         s->watch_until = hf_pg_service_now(s) + WATCH_TIME;

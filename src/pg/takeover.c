@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "os/netaddr.h"
 #include "os/tcpmove.h"
+#include "pg/behind.h"
 #include "pg/protect_impl.h"
 #include "pg/route.h"
 
@@ -91,9 +92,8 @@ static void end_backend(struct hf_pg_takeover *t, const struct job *j)
     struct hf_pg_backend_told told;
     if (j->session && hf_pg_backend_told_read(
                           hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND), &told) == 0) {
-        told.from += t->opt.clock_offset;
-        told.to += t->opt.clock_offset;
-        hf_pg_route_end_backend(t->pg->route, &told);
+        hf_pg_behind_add(t->pg->behind, told.pid, told.from + t->opt.clock_offset,
+                         told.to + t->opt.clock_offset, true);
     }
 }
 

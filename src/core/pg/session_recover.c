@@ -319,11 +319,7 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     s->given_due |= !s->backend.same;
     bool idle = s->leave_idle && nothing_under_way(s);
     s->leave_idle = false;
-    if (s->backend.same && s->lost_pid && idle) {
-        hf_pg_note(s, HF_PG_NOTE_LEFT, s->lost_pid,
-                   (uint64_t)(s->now - s->lost_attached_at) / HF_NS_PER_MS, NULL);
-        after_clear(s);
-    } else if (s->backend.same && s->lost_pid) {
+    if (s->backend.same && s->lost_pid && !idle) {
         hf_pg_enter_state(s, HF_PG_CLEARING);
         ask_clear(s);
     } else {
