@@ -205,6 +205,12 @@ void hf_tcp_build_ack(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx
     hf_tcp_segment_build(w, &seg);
 }
 
+void hf_tcp_build_challenge(struct hf_wr *w, const struct hf_tcp_facts *f, hf_time now)
+{
+    struct hf_tcp_segment seg = to_peer(f, f->snd_isn, 0, now);
+    hf_tcp_segment_build(w, &seg);
+}
+
 enum hf_tcp_answer hf_tcp_read_answer(const struct hf_tcp_facts *f,
                                       const struct hf_tcp_segment *seg, uint64_t tx_una,
                                       uint64_t tx_total, uint64_t rx_total, uint64_t *ret_tx,

@@ -98,6 +98,14 @@ void hf_tcp_build_probe(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t 
 void hf_tcp_build_ack(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,
                       uint64_t rx_total, hf_time now);
 
+/**
+ * Build the challenge: an acknowledgement from before the first byte, which any TCP that has the
+ * connection answers with where it stands (RFC 9293 3.10.7.4). A host without the connection
+ * answers that with a RST that counts (3.10.7.1, RFC 5961 3.2), and so the peer learns at once that
+ * it is over, though it waits for something without sending.
+ */
+void hf_tcp_build_challenge(struct hf_wr *w, const struct hf_tcp_facts *f, hf_time now);
+
 enum hf_tcp_answer {
     HF_TCP_ANSWER_NONE,   /* not of this connection, or says nothing */
     HF_TCP_ANSWER_OLDER,  /* acknowledges up to *ret_tx, perhaps sent before the probe came */

@@ -285,6 +285,7 @@ static void surround(struct hf_group_run *r, const struct hf_gresource *res,
     add_env(s, "HOLDFAST_EPOCH", s->epoch);
     add_env(s, "HOLDFAST_INIT", act && r->act.init ? "yes" : "no");
     add_env(s, "HOLDFAST_OVERWRITE", act && r->act.overwrite ? "yes" : "no");
+    add_env(s, "HOLDFAST_SILENT", act && r->act.silent ? "yes" : "no");
     add_env(s, "HOLDFAST_DEGRADED", state->degraded_refuse ? "refuse" : "allow");
     set_mirrors(r, state, s);
 }
@@ -542,7 +543,10 @@ static void on_done(void *arg, const struct hf_ocf_result *res)
     hf_tracef(HF_TRACE_PROC, r->g->name, "%s: %s, %lld ms: %d %s", r->name,
               r->what == HF_RUN_ACT ? hf_op_name(r->act.op) : "recurring",
               (long long)(res->duration / HF_NS_PER_MS), res->rc, r->text);
-    if (r->what == HF_RUN_MIRROR_STATE) {
+    if (r->what == HF_RUN_MIRROR_STATE && res->rc == HF_OCF_NOT_RUNNING) {
+        r->what = HF_RUN_MONITOR; /* it would say the same */
+        done(r);
+    } else if (r->what == HF_RUN_MIRROR_STATE) {
         r->what = HF_RUN_NONE;
         if (res->rc == 0) {
             take_mirror_state(r, res->out);
@@ -733,7 +737,8 @@ static bool begin_armed(struct hf_group_run *r, const struct hf_gresource *res)
     char word[32];
     snprintf(word, sizeof(word), "%s\n", action);
     r->text[0] = '\0';
-    if (r->act.op != r->armed_for || !a || !a->meta || r->act.sync ||
+    bool unsure = r->act.op == HF_OP_PROMOTE && !r->act.silent; /* it has been told otherwise */
+    if (r->act.op != r->armed_for || !a || !a->meta || r->act.sync || unsure ||
         hf_ocf_say(r->armed, word, time_of(r, res, a, hf_group_run_def(r), action))) {
         return false;
     }

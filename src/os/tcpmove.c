@@ -344,6 +344,15 @@ static void send_ack(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
     send_packet(mv, &c->job.facts.peer, &w);
 }
 
+void hf_tcpmove_challenge(struct hf_tcpmove *mv, const struct hf_tcp_facts *f, hf_time now)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_build_challenge(&w, f, now - mv->opt.clock_offset);
+    send_packet(mv, &f->peer, &w);
+}
+
 /* Pitfall 17: what was queued as sent would wait for the first retransmission, 3 s. Each probe is
  * answered with a duplicate acknowledgement, three of which make our TCP resend at once; but not
  * while the peer's window changes, so it is done until it helped. */

@@ -149,6 +149,11 @@ void hf_tcpmove_close(struct hf_tcpmove *mv);
  * is there already; -ENOMEM. */
 HF_MUST int hf_tcpmove_add(struct hf_tcpmove *mv, const struct hf_tcpmove_job *job);
 
+/** A connection that is not to be restored: its peer is provoked to say where it stands, which this
+ * host's TCP answers with a RST, as far as the guard lets it. May be lost on the way: say it again.
+ */
+void hf_tcpmove_challenge(struct hf_tcpmove *mv, const struct hf_tcp_facts *f, hf_time now);
+
 /** Readable when there is something to step for. */
 int hf_tcpmove_fd(const struct hf_tcpmove *mv);
 

@@ -106,6 +106,9 @@ void hf_pg_clients_hold(struct hf_pg *pg);
 void hf_pg_client_serve(struct hf_pg_client *c);
 /** Deadlines of session and idleness. */
 void hf_pg_client_due(struct hf_pg_client *c, hf_time now);
+/** It goes on elsewhere: a server connection that has nothing to do is closed only then, as the end
+ * of hundreds at once takes the CPU from those that begin. */
+void hf_pg_client_part(struct hf_pg_client *c, hf_time at);
 /** Give up seats and session. */
 void hf_pg_client_release(struct hf_pg_client *c);
 /* From route.c. */

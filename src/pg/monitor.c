@@ -9,6 +9,8 @@
 #include "pg/rules.h"
 
 #define ANSWER_MAX (64u << 10) /* bytes of one message */
+#define END_AT_ONCE 500
+#define END_MARGIN HF_S(1) /* of clocks, and of what is between a connection and its process */
 
 struct monitor {
     struct hf_pg_monitors *all;
@@ -19,6 +21,8 @@ struct monitor {
     bool answered;            /* its row has come */
     bool promoting;           /* it is to be promoted, after the probe under way */
     bool promote_sent;
+    bool ending;    /* processes are being ended */
+    size_t n_ended; /* of all->end[] */
     struct hf_pg_server_facts facts;
     char sqlstate[6];
     char text[200];
@@ -31,6 +35,8 @@ struct hf_pg_monitors {
     void *arg;
     struct hf_poll_task task; /* calls fn */
     struct hf_buf query;
+    struct hf_pg_backend_told *end; /* owned */
+    size_t n_end, end_room;
     struct monitor one[HF_PG_SERVERS_MAX];
 };
 
@@ -49,7 +55,7 @@ static void close_conn(struct monitor *m)
 {
     hf_pg_sconn_close(m->conn);
     m->conn = NULL;
-    m->ready = m->asking = m->promoting = m->promote_sent = false;
+    m->ready = m->asking = m->promoting = m->promote_sent = m->ending = false;
 }
 
 static void probe_failed(struct monitor *m, const char *sqlstate, const char *text)
@@ -95,9 +101,66 @@ static void promote_done(struct monitor *m)
     }
 }
 
+/* Processes of another manager: each began between these two instants, or it is another one's that
+ * has got the number (X6). */
+static void send_end(struct monitor *m)
+{
+    const struct hf_pg_monitors *all = m->all;
+    struct hf_buf b;
+    hf_time now = hf_pg_now(all->pg);
+    hf_buf_init(&b, 1 << 20);
+    hf_buf_add(&b, hf_slice("Q\0\0\0", 5));
+    hf_buf_printf(&b, "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM "
+                      "pg_catalog.pg_stat_activity a JOIN (VALUES ");
+    for (size_t n = 0; m->n_ended < all->n_end && n < END_AT_ONCE; n++) {
+        const struct hf_pg_backend_told *t = &all->end[m->n_ended++];
+        hf_buf_printf(&b, "%s(%u, %lld, %lld)", n ? ", " : "", t->pid,
+                      (long long)((now - t->to - END_MARGIN) / HF_NS_PER_MS),
+                      (long long)((now - t->from + END_MARGIN) / HF_NS_PER_MS));
+    }
+    hf_buf_printf(&b, ") v(pid, least, most) ON a.pid = v.pid WHERE 1000 * "
+                      "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
+                      "a.backend_start) BETWEEN least AND most");
+    hf_buf_add(&b, hf_slice("", 1));
+    if (b.err == 0) {
+        uint32_t n = (uint32_t)b.n - 1;
+        uint8_t len[4] = {(uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
+        memcpy(b.p + 1, len, sizeof(len));
+        m->ending = true;
+        send_sql(m, hf_buf_slice(&b));
+    }
+    hf_buf_fini(&b);
+}
+
+static void end_some(struct monitor *m)
+{
+    if (m->conn && m->ready && !m->asking && !m->promoting && !m->ending &&
+        m->n_ended < m->all->n_end) {
+        send_end(m);
+    }
+}
+
+static void end_done(struct monitor *m)
+{
+    m->ending = false;
+    if (m->sqlstate[0] != 0) {
+        hf_log_warn("servers", "server processes of the former host's clients stay: %s", m->text);
+    }
+    if (m->promoting) {
+        send_promote(m);
+    } else if (m->asking) {
+        send_query(m);
+    }
+    end_some(m);
+}
+
 /* ReadyForQuery. */
 static void probe_done(struct monitor *m)
 {
+    if (m->ending) {
+        end_done(m);
+        return;
+    }
     if (m->promote_sent) {
         promote_done(m);
         return;
@@ -116,6 +179,7 @@ static void probe_done(struct monitor *m)
     if (m->promoting) {
         send_promote(m);
     }
+    end_some(m);
 }
 
 static void on_row(struct monitor *m, struct hf_slice body)
@@ -156,7 +220,9 @@ static size_t conn_bytes(struct hf_pg_sconn *conn, struct hf_slice bytes)
         struct hf_slice body = hf_slice(rest.p + HF_PG_HEAD_LEN, head.body_len);
         used += HF_PG_HEAD_LEN + head.body_len;
         if (head.type == HF_PG_DATA_ROW) {
-            on_row(m, body);
+            if (!m->ending) {
+                on_row(m, body);
+            }
         } else if (head.type == HF_PG_ERROR) {
             on_error(m, body);
         } else if (head.type == HF_PG_READY) {
@@ -191,7 +257,7 @@ static void conn_gone(struct hf_pg_sconn *conn, const char *why)
 {
     struct monitor *m = conn->owner;
     m->conn = NULL;
-    m->ready = m->promoting = m->promote_sent = false;
+    m->ready = m->promoting = m->promote_sent = m->ending = false;
     /* what it said at last: 57P01 and the like */
     probe_failed(m, "", m->sqlstate[0] != 0 ? m->text : why);
 }
@@ -229,7 +295,7 @@ void hf_pg_monitor_probe(struct hf_pg_monitors *all, uint32_t server, struct hf_
         if (rc != 0) {
             probe_failed(m, "", hf_strerror(rc));
         }
-    } else if (m->ready && !m->promoting) {
+    } else if (m->ready && !m->promoting && !m->ending) {
         send_query(m);
     }
 }
@@ -244,8 +310,25 @@ void hf_pg_monitor_promote(struct hf_pg_monitors *all, uint32_t server)
         return;
     }
     m->promoting = true;
-    if (!m->asking) {
+    if (!m->asking && !m->ending) {
         send_promote(m);
+    }
+}
+
+void hf_pg_monitors_end(struct hf_pg_monitors *all, const struct hf_pg_backend_told *told)
+{
+    if (all->n_end == all->end_room) {
+        size_t room = all->end_room ? 2 * all->end_room : 64;
+        struct hf_pg_backend_told *more = hf_realloc(all->end, room * sizeof(*more));
+        if (!more) {
+            return; /* its server's keepalive ends it */
+        }
+        all->end = more;
+        all->end_room = room;
+    }
+    all->end[all->n_end++] = *told;
+    for (uint32_t i = 0; i < HF_PG_SERVERS_MAX; i++) {
+        end_some(&all->one[i]);
     }
 }
 
@@ -294,6 +377,7 @@ void hf_pg_monitors_destroy(struct hf_pg_monitors *all)
         }
         hf_list_unlink(&all->task.node);
         hf_buf_fini(&all->query);
+        hf_free(all->end);
         hf_free(all);
     }
 }

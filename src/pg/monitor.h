@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/pg/servers.h"
+#include "pg/protect.h"
 #include "pg/sconn.h"
 
 struct hf_pg_monitors;
@@ -17,5 +18,8 @@ void hf_pg_monitors_destroy(struct hf_pg_monitors *m);
 void hf_pg_monitor_probe(struct hf_pg_monitors *m, uint32_t server, struct hf_pg_target *target);
 /** HF_PG_SERVERS_PROMOTE: tell it to promote itself. */
 void hf_pg_monitor_promote(struct hf_pg_monitors *m, uint32_t server);
+/** End the server processes of a manager that is no more, on whichever servers have them: at once
+ * where there is a connection, else when there is one. *told: on this host's clock, copied. */
+void hf_pg_monitors_end(struct hf_pg_monitors *m, const struct hf_pg_backend_told *told);
 /** HF_PG_SERVERS_RESET: give up probe and connection. */
 void hf_pg_monitor_reset(struct hf_pg_monitors *m, uint32_t server);

@@ -27,6 +27,7 @@ struct hf_pg_service;
 struct hf_pg_protect;
 struct hf_pg_warm;
 struct hf_pg_watch;
+struct hf_pg_behind;
 
 /** A database name that clients asked for; lives as long as the program. */
 struct hf_pg_database {
@@ -63,6 +64,7 @@ struct hf_pg {
     struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
     struct hf_pg_warm *warm;        /* likewise */
     struct hf_pg_watch *watch;      /* NULL: no service address */
+    struct hf_pg_behind *behind;    /* likewise */
     struct hf_map databases, users; /* by name */
     struct hf_map cancels;          /* pid and key -> client */
     struct hf_list clients, sconns;
@@ -72,6 +74,7 @@ struct hf_pg {
     uint64_t seed;
     hf_time started_at;
     bool stopping, draining, paused;
+    bool leaving; /* clients of the service address are about to go on elsewhere */
     hf_time stop_at;
     struct hf_poll_timer stop_timer;
     struct hf_pg_counters counters;

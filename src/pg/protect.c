@@ -1,4 +1,4 @@
-/* Shields: save what was touched, seal, let out what was confirmed; slots of the guard. */
+/* Shields: save what was touched, seal, let out what was confirmed. */
 #include "pg/protect.h"
 
 #include <assert.h>
@@ -15,125 +15,15 @@
 #include "pg/protection.h"
 #include "pg/route.h"
 
-#define TX_KEEP (16u << 10)  /* more than so much unacknowledged: look whether it still is */
-#define LINGER HF_S(60)      /* of a slot whose socket was closed: its FIN may be repeated */
-#define EMBRYO_TIME HF_S(70) /* tcp_synack_retries */
+#define TX_KEEP (16u << 10) /* more than so much unacknowledged: look whether it still is */
 #define SEATS HF_ARRAY_LEN(((struct hf_pg_client *)0)->seat)
 #define LATER HF_MS(10) /* a request that may is told with its answer, if that comes by then */
-
-/* ---- slots ---- */
-
-static void key_of(const struct hf_endpoint *peer, uint8_t key[HF_PG_PEER_KEY_LEN])
-{
-    memcpy(key, peer->addr, sizeof(peer->addr));
-    memcpy(key + sizeof(peer->addr), &peer->port, sizeof(peer->port));
-}
-
-static struct hf_pg_slot *slot_find(struct hf_pg_protect *p, const struct hf_endpoint *peer)
-{
-    uint8_t key[HF_PG_PEER_KEY_LEN];
-    key_of(peer, key);
-    return hf_map_get(&p->peers, hf_slice(key, sizeof(key)));
-}
-
-static void slot_free(struct hf_pg_protect *p, struct hf_pg_slot *e)
-{
-    hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
-    hf_list_unlink(&e->node);
-    hf_egress_unregister(p->egress, e->slot);
-    hf_free(e);
-}
-
-/* Those that nobody has any more, or never had. The list is in order of time. */
-static void slots_expire(struct hf_pg_protect *p, hf_time now)
-{
-    HF_LIST_FOREACH (node, &p->expiring) {
-        struct hf_pg_slot *e = HF_CONTAINER_OF(node, struct hf_pg_slot, node);
-        if (e->until > now) {
-            break;
-        }
-        slot_free(p, e);
-    }
-}
-
-static struct hf_pg_slot *slot_new(struct hf_pg_protect *p, const struct hf_egress_conn *conn)
-{
-    slots_expire(p, hf_pg_now(p->pg));
-    struct hf_pg_slot *e = slot_find(p, &conn->peer);
-    if (e) { /* the same client's port again */
-        slot_free(p, e);
-    }
-    e = hf_alloc(sizeof(*e));
-    if (!e) {
-        return NULL;
-    }
-    key_of(&conn->peer, e->key);
-    hf_list_init(&e->node);
-    if (hf_map_put(&p->peers, hf_slice(e->key, sizeof(e->key)), e)) {
-        hf_free(e);
-        return NULL;
-    }
-    if (hf_egress_register(p->egress, conn, &e->slot)) {
-        hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
-        hf_free(e);
-        return NULL;
-    }
-    return e;
-}
-
-struct hf_pg_slot *hf_pg_slot_of_facts(struct hf_pg_protect *p, const struct hf_tcp_facts *f,
-                                       uint64_t rx_total, uint64_t tx_total)
-{
-    struct hf_egress_conn conn = {.peer = f->peer,
-                                  .rx_conf = hf_tcp_rcv_nxt(f, rx_total),
-                                  .tx_conf = hf_tcp_snd_seq(f, tx_total),
-                                  .wscale = f->rcv_wscale};
-    return slot_new(p, &conn);
-}
-
-void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now)
-{
-    hf_list_unlink(&e->node);
-    e->until = now + LINGER;
-    hf_list_insert(&p->expiring, &e->node);
-}
-
-/* A handshake that the guard holds: the connection is let go on; it is nobody's yet. */
-static void on_handshake(void *arg, const struct hf_egress_event *event)
-{
-    struct hf_pg_protect *p = arg;
-    struct hf_tcp_segment seg;
-    if (!event->syn_ack || !p->primary || hf_tcp_segment_parse(event->packet, &seg)) {
-        return;
-    }
-    struct hf_pg_slot *e = slot_find(p, &event->peer);
-    if (!e || e->syn_seq != seg.seq || !e->embryo) {
-        struct hf_egress_conn conn = {
-            .peer = event->peer,
-            .rx_conf = seg.ack,
-            .tx_conf = seg.seq + 1,
-            .wscale = seg.has_wscale ? seg.wscale : 0,
-            .state = HF_EGRESS_SLOT_SYN_ACK | HF_EGRESS_SLOT_SOLO,
-            .syn_seq = seg.seq,
-            .syn_ack = seg.ack,
-        };
-        e = slot_new(p, &conn);
-        if (!e) {
-            return; /* it comes again */
-        }
-        e->embryo = true;
-        e->syn_seq = seg.seq;
-        e->until = hf_pg_now(p->pg) + EMBRYO_TIME;
-        hf_list_insert(&p->expiring, &e->node);
-    }
-    (void)!hf_egress_send_syn_ack(p->egress, event->saved);
-}
 
 static void on_guard(struct hf_poll_io *io, unsigned ready)
 {
     (void)ready;
     struct hf_pg_protect *p = HF_CONTAINER_OF(io, struct hf_pg_protect, io);
-    (void)!hf_egress_dispatch(p->egress, on_handshake, p);
+    (void)!hf_egress_dispatch(p->egress, hf_pg_slot_handshake, p);
 }
 
 /* ---- what waits ---- */
@@ -176,13 +66,13 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     uint64_t ignored = 0;
     if (s->wait.n) {
         s->tx_let += wait_take(p, &s->wait, number, &s->rx_conf);
-        bool held =
-            hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(&s->facts, s->rx_conf),
-                              hf_tcp_snd_seq(&s->facts, s->tx_let));
+        bool held = s->entry->registered && hf_egress_confirm(p->egress, s->entry->slot,
+                                                              hf_tcp_rcv_nxt(&s->facts, s->rx_conf),
+                                                              hf_tcp_snd_seq(&s->facts, s->tx_let));
         size_t n = (size_t)(s->tx_let - s->tx_given);
         s->tx_given = s->tx_let;
         hf_pg_link_let(&c->link, n);
-        if (held) {
+        if (held && s->entry->registered) {
             (void)!hf_egress_flush(p->egress, s->entry->slot);
         }
     }
@@ -239,6 +129,7 @@ void hf_pg_protect_confirmed(struct hf_pg_protect *p, uint64_t number)
             hf_poll_task_add(p->pg->wire->poll, &conn->task); /* destroys it */
         }
     }
+    hf_pg_slots_confirmed(p, number);
     look_full(p);
 }
 
@@ -353,38 +244,18 @@ static void save_tx(struct hf_pg_shield *s)
 
 static void save_position(struct hf_pg_shield *s)
 {
-    uint8_t room[16];
-    struct hf_wr w;
-    hf_wr_init(&w, room, sizeof(room));
-    hf_wr_u64(&w, s->rx_total);
-    hf_wr_u64(&w, s->tx_una);
     if (s->rx_told != s->rx_total || s->una_told != s->tx_una || !s->position_told) {
-        put(s, HF_PG_SECTION_POSITION, hf_slice(room, sizeof(room)));
+        hf_pg_slot_save_position(s->protect, s->entry, s->rx_total, s->tx_una);
     }
     s->position_told = true;
     s->rx_told = s->rx_total;
     s->una_told = s->tx_una;
 }
 
-int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total, uint64_t *ret_tx_una)
-{
-    struct hf_rd r;
-    hf_rd_init(&r, in);
-    *ret_rx_total = hf_rd_u64(&r);
-    *ret_tx_una = hf_rd_u64(&r);
-    return hf_rd_end(&r);
-}
-
 static void save_facts(struct hf_pg_shield *s)
 {
-    uint8_t room[HF_TCP_FACTS_LEN_MAX];
-    struct hf_wr w;
-    struct hf_slice bytes = {0};
-    hf_wr_init(&w, room, sizeof(room));
-    hf_tcp_facts_encode(&w, &s->facts);
-    if (hf_wr_end(&w, &bytes) == 0) {
-        put(s, HF_PG_SECTION_FACTS, bytes);
-    }
+    s->entry->facts = s->facts;
+    hf_pg_slot_save_facts(s->protect, s->entry);
     s->facts_told = true;
 }
 
@@ -400,6 +271,7 @@ static void save_place(struct hf_pg_shield *s)
     s->place_told = seat->conn->id;
     size_t n = hf_pg_route_identity(seat, buf);
     put(s, HF_PG_SECTION_PLACE, hf_slice(buf, n));
+    hf_pg_slot_save_backend(s->protect, s->entry, seat->conn);
 }
 
 /* The peer has nothing of it yet, or is to forget what it has. */
@@ -451,7 +323,12 @@ static void keep(struct hf_pg_shield *s)
 
 void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session)
 {
-    struct hf_pg_shield *s = hf_map_get(&p->shields, hf_slice(&session, sizeof(session)));
+    struct hf_pg_slot *e = hf_map_get(&p->records, hf_slice(&session, sizeof(session)));
+    struct hf_pg_shield *s = e && e->client ? e->client->shield : NULL;
+    if (e && !s) {
+        hf_pg_slot_save(p, e);
+        hf_poll_task_add(p->pg->wire->poll, &p->task);
+    }
     if (!s) {
         return;
     }
@@ -597,6 +474,7 @@ static void on_task(struct hf_poll_task *t)
         hf_list_unlink(node);
         sealed(HF_CONTAINER_OF(node, struct hf_pg_shield, touched), number);
     }
+    hf_pg_slots_sealed(p, number);
     HF_LIST_FOREACH (node, &p->dropped) {
         struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
         if (conn->held_until == 0) {
@@ -663,8 +541,8 @@ bool hf_pg_protect_accepted(struct hf_pg_client *c)
         hf_log_warn("", "%s: not taken: %s", c->from, err.text);
         return false;
     }
-    struct hf_pg_slot *e = slot_find(p, &facts.peer);
-    if (!e) { /* while nobody waits, handshakes are not held, nor told */
+    struct hf_pg_slot *e = hf_pg_slot_find(p, &facts.peer);
+    if (!e || !e->embryo) { /* while nobody waits, handshakes are not held, nor told */
         e = hf_pg_slot_of_facts(p, &facts, 0, 0);
         if (!e) {
             hf_log_warn("", "%s: not taken: the guard has no room for it", c->from);
@@ -674,6 +552,8 @@ bool hf_pg_protect_accepted(struct hf_pg_client *c)
     }
     hf_list_unlink(&e->node);
     e->embryo = false;
+    e->client = c;
+    e->facts = facts;
     c->slot = e;
     c->facts = facts;
     return true;
@@ -691,13 +571,13 @@ static void die_with_process(const struct hf_pg_client *c, bool on)
 static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_tcp_facts *facts)
 {
     struct hf_pg_protect *p = c->pg->protect;
-    struct hf_pg_shield *s = hf_alloc(sizeof(*s));
+    struct hf_pg_shield *s = c->slot->id ? hf_alloc(sizeof(*s)) : NULL;
     if (!s) {
         return NULL;
     }
     s->protect = p;
     s->client = c;
-    s->id = c->id;
+    s->id = c->slot->id;
     s->facts = *facts;
     s->entry = c->slot;
     s->tx_look = TX_KEEP;
@@ -705,14 +585,9 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     hf_list_init(&s->touched);
     hf_list_init(&s->waiting);
     hf_list_init(&s->later);
-    if (hf_map_put(&p->shields, hf_slice(&s->id, sizeof(s->id)), s) ||
-        hf_pair_primary_begin(p->primary, s->id)) {
-        hf_map_remove(&p->shields, hf_slice(&s->id, sizeof(s->id)));
-        hf_free(s);
-        return NULL;
-    }
     hf_list_insert(&p->all, &s->node);
     c->shield = s;
+    c->slot->client = c;
     die_with_process(c, true);
     return s;
 }
@@ -722,7 +597,7 @@ void hf_pg_protect_begin(struct hf_pg_client *c)
     struct hf_pg_protect *p = c->pg->protect;
     struct hf_tcp_facts facts = c->facts;
     uint64_t una = 0, sent = c->link.n_sent;
-    if (!c->slot || c->link.tls || !p->primary) {
+    if (!c->slot || !c->slot->registered || c->link.tls || !p->primary) {
         return; /* its slot lets out everything */
     }
     /* what the login said before its last words must have arrived: nobody kept it */
@@ -760,31 +635,61 @@ int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *fact
     return s->tx.err;
 }
 
+void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_sconn *conn)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    if (c->slot && c->slot->id && !c->shield) { /* a shield tells it itself */
+        hf_pg_slot_save_backend(p, c->slot, conn);
+        hf_poll_task_add(p->pg->wire->poll, &p->task);
+    }
+}
+
+/* What was sent and is not acknowledged goes with the slot. */
+static void shield_end(struct hf_pg_shield *s)
+{
+    struct hf_pg_slot *e = s->entry;
+    e->shielded = true;
+    e->facts = s->facts;
+    e->rx_total = s->rx_before + s->client->link.n_received;
+    e->tx_una = s->tx_una;
+    e->tx_written = s->tx_given - hf_pg_link_may_go(&s->client->link);
+    e->tx = s->tx;
+    hf_list_unlink(&s->node);
+    hf_list_unlink(&s->touched);
+    hf_list_unlink(&s->waiting);
+    hf_list_unlink(&s->later);
+    s->client->shield = NULL;
+    hf_free(s);
+}
+
 void hf_pg_protect_end(struct hf_pg_client *c)
 {
     struct hf_pg_protect *p = c->pg->protect;
-    struct hf_pg_shield *s = c->shield;
-    if (s) {
+    struct hf_pg_slot *e = c->slot;
+    struct hf_pg_link *l = &c->link;
+    if (!e) {
+        return;
+    }
+    if (c->shield) {
+        shield_end(c->shield);
+    }
+    c->slot = NULL;
+    e->client = NULL;
+    if (p->primary && e->id && e->registered && l->fd >= 0 && !l->broken &&
+        hf_pg_link_waiting(l) == 0) {
+        hf_poll_remove(p->pg->wire->poll, &l->io);
+        hf_pg_slot_close(p, e, l->fd);
+        l->fd = -1;
+        return;
+    }
+    if (e->shielded && l->fd >= 0) {
         die_with_process(c, false);
-        if (p->primary) {
-            hf_pair_primary_end(p->primary, s->id);
-            hf_poll_task_add(p->pg->wire->poll, &p->task);
-        }
-        hf_map_remove(&p->shields, hf_slice(&s->id, sizeof(s->id)));
-        hf_list_unlink(&s->node);
-        hf_list_unlink(&s->touched);
-        hf_list_unlink(&s->waiting);
-        hf_list_unlink(&s->later);
-        hf_buf_fini(&s->tx);
-        hf_free(s);
-        c->shield = NULL;
     }
-    if (c->slot) {
-        hf_egress_set_state(p->egress, c->slot->slot, HF_EGRESS_SLOT_CLOSING | HF_EGRESS_SLOT_SOLO,
-                            0);
-        hf_pg_slot_leave(p, c->slot, hf_pg_now(c->pg));
-        c->slot = NULL;
+    hf_buf_fini(&e->tx);
+    if (e->registered) {
+        hf_egress_set_state(p->egress, e->slot, HF_EGRESS_SLOT_CLOSING | HF_EGRESS_SLOT_SOLO, 0);
     }
+    hf_pg_slot_leave(p, e, hf_pg_now(c->pg));
 }
 
 const char *hf_pg_protect_why(const struct hf_pg_client *c)
@@ -847,7 +752,9 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
     hf_list_init(&p->expiring);
     hf_list_init(&p->later);
     p->later_timer.fn = on_later;
-    hf_map_init(&p->shields, pg->seed);
+    hf_list_init(&p->handshakes);
+    hf_list_init(&p->closing);
+    hf_map_init(&p->records, pg->seed);
     hf_map_init(&p->peers, pg->seed);
     struct hf_err why = {0};
     enum hf_egress_how how = hf_egress_probe(&why);
@@ -889,17 +796,15 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
 void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary,
                         void (*pump)(void *arg), void *arg)
 {
+    p->primary = NULL; /* what follows is of no reign */
+    hf_pg_slots_discard(p);
+    hf_pg_slots_forget(p);
     p->primary = primary;
     p->pump = pump;
     p->pump_arg = arg;
     p->closing_gate = false;
     p->open = primary != NULL;
     p->serves = false;
-    /* a former reign's: they would let out what the kernel says of connections that come back
-     * before their sockets are there */
-    HF_LIST_FOREACH (node, &p->expiring) {
-        slot_free(p, HF_CONTAINER_OF(node, struct hf_pg_slot, node));
-    }
     HF_LIST_FOREACH (node, &p->dropped) { /* what they held is not said any more */
         struct hf_pg_sconn *conn = HF_CONTAINER_OF(node, struct hf_pg_sconn, held_node);
         hf_list_unlink(&conn->held_node);
@@ -918,18 +823,14 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p)
     if (!p) {
         return;
     }
-    size_t pos = 0;
-    for (struct hf_pg_slot *e; (e = hf_map_next(&p->peers, &pos));) {
-        hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
-        hf_list_unlink(&e->node);
-        hf_free(e);
-    }
+    hf_pg_slots_discard(p);
+    hf_pg_slots_forget(p);
     hf_list_unlink(&p->task.node);
     hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, HF_NEVER);
     (void)!hf_poll_reserve(p->pg->wire->poll, -1);
     hf_poll_remove(p->pg->wire->poll, &p->io);
     hf_map_fini(&p->peers);
-    hf_map_fini(&p->shields);
+    hf_map_fini(&p->records);
     hf_egress_close(p->egress);
     hf_free(p);
 }

@@ -14,7 +14,10 @@
  * limit of the client's slot is raised then. A request that takes no effect by itself goes to the
  * server at once, and is saved with its answer (hf_pg_session_ahead(), doc/design/takeover.md).
  *
- * Unprotected beyond this host, and let out at once: clients that log in, TLS clients.
+ * Unprotected beyond this host, and let out at once: clients that log in, TLS clients. The backup
+ * knows of these what it takes to end them: the client by a RST, and the server process.
+ *
+ * A client that is done with is known to the backup until it has acknowledged our FIN.
  */
 
 /* Sections of a session in the pair, beside those of its core (HF_PG_SECTION_*). */
@@ -25,7 +28,15 @@ enum hf_pg_shield_section {
     HF_PG_SECTION_FACTS,                        /* struct hf_tcp_facts */
     HF_PG_SECTION_LOGIN,                        /* who it is, and how it logs in again */
     HF_PG_SECTION_PLACE,                        /* the server start that its connection is on */
+    HF_PG_SECTION_BACKEND,                      /* the process there (struct hf_pg_backend_told) */
 };
+
+/* A server process that is of no use any more when its client is lost. */
+struct hf_pg_backend_told {
+    uint32_t pid;
+    hf_time from, to; /* it began between these, on the clock of who told it */
+};
+HF_MUST int hf_pg_backend_told_read(struct hf_slice in, struct hf_pg_backend_told *ret_told);
 
 /* What a peer gets of a login, and gives back. */
 struct hf_pg_shield_login {
@@ -81,8 +92,14 @@ void hf_pg_protect_touch(struct hf_pg_client *c);
 /** A server connection is being closed: true: what it still has to send waits for its batch first,
  * then it is destroyed. */
 bool hf_pg_protect_defer(struct hf_pg_sconn *conn);
-/** The client is being destroyed, its socket is still open. */
+/** A server connection was attached. */
+void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_sconn *conn);
+/** The client is being destroyed; its socket is still open, and may be taken. */
 void hf_pg_protect_end(struct hf_pg_client *c);
+/** Taken over: all that is left of it is to be said. Takes the slot and fd; tx: from tx_una on. */
+void hf_pg_protect_close(struct hf_pg_protect *p, struct hf_pg_slot *slot, int fd,
+                         const struct hf_tcp_facts *facts, uint64_t rx_total, uint64_t tx_una,
+                         uint64_t tx_written, struct hf_slice tx);
 
 /** For consoles: why it is not protected beyond this host, or "" when it is. Static. */
 const char *hf_pg_protect_why(const struct hf_pg_client *c);

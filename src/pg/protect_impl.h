@@ -8,13 +8,38 @@
 #define WAITS_MAX 8
 #define HF_PG_PEER_KEY_LEN (16 + 2)
 
-/* A client's slot of the guard. */
+/*
+ * A connection of the service address: its slot of the guard, and its session of the pair, which
+ * has nothing but the connection's facts before the login, and for those that are not protected:
+ * enough for a backup to end it.
+ *
+ *                SYN-ACK         confirmed        accept(2)      both ends know of its end, or 60 s
+ *   (handshakes, not registered) ------> EMBRYO ------> client's ----> CLOSING ----> leaving
+ *
+ * While the gate is open nothing waits, and accept(2) is the first that is heard of it.
+ */
 struct hf_pg_slot {
     uint8_t key[HF_PG_PEER_KEY_LEN];
-    uint32_t slot, syn_seq;
+    uint32_t slot; /* of the guard, if registered */
+    bool registered;
+    uint32_t syn_seq;
     bool embryo; /* accept(2) has not given it yet */
+    uint64_t id; /* of the pair's session; 0: none */
+    struct hf_tcp_facts facts;
+    struct hf_pg_client *client; /* NULL: nobody's yet, or any more */
     hf_time until;
-    struct hf_list node; /* of expiring, while it is nobody's */
+    struct hf_list node; /* of expiring, or closing */
+
+    /* a SYN-ACK that waits for its batch */
+    struct hf_list waiting;          /* of handshakes */
+    struct hf_egress_saved *syn_ack; /* owned */
+    uint64_t number;                 /* 0: the next */
+
+    /* closing: our FIN is not known to have arrived */
+    int fd; /* owned */
+    bool shielded, shut;
+    uint64_t rx_total, tx_una, tx_written;
+    struct hf_buf tx; /* from tx_una on */
 };
 
 /* Bytes that wait for a batch since `at`; rx: received by then. */
@@ -33,7 +58,7 @@ struct hf_pg_shield {
     struct hf_list later; /* a request went to the server that is not told of yet */
     struct hf_pg_protect *protect;
     struct hf_pg_client *client;
-    uint64_t id;
+    uint64_t id; /* of entry */
     struct hf_pg_slot *entry;
     struct hf_tcp_facts facts;
 
@@ -69,23 +94,55 @@ struct hf_pg_protect {
     struct hf_pair_primary *primary; /* borrowed; NULL: no reign of ours */
     void (*pump)(void *arg);
     void *pump_arg;
-    struct hf_map shields; /* by id */
-    struct hf_map peers;   /* struct hf_pg_slot, by peer */
+    struct hf_map records; /* struct hf_pg_slot, by id */
+    struct hf_map peers;   /* the same, by peer */
     struct hf_list all, touched, waiting, later;
     struct hf_poll_timer later_timer;
-    struct hf_list dropped;  /* server connections that end when confirmed */
-    struct hf_list expiring; /* slots, in order of time */
+    struct hf_list dropped;    /* server connections that end when confirmed */
+    struct hf_list handshakes; /* slots whose SYN-ACK waits */
+    struct hf_list expiring;   /* slots, in order of time */
+    struct hf_list closing;    /* slots */
+    struct hf_poll_timer closing_timer;
     bool closing_gate;
     bool was_full; /* somebody may be paused for it */
     bool open;     /* the gate: nobody waits */
     bool serves;   /* who is not known is told so, by a RST */
 };
 
-/** A slot for a connection that is taken over; NULL: none. */
+/* --- protect_slot.c --- */
+
+/** A slot for a connection that has a socket, or will; the pair is told of it. NULL: none. */
 struct hf_pg_slot *hf_pg_slot_of_facts(struct hf_pg_protect *p, const struct hf_tcp_facts *f,
                                        uint64_t rx_total, uint64_t tx_total);
-/** Nobody's any more: it goes after a while. */
+/** Nobody's any more, and of no interest to a backup: it goes after a while. */
 void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now);
+/** Its client is to be reset: the connection is not known here. It goes after a while. */
+void hf_pg_slot_abandon(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now);
+struct hf_pg_slot *hf_pg_slot_find(struct hf_pg_protect *p, const struct hf_endpoint *peer);
+/** Free all that are nobody's: of a former reign they would let out what the kernel says of
+ * connections that come back before their sockets are there. */
+void hf_pg_slots_forget(struct hf_pg_protect *p);
+/** A handshake that the guard holds: the connection is told to the pair, then let go on. */
+void hf_pg_slot_handshake(void *arg, const struct hf_egress_event *event);
+/** Those that were sealed with batch `number`; those that were confirmed up to it. */
+void hf_pg_slots_sealed(struct hf_pg_protect *p, uint64_t number);
+void hf_pg_slots_confirmed(struct hf_pg_protect *p, uint64_t number);
+/** Tell the pair of one without a shield: facts, and the server connection it has. */
+void hf_pg_slot_save(struct hf_pg_protect *p, struct hf_pg_slot *e);
+void hf_pg_slot_save_facts(struct hf_pg_protect *p, struct hf_pg_slot *e);
+void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e,
+                             const struct hf_pg_sconn *conn);
+/** The sections POSITION. */
+void hf_pg_slot_save_position(struct hf_pg_protect *p, const struct hf_pg_slot *e,
+                              uint64_t rx_total, uint64_t tx_una);
+
+/* --- protect_close.c --- */
+
+/** Its client is done with: the socket is kept until the peer has all, and our FIN. */
+void hf_pg_slot_close(struct hf_pg_protect *p, struct hf_pg_slot *e, int fd);
+void hf_pg_slot_save_closing(struct hf_pg_protect *p, struct hf_pg_slot *e);
+/** Forget all of them, without a packet. */
+void hf_pg_slots_discard(struct hf_pg_protect *p);
 
 /** protect_login.c: the section LOGIN. */
 void hf_pg_shield_login_save(struct hf_pg_shield *s,

@@ -421,6 +421,12 @@ void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *of)
     later(r);
 }
 
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *of)
+{
+    hf_pg_servers_seated_before(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));
+    later(r);
+}
+
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *of)
 {
     hf_pg_servers_login_failed(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));
@@ -476,6 +482,11 @@ void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write)
     servers_conf(r, &conf);
     hf_pg_servers_reconf(r->servers, &conf, hf_pg_now(r->pg));
     later(r);
+}
+
+void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told)
+{
+    hf_pg_monitors_end(r->monitors, told);
 }
 
 /* ---- others ---- */

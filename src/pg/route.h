@@ -5,6 +5,7 @@
 #include "core/pg/servers.h"
 #include "pg/client.h"
 
+struct hf_pg_backend_told;
 struct hf_pg_route;
 
 HF_MUST int hf_pg_route_create(struct hf_pg *pg, struct hf_err *err,
@@ -18,6 +19,8 @@ void hf_pg_route_reconf(struct hf_pg_route *r);
 HF_MUST int hf_pg_route_need(struct hf_pg_route *r, struct hf_pg_seating *s, uint64_t lost);
 /** Logged in: hf_pg_client_attach() follows. */
 void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *s);
+/** ... had been before hf_pg_route_need(), at the start that hf_pg_client_login_at() told. */
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Not logged in, for the server's reasons: hf_pg_client_login_at() follows once more. */
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Given up or lost. */
@@ -30,6 +33,8 @@ uint64_t hf_pg_route_known(struct hf_pg_route *r, struct hf_slice identity);
 /** Whether another manager may write: true from the start of a backup, false once it has taken
  * over. Meanwhile no fences are taken in a list that is servers.exclusive. */
 void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write);
+/** A server process whose client was lost with another manager: hf_pg_monitors_end(). */
+void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told);
 /** The session has recovered. */
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "os/ocf.h"
+#include "pg/behind.h"
 #include "pg/control.h"
 #include "pg/listener.h"
 #include "pg/protect.h"
@@ -19,30 +20,48 @@
 
 /* ---- the agent ---- */
 
-static void finish(struct hf_pg_control *c, int rc, const struct hf_err *err)
+void hf_pg_service_answer(struct hf_pg_service *s, struct hf_pg_control *c, int code,
+                          const char *why, bool last)
 {
-    hf_pg_control_done(c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "");
+    if (c == s->prepared) {
+        if (code == HF_OCF_SUCCESS) {
+            hf_pg_control_line(c, "holdfast-done");
+            if (!last) {
+                return;
+            }
+        }
+        s->prepared = NULL;
+    }
+    hf_pg_control_done(c, code, why);
 }
 
-static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch)
+static void finish(struct hf_pg_service *s, struct hf_pg_control *c, int rc,
+                   const struct hf_err *err)
+{
+    hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "", true);
+}
+
+static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch,
+                        bool silent)
 {
     struct hf_err err = {0};
     if (s->primary && s->epoch == epoch && s->role == HF_PG_ROLE_PRIMARY) {
-        hf_pg_control_done(c, HF_OCF_SUCCESS, "");
+        hf_pg_service_answer(s, c, HF_OCF_SUCCESS, "", false);
         return;
     }
     if (s->role == HF_PG_ROLE_STOPPED) {
-        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "not started");
+        hf_pg_service_answer(s, c, HF_OCF_ERR_GENERIC, "not started", true);
         return;
     }
     if (s->primary) {
-        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "it has another reign: demote it first");
+        hf_pg_service_answer(s, c, HF_OCF_ERR_GENERIC, "it has another reign: demote it first",
+                             true);
         return;
     }
-    int rc = s->backup ? hf_pg_service_promote(s, epoch, &err)
+    int rc = s->backup ? hf_pg_service_promote(s, epoch, silent, &err)
                        : hf_err_set(&err, -ENOMEM, "out of memory");
     if (rc) {
-        finish(c, rc, &err);
+        finish(s, c, rc, &err);
     } else {
         s->promoting = c;
     }
@@ -59,7 +78,39 @@ static void mirror_target(struct hf_pg_service *s, struct hf_pg_control *c, uint
         hf_pg_service_send_backup(s);
         hf_pg_control_line(c, "holdfast-process: %ld", (long)getpid());
     }
-    finish(c, rc, &err);
+    finish(s, c, rc, &err);
+}
+
+/* A switch is coming (agents.md): the word for it follows. */
+static void prepare(struct hf_pg_service *s, struct hf_pg_control *c, bool promote)
+{
+    if (promote ? !s->backup || s->prepared : s->role != HF_PG_ROLE_PRIMARY || s->prepared) {
+        hf_pg_control_done(c, HF_OCF_ERR_GENERIC, "not in the role for that");
+        return;
+    }
+    s->prepared = c;
+    s->armed = !promote;
+    if (!promote) {
+        hf_pg_control_line(c, "holdfast-armed");
+        return;
+    }
+    s->warm_at = 0;
+    hf_pg_service_warm(s);
+    if (hf_pg_warm_settled(s->warm)) {
+        hf_pg_service_warmed(s);
+    }
+    hf_pg_service_rearm(s);
+}
+
+static void ask_demote(struct hf_pg_service *s, struct hf_pg_control *c)
+{
+    if (c == s->prepared && s->role == HF_PG_ROLE_PRIMARY) {
+        hf_pg_service_leave(s);
+        return;
+    }
+    hf_pg_service_demote(s);
+    int code = s->role == HF_PG_ROLE_STOPPED ? HF_OCF_NOT_RUNNING : HF_OCF_SUCCESS;
+    hf_pg_service_answer(s, c, code, "", true);
 }
 
 static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_control_ask *ask)
@@ -77,18 +128,18 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     } else if (strcmp(a, "start") == 0) {
         int rc = s->role == HF_PG_ROLE_STOPPED ? hf_pg_service_start(s, &err) : 0;
         hf_pg_control_line(c, "holdfast-process: %ld", (long)getpid());
-        finish(c, rc, &err);
+        finish(s, c, rc, &err);
     } else if (strcmp(a, "stop") == 0) {
         hf_pg_service_stop(s);
         hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     } else if (strcmp(a, "promote") == 0) {
-        ask_promote(s, c, ask->epoch);
+        ask_promote(s, c, ask->epoch, ask->silent || c == s->prepared);
     } else if (strcmp(a, "open") == 0) {
-        finish(c, hf_pg_service_serve(s, &err), &err);
+        finish(s, c, hf_pg_service_serve(s, &err), &err);
     } else if (strcmp(a, "demote") == 0) {
-        hf_pg_service_demote(s);
-        hf_pg_control_done(c, s->role == HF_PG_ROLE_STOPPED ? HF_OCF_NOT_RUNNING : HF_OCF_SUCCESS,
-                           "");
+        ask_demote(s, c);
+    } else if (strcmp(a, "prepare-promote") == 0 || strcmp(a, "prepare-demote") == 0) {
+        prepare(s, c, strcmp(a, "prepare-promote") == 0);
     } else if (strcmp(a, "mirror-source") == 0 && s->primary) {
         hf_pg_service_mirror_source(s, c, ask->mirrors);
     } else if (strcmp(a, "mirror-target") == 0 && !s->primary) {
@@ -111,6 +162,7 @@ static void on_closed(void *arg, struct hf_pg_control *c)
     s->promoting = s->promoting == c ? NULL : s->promoting;
     s->growing = s->growing == c ? NULL : s->growing;
     s->watching = s->watching == c ? NULL : s->watching;
+    s->prepared = s->prepared == c ? NULL : s->prepared;
 }
 
 /* ---- life ---- */
@@ -162,6 +214,8 @@ void hf_pg_service_close(struct hf_pg_service *s)
     hf_pg_controls_close(s->controls);
     hf_pg_warm_destroy(s->warm);
     s->pg->warm = NULL;
+    hf_pg_behind_destroy(s->pg->behind);
+    s->pg->behind = NULL;
     hf_pg_peers_close(s->peers);
     hf_pair_primary_destroy(s->primary);
     hf_pair_backup_destroy(s->backup);

@@ -35,11 +35,12 @@ struct hf_pg_service {
     char source_name[HF_HOST_NAME_MAX + 1];
     hf_time heard; /* of the primary, last; 0: never */
     struct hf_pg_warm *warm;
-    hf_time warm_at;                /* when it is looked for whom next; 0: at once */
-    hf_time alarm_at;               /* a take-over has been likely since then; 0: it is not */
-    bool suspected;                 /* it was silent when last looked at */
-    struct hf_pg_control *prepared; /* prepare-*: waits for a word */
-    bool armed;                     /* ... and said so */
+    hf_time warm_at;                 /* when it is looked for whom next; 0: at once */
+    hf_time alarm_at;                /* a take-over has been likely since then; 0: it is not */
+    bool suspected;                  /* it was silent when last looked at */
+    struct hf_pg_control *prepared;  /* prepare-*: waits for a word */
+    bool armed;                      /* ... and said so */
+    hf_time leave_until, leave_look; /* a demotion waits for what is under way; 0: none */
 
     /* primary */
     struct hf_pair_primary *primary;
@@ -66,16 +67,29 @@ static inline hf_time hf_pg_service_now(const struct hf_pg_service *s)
     return hf_pg_now(s->pg);
 }
 
+/* service.c */
+
+/** To the agent: last: its process has no more to do. */
+void hf_pg_service_answer(struct hf_pg_service *s, struct hf_pg_control *c, int code,
+                          const char *why, bool last);
+
 /* service_role.c */
 
 /** STOPPED to BACKUP. 0 or -errno with a text; nothing is changed then. */
 HF_MUST int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err);
-/** BACKUP to TAKING: s->promoting is answered when its end is known. There is a backup core. */
-HF_MUST int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, struct hf_err *err);
+/** BACKUP to TAKING: s->promoting is answered when its end is known. There is a backup core.
+ * silent: the former primary is known to be; otherwise its lease is waited for (G2). */
+HF_MUST int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent,
+                                  struct hf_err *err);
 /** The listener of a PRIMARY. */
 HF_MUST int hf_pg_service_serve(struct hf_pg_service *s, struct hf_err *err);
 /** TAKING or PRIMARY to BACKUP, others stay: silent from now on. */
 void hf_pg_service_demote(struct hf_pg_service *s);
+/** The same when it was prepared: first what is under way may end, for a moment. s->prepared is
+ * answered then. */
+void hf_pg_service_leave(struct hf_pg_service *s);
+/** The moment may be over. */
+void hf_pg_service_left(struct hf_pg_service *s);
 /** To STOPPED. */
 void hf_pg_service_stop(struct hf_pg_service *s);
 /** Clients of the address are not ours any more: no word to them. */

@@ -91,6 +91,17 @@ static void state_of_mirror(struct hf_pg_service *s, struct hf_buf *out, size_t 
     }
 }
 
+static void tell_lines(struct hf_pg_control *c, struct hf_slice text)
+{
+    while (text.n) {
+        const uint8_t *end = memchr(text.p, '\n', text.n);
+        size_t n = end ? (size_t)(end - text.p) : text.n;
+        hf_pg_control_line(c, "%.*s", (int)n, (const char *)text.p);
+        n += end != NULL;
+        text = hf_slice(text.p + n, text.n - n);
+    }
+}
+
 /* The group asks, and asks again: it is answered when there is something new. */
 void hf_pg_service_answer_state(struct hf_pg_service *s)
 {
@@ -106,7 +117,8 @@ void hf_pg_service_answer_state(struct hf_pg_service *s)
     bool same = hf_slice_eq(hf_buf_slice(&now), hf_buf_slice(&s->state_told));
     if (!same || !s->primary || hf_pg_service_now(s) >= s->watch_until) {
         s->watching = NULL;
-        hf_pg_control_line(c, "%.*sholdfast-again", (int)now.n, now.n ? (const char *)now.p : "");
+        tell_lines(c, hf_buf_slice(&now));
+        hf_pg_control_line(c, "holdfast-again");
         hf_pg_control_done(c, HF_OCF_SUCCESS, "");
         hf_buf_clear(&s->state_told);
         hf_buf_add(&s->state_told, hf_buf_slice(&now));

@@ -10,6 +10,7 @@ void hf_pg_service_rearm(struct hf_pg_service *s)
 {
     hf_time at = s->growing ? s->grow_until : HF_NEVER;
     at = s->watching ? hf_time_min(at, s->watch_until) : at;
+    at = s->leave_until ? hf_time_min(at, s->leave_look) : at;
     at = hf_time_min(at, hf_pg_service_warm_deadline(s));
     if (s->primary) {
         at = hf_time_min(at, hf_pair_primary_deadline(s->primary));
@@ -250,6 +251,8 @@ void hf_pg_service_on_timer(struct hf_poll_timer *t, hf_time now)
     if (s->primary) {
         hf_pair_primary_step(s->primary, now);
         hf_pg_service_pump(s);
+        hf_pg_service_left(s);
+        hf_pg_service_rearm(s);
     } else if (s->backup) {
         hf_pair_backup_step(s->backup, now);
         hf_pg_service_warm(s);

@@ -6,6 +6,7 @@
 #define EVERY HF_S(1)
 #define SILENT HF_MS(200) /* without a lease */
 #define LOOK_AGAIN HF_MS(10)
+#define PREPARE_TIME HF_S(2)
 #define ALARM HF_S(10) /* not longer: it has been decided otherwise */
 
 /* By then a primary that lives has let nothing out for want of our word. */
@@ -45,6 +46,9 @@ void hf_pg_service_warm(struct hf_pg_service *s)
         return;
     }
     s->warm_at = now + EVERY;
+    if (likely && now - s->alarm_at >= PREPARE_TIME) {
+        hf_pg_service_warmed(s); /* the rest at the switch */
+    }
     bool all = likely && (s->prepared || now - s->alarm_at < ALARM);
     hf_pg_warm_for(s->warm, store, all ? HF_PG_WARM_MAX : (size_t)s->pg->config->service.warm);
 }

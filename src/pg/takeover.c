@@ -22,6 +22,7 @@ struct job {
     uint64_t rx_total, tx_una;
     struct hf_slice tx;
     struct hf_pg_slot *slot;
+    bool lost; /* not restored: its client is told so, with each announcement once more */
 };
 
 struct hf_pg_takeover {
@@ -34,14 +35,19 @@ struct hf_pg_takeover {
     struct hf_poll_io io;
     struct hf_poll_timer timer;
     struct job *job; /* owned */
-    size_t n_jobs;
+    size_t n_jobs, n_lost;
     bool begun, told, listening;
     unsigned announced;
     hf_time started, announce_at;
     struct {
-        unsigned sessions, restored, gone, failed;
+        unsigned sessions, restored, gone, failed, unprotected;
     } figures; /* for the log; hf_pg_takeover_stats has those of all take-overs */
 };
+
+static void challenge(struct hf_pg_takeover *t, const struct job *j)
+{
+    hf_tcpmove_challenge(t->move, &j->facts, hf_pg_now(t->pg));
+}
 
 static hf_time now_of(const struct hf_pg_takeover *t)
 {
@@ -73,6 +79,48 @@ static bool saved_item(void *arg, uint8_t section, const void **pos, struct hf_s
     *ret_name = item.name;
     *ret_bytes = item.bytes;
     return true;
+}
+
+/* Its server process has nobody any more. */
+static void end_backend(struct hf_pg_takeover *t, const struct job *j)
+{
+    struct hf_pg_backend_told told;
+    if (hf_pg_backend_told_read(hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND),
+                                &told) == 0) {
+        told.from += t->opt.clock_offset;
+        told.to += t->opt.clock_offset;
+        hf_pg_route_end_backend(t->pg->route, &told);
+    }
+}
+
+/* The client learns at once that it is over, also if it only waits: it is provoked to say
+ * something, and the kernel, which knows no such connection, answers with a RST. */
+static void give_up(struct hf_pg_takeover *t, struct job *j)
+{
+    end_backend(t, j);
+    if (j->slot) {
+        hf_pg_slot_abandon(t->pg->protect, j->slot, now_of(t));
+        j->slot = NULL;
+    }
+    j->lost = true;
+    t->n_lost++;
+    challenge(t, j);
+}
+
+/* The client was done with: only what it misses of the end is to be said. */
+static void finish_closing(struct hf_pg_takeover *t, struct job *j,
+                           const struct hf_tcpmove_result *res)
+{
+    struct hf_tcp_facts facts = j->facts;
+    end_backend(t, j);
+    uint64_t total = j->tx_una + j->tx.n;
+    uint64_t una = res->tx_una < total ? res->tx_una : total;
+    uint64_t written = res->tx_written < una ? una : res->tx_written;
+    struct hf_pg_slot *slot = j->slot;
+    j->slot = NULL;
+    hf_pg_protect_close(t->pg->protect, slot, res->fd, &facts, j->rx_total, una,
+                        written < total ? written : total,
+                        hf_slice(j->tx.p + (una - j->tx_una), (size_t)(total - una)));
 }
 
 /* Its client, on the socket that was restored. 0, or why not; the socket is closed then. */
@@ -123,10 +171,16 @@ static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *re
     if (res->rc == -HF_ECLOSED) {
         t->figures.gone++;
         t->pg->takeovers.gone++;
+        end_backend(t, j);
+    } else if (res->rc == 0 && (j->facts.flags & HF_TCP_FACT_CLOSING)) {
+        t->figures.gone++;
+        t->pg->takeovers.gone++;
+        finish_closing(t, j, res);
     } else if (res->rc) {
         failed(t, hf_strerror(res->rc));
         hf_log_warn("", "connection of %s can't be taken over: %s: %s", hf_addr_str(&from, text),
                     res->what ? res->what : "its peer", hf_strerror(res->rc));
+        give_up(t, j);
     } else {
         int rc = revive(t, j, res);
         if (rc == 0) {
@@ -136,6 +190,7 @@ static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *re
             failed(t, hf_strerror(rc));
             hf_log_warn("", "session of %s can't be taken over: %s", hf_addr_str(&from, text),
                         hf_strerror(rc));
+            j->slot ? give_up(t, j) : end_backend(t, j); /* it may have been told why */
         }
     }
     if (j->slot) {
@@ -146,6 +201,12 @@ static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *re
 
 /* ---- all of them ---- */
 
+/* Not protected: only what it takes to end it is known. */
+static bool is_unprotected(const struct job *j)
+{
+    return hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN).n == 0;
+}
+
 static void read_job(struct hf_pg_takeover *t, const struct hf_pair_session *s)
 {
     struct job *j = &t->job[t->n_jobs];
@@ -154,14 +215,34 @@ static void read_job(struct hf_pg_takeover *t, const struct hf_pair_session *s)
     hf_rd_init(&r, hf_pair_session_section(s, HF_PG_SECTION_FACTS));
     hf_tcp_facts_decode(&r, &j->facts);
     if (hf_rd_end(&r) ||
-        hf_pg_shield_position_read(hf_pair_session_section(s, HF_PG_SECTION_POSITION), &j->rx_total,
-                                   &j->tx_una)) {
+        (!is_unprotected(j) &&
+         hf_pg_shield_position_read(hf_pair_session_section(s, HF_PG_SECTION_POSITION),
+                                    &j->rx_total, &j->tx_una))) {
         failed(t, "no connection facts");
         hf_log_warn("", "a session without connection facts is lost");
         return;
     }
     j->tx = hf_pair_session_section(s, HF_PG_SECTION_TX);
     t->n_jobs++;
+}
+
+static void add_job(struct hf_pg_takeover *t, struct job *j)
+{
+    j->slot = hf_pg_slot_of_facts(t->pg->protect, &j->facts, j->rx_total, j->tx_una + j->tx.n);
+    if (is_unprotected(j)) {
+        t->figures.unprotected++;
+        give_up(t, j);
+        return;
+    }
+    int rc = j->slot ? hf_tcpmove_add(t->move, &(struct hf_tcpmove_job){.facts = j->facts,
+                                                                        .rx_total = j->rx_total,
+                                                                        .tx_una = j->tx_una,
+                                                                        .tx = j->tx,
+                                                                        .arg = j})
+                     : -ENOMEM;
+    if (rc) {
+        on_done(t, j, &(struct hf_tcpmove_result){.rc = rc, .fd = -1, .what = "add"});
+    }
 }
 
 /* Slots before probes; jobs in the order of activity, as the store has them. */
@@ -180,17 +261,7 @@ static int add_jobs(struct hf_pg_takeover *t)
         read_job(t, s);
     }
     for (size_t i = 0; i < t->n_jobs; i++) {
-        struct job *j = &t->job[i];
-        j->slot = hf_pg_slot_of_facts(t->pg->protect, &j->facts, j->rx_total, j->tx_una + j->tx.n);
-        int rc = j->slot ? hf_tcpmove_add(t->move, &(struct hf_tcpmove_job){.facts = j->facts,
-                                                                            .rx_total = j->rx_total,
-                                                                            .tx_una = j->tx_una,
-                                                                            .tx = j->tx,
-                                                                            .arg = j})
-                         : -ENOMEM;
-        if (rc) {
-            on_done(t, j, &(struct hf_tcpmove_result){.rc = rc, .fd = -1, .what = "add"});
-        }
+        add_job(t, &t->job[i]);
     }
     return 0;
 }
@@ -206,6 +277,11 @@ static void announce(struct hf_pg_takeover *t)
     struct hf_err err;
     if (hf_netaddr_announce(t->opt.interface, &t->endpoint, &err) && t->announced == 0) {
         hf_log_warn("", "the service address can't be announced: %s", err.text);
+    }
+    for (size_t i = 0; i < t->n_jobs && t->n_lost && t->move; i++) {
+        if (t->job[i].lost) {
+            challenge(t, &t->job[i]);
+        }
     }
     t->announced++;
     t->announce_at = now_of(t) + ANNOUNCE_EVERY;
@@ -242,9 +318,11 @@ static void end_move(struct hf_pg_takeover *t)
     hf_pg_histogram_add(&t->pg->takeovers.time[t->opt.kind], (uint64_t)took);
     hf_log_info(
         "",
-        "took over (%s): %u sessions, %u restored, %u whose client was gone, %u lost, in %lld ms",
+        "took over (%s): %u sessions, %u restored, %u whose client was gone, %u lost, %u that were "
+        "not protected, in %lld ms",
         hf_pg_takeover_kind_name(t->opt.kind), t->figures.sessions, t->figures.restored,
-        t->figures.gone, t->figures.failed, (long long)(took / HF_NS_PER_MS));
+        t->figures.gone, t->figures.failed, t->figures.unprotected,
+        (long long)(took / HF_NS_PER_MS));
 }
 
 static void step(struct hf_pg_takeover *t)
@@ -267,7 +345,8 @@ static void step(struct hf_pg_takeover *t)
         if (!t->told && hf_tcpmove_settled(t->move, now)) {
             tell(t, 0, NULL);
         }
-        if (t->listening && hf_tcpmove_left(t->move) == 0) {
+        bool said = t->n_lost == 0 || t->announced >= ANNOUNCEMENTS;
+        if (t->listening && said && hf_tcpmove_left(t->move) == 0) {
             end_move(t);
         }
     }

@@ -20,7 +20,8 @@ struct warm {
     struct hf_pg_warm *all;
     struct hf_pg_sconn *conn; /* owned; NULL: queued */
     uint64_t incarnation;     /* of the server, when the login began */
-    uint8_t *key;             /* owned: user, database, parameters */
+    hf_time ready_at;
+    uint8_t *key; /* owned: user, database, parameters */
     size_t n_key, n_user, n_database;
     uint32_t version;
     bool claimed; /* while it is looked who is too many */
@@ -100,6 +101,7 @@ static void conn_ready(struct hf_pg_sconn *conn)
 {
     struct warm *x = conn->owner;
     struct hf_pg_warm *w = x->all;
+    x->ready_at = now_of(w);
     w->n_pending--;
     hf_list_unlink(&x->node);
     hf_list_insert(&w->ready, &x->node);
@@ -322,7 +324,7 @@ static struct warm *find(struct hf_list *list, const struct hf_pg_shield_login *
 struct hf_pg_sconn *hf_pg_warm_take(struct hf_pg_warm *w, const struct hf_pg_client *c,
                                     const struct hf_pg_target *target, uint64_t incarnation,
                                     const struct hf_pg_sconn_ops *client_ops, void *owner,
-                                    bool *ret_ready)
+                                    hf_time *ret_ready_at)
 {
     const struct hf_pg_shield_login l = {.user = hf_slice_str(c->user->name),
                                          .database = hf_slice_str(c->database->name),
@@ -334,7 +336,7 @@ struct hf_pg_sconn *hf_pg_warm_take(struct hf_pg_warm *w, const struct hf_pg_cli
         return NULL;
     }
     struct hf_pg_sconn *conn = x->conn;
-    *ret_ready = conn->logged_in;
+    *ret_ready_at = conn->logged_in ? x->ready_at : HF_NEVER;
     w->n_pending -= !conn->logged_in;
     conn->ops = client_ops;
     conn->owner = owner;

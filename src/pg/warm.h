@@ -37,8 +37,8 @@ bool hf_pg_warm_settled(const struct hf_pg_warm *w);
 size_t hf_pg_warm_count(const struct hf_pg_warm *w);
 
 /** One for this client at that start of the server, or NULL. It is the caller's, and told to ops
- * and owner from now on; *ret_ready: ready() has been, otherwise it follows. */
+ * and owner from now on. *ret_ready_at: when it was ready(); HF_NEVER: that follows. */
 struct hf_pg_sconn *hf_pg_warm_take(struct hf_pg_warm *w, const struct hf_pg_client *c,
                                     const struct hf_pg_target *target, uint64_t incarnation,
                                     const struct hf_pg_sconn_ops *ops, void *owner,
-                                    bool *ret_ready);
+                                    hf_time *ret_ready_at);

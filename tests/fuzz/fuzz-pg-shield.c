@@ -8,6 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct hf_pg_shield_login login;
+    struct hf_pg_backend_told told;
     uint64_t rx, una;
     if (hf_pg_shield_login_read(hf_slice(data, size), &login) == 0) {
         assert(login.cancel_key.n <= 32 && login.replication == HF_PG_REPLICATION_NO);
@@ -15,6 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (hf_pg_shield_position_read(hf_slice(data, size), &rx, &una) == 0) {
         assert(size == 16);
+    }
+    if (hf_pg_backend_told_read(hf_slice(data, size), &told) == 0) {
+        assert(size == 20);
     }
     return 0;
 }

@@ -87,6 +87,15 @@ service {{
     control = "/run/holdfast-pg/{host}"
 }}
 """
+MANAGER_TLS = """
+client_tls {
+    sslmode = prefer
+    cert_file = "/etc/holdfast/server.crt"
+    key_file = "/etc/holdfast/server.key"
+}
+"""
+CERTIFICATE = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+               "-subj", "/CN=takeover", "-keyout", "/etc/holdfast/server.key", "-out", "/etc/holdfast/server.crt")
 # systemd's Restart=always
 SUPERVISE = "mkdir -p /run/holdfast-pg; while :; do {program} -c /etc/holdfast/holdfast-pg.conf; sleep 0.05; done >>{log} 2>&1"
 LOG = "/var/log/holdfast-pg.log"
@@ -155,13 +164,14 @@ class Capture:
 
 class Rig:
     """service: False leaves the group pgvip out: clients talk to the holdfast-pg on gamma, which nothing happens to.
-    fencing: False: hosts are not fenced for the sake of pgvip, the lease must silence them. connections: the database's limit."""
+    fencing: False: hosts are not fenced for the sake of pgvip, the lease must silence them. connections: the database's limit.
+    tls: clients may have it, and are unprotected then."""
 
     supervise = SUPERVISE
 
-    def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300):
+    def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300, tls=False):
         self.lab, self.v6, self.fencing, self.service, self.lease = lab, v6, fencing, service, lease
-        self.connections = connections
+        self.connections, self.tls = connections, tls
         self.managers = {}
         self.own, self.macs = {}, {}
         self.address = None
@@ -187,6 +197,8 @@ class Rig:
             self.address = self.own["gamma"]
         self.start_database()
         for host in HOSTS:
+            if self.tls:
+                self.lab.exec(host, *CERTIFICATE)
             self.lab.put(host, "/etc/holdfast/holdfast-pg.conf", self.manager_configuration(host))
             self.start_manager(host)
         if self.service:
@@ -211,7 +223,7 @@ class Rig:
             self.lab.exec(host, "holdfast", "-t", "30", "group", "join", group)
 
     def manager_configuration(self, host):
-        text = MANAGER.format(own=self.own[host], port=PORT, database=DATABASE)
+        text = MANAGER.format(own=self.own[host], port=PORT, database=DATABASE) + (MANAGER_TLS if self.tls else "")
         if self.service:
             address = f"[{self.address}]:{PORT}" if self.v6 else f"{self.address}:{PORT}"
             text += MANAGER_SERVICE.format(address=address, host=host)

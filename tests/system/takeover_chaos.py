@@ -25,6 +25,7 @@ from pgwire import Query
 
 PATIENCE = 90  # s, of a client
 DEADLINE = 45  # s, until each of them must have gone on
+WHOLE = 180  # s, a copy of the database that is made anew while clients write all the time
 
 
 class Remote(Client):
@@ -160,7 +161,7 @@ class Psql(Outside):
     """psql, in an open transaction for a while"""
 
     def command(self):
-        return ["psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", f"host={self.rig.address} port={takeover.PORT} user=postgres dbname=postgres"]
+        return ["psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", f"host={self.rig.address} port={takeover.PORT} user=postgres dbname=postgres sslmode=disable"]
 
     def step(self, c):
         c.ask(f"begin; {self.ledger()} returning op;", [self.op])
@@ -185,7 +186,7 @@ for line in sys.stdin:
 """
 
     def command(self):
-        return ["/usr/bin/python3", "-Bc", self.SCRIPT, f"host={self.rig.address} port={takeover.PORT} user=postgres dbname=postgres"]
+        return ["/usr/bin/python3", "-Bc", self.SCRIPT, f"host={self.rig.address} port={takeover.PORT} user=postgres dbname=postgres sslmode=disable"]
 
     def step(self, c):
         c.ask(f"{self.number} {self.op}", [f"done {self.op} 1"])
@@ -390,7 +391,7 @@ class Chaos:
         self.before = self.progress()
         self.advance(20)
         stall = max(c.longest for c in self.counting)
-        self.rig.whole()
+        self.rig.whole(WHOLE)
         name = way.__name__
         self.events[name] += 1
         self.stalls[name].append(stall)

@@ -3,6 +3,7 @@
 Every kind of client and every way to die at random: make takeover-chaos."""
 import json
 import socket
+import ssl
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ import pgwire
 import takeover
 import takeover_chaos
 from pgwire import Bind, Execute, Parse, Query, Sync
+from takeover import Connection
 from takeover_chaos import Chaos, CopyOut, Listen, Psql, Psycopg, remote
 
 KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.PipelineTransaction, pg_chaos.Orm,
@@ -21,7 +23,7 @@ SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 16384),)
 
 @pytest.fixture(scope="module", name="the_rig")
 def fixture_the_rig():
-    rig = takeover.rig_for("takeover")
+    rig = takeover.rig_for("takeover", tls=True)
     try:
         rig.start()
         yield rig
@@ -176,6 +178,54 @@ def test_a_connection_made_meanwhile(rig):
     finally:
         end.set()
         t.join()
+
+
+def no_verification():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_cannot_be_taken_over_learns_it(rig, table, way):
+    """They only wait, and send nothing: who has not logged in, and who has TLS, whose locks go, too."""
+    def connect():
+        s = socket.create_connection((rig.address, takeover.PORT), timeout=60)
+        return s, Connection(rig.address, ssl=no_verification(), timeout=60)
+
+    login, tls = rig.as_client(connect)
+    pgwire.check(tls.query("begin"))
+    pgwire.check(tls.query("lock table t"))
+    with rig.connect() as c:
+        assert "TLS" in str(rig.protection())
+        lose(rig, way)
+        with pytest.raises(ConnectionResetError):
+            login.recv(1)
+        with pytest.raises(pgwire.Closed):
+            tls.read()
+        pgwire.check(c.query("insert into t values (1, 'x')"))
+    login.close()
+    tls.socket.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_last_answer_arrives(rig, way):
+    """The session is over, but its client has not read everything."""
+    with rig.connect(options=SMALL) as c, rig.connect() as other:
+        port = c.socket.getsockname()[1]
+
+        def shown():
+            return [r for r in rig.rows("CLIENTS") if r["addr"].endswith(f":{port}")]
+
+        want = c.one("select repeat('last', 12500)")
+        c.send(Query("select repeat('last', 12500)"))
+        c.until("T")
+        rig.until(lambda: shown()[0]["active"] == "no", "the answer is on its way")
+        c.send(pgwire.Terminate)
+        rig.until(lambda: not shown(), "its session is over")
+        lose(rig, way)
+        assert [m.data[0].decode() for m in c.rest() if m.kind == "D"] == [want]
+        assert other.one("select 1") == "1"
 
 
 def test_cancel_reaches_the_session_elsewhere(rig):

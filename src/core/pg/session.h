@@ -105,6 +105,7 @@ enum hf_pg_side {
     X(UNRESOLVED, "... and its outcome can't be known: 08007; a: xid")                             \
     X(LOST_UNPROTECTED, "ended by 57P01, or the statement by 08007; text: why")                    \
     X(GAP, "notifications may have been missed; a: channels")                                      \
+    X(LEFT, "its former server process is idle, and left alone; a: pid, b: its age in ms")         \
     X(UNPROTECTED, "protection changed; a: reasons (HF_PG_REASON_*)")                              \
     X(ENDED, "text: why")
 enum hf_pg_note {
@@ -152,9 +153,10 @@ struct hf_pg_session_args {
     struct hf_slice user;                  /* as authenticated; copied */
     bool replication;                      /* passed through, unprotected */
     bool login_again;                      /* false: sticky reason LOGIN */
-    uint32_t cancel_pid;                   /* 0: the first backend's own (R12) */
-    struct hf_slice cancel_key;            /* what the client gets in BackendKeyData; copied */
-    uint64_t seed;                         /* hashes, jitter */
+    bool leave_idle; /* loaded: an old server process that had nothing to do is not ended, LEFT */
+    uint32_t cancel_pid;        /* 0: the first backend's own (R12) */
+    struct hf_slice cancel_key; /* what the client gets in BackendKeyData; copied */
+    uint64_t seed;              /* hashes, jitter */
 };
 
 /** A server connection that has logged in and is idle. */

@@ -729,6 +729,7 @@ int hf_pg_session_load(const struct hf_pg_session_args *args, const struct hf_pg
     }
     if (!args->login_again)
         s->sticky |= HF_PG_REASON_LOGIN;
+    s->leave_idle = args->leave_idle;
     *ret_session = s;
     lose(s);
     return 0;

@@ -285,8 +285,9 @@ HF_EGRESS_INLINE enum hf_egress_verdict hf_egress_judge_inline(
         return HF_EGRESS_PASS;
     }
     if (f->tcp_flags & (HF_TCP_RST | HF_TCP_FIN)) {
-        bool allowed = slot ? (slot->state & HF_EGRESS_SLOT_CLOSING) != 0
-                            : (f->tcp_flags & HF_TCP_RST) && (flags & HF_EGRESS_RESETS);
+        bool rst = f->tcp_flags & HF_TCP_RST;
+        uint32_t needs = HF_EGRESS_SLOT_CLOSING | (rst ? 0 : HF_EGRESS_SLOT_FIN);
+        bool allowed = slot ? (slot->state & needs) != 0 : rst && (flags & HF_EGRESS_RESETS);
         if (!allowed) {
             *ret_counter = HF_EGRESS_N_RESET;
             return HF_EGRESS_DROP;

@@ -18,6 +18,7 @@
         */
 #define HF_EGRESS_SLOT_CLOSING 4u /* we close: RST and FIN may go */
 #define HF_EGRESS_SLOT_SYN_ACK 8u /* the SYN-ACK with exactly syn_seq and syn_ack may go */
+#define HF_EGRESS_SLOT_FIN 16u    /* we have ended: FIN may go, RST may not */
 
 /* Counted per address. */
 #define HF_EGRESS_COUNTER_LIST(X)                                                                  \

@@ -668,13 +668,15 @@ static void begun(void *arg, struct pgc_txn *t)
 
 struct hf_pg_session_args pgw_args(struct pgw_world *w)
 {
+    uint64_t seed = hf_prng_u64(&w->prng);
     return (struct hf_pg_session_args){.conf = &w->conf,
                                        .memory = &w->memory,
                                        .classifier = w->classifier,
                                        .user = hf_slice_str("app"),
                                        .login_again = true,
+                                       .leave_idle = (seed & 1) != 0,
                                        .cancel_key = hf_slice_str("key!"),
-                                       .seed = hf_prng_u64(&w->prng)};
+                                       .seed = seed};
 }
 
 void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)

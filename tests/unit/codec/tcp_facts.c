@@ -215,6 +215,14 @@ static struct hf_tcp_segment built(void (*fn)(struct hf_wr *, const struct hf_tc
     return seg;
 }
 
+static void build_challenge(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,
+                            uint64_t rx_total, hf_time now)
+{
+    (void)tx_una;
+    (void)rx_total;
+    hf_tcp_build_challenge(w, f, now);
+}
+
 static void raw_segments(void **state)
 {
     (void)state;
@@ -228,6 +236,9 @@ static void raw_segments(void **state)
     assert_int_equal(seg.seq, hf_tcp_snd_seq(&f, 50)); /* in sequence */
     assert_true(seg.ack == 1011 && seg.payload.n == 0 && seg.flags == HF_TCP_ACK);
     assert_int_equal(seg.window, 64);
+    seg = built(build_challenge, &f, buf);
+    assert_int_equal(seg.seq, hf_tcp_snd_seq(&f, 0) - 1); /* the peer has had that */
+    assert_true(seg.ack == hf_tcp_rcv_nxt(&f, 0) && seg.payload.n == 0 && seg.flags == HF_TCP_ACK);
     f.flags &= (uint8_t)~HF_TCP_FACT_TS;
     assert_false(built(hf_tcp_build_ack, &f, buf).has_ts);
 }

@@ -327,6 +327,49 @@ static void further_lines(void **state)
     assert_string_equal(rig.story, "prepare-demote");
 }
 
+static void whether_the_former_primary_is_silent(void **state)
+{
+    (void)state;
+    int fd = client();
+    put(fd, "promote\nepoch 3\nsilent yes\n\n");
+    UNTIL(rig.c);
+    assert_true(rig.ask.silent);
+    hf_pg_control_done(rig.c, 0, "");
+    rig.c = NULL;
+    fd = client();
+    put(fd, "promote\nepoch 3\nsilent no\n\n");
+    UNTIL(rig.c);
+    assert_false(rig.ask.silent);
+    hf_pg_control_done(rig.c, 0, "");
+}
+
+/* A process that died can't take its address away: its agent's stop does, as a note tells. */
+static void the_address_of_a_dead_process(void **state)
+{
+    (void)state;
+    char path[128], note[160];
+    struct hf_addr address;
+    struct hf_err why;
+    snprintf(path, sizeof(path), "%s/run/dead", rig.dir);
+    snprintf(note, sizeof(note), "%s.address", path);
+    assert_int_equal(hf_addr_parse("[2001:db8::5]:6432", 0, &why, &address), 0);
+    assert_int_equal(hf_pg_control_note(path, "hf-nowhere", &address), 0);
+    assert_int_equal(access(note, F_OK), 0);
+    assert_int_equal(hf_pg_control_agent(path, "monitor"), 7);
+    assert_int_equal(hf_pg_control_agent(path, "mirror-state"), 7);
+    assert_int_equal(access(note, F_OK), 0);
+    assert_int_equal(hf_pg_control_agent(path, "stop"), 0);
+    assert_int_equal(access(note, F_OK), -1);
+    assert_int_equal(hf_pg_control_note(path, NULL, NULL), 0); /* none is there */
+    FILE *f = fopen(note, "w");
+    assert_non_null(f);
+    fputs("nonsense", f);
+    fclose(f);
+    assert_int_equal(hf_pg_control_agent(path, "stop"), 1); /* it may still be here */
+    assert_int_equal(hf_pg_control_note(path, NULL, NULL), 0);
+    assert_int_equal(access(note, F_OK), -1);
+}
+
 static void further_lines_that_are_none(void **state)
 {
     (void)state;
@@ -782,6 +825,8 @@ int main(void)
         ROW(nobody_wants_the_answer),
         ROW(half_closed_it_is_answered),
         ROW(further_lines),
+        ROW(whether_the_former_primary_is_silent),
+        ROW(the_address_of_a_dead_process),
         ROW(further_lines_that_are_none),
         ROW(garbage),
         ROW(half_requests),

@@ -1,7 +1,5 @@
 """Half of what holds the hosts together is gone, and nobody is fenced: at no time do two managers answer, which is looked at on
-the clients' side; who wins is known beforehand, and clients go on with that one.
-
-Not part of make test yet (doc/status.md): pytest tests/system/takeover_split.py."""
+the clients' side; who wins is known beforehand, and clients go on with that one."""
 import time
 
 import pytest
