@@ -144,7 +144,7 @@ static void how_far_the_confirm_lags(void **state)
 static void sessions_that_are_lost(void **state)
 {
     (void)state;
-    static char why[HF_PG_LOST_REASONS + 4][8];
+    static char why[HF_PG_LOST_REASONS + 4][16];
     struct hf_pg_takeover_stats s = {0};
     for (int i = 0; i < HF_PG_LOST_REASONS + 4; i++) {
         snprintf(why[i], sizeof(why[i]), "w%d", i);
