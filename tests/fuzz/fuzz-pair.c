@@ -18,6 +18,8 @@ static struct world {
     hf_time now;
     bool session[8];
     uint64_t confirmed, ask_id;
+    uint8_t held[BUF_LEN]; /* of the primary: others overtake it */
+    size_t n_held;
 } world;
 
 /* Frames and operations that decode are encoded as they came. */
@@ -80,20 +82,45 @@ static void outs(struct world *w)
     }
 }
 
+/* Bytes get there: as they are (how 0), damaged (1), twice (2), or later than those that follow. */
+static void to_backup(struct world *w, uint8_t *p, size_t n, uint8_t how)
+{
+    if (how & 4 && !w->n_held) {
+        memcpy(w->held, p, n);
+        w->n_held = n;
+        return;
+    }
+    if (how & 1 && n) {
+        p[how % n] ^= how;
+    }
+    for (int i = 0; i < (how & 2 ? 2 : 1); i++) {
+        hf_pair_backup_received(w->b, hf_slice(p, n), w->now);
+    }
+    if (w->n_held) {
+        hf_pair_backup_received(w->b, hf_slice(w->held, w->n_held), w->now);
+        w->n_held = 0;
+    }
+}
+
 /* What one side has to say gets to the other one. */
-static void talk(struct world *w)
+static void talk(struct world *w, uint8_t how)
 {
     static uint8_t buf[BUF_LEN];
     struct hf_slice s = hf_pair_primary_tosend(w->p);
     size_t n = s.n < BUF_LEN ? s.n : BUF_LEN;
     memcpy(buf, n ? s.p : buf, n);
     hf_pair_primary_sent(w->p, n);
-    hf_pair_backup_received(w->b, hf_slice(buf, n), w->now);
+    to_backup(w, buf, n, how);
     s = hf_pair_backup_tosend(w->b);
     n = s.n < BUF_LEN ? s.n : BUF_LEN;
     memcpy(buf, n ? s.p : buf, n);
     hf_pair_backup_sent(w->b, n);
-    hf_pair_primary_received(w->p, hf_slice(buf, n), w->now);
+    if (how & 8 && n) {
+        buf[how % n] ^= how;
+    }
+    for (int i = 0; i < (how & 16 ? 2 : 1); i++) {
+        hf_pair_primary_received(w->p, hf_slice(buf, n), w->now);
+    }
     if (hf_pair_backup_closes(w->b)) {
         hf_pair_primary_disconnected(w->p, w->now);
     }
@@ -149,7 +176,7 @@ static void command(struct world *w, struct hf_rd *r)
         outs(w);
         break;
     case 5:
-        talk(w);
+        talk(w, arg);
         break;
     case 6:
         w->now += (hf_time)arg * HF_MS(1);
@@ -165,6 +192,9 @@ static void command(struct world *w, struct hf_rd *r)
         break;
     case 9:
         hf_pair_primary_gated(w->p, w->now);
+        if (arg > 250) { /* a reign that is not the primary's */
+            hf_pair_backup_epoch(w->b, arg, w->now);
+        }
         break;
     case 10:
         hf_pair_primary_backup(w->p, arg % 3, w->now);
@@ -180,6 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct world *w = &world;
     struct hf_rd r;
     struct hf_pair_primary_conf pc = {.epoch = 1, .incarnation = 2, .retained_max = 20000};
+    pc.owed = size % 4 == 3; /* the group has kept its set */
     struct hf_pair_backup_conf bc = {.epoch = 1, .bytes_max = 100000};
     round_trip(hf_slice(data, size));
     memset(w, 0, sizeof(*w));

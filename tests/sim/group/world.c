@@ -249,6 +249,7 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
     struct gs_res *r = &h->res[j->resource];
     bool probe = j->act.op == HF_OP_MONITOR || j->act.op == HF_OP_ACCESS;
     uint64_t usual = probe ? 20 : j->act.op == HF_OP_MIRROR_SOURCE ? 60 : 200;
+    usual = w->agent_ms && w->agent_ms < usual ? w->agent_ms : usual;
     hf_time effect = w->net.now + random_span(w, usual);
     uint32_t d = j->resource;
     j->deadline = w->net.now + (w->agent ? AGENT_TIMEOUT : OP_TIMEOUT);

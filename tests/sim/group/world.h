@@ -210,6 +210,7 @@ struct gs_world {
     char failed[16], why[400]; /* the invariant, and how */
     void (*user)(struct gs_world *w, const struct sim_event *e);
     const struct gs_agent *agent; /* NULL: copies.c */
+    uint32_t agent_ms;            /* of its actions, mostly; 0: 200 */
 
     struct hf_group_out out;
 };

@@ -51,7 +51,7 @@ static void begin(uint64_t seed)
     struct hf_prng g;
     hf_prng_init(&g, seed ^ 0x7a4e);
     bool fenced = hf_prng_below(&g, 3) == 0;
-    hf_time lease = HF_MS(hf_prng_below(&g, 3) ? 200 : 50 + (int)hf_prng_below(&g, 500));
+    hf_time lease = HF_MS(hf_prng_below(&g, 3) ? 200 : 50 + (int)hf_prng_below(&g, 1500));
     lease = fenced && hf_prng_below(&g, 2) ? 0 : lease;
     tw_init(w, seed, 1 + (uint32_t)hf_prng_below(&g, PW_CLIENTS), fenced, lease, false);
     memset(&x.b, 0, sizeof(x.b));
@@ -62,6 +62,7 @@ static void begin(uint64_t seed)
                                        .retry_ms = 2000,
                                        .stable_ms = 10000,
                                        .join_ms = 15000};
+    w->g.agent_ms = below(2) ? 10 : 0;
     x.one = below(3) == 0;
     x.agents = (struct gs_faults){0};
     if (!x.one && below(2)) {
@@ -83,7 +84,7 @@ static void begin(uint64_t seed)
         w->p.client[i].asks_max = 1;
     }
     x.left = 2 + (uint32_t)below(x.one ? 4 : 9);
-    x.pace = HF_MS(50 + (hf_time)below(3000));
+    x.pace = below(4) ? HF_MS(50 + (hf_time)below(3000)) : HF_MS(5); /* or nearly at once */
 }
 
 /* ---- all that can happen without faults ---- */

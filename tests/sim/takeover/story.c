@@ -233,11 +233,10 @@ static void same_again(struct story *s)
     gs_power_off(&s->w->g, B);
     passes(s, 20);
     tw_power_on(s->w, A);
-    asks(s, 0);
-    passes(s, 2000);
-    waits(s, 0);
     tw_power_on(s->w, B);
+    asks(s, 0);
     comes_to_rest(s);
+    waits(s, 0);
 }
 
 static void switchover(struct story *s)
