@@ -61,6 +61,15 @@
 #define HF_SSE_BACKLOG_MAX (4u << 20)
 #define HF_SENDERS_MAX 32768 /* senders whose derived key is remembered */
 
+/* SIP messages and bindings */
+#define HF_SIP_MESSAGE_MAX 65535      /* bytes: positions are 16 bits */
+#define HF_SIP_FIELDS_MAX 160         /* header lines */
+#define HF_SIP_VIAS_MAX 70            /* values: as many hops as Max-Forwards begins with */
+#define HF_SIP_URI_AOR_MAX 255        /* bytes of an address of record in canonical form */
+#define HF_SIP_CONTACTS_MAX 16        /* bindings of one address of record */
+#define HF_SIP_BINDING_TEXT_MAX 2048  /* bytes of a contact, its parameters and its path */
+#define HF_SIP_EXPIRED_AT_ONCE_MAX 64 /* bindings that one tick ends */
+
 /* agents */
 #define HF_OCF_META_MAX (256u << 10)   /* bytes of an agent's meta-data */
 #define HF_OCF_META_ITEMS_MAX 1024     /* actions, and parameters, of one agent */

@@ -241,6 +241,43 @@ bool hf_netaddr_has(const struct hf_endpoint *address)
     return hf_netaddr_is_on(NULL, address);
 }
 
+/* RTM_GETROUTE */
+struct route_question {
+    struct nlmsghdr head;
+    struct rtmsg body;
+    struct rtattr attr;
+    uint8_t addr[16];
+};
+
+bool hf_netaddr_is_ready(const struct hf_endpoint *address)
+{
+    struct route_question q = {
+        .head = {.nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST},
+        .body = {.rtm_family = (uint8_t)family_of(address),
+                 .rtm_dst_len = (uint8_t)(8 * len_of(address))},
+        .attr = {.rta_type = RTA_DST, .rta_len = (unsigned short)RTA_LENGTH(len_of(address))},
+    };
+    union {
+        struct nlmsghdr head;
+        char bytes[4096];
+    } answer;
+    struct rtmsg body;
+    int fd = open_netlink();
+    if (fd < 0) {
+        return false;
+    }
+    memcpy(q.addr, address->addr, len_of(address));
+    q.head.nlmsg_len = (uint32_t)(offsetof(struct route_question, addr) + len_of(address));
+    int64_t n = ask(fd, &q.head) ? -1 : recv(fd, &answer, sizeof(answer), MSG_DONTWAIT);
+    close(fd);
+    if (n < 0 || !NLMSG_OK(&answer.head, n) || answer.head.nlmsg_type != RTM_NEWROUTE ||
+        answer.head.nlmsg_len < NLMSG_LENGTH(sizeof(body))) {
+        return false;
+    }
+    memcpy(&body, NLMSG_DATA(&answer.head), sizeof(body));
+    return body.rtm_type == RTN_LOCAL;
+}
+
 /* ---- announcements ---- */
 
 static int send_arp(int fd, unsigned ifindex, const uint8_t *mac, const struct hf_endpoint *a,

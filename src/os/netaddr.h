@@ -22,6 +22,14 @@ bool hf_netaddr_has(const struct hf_endpoint *address);
 /** The same for one interface. */
 bool hf_netaddr_is_on(const char *interface, const struct hf_endpoint *address);
 
+/**
+ * Does this host take packets for it? An IPv6 address is on its interface some time before: the
+ * kernel makes its route later, in a work queue, and until then drops even the answers of
+ * neighbours that were asked from there; it asks again after a second. Also false if that can't be
+ * known.
+ */
+bool hf_netaddr_is_ready(const struct hf_endpoint *address);
+
 /** Tell the neighbours once: gratuitous ARP as request and as reply (RFC 5227 3), or an unsolicited
  * neighbour advertisement with override (RFC 4861 7.2.6). An IPv6 address must be there. 0 and
  * nothing sent where there is no Ethernet to know addresses of: loopback, tunnels. */

@@ -80,7 +80,7 @@ struct hf_tcpmove_opt {
 };
 /* A socket that was restored without an answer waits for the kernel's first retransmission, 3 s; so
  * it pays to wait for the answer of a slow network, or of a peer that has no CPU time just now. */
-#define HF_TCPMOVE_PATIENCE HF_S(1)
+#define HF_TCPMOVE_PATIENCE HF_S(5)
 /* Then the listener waits no longer for those that do not answer. */
 #define HF_TCPMOVE_SETTLE HF_MS(15)
 

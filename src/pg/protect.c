@@ -340,44 +340,56 @@ void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session)
 
 /* ---- what need not wait (X1) ---- */
 
-/* The seat whose connection, of which the backup knows, may be sent what there is for it before the
- * backup has that; SEATS: none. */
-static size_t ahead(const struct hf_pg_shield *s, bool *ret_asked)
+/* The seat of the server connection, if the backup knows of it; SEATS: it does not, or there is
+ * none. */
+static size_t known_seat(const struct hf_pg_shield *s)
 {
-    const struct hf_pg_protect *p = s->protect;
     const struct hf_pg_client *c = s->client;
     size_t i = c->seat[0].side == HF_PG_SERVER ? 0 : 1;
     const struct hf_pg_sconn *conn = c->seat[i].conn;
-    if (!c->session || c->ended || !conn || !conn->link.wire || !c->seat[i].attached ||
-        conn->id != s->place_sealed || s->seat_wait[i].n ||
-        !hf_pair_primary_may(p->primary, s->place_number, hf_pg_now(p->pg)) ||
-        !hf_pg_session_ahead(c->session, ret_asked)) {
-        return SEATS;
-    }
-    return i;
+    bool known = c->session && !c->ended && conn && conn->link.wire && c->seat[i].attached &&
+                 conn->id == s->place_sealed &&
+                 hf_pair_primary_may(s->protect->primary, s->place_number, hf_pg_now(c->pg));
+    return known ? i : SEATS;
 }
 
-/* Requests go to the server, and nothing else is to be let out: they are told with their answer,
- * or after a while. Until then the client has them, unacknowledged. */
+/* May what there is for the server be sent before the backup has it? *ret_asked: the client waits
+ * for the answer. */
+static bool ahead(const struct hf_pg_shield *s, size_t seat, bool *ret_asked)
+{
+    return seat < SEATS && s->seat_wait[seat].n == 0 &&
+           hf_pg_session_ahead(s->client->session, ret_asked);
+}
+
+static bool says_nothing(const struct hf_pg_sconn *conn)
+{
+    return !conn || !conn->link.wire || hf_pg_link_unsealed(&conn->link).n == 0;
+}
+
+/* Nothing is to be let out, but for requests that go to the server at once: it is told with what
+ * comes next, mostly their answer, or after a while. What it has received since it was told last
+ * the client still has, unacknowledged. */
 static bool told_later(struct hf_pg_shield *s)
 {
     struct hf_pg_protect *p = s->protect;
     const struct hf_pg_client *c = s->client;
+    size_t i = known_seat(s);
     bool asked;
-    size_t i = ahead(s, &asked);
-    if (i == SEATS || !asked || s->due || p->open || p->closing_gate || !s->facts_told ||
-        c->link.in.n || hf_pg_link_unsealed(&c->link).n) {
+    if (i == SEATS || s->due || p->open || p->closing_gate || !s->facts_told || !s->login_told ||
+        hf_pg_link_unsealed(&c->link).n || !says_nothing(c->seat[1 - i].conn)) {
         return false;
     }
-    const struct hf_pg_sconn *other = c->seat[1 - i].conn;
-    if (other && other->link.wire && hf_pg_link_unsealed(&other->link).n) {
+    struct hf_pg_link *server = &c->seat[i].conn->link;
+    bool quiet = s->rx_told == s->rx_before + c->link.n_received && says_nothing(c->seat[i].conn);
+    if (!quiet && (c->link.in.n || !ahead(s, i, &asked) || !asked)) {
         return false;
     }
-    hf_pg_link_let(&c->seat[i].conn->link, hf_pg_link_seal(&c->seat[i].conn->link));
-    if (hf_list_empty(&p->later)) {
-        hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, hf_pg_now(p->pg) + LATER);
-    }
+    hf_pg_link_let(server, hf_pg_link_seal(server));
     if (hf_list_empty(&s->later)) {
+        s->later_until = hf_pg_now(p->pg) + LATER;
+        if (hf_list_empty(&p->later)) {
+            hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, s->later_until);
+        }
         hf_list_insert(&p->later, &s->later);
     }
     return true;
@@ -385,10 +397,13 @@ static bool told_later(struct hf_pg_shield *s)
 
 static void on_later(struct hf_poll_timer *t, hf_time now)
 {
-    (void)now;
     struct hf_pg_protect *p = HF_CONTAINER_OF(t, struct hf_pg_protect, later_timer);
-    HF_LIST_FOREACH (node, &p->later) {
+    HF_LIST_FOREACH (node, &p->later) { /* in order of time */
         struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, later);
+        if (s->later_until > now) {
+            hf_poll_timer_set(p->pg->wire->poll, t, s->later_until);
+            break;
+        }
         hf_list_unlink(node);
         s->due = true;
         hf_pg_protect_touch(s->client);
@@ -410,7 +425,8 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
     struct hf_pg_client *c = s->client;
     hf_time now = hf_pg_now(c->pg);
     bool asked;
-    size_t free_seat = ahead(s, &asked);
+    size_t seat = known_seat(s);
+    bool at_once = ahead(s, seat, &asked);
     wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total, now);
     s->tx_saved = 0;
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
@@ -420,7 +436,7 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
             s->seat_wait[i] = (struct waits){0};
         }
         size_t n = conn && conn->link.wire ? hf_pg_link_seal(&conn->link) : 0;
-        if (n && i == free_seat) {
+        if (n && at_once && i == seat) {
             hf_pg_link_let(&conn->link, n);
         } else if (n) {
             wait_add(&s->seat_wait[i], number, n, 0, now);
@@ -787,6 +803,7 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         hf_free(p);
         return hf_err_set(err, rc, "cannot watch the guard: %s", hf_strerror(rc));
     }
+    hf_pg_left_open(p, pg->config->service.control, options.slots_max);
     hf_log_info("", "guard of the service address: %s%s%s", hf_egress_how_name(how),
                 why.text[0] ? "; " : "", why.text);
     *ret_protect = p;
@@ -829,6 +846,7 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p)
     hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, HF_NEVER);
     (void)!hf_poll_reserve(p->pg->wire->poll, -1);
     hf_poll_remove(p->pg->wire->poll, &p->io);
+    hf_pg_left_close(p);
     hf_map_fini(&p->peers);
     hf_map_fini(&p->records);
     hf_egress_close(p->egress);

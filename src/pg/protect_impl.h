@@ -55,7 +55,8 @@ struct waits {
 
 struct hf_pg_shield {
     struct hf_list node, touched, waiting;
-    struct hf_list later; /* a request went to the server that is not told of yet */
+    struct hf_list later; /* something happened that need not be told at once */
+    hf_time later_until;
     struct hf_pg_protect *protect;
     struct hf_pg_client *client;
     uint64_t id; /* of entry */
@@ -82,7 +83,7 @@ struct hf_pg_shield {
     uint64_t place_sealed; /* ... that is in a batch: this one */
     uint64_t place_number;
     bool starting; /* not told of yet */
-    bool due;      /* it was told later for long enough */
+    bool due;      /* it is to be told now */
     bool facts_told, login_told, key_told, position_told;
 };
 
@@ -103,6 +104,10 @@ struct hf_pg_protect {
     struct hf_list expiring;   /* slots, in order of time */
     struct hf_list closing;    /* slots */
     struct hf_poll_timer closing_timer;
+    struct hf_pg_left_record *left_record; /* mapped; NULL: no file */
+    size_t left_len;
+    struct hf_endpoint *left; /* owned: of a process that is gone */
+    size_t n_left;
     bool closing_gate;
     bool was_full; /* somebody may be paused for it */
     bool open;     /* the gate: nobody waits */
@@ -143,6 +148,16 @@ void hf_pg_slot_close(struct hf_pg_protect *p, struct hf_pg_slot *e, int fd);
 void hf_pg_slot_save_closing(struct hf_pg_protect *p, struct hf_pg_slot *e);
 /** Forget all of them, without a packet. */
 void hf_pg_slots_discard(struct hf_pg_protect *p);
+
+/* --- protect_left.c --- */
+
+/** Read <control>.clients, and begin it anew, for so many slots. Without it all goes on. */
+void hf_pg_left_open(struct hf_pg_protect *p, const char *control, size_t n_slots);
+void hf_pg_left_close(struct hf_pg_protect *p);
+/** What was read has been acted upon. */
+void hf_pg_left_forget(struct hf_pg_protect *p);
+/** A registered slot has a client, or has it no more. */
+void hf_pg_left_note(struct hf_pg_protect *p, const struct hf_pg_slot *e, bool connected);
 
 /** protect_login.c: the section LOGIN. */
 void hf_pg_shield_login_save(struct hf_pg_shield *s,

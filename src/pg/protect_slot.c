@@ -139,6 +139,7 @@ static void slot_detach(struct hf_pg_protect *p, struct hf_pg_slot *e)
         hf_map_remove(&p->peers, hf_slice(e->key, sizeof(e->key)));
     }
     if (e->registered) {
+        hf_pg_left_note(p, e, false);
         hf_egress_unregister(p->egress, e->slot);
         e->registered = false;
     }
@@ -226,6 +227,7 @@ struct hf_pg_slot *hf_pg_slot_of_facts(struct hf_pg_protect *p, const struct hf_
         return NULL;
     }
     e->registered = true;
+    hf_pg_left_note(p, e, true);
     record(p, e);
     return e;
 }
@@ -244,6 +246,9 @@ static void linger(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now)
 void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now)
 {
     record_end(p, e);
+    if (e->registered) {
+        hf_pg_left_note(p, e, false);
+    }
     linger(p, e, now);
 }
 
@@ -303,6 +308,7 @@ static void let_go_on(struct hf_pg_protect *p, struct hf_pg_slot *e)
         return;
     }
     e->registered = true;
+    hf_pg_left_note(p, e, true);
     (void)!hf_egress_send_syn_ack(p->egress, saved);
     hf_free(e->syn_ack);
     e->syn_ack = NULL;

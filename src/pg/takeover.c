@@ -14,10 +14,11 @@
 #define ANNOUNCE_EVERY HF_MS(200)
 /* Offsets are upper bounds, by the delay of a heartbeat; what is too low is harmless. */
 #define CLOCK_MARGIN HF_MS(20)
+#define READY_TIME HF_S(1) /* for the address to be of use: then without */
 
 /* A session that is being restored. */
 struct job {
-    const struct hf_pair_session *session;
+    const struct hf_pair_session *session; /* NULL: only its peer is known */
     struct hf_tcp_facts facts;
     uint64_t rx_total, tx_una;
     struct hf_slice tx;
@@ -36,16 +37,19 @@ struct hf_pg_takeover {
     struct hf_poll_timer timer;
     struct job *job; /* owned */
     size_t n_jobs, n_lost;
-    bool going, begun, told, listening;
+    bool going, begun, ready, told, listening;
     unsigned announced;
-    hf_time started, announce_at;
+    hf_time started, announce_at, ready_by;
     struct {
-        unsigned sessions, restored, gone, failed, unprotected;
+        unsigned sessions, restored, gone, failed, unprotected, left;
     } figures; /* for the log; hf_pg_takeover_stats has those of all take-overs */
 };
 
-static void challenge(struct hf_pg_takeover *t, const struct job *j)
+static void challenge(struct hf_pg_takeover *t, struct job *j)
 {
+    if (!j->session) { /* numbers unknown: four far apart, which are not all within its window */
+        j->facts.snd_isn += 1u << 30;
+    }
     hf_tcpmove_challenge(t->move, &j->facts, hf_pg_now(t->pg));
 }
 
@@ -85,8 +89,8 @@ static bool saved_item(void *arg, uint8_t section, const void **pos, struct hf_s
 static void end_backend(struct hf_pg_takeover *t, const struct job *j)
 {
     struct hf_pg_backend_told told;
-    if (hf_pg_backend_told_read(hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND),
-                                &told) == 0) {
+    if (j->session && hf_pg_backend_told_read(
+                          hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND), &told) == 0) {
         told.from += t->opt.clock_offset;
         told.to += t->opt.clock_offset;
         hf_pg_route_end_backend(t->pg->route, &told);
@@ -245,11 +249,35 @@ static void add_job(struct hf_pg_takeover *t, struct job *j)
     }
 }
 
+/* Who was connected when this host's last process died. A challenge does no harm to a connection
+ * that is well, elsewhere or here. */
+static void add_left(struct hf_pg_takeover *t)
+{
+    struct hf_pg_protect *p = t->pg->protect;
+    for (size_t i = 0; i < p->n_left; i++) {
+        struct job *j = &t->job[t->n_jobs];
+        if (hf_pg_slot_find(p, &p->left[i])) {
+            continue;
+        }
+        *j = (struct job){.facts = {.local = t->endpoint,
+                                    .peer = p->left[i],
+                                    .mss = HF_TCP_MSS_DEFAULT,
+                                    .rcv_wnd = UINT16_MAX,
+                                    .snd_wnd = UINT16_MAX}};
+        t->n_jobs++;
+        j->slot = hf_pg_slot_of_facts(p, &j->facts, 0, 0);
+        t->figures.left++;
+        give_up(t, j);
+    }
+    hf_pg_left_forget(p);
+}
+
 /* Slots before probes; jobs in the order of activity, as the store has them. */
 static int add_jobs(struct hf_pg_takeover *t)
 {
     size_t n = t->opt.store ? hf_pair_store_sessions(t->opt.store) : 0;
     t->figures.sessions = (unsigned)n;
+    n += t->pg->protect->n_left;
     if (n == 0) {
         return 0;
     }
@@ -257,12 +285,14 @@ static int add_jobs(struct hf_pg_takeover *t)
     if (!t->job) {
         return -ENOMEM;
     }
-    for (const struct hf_pair_session *s = NULL; (s = hf_pair_store_next(t->opt.store, s));) {
+    for (const struct hf_pair_session *s = NULL;
+         t->opt.store && (s = hf_pair_store_next(t->opt.store, s));) {
         read_job(t, s);
     }
     for (size_t i = 0; i < t->n_jobs; i++) {
         add_job(t, &t->job[i]);
     }
+    add_left(t);
     return 0;
 }
 
@@ -301,11 +331,16 @@ static int begin(struct hf_pg_takeover *t, struct hf_err *err)
     rc = hf_poll_add(t->pg->wire->poll, &t->io, hf_tcpmove_fd(t->move), HF_POLL_READ, on_io);
     rc = rc ? hf_err_set(err, rc, "cannot watch raw sockets: %s", hf_strerror(rc))
             : hf_netaddr_add(t->opt.interface, &t->endpoint, t->opt.prefix_length, err);
-    if (rc) {
-        return rc;
-    }
+    t->ready_by = now_of(t) + READY_TIME;
+    return rc;
+}
+
+/* Pitfall 22: probes that are sent from it earlier wait a second for the peers' addresses. */
+static int go_on(struct hf_pg_takeover *t, struct hf_err *err)
+{
+    t->ready = true;
     announce(t);
-    rc = add_jobs(t);
+    int rc = add_jobs(t);
     return rc ? hf_err_set(err, rc, "out of memory") : 0;
 }
 
@@ -319,9 +354,9 @@ static void end_move(struct hf_pg_takeover *t)
     hf_log_info(
         "",
         "took over (%s): %u sessions, %u restored, %u whose client was gone, %u lost, %u that were "
-        "not protected, in %lld ms",
+        "not protected, %u of a process before this one, in %lld ms",
         hf_pg_takeover_kind_name(t->opt.kind), t->figures.sessions, t->figures.restored,
-        t->figures.gone, t->figures.failed, t->figures.unprotected,
+        t->figures.gone, t->figures.failed, t->figures.unprotected, t->figures.left,
         (long long)(took / HF_NS_PER_MS));
 }
 
@@ -336,6 +371,20 @@ static void step(struct hf_pg_takeover *t)
             return;
         }
         int rc = begin(t, &err);
+        if (rc) {
+            tell(t, rc, &err);
+            return;
+        }
+    }
+    if (!t->ready && t->told) {
+        return; /* it failed */
+    }
+    if (!t->ready) {
+        if (!hf_netaddr_is_ready(&t->endpoint) && now_of(t) < t->ready_by) {
+            hf_poll_timer_set(t->pg->wire->poll, &t->timer, now_of(t) + HF_MS(1));
+            return;
+        }
+        int rc = go_on(t, &err);
         if (rc) {
             tell(t, rc, &err);
             return;

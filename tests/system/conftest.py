@@ -1,10 +1,16 @@
 """The lab fixtures. A lab is shared by a module's tests and always torn down. How tests are dealt out to xdist's workers."""
 import os
 import re
+import signal
 
 import pytest
 
 from lab import STATE, Lab
+
+
+def pytest_configure():
+    """Whoever ends the run, by Ctrl-C or kill, gets what it made taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -59,7 +60,8 @@ class Remote(Client):
 
 def remote(kind, transport="plain"):
     """A kind of pg_chaos, as a client from another host"""
-    return type(kind.__name__, (Remote, kind), {"transport": transport, "__doc__": kind.__doc__})
+    bases = (kind,) if issubclass(kind, Remote) else (Remote, kind)
+    return type(kind.__name__, bases, {"transport": transport, "__doc__": kind.__doc__})
 
 
 class CopyOut(Remote):
@@ -121,6 +123,34 @@ class Listen(Remote):
         super().drop()
         if getattr(self, "other", None):
             self.other.abort()
+
+
+class Logins(Remote):
+    """A session for each statement: one that has not logged in when its host dies gets an error, at once"""
+
+    protected = False
+
+    def step(self, c):
+        self.ok(c.query(self.ledger()), "INSERT 0 1")
+        self.acked.add(self.op)
+        c.close()
+        self.connection = None
+
+
+class Tls(Remote):
+    """Not protected beyond its host; it learns of the loss at once all the same"""
+
+    protected = False
+
+    def open(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return takeover.Connection(self.rig.address, ssl=context, timeout=PATIENCE)
+
+    def step(self, c):
+        self.ok(c.query("begin"))
+        self.ok(c.query(self.ledger()), "INSERT 0 1")
+        self.ok(c.query("commit"), "COMMIT")
 
 
 class Outside(Remote):
@@ -239,7 +269,7 @@ class Pgbench(threading.Thread):
         return cls.__name__
 
     def command(self, *words):
-        return ["pgbench", "-h", self.rig.address, "-p", str(takeover.PORT), "-U", "postgres", *words, "postgres"]
+        return ["pgbench", "-h", self.rig.address, "-p", str(takeover.PORT), "-U", "postgres", *words, "dbname=postgres sslmode=disable"]
 
     def prepare(self):
         p = self.rig.client(*self.command("-i", "-q"))
@@ -262,6 +292,8 @@ class Pgbench(threading.Thread):
             failed = re.search(r"failed transactions: (\d+)", text)
             self.done += int(n[1]) if n else 0
             self.progress += 1
+            if "could not create connection" in text and not n:
+                continue  # who is logging in is not protected
             if self.process.returncode or not n or not failed or int(failed[1]) or "error" in text.lower():
                 self.errors.append((self.done, text[:2000]))
                 return
@@ -288,7 +320,9 @@ LEDGER_KINDS = tuple(remote(*k) for k in (
     (pg_chaos.Insert, "no-timestamps"), (pg_chaos.Increment, "no-sack"), (pg_chaos.Prepared, "no-scaling"),
     (pg_chaos.Transfer, "no-options"), (pg_chaos.OneString,), (pg_chaos.Function,), (pg_chaos.Implicit,),
     (pg_chaos.Pipeline, "bulk-bbr"), (pg_chaos.PipelineTransaction, "bulk-cubic"), (pg_chaos.Serial,), (pg_chaos.Orm,),
-    (pg_chaos.Session,), (pg_chaos.Copy,))) + (CopyOut, Listen, Psql, Psycopg, Node)
+    (pg_chaos.Session,), (pg_chaos.Copy,), (CopyOut,), (CopyOut, "no-sack"), (CopyOut, "no-options"), (CopyOut, "no-timestamps"),
+    (Listen,), (Listen, "no-options")))
+LEDGER_KINDS += (Logins, Tls, Psql, Psycopg, Node)
 KINDS = (*LEDGER_KINDS, Pgbench)
 
 
@@ -390,13 +424,14 @@ class Chaos:
             self.rig.until(lambda: self.rig.epoch() > epoch and self.rig.serving(), "another reign")
         self.before = self.progress()
         self.advance(20)
-        stall = max(c.longest for c in self.counting)
+        slowest = max(self.counting, key=lambda c: c.longest)
+        stall = slowest.longest
         self.rig.whole(WHOLE)
         name = way.__name__
         self.events[name] += 1
         self.stalls[name].append(stall)
         print(f"{sum(self.events.values()):4} {name:14} {host:6} longest operation {stall * 1000:6.0f} ms, whole after "
-              f"{time.monotonic() - begin:5.1f} s", flush=True)
+              f"{time.monotonic() - begin:5.1f} s, {slowest.kind()}", flush=True)
         return moves
 
     def run(self, takeovers, ways=None, seconds=None):
@@ -464,7 +499,7 @@ def main():
     if Node in kinds and not Node.there():
         kinds.remove(Node)
         print("no node-postgres here: without it")
-    rig = takeover.rig_for("takechaos", v6=a.ipv6, service=not a.no_service)
+    rig = takeover.rig_for("takechaos", v6=a.ipv6, service=not a.no_service, tls=True)
     wrong = []
     try:
         rig.start()

@@ -1,6 +1,7 @@
 """The host that has a client's connection dies, and the client goes on: the same connection, session and transaction.
 
 Every kind of client and every way to die at random: make takeover-chaos."""
+import contextlib
 import json
 import socket
 import ssl
@@ -326,6 +327,24 @@ def test_the_backup_dies_with_the_takeover_of_a_third(rig):
         rig.until_elsewhere(second)
 
     assert not counting(rig, act)
+
+
+def test_nobody_has_the_sessions(rig):
+    """The primary is alone, and its process dies: who only waits learns it by a reset from the next one, or by
+    the dead one's FIN."""
+    with rig.connect() as c, rig.as_client(lambda: socket.create_connection((rig.address, takeover.PORT), timeout=60)) as login:
+        host, epoch = rig.serving(), rig.epoch()
+        for other in set(takeover.HOSTS) - {host}:
+            rig.stop_manager(other)
+        rig.until(lambda: rig.shown(takeover.SERVICE)["in_sync"] == [host], "nobody protects")
+        rig.kill_manager(host)
+        rig.until(lambda: rig.epoch() > epoch and rig.serving(), "another reign")
+        with pytest.raises(ConnectionResetError):
+            c.socket.recv(1)
+        with contextlib.suppress(ConnectionResetError):
+            assert login.recv(1) == b""
+    with rig.connect() as c:
+        assert c.one("select 1") == "1"
 
 
 def test_both_managers_die_at_once(rig, table):

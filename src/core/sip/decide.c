@@ -194,7 +194,7 @@ static void without_row(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
         give(f, HF_SIP_RULE_ASK_FIRST, v);
         return;
     }
-    if (!f->read) {
+    if (f->away || !f->read) {
         give(f, f->away ? HF_SIP_RULE_NO_TABLE : HF_SIP_RULE_LOOK_UP, v);
         return;
     }
@@ -234,11 +234,11 @@ static void learn(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
 
 static void mine(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
 {
-    if (peer_epoch(f) > f->row.epoch && may_read(f)) {
-        give(f, HF_SIP_RULE_MINE_OLD, v);
-    } else if (must_ask(f)) {
+    if (must_ask(f)) {
         give(f, HF_SIP_RULE_MINE_ASK, v);
-    } else if (hop(f) > 0 && offers_apply(f) && agent(f) == HF_SIP_AGENT_UNKNOWN &&
+    } else if (peer_epoch(f) > f->row.epoch && may_read(f)) {
+        give(f, HF_SIP_RULE_MINE_OLD, v);
+    } else if (hop(f) == 1 && offers_apply(f) && agent(f) == HF_SIP_AGENT_UNKNOWN &&
                f->binding_left > 0 && f->binding_left >= f->binding_life - f->binding_left) {
         redirect(f, HF_SIP_RULE_MINE_OFFER, f->self, v);
         v->learn = true;
@@ -249,32 +249,31 @@ static void mine(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
     }
 }
 
+/* A REGISTER for a server that wants none now. */
+static bool unwelcome(const struct hf_sip_facts *f)
+{
+    return f->kind == HF_SIP_REGISTER && hf_sip_fleet_get(f->fleet, f->row.current)->busy;
+}
+
 static void anothers(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
 {
-    bool home = f->role == HF_SIP_ROLE_HOME;
-    if (in_doubt(f) && may_read(f)) {
+    bool plain = !in_doubt(f) && !unwelcome(f) && !redirects(f);
+    if (!plain && must_ask(f)) {
+        give(f, HF_SIP_RULE_AWAY_ASK, v);
+    } else if (in_doubt(f) && may_read(f)) {
         give(f, HF_SIP_RULE_DOUBT, v);
-    } else if (home && f->away && peer_epoch(f) > f->row.epoch) {
-        if (must_ask(f)) {
-            give(f, HF_SIP_RULE_MINE_ASK, v);
-            return;
-        }
+    } else if (f->role == HF_SIP_ROLE_HOME && f->away && peer_epoch(f) > f->row.epoch) {
         give(f, HF_SIP_RULE_MINE_BY_PEER, v);
-        v->epoch = f->mark.epoch;
+        v->epoch = peer_epoch(f);
     } else if (!target_alive(f)) {
         give(f, HF_SIP_RULE_GONE, v);
     } else if (hop(f) >= HOPS_MAX) {
         give(f, HF_SIP_RULE_LAST_HOP, v);
-    } else if (f->kind == HF_SIP_REGISTER && !f->credentials &&
-               hf_sip_fleet_get(f->fleet, f->row.current)->busy) {
+    } else if (unwelcome(f)) {
         give(f, HF_SIP_RULE_NOT_NOW, v);
     } else if (hop(f) > 0 || f->redirected) {
         proxy(f, HF_SIP_RULE_SECOND, f->row.current, HOPS_MAX, v);
     } else if (redirects(f)) {
-        if (must_ask(f)) {
-            give(f, HF_SIP_RULE_AWAY_ASK, v);
-            return;
-        }
         redirect(f, HF_SIP_RULE_AWAY_REDIRECT, f->row.current, v);
     } else {
         proxy(f, HF_SIP_RULE_AWAY_PROXY, f->row.current, 1, v);

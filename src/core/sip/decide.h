@@ -28,13 +28,14 @@
  *     GIVE_HOME                                                           ASSIGN     D2
  *
  *   the row says: here
- *     MINE_OLD        a peer knows a later epoch; SQL was not asked yet   READ       S5
  *     MINE_ASK        as ASK_FIRST                                        CHALLENGE  S6
- *     MINE_OFFER      auto; an unknown agent refreshes by way of a peer,  REDIRECT   S6  to us
+ *     MINE_OLD        a peer knows a later epoch; SQL was not asked yet   READ       S5
+ *     MINE_OFFER      auto; an unknown agent refreshes by way of one peer, REDIRECT  S6  to us
  *                     and its binding has half its life before it
  *     MINE                                                                SERVE      D3
  *
  *   the row says: another server
+ *     AWAY_ASK        as ASK_FIRST, unless it is AWAY_PROXY's anyway      CHALLENGE  S6
  *     DOUBT           from a peer; or was redirected before, and not by   READ       S5
  *                     an older row; or that server is not alive, or is
  *                     this one, which homes nobody; SQL was not asked yet
@@ -42,10 +43,9 @@
  *                     says that it is here
  *     GONE            that server is not alive, or is this one            REFUSE 503 D8
  *     LAST_HOP        second time from a peer                             REFUSE 503 I7
- *     NO_HOPS         to be proxied, with Max-Forwards 0                  REFUSE 483 RFC 3261 16.3
- *     NOT_NOW         REGISTER without credentials; that server is busy   REFUSE 503 D10
+ *     NOT_NOW         REGISTER, and that server is busy                   REFUSE 503 D10
+ *     (NO_HOPS        to be proxied, with Max-Forwards 0                  REFUSE 483 RFC 3261 16.3)
  *     SECOND          first time from a peer, or redirected lately        PROXY      S5  hop 2
- *     AWAY_ASK        to be redirected; as ASK_FIRST                      CHALLENGE  S6
  *     AWAY_REDIRECT   internal, and policy and agent allow it             REDIRECT   D4
  *     AWAY_PROXY      the rest                                            PROXY      D5  hop 1
  *
@@ -63,8 +63,8 @@
  * 32 s), which makes as many as there are servers with a wrong row, and two more.
  *
  * Authentication (S6): the server that acts asks for it, a proxied REGISTER passes without. Nothing
- * tells an unknown user from a known one: both are challenged before anything is looked up, and
- * 480 is the answer for both.
+ * tells an unknown user from a known one: both are challenged before anything is looked up or
+ * refused, and 480 is the answer for both.
  */
 #define HF_SIP_ROLE_LIST(X)                                                                        \
     X(HOME, "home")                                                                                \

@@ -179,7 +179,7 @@ int hf_sip_credentials_find(const struct hf_sip_msg *m, enum hf_sip_field_id id,
                             struct hf_slice realm, struct hf_sip_credentials *ret_credentials)
 {
     int found = 0;
-    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NONE; i != HF_SIP_NONE;
+    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NO_FIELD; i != HF_SIP_NO_FIELD;
          i = m->field[i].next) {
         struct hf_sip_credentials c;
         int rc = hf_sip_credentials_parse(hf_sip_field_value(m, i), &c);

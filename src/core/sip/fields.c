@@ -33,7 +33,7 @@ int hf_sip_contact_expires(const struct hf_sip_msg *m, const struct hf_sip_addre
     return 0;
 }
 
-int hf_sip_retry_after(const struct hf_sip_msg *m, uint32_t *ret_s)
+int hf_sip_retry_after_s(const struct hf_sip_msg *m, uint32_t *ret_s)
 {
     struct hf_slice s;
     uint64_t v;
@@ -280,7 +280,7 @@ static int check_tokens(const struct hf_sip_msg *m, enum hf_sip_field_id id)
 /* auth-scheme LWS something */
 static int check_auth(const struct hf_sip_msg *m, enum hf_sip_field_id id)
 {
-    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NONE; i != HF_SIP_NONE;
+    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NO_FIELD; i != HF_SIP_NO_FIELD;
          i = m->field[i].next) {
         struct hf_sip_cur c = hf_sip_cur(hf_sip_field_value(m, i));
         if (hf_sip_span(&c, HF_SIP_C_TOKEN).n == 0 || hf_sip_left(&c).n < 2) {
@@ -333,7 +333,7 @@ static int check(const struct hf_sip_msg *m, enum hf_sip_field_id id)
     case HF_SIP_H_CONTENT_TYPE:
         return hf_sip_content_type(m, &type);
     case HF_SIP_H_RETRY_AFTER:
-        return hf_sip_retry_after(m, &v);
+        return hf_sip_retry_after_s(m, &v);
     case HF_SIP_H_DATE:
         return hf_sip_date(m, &when);
     case HF_SIP_H_SIP_ETAG:

@@ -49,7 +49,7 @@ struct hf_sip_type {
 HF_MUST int hf_sip_content_type(const struct hf_sip_msg *m, struct hf_sip_type *ret_type);
 
 /** Retry-After, without its comment and parameters. 1, 0, -HF_EMALF. */
-HF_MUST int hf_sip_retry_after(const struct hf_sip_msg *m, uint32_t *ret_s);
+HF_MUST int hf_sip_retry_after_s(const struct hf_sip_msg *m, uint32_t *ret_s);
 
 /** Date: seconds since 1970. 1, 0, -HF_EMALF: not "Sat, 13 Nov 2010 23:29:00 GMT" (RFC 3261 20.17:
  * GMT is the only zone). */

@@ -256,7 +256,7 @@ static void add_field(struct hf_sip_msg *m, struct hf_slice line, uint8_t *last)
         .value = (uint16_t)(value.p - m->text.p),
         .n = (uint16_t)value.n,
         .id = (uint8_t)id,
-        .next = HF_SIP_NONE,
+        .next = HF_SIP_NO_FIELD,
     };
     if (id != HF_SIP_H_OTHER) {
         if (hf_sip_has(m, id)) {
@@ -301,7 +301,7 @@ int hf_sip_one(const struct hf_sip_msg *m, enum hf_sip_field_id id, struct hf_sl
     }
     size_t i = m->first[id];
     *ret_value = hf_sip_field_value(m, i);
-    return m->field[i].next == HF_SIP_NONE ? 1 : -HF_EMALF;
+    return m->field[i].next == HF_SIP_NO_FIELD ? 1 : -HF_EMALF;
 }
 
 /* As hf_sip_one(), with the fault noted; `missing`: HF_SIP_OK if it may be. */
@@ -468,7 +468,7 @@ void hf_sip_walk_begin(struct hf_sip_walk *w, const struct hf_sip_msg *m, enum h
     *w = (struct hf_sip_walk){
         .m = m,
         .id = (uint8_t)id,
-        .field = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NONE,
+        .field = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NO_FIELD,
     };
 }
 
@@ -486,7 +486,7 @@ static int next_value(struct hf_sip_walk *w)
         }
         w->open = false;
     }
-    if (w->field == HF_SIP_NONE) {
+    if (w->field == HF_SIP_NO_FIELD) {
         return 0;
     }
     w->cur = hf_sip_cur(hf_sip_field_value(w->m, w->field));

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/limits.h"
 #include "base/slice.h"
 #include "core/sip/address.h"
 #include "core/sip/via.h"
@@ -26,9 +27,6 @@
  * alone always, as those behind us differ about what they mean. In a stream, close after a fault
  * CONTROL: where this message ends is a guess.
  */
-#define HF_SIP_MESSAGE_MAX 65535 /* bytes: positions are 16 bits */
-#define HF_SIP_FIELDS_MAX 160    /* header lines */
-#define HF_SIP_VIAS_MAX 70       /* values: as many hops as Max-Forwards begins with */
 
 #define HF_SIP_METHOD_LIST(X)                                                                      \
     X(INVITE)                                                                                      \
@@ -167,9 +165,9 @@ struct hf_sip_field {
     uint16_t name_n;   /* the name begins there */
     uint16_t value, n; /* without white space around; folded lines within */
     uint8_t id;        /* enum hf_sip_field_id */
-    uint8_t next;      /* the next one of this id (not of OTHER); HF_SIP_NONE: none */
+    uint8_t next;      /* the next one of this id (not of OTHER); HF_SIP_NO_FIELD: none */
 };
-#define HF_SIP_NONE 0xff
+#define HF_SIP_NO_FIELD 0xff
 
 struct hf_sip_msg {
     struct hf_slice text; /* the message, borrowed as long as this is used */
@@ -232,7 +230,7 @@ struct hf_sip_walk {
     const struct hf_sip_msg *m; /* borrowed */
     struct hf_sip_cur cur;      /* in the present line */
     uint8_t id;
-    uint8_t field; /* the next line; HF_SIP_NONE: none */
+    uint8_t field; /* the next line; HF_SIP_NO_FIELD: none */
     bool open;     /* in a line */
     bool comma;    /* the present value is behind one: it may not be empty */
 };

@@ -207,7 +207,7 @@ static void split(struct hf_sip_rebalance *r, uint16_t dead, uint64_t all)
     for (uint16_t i = 0; i < r->n; i++) {
         upto += r->server[i].get;
         uint32_t end = (uint32_t)((__uint128_t)upto * HF_SIP_BUCKETS / all);
-        uint32_t to = (uint32_t)((uint64_t)n * end / HF_SIP_BUCKETS);
+        uint32_t to = (uint32_t)(((uint64_t)n * end + HF_SIP_BUCKETS / 2) / HF_SIP_BUCKETS);
         if (end == bucket || r->n_moves == HF_SIP_MOVES_MAX) {
             continue;
         }

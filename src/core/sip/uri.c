@@ -318,12 +318,13 @@ static bool eq_escaped(struct hf_slice a, struct hf_slice b, bool fold)
     }
 }
 
-static bool find_pair(struct hf_slice in, unsigned class, uint8_t sep, struct hf_slice name,
-                      struct hf_slice *ret_value)
+/* The first parameter of this name: a name may be there once (19.1.1), and who looks it up takes
+ * the first. */
+static bool find_param(struct hf_slice in, struct hf_slice name, struct hf_slice *ret_value)
 {
     struct hf_sip_cur c = hf_sip_cur(in);
     struct hf_slice n;
-    while (next_pair(&c, class, sep, &n, ret_value)) {
+    while (next_param(&c, &n, ret_value)) {
         if (eq_escaped(n, name, true)) {
             return true;
         }
@@ -342,10 +343,10 @@ static bool is_weighty(struct hf_slice name)
 static bool params_agree(struct hf_slice a, struct hf_slice b, bool all)
 {
     struct hf_sip_cur c = hf_sip_cur(a);
-    struct hf_slice name, value, other;
+    struct hf_slice name, value, first, other;
     while (next_param(&c, &name, &value)) {
-        if (find_pair(b, HF_SIP_C_PARAM, ';', name, &other)) {
-            if (!eq_escaped(value, other, true)) {
+        if (find_param(b, name, &other)) {
+            if (!find_param(a, name, &first) || !eq_escaped(first, other, true)) {
                 return false;
             }
         } else if (all || is_weighty(name)) {
@@ -355,12 +356,25 @@ static bool params_agree(struct hf_slice a, struct hf_slice b, bool all)
     return true;
 }
 
+static bool has_header(struct hf_slice in, struct hf_slice name, struct hf_slice value)
+{
+    struct hf_sip_cur c = hf_sip_cur(in);
+    struct hf_slice n, v;
+    while (next_pair(&c, HF_SIP_C_URIHDR, '&', &n, &v)) {
+        if (eq_escaped(n, name, true) && eq_escaped(v, value, false)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every header of a is in b, too: some may be there more than once. */
 static bool headers_agree(struct hf_slice a, struct hf_slice b)
 {
     struct hf_sip_cur c = hf_sip_cur(a);
-    struct hf_slice name, value, other;
+    struct hf_slice name, value;
     while (next_pair(&c, HF_SIP_C_URIHDR, '&', &name, &value)) {
-        if (!find_pair(b, HF_SIP_C_URIHDR, '&', name, &other) || !eq_escaped(value, other, false)) {
+        if (!has_header(b, name, value)) {
             return false;
         }
     }

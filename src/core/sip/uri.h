@@ -5,11 +5,10 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/limits.h"
 #include "base/slice.h"
 #include "base/wr.h"
 #include "core/sip/lex.h"
-
-#define HF_SIP_AOR_MAX 511 /* bytes of an address of record in canonical form */
 
 enum hf_sip_scheme {
     HF_SIP_SCHEME_SIP,

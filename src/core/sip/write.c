@@ -207,7 +207,7 @@ static void put_line(struct hf_wr *w, const struct hf_sip_msg *m, size_t i)
 
 void hf_sip_put_copies(struct hf_wr *w, const struct hf_sip_msg *m, enum hf_sip_field_id id)
 {
-    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NONE; i != HF_SIP_NONE;
+    for (uint8_t i = hf_sip_has(m, id) ? m->first[id] : HF_SIP_NO_FIELD; i != HF_SIP_NO_FIELD;
          i = m->field[i].next) {
         put_line(w, m, i);
         hf_sip_put_eol(w);
@@ -288,7 +288,7 @@ static void put_top_via(struct hf_wr *w, const struct hf_sip_msg *m,
 static void put_vias(struct hf_wr *w, const struct hf_sip_msg *m, const struct hf_endpoint *source)
 {
     put_top_via(w, m, source);
-    for (uint8_t i = m->field[m->first[HF_SIP_H_VIA]].next; i != HF_SIP_NONE;
+    for (uint8_t i = m->field[m->first[HF_SIP_H_VIA]].next; i != HF_SIP_NO_FIELD;
          i = m->field[i].next) {
         put_line(w, m, i);
         hf_sip_put_eol(w);

@@ -48,15 +48,25 @@ static bool can_bind(const struct hf_endpoint *e)
     return can;
 }
 
+static void await_ready(const struct hf_endpoint *a)
+{
+    for (int i = 0; i < AWAIT_MS && !hf_netaddr_is_ready(a); i++) {
+        poll(NULL, 0, 1);
+    }
+    assert_true(hf_netaddr_is_ready(a));
+}
+
 static void put_and_removed(void **state)
 {
     (void)state;
     for (size_t i = 0; i < HF_ARRAY_LEN(both); i++) {
         struct hf_endpoint a = endpoint(both[i]), other = endpoint(i ? "fd99::51" : "10.99.0.51");
         assert_false(hf_netaddr_has(&a));
+        assert_false(hf_netaddr_is_ready(&a));
         assert_int_equal(hf_netaddr_remove(NIC, &a, &err), 0);
         assert_int_equal(hf_netaddr_add(NIC, &a, i ? 128 : 32, &err), 0);
         assert_true(can_bind(&a));
+        await_ready(&a);
         assert_true(hf_netaddr_has(&a));
         assert_true(hf_netaddr_is_on(NIC, &a));
         assert_false(hf_netaddr_is_on(PEER, &a));

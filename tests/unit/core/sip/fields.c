@@ -52,12 +52,12 @@ static void expires(void **state)
     assert_int_equal(s, 3600);
     assert_int_equal(hf_sip_contact_expires(&m, &star, 0, &s), -HF_EMALF);
     with("Retry-After: 18 (in a meeting);duration=9\r\n");
-    assert_int_equal(hf_sip_retry_after(&m, &s), 1);
+    assert_int_equal(hf_sip_retry_after_s(&m, &s), 1);
     assert_int_equal(s, 18);
     with("Retry-After: soon\r\n");
-    assert_int_equal(hf_sip_retry_after(&m, &s), -HF_EMALF);
+    assert_int_equal(hf_sip_retry_after_s(&m, &s), -HF_EMALF);
     with("Retry-After: 1x\r\n");
-    assert_int_equal(hf_sip_retry_after(&m, &s), -HF_EMALF);
+    assert_int_equal(hf_sip_retry_after_s(&m, &s), -HF_EMALF);
 }
 
 static void tags(void **state)

@@ -142,6 +142,9 @@ static void comparison(void **state)
         {"tel:+1-201-555-0123", "tel:+1(201)5550123"},
         {"tel:7042;phone-context=Example.com", "tel:70-42;PHONE-CONTEXT=example.com"},
         {"http://x", "http://x"},
+        {"sip:a@b;x=1;x=2", "sip:a@b;x=1"}, /* the first counts */
+        {"sip:a@b?Route=x&Route=y", "sip:a@b?Route=y&Route=x"},
+        {"tel:+1;ext=1;ext=2", "tel:+1;ext=1;ext=3"},
     };
     static const char *const other[][2] = {
         {"SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"},
@@ -157,6 +160,8 @@ static void comparison(void **state)
         {"sip:a@b;transport=udp", "sip:a@b;transport=tcp"},
         {"sip:a@b;maddr=1.2.3.4", "sip:a@b"},
         {"sip:a@b;ttl=1", "sip:a@b"},
+        {"sip:a@b;x=1;x=2", "sip:a@b;x=2"},
+        {"sip:a@b?Route=x&Route=y", "sip:a@b?Route=x"},
         {"tel:+12015550123", "tel:+12015550123;ext=1"},
         {"tel:12015550123", "tel:+12015550123"},
         {"http://x", "http://X"},
@@ -189,7 +194,7 @@ static void aor(void **state)
         {"tel:+1-201-555;ext=2", "tel:+1201555"},
         {"tel:70-4A;phone-context=Example.COM", "tel:704a;phone-context=example.com"},
     };
-    char buf[HF_SIP_AOR_MAX];
+    char buf[HF_SIP_URI_AOR_MAX];
     struct hf_wr w;
     struct hf_slice s;
     for (size_t i = 0; i < HF_ARRAY_LEN(pairs); i++) {
@@ -198,7 +203,7 @@ static void aor(void **state)
         assert_int_equal(hf_sip_aor(&u, &w), 0);
         assert_int_equal(hf_wr_end(&w, &s), 0);
         hf_assert_slice_str(s, pairs[i][1]);
-        char again[HF_SIP_AOR_MAX];
+        char again[HF_SIP_URI_AOR_MAX];
         assert_int_equal(hf_sip_uri_parse(s, &u), 0); /* a URI again, and its own AoR */
         hf_wr_init(&w, again, sizeof(again));
         assert_int_equal(hf_sip_aor(&u, &w), 0);

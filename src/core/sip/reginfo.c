@@ -1,0 +1,110 @@
+/* application/reginfo+xml (RFC 3680 5): always the full state. */
+#include "core/sip/reginfo.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+
+#include "base/utf8.h"
+
+const char *hf_sip_reg_event_name(enum hf_sip_reg_event e)
+{
+    switch (e) {
+#define CASE(id, name, active)                                                                     \
+    case HF_SIP_REG_##id:                                                                          \
+        return name;
+        HF_SIP_REG_EVENT_LIST(CASE)
+#undef CASE
+    case HF_SIP_REG_EVENT_COUNT_:
+        break;
+    }
+    return "?";
+}
+
+static bool is_active(enum hf_sip_reg_event e)
+{
+    static const bool active[] = {
+#define ACTIVE(id, name, active) active,
+        HF_SIP_REG_EVENT_LIST(ACTIVE)
+#undef ACTIVE
+    };
+    return (unsigned)e < HF_SIP_REG_EVENT_COUNT_ && active[e];
+}
+
+/* XML 1.0 2.2 and 2.4. */
+static void add_text(struct hf_buf *b, struct hf_slice s)
+{
+    for (size_t i = 0; i < s.n;) {
+        size_t len = hf_utf8_len(s.p + i, s.n - i);
+        uint8_t c = s.p[i];
+        bool noncharacter = len == 3 && c == 0xef && s.p[i + 1] == 0xbf && s.p[i + 2] >= 0xbe;
+        if (len == 0 || noncharacter || (c < ' ' && c != '\t') || c == 0x7f) {
+            hf_buf_str(b, "?");
+            i += len > 0 ? len : 1;
+            continue;
+        }
+        switch (c) {
+        case '&':
+            hf_buf_str(b, "&amp;");
+            break;
+        case '<':
+            hf_buf_str(b, "&lt;");
+            break;
+        case '>':
+            hf_buf_str(b, "&gt;");
+            break;
+        case '"':
+            hf_buf_str(b, "&quot;");
+            break;
+        default:
+            hf_buf_add(b, hf_slice(s.p + i, len));
+            break;
+        }
+        i += len;
+    }
+}
+
+static void add_contact(struct hf_buf *b, const struct hf_sip_reg_contact *c)
+{
+    bool active = is_active(c->event);
+    hf_buf_str(b, "    <contact id=\"");
+    add_text(b, c->id);
+    hf_buf_printf(b, "\" state=\"%s\" event=\"%s\"", active ? "active" : "terminated",
+                  hf_sip_reg_event_name(c->event));
+    if (active) {
+        hf_buf_printf(b, " expires=\"%" PRIu32 "\"", c->expires_s);
+    }
+    if (c->q <= 1000) {
+        hf_buf_printf(b, " q=\"%u.%03u\"", c->q / 1000u, c->q % 1000u);
+    }
+    if (c->call_id.n > 0) {
+        hf_buf_str(b, " callid=\"");
+        add_text(b, c->call_id);
+        hf_buf_printf(b, "\" cseq=\"%" PRIu32 "\"", c->cseq);
+    }
+    hf_buf_str(b, ">\n      <uri>");
+    add_text(b, c->uri);
+    hf_buf_str(b, "</uri>\n    </contact>\n");
+}
+
+void hf_sip_reginfo_write(struct hf_buf *b, uint32_t version, struct hf_slice aor,
+                          const struct hf_sip_reg_contact *contact, size_t n)
+{
+    bool active = false;
+    for (size_t i = 0; i < n; i++) {
+        active |= is_active(contact[i].event);
+    }
+    hf_buf_printf(b,
+                  "<?xml version=\"1.0\"?>\n"
+                  "<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"%" PRIu32
+                  "\" state=\"full\">\n"
+                  "  <registration aor=\"",
+                  version);
+    add_text(b, aor);
+    hf_buf_str(b, "\" id=\"a\" state=\"");
+    hf_buf_str(b, active ? "active" : n > 0 ? "terminated" : "init");
+    hf_buf_str(b, "\">\n");
+    for (size_t i = 0; i < n; i++) {
+        add_contact(b, &contact[i]);
+    }
+    hf_buf_str(b, "  </registration>\n</reginfo>\n");
+}
