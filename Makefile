@@ -74,6 +74,7 @@ sim: setup-build $(BUILD)/build.ninja
 	@$(BUILD)/tests/sim/sim-directory --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
 	@$(BUILD)/tests/sim/sim-pg --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
 	@$(BUILD)/tests/sim/sim-pair --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
+	@$(BUILD)/tests/sim/sim-takeover --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
 	@$(BUILD)/tests/sim/sim-group --seed $(SIM_SEED) --seconds $(SIM_SECONDS) --jobs $$(nproc)
 
 # 10,000 hosts: some 20 minutes and 3.3 GiB

@@ -17,7 +17,7 @@ class Session:
     """One connection, over a connected socket."""
 
     def __init__(self, sock, user="postgres", database="postgres", timeout=5.0):
-        self.sock, self.buf = sock, b""
+        self.sock, self.buf, self.columns = sock, b"", ()
         sock.settimeout(timeout)
         words = b"".join(w.encode() + b"\0" for w in ("user", user, "database", database, ""))
         sock.sendall(struct.pack(">II", len(words) + 8, 3 << 16) + words)
@@ -36,6 +36,8 @@ class Session:
             kind, body, self.buf = self.buf[:1], self.buf[5:n], self.buf[n:]
             if kind == b"E":
                 error = PostgresError(body)
+            elif kind == b"T":
+                self.columns = columns(body)
             elif kind == b"D":
                 rows.append(row(body))
             elif kind == b"R" and body != b"\0\0\0\0":
@@ -52,6 +54,16 @@ class Session:
 
     def close(self):
         self.sock.close()
+
+
+def columns(body):
+    """The names in a RowDescription."""
+    out, at = [], 2
+    for _ in range(struct.unpack_from(">H", body)[0]):
+        end = body.index(b"\0", at)
+        out.append(body[at:end].decode())
+        at = end + 1 + 18
+    return out
 
 
 def row(body):

@@ -1,5 +1,6 @@
 """PostgreSQL on this machine's loopback and what can stand before it: each with a configuration of
-its own in one directory that goes with them, run as user postgres and ended by pid."""
+its own in one directory that goes with them, run as user postgres and ended by pid. pairs.py has the
+same on hosts of a network."""
 import pathlib
 import resource
 import shutil
@@ -21,7 +22,7 @@ USER, PASSWORD_USER, PASSWORD, DATABASE = "bench", "scram", "secret", "bench"
 FILES = 20000  # open files that a process may have
 
 POSTGRESQL = """
-listen_addresses = '127.0.0.1'
+listen_addresses = '{address}'
 port = {port}
 unix_socket_directories = '{dir}'
 max_connections = {connections}
@@ -37,16 +38,16 @@ ssl_key_file = '{dir}/key.pem'
 
 HBA = f"""
 local all all trust
-host all postgres 127.0.0.1/32 trust
-host all {USER} 127.0.0.1/32 trust
-host all {PASSWORD_USER} 127.0.0.1/32 scram-sha-256
+host all postgres {{net}} trust
+host all {USER} {{net}} trust
+host all {PASSWORD_USER} {{net}} scram-sha-256
 """
 
 PGBOUNCER = """
 [databases]
 {database} = host={host} port={server_port}
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr = {address}
 listen_port = {port}
 listen_backlog = 1024
 unix_socket_dir = {dir}
@@ -75,13 +76,13 @@ defaults
     timeout client 1h
     timeout server 1h
 listen postgresql
-    bind 127.0.0.1:{port} backlog 1024
+    bind {address}:{port} backlog 1024
     server one {host}:{server_port}
 """
 
 HOLDFAST = """
 pg {{
-    listen = {{ "127.0.0.1:{port}" }}
+    listen = {{ "{address}:{port}" }}
     max_clients = 5000
 }}
 auth {{
@@ -115,19 +116,39 @@ def free_port():
 class Contestant:
     """What clients connect to, and whose CPU that costs: `process` is None for the server itself."""
 
-    def __init__(self, name, port, process=None):
-        self.name, self.port, self.process = name, port, process
-        self.pid = process.pid if process else None
+    def __init__(self, rig, name, address, port, process=None):
+        self.rig, self.name, self.address, self.port, self.process = rig, name, address, port, process
+
+    def processes(self):
+        """{key of its CPU per transaction: process}"""
+        return {"cpu_us": self.process} if self.process else {}
 
     def session(self, user=USER, database=DATABASE):
-        return Session(connect("127.0.0.1", self.port), user, database)
+        return Session(self.rig.connect(self.address, self.port), user, database)
+
+    def last_words(self):
+        return self.rig.last_words(self.name)
+
+    @staticmethod
+    def look(_clients):
+        """While that many clients are at work: why it is not (yet) what it is said to be, or ""."""
+        return ""
+
+    @staticmethod
+    def beside():
+        """What is to be told beside the figures of a run that has ended: {key: number}."""
+        return {}
 
     def rss_kib(self):
-        return memory_mb(self.pid)["VmRSS"] * 1e6 / 1024
+        return memory_mb(self.process.pid)["VmRSS"] * 1e6 / 1024
 
 
 class Rig:
     """One server, and the contestants that were asked for; down() may always be called."""
+
+    server_address = proxy_address = "127.0.0.1"
+    net = "127.0.0.1/32"  # where clients are
+    pgbench = (BIN / "pgbench",)
 
     def __init__(self, connections=3000):
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
@@ -138,6 +159,10 @@ class Rig:
 
     def path(self, name):
         return self.dir / name
+
+    def connect(self, host, port):
+        """A socket from where the clients are."""
+        return connect(host, port)
 
     def spawn(self, name, *argv):
         with open(self.path(f"{name}.log"), "ab") as log:
@@ -164,10 +189,11 @@ class Rig:
                  self.path("cert.pem"))
         self.run(BIN / "initdb", "-D", self.path("data"), "-U", "postgres", "-A", "trust",
                  "--locale=C.UTF-8", "--no-sync", "--no-instructions")
-        self.write("hba", HBA)
+        self.write("hba", HBA.format(net=self.net))
         shutil.copyfile(self.path("hba"), self.path("data/pg_hba.conf"))
         with open(self.path("data/postgresql.conf"), "a", encoding="ascii") as f:
-            f.write(POSTGRESQL.format(port=self.port, dir=self.dir, connections=self.connections))
+            f.write(POSTGRESQL.format(address=self.server_address, port=self.port, dir=self.dir,
+                                      connections=self.connections))
         self.spawn("postgresql", BIN / "postgres", "-D", self.path("data"))
         self.own = self.wait_ready(self.session)
         for sql in (f"create role {USER} login", f"create role {PASSWORD_USER} login password '{PASSWORD}'",
@@ -200,13 +226,14 @@ class Rig:
 
     def start(self, name):
         """A contestant by name, or None if it can't be had here."""
-        host = str(self.dir) if name.endswith("-unix") else "127.0.0.1"
+        host = str(self.dir) if name.endswith("-unix") else self.server_address
         port, kind = free_port(), name.split("-", maxsplit=1)[0]
-        words = {"dir": self.dir, "port": port, "host": host, "server_port": self.port,
+        words = {"dir": self.dir, "address": self.proxy_address, "port": port, "host": host,
+                 "server_port": self.port,
                  "database": DATABASE,
                  "protect_writes": "false" if name.endswith("-unprotected") else "true"}
         if kind == "direct":
-            return Contestant(name, self.port)
+            return Contestant(self, name, self.server_address, self.port)
         if kind == "pgbouncer":
             argv = ("pgbouncer", self.write(f"{name}.conf", PGBOUNCER.format(**words)))
         elif kind == "haproxy":
@@ -217,7 +244,7 @@ class Rig:
         if not program:
             say(f"{name}: left out, there is no {argv[0]}")
             return None
-        c = Contestant(name, port, self.spawn(name, program, *argv[1:]))
+        c = Contestant(self, name, self.proxy_address, port, self.spawn(name, program, *argv[1:]))
         try:
             self.wait_ready(c.session).close()
         except Exception as e:  # pylint: disable=broad-except

@@ -21,6 +21,17 @@ PLAN = {1: {"power_off": 10, "process": 10, "planned": 10},
         2000: {"power_off": 5, "process": 3, "planned": 3}}
 
 
+WARM = int(os.environ.get("WARM", "0"))  # server connections that the backup keeps logged in
+
+
+class Rig(takeover.Rig):
+    """With the options of the bench"""
+
+    def manager_configuration(self, host):
+        text = super().manager_configuration(host)
+        return text.rstrip().removesuffix("}") + f"    warm = {WARM}\n}}\n"
+
+
 class Cluster:
     """The rig of the system tests, as the bench wants it."""
 
@@ -110,7 +121,7 @@ MARKS = {"detection": r"pgvip.*view", "fencing": r"pgvip.*has fenced"}
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the lab down
-    cluster = Cluster(takeover.Rig(takeover.Lab(f"tkb{os.getpid()}"), connections=2300))
+    cluster = Cluster(Rig(takeover.Lab(f"tkb{os.getpid()}"), connections=2300))
     try:
         cluster.up()
         say("holdfast: all is well")

@@ -43,6 +43,10 @@
 #define HF_PAIR_SESSIONS_MAX 65536    /* in a backup's store */
 #define HF_PAIR_BATCH_MAX (64u << 20) /* bytes of one batch, all its frames */
 
+/* SIP homes */
+#define HF_SIP_SERVERS_MAX 1024 /* servers of a cluster, also those that were */
+#define HF_SIP_AOR_MAX 255      /* bytes of an address of record */
+
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */
 #define HF_PULL_BODY_MAX (HF_PART_BYTES_MAX + (4u << 20))

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -79,41 +80,78 @@ static int ask_plain(const struct hf_cmd_opt *opt, const char *what)
     return code;
 }
 
-int hf_cmd_ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
-                    int (*render)(struct hf_buf *out, const json_t *answer), bool compact)
+/* Ask; *ret_json is the caller's, NULL after an error. */
+static int ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
+                    json_t **ret_json)
 {
-    struct hf_buf text, out;
-    hf_buf_init(&text, ANSWER_MAX);
-    hf_buf_init(&out, ANSWER_MAX);
-    int code = ask(opt, what, argument, &text);
+    struct hf_buf text;
     json_error_t bad;
-    json_t *json = NULL;
+    *ret_json = NULL;
+    hf_buf_init(&text, ANSWER_MAX);
+    int code = ask(opt, what, argument, &text);
     if (code == HF_EXIT_OK) {
-        json = json_loadb((const char *)text.p, text.n, 0, &bad);
-        if (!json) {
+        *ret_json = json_loadb((const char *)text.p, text.n, 0, &bad);
+        if (!*ret_json) {
             code = hf_cmd_fail(HF_EXIT_FAILED, "holdfastd's answer is not JSON: %s", bad.text);
         }
     }
-    if (json && opt->json) {
+    hf_buf_fini(&text);
+    return code;
+}
+
+static int put_json(const struct hf_cmd_opt *opt, const json_t *json,
+                    int (*render)(struct hf_buf *out, const json_t *answer), bool compact)
+{
+    struct hf_buf out;
+    int rc = 0;
+    hf_buf_init(&out, ANSWER_MAX);
+    if (opt->json) {
         char *dump = json_dumps(json, compact ? JSON_COMPACT : JSON_INDENT(2));
         hf_buf_str(&out, dump ? dump : "");
         hf_buf_str(&out, "\n");
         free(dump);
-        code = put(hf_buf_slice(&out));
-    } else if (json) {
-        int rc = render(&out, json);
-        code = rc ? hf_cmd_fail(HF_EXIT_FAILED, "cannot show the answer: %s", hf_strerror(rc))
-                  : put(hf_buf_slice(&out));
+    } else {
+        rc = render(&out, json);
     }
-    json_decref(json);
-    hf_buf_fini(&text);
+    int code = rc ? hf_cmd_fail(HF_EXIT_FAILED, "cannot show the answer: %s", hf_strerror(rc))
+                  : put(hf_buf_slice(&out));
     hf_buf_fini(&out);
+    return code;
+}
+
+int hf_cmd_ask_json(const struct hf_cmd_opt *opt, const char *what, const char *argument,
+                    int (*render)(struct hf_buf *out, const json_t *answer), bool compact)
+{
+    json_t *json;
+    int code = ask_json(opt, what, argument, &json);
+    code = code ? code : put_json(opt, json, render, compact);
+    json_decref(json);
     return code;
 }
 
 static int render_status(struct hf_buf *out, const json_t *answer)
 {
-    return hf_render_status(out, answer, hf_cmd_colours());
+    bool colour = hf_cmd_colours();
+    int rc = hf_render_status(out, answer, colour);
+    return rc ? rc
+              : hf_render_managers(out, json_object_get(answer, "managers"), (int64_t)time(NULL),
+                                   colour);
+}
+
+static int status_once(const struct hf_cmd_opt *opt, bool compact)
+{
+    json_t *status, *tree = NULL;
+    int code = ask_json(opt, "status", "", &status);
+    if (code == HF_EXIT_OK) {
+        code = ask_json(opt, "tree", "/manager", &tree);
+    }
+    if (code == HF_EXIT_OK) {
+        hf_managers_add(status, tree, (int64_t)time(NULL));
+        code = put_json(opt, status, render_status, compact);
+    }
+    json_decref(tree);
+    json_decref(status);
+    return code;
 }
 
 static int render_members(struct hf_buf *out, const json_t *answer)
@@ -126,13 +164,13 @@ int hf_cmd_status(const struct hf_cmd_opt *opt, int n, char **arg)
     (void)n;
     (void)arg;
     if (!opt->watch) {
-        return hf_cmd_ask_json(opt, "status", "", render_status, false);
+        return status_once(opt, false);
     }
     for (;;) { /* until a signal; a restart of holdfastd is one of the things to be watched */
         if (isatty(STDOUT_FILENO) && !opt->json) {
             fputs("\033[H\033[J", stdout);
         }
-        int code = hf_cmd_ask_json(opt, "status", "", render_status, true);
+        int code = status_once(opt, true);
         if (code == HF_EXIT_OK && !opt->json && put(hf_slice_str("\n"))) {
             return HF_EXIT_FAILED;
         }

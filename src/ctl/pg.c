@@ -271,10 +271,11 @@ static int show(const struct hf_cmd_opt *opt, const char *before, const char *sq
 
 int hf_cmd_clients(const struct hf_cmd_opt *opt, int n, char **arg)
 {
-    static const char *const column[] = {"id",     "user",  "database",    "addr",
-                                         "server", "state", "transaction", "protected"};
-    static const char *const head[] = {"ID",    "USER", "DATABASE",  "FROM", "SERVER",
-                                       "STATE", "TX",   "PROTECTED", NULL};
+    static const char *const column[] = {"id",     "user",   "database",    "addr",
+                                         "server", "state",  "transaction", "protected",
+                                         "backup", "lag_ms", "why_not"};
+    static const char *const head[] = {"ID", "USER",      "DATABASE", "FROM",   "SERVER",  "STATE",
+                                       "TX", "PROTECTED", "BACKUP",   "LAG MS", "WHY NOT", NULL};
     (void)n;
     (void)arg;
     return show(opt, NULL, "SHOW CLIENTS", column, head);

@@ -26,3 +26,14 @@ HF_MUST int hf_render_groups(struct hf_buf *out, const json_t *groups, bool colo
 
 /** The answer to "group-history" as a table, in local time. */
 HF_MUST int hf_render_history(struct hf_buf *out, const json_t *history);
+
+/**
+ * Put into a "status" what the managers of service addresses tell (the answer to "tree"
+ * "/manager", or NULL): a member "managers", and a problem for each address whose sessions nobody
+ * protects. now_s: seconds since 1970.
+ */
+void hf_managers_add(json_t *status, const json_t *tree, int64_t now_s);
+
+/** The member "managers" of a status: each address at a glance, and its managers as a table. */
+HF_MUST int hf_render_managers(struct hf_buf *out, const json_t *managers, int64_t now_s,
+                               bool colour);

@@ -27,7 +27,7 @@ size_t hf_render_width(const char *s);
 /** s word by word, beginning in column `at`; further lines begin at `indent`. */
 void hf_render_wrap(struct hf_buf *out, const char *s, size_t at, size_t indent);
 
-#define HF_TABLE_COLUMNS_MAX 8
+#define HF_TABLE_COLUMNS_MAX 12
 
 /* All cells in one run of text, each ended by NUL; widths are known once all are there. */
 struct hf_table {

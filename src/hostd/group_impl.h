@@ -61,6 +61,7 @@ struct hf_group_run {
         armed_for; /* enum hf_op: what it does next; NONE: it still prepares, or is at its end */
     int rc;
     char text[HF_GROUP_TEXT_MAX + 1];
+    char access_text[HF_GROUP_TEXT_MAX + 1]; /* why it was not reached, as logged */
     bool asked; /* `next` waits for its turn, or for the agent's meta-data */
     struct hf_group_agent_act next;
     uint8_t role; /* for which the times are */

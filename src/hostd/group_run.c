@@ -285,6 +285,7 @@ static void surround(struct hf_group_run *r, const struct hf_gresource *res,
     add_env(s, "HOLDFAST_EPOCH", s->epoch);
     add_env(s, "HOLDFAST_INIT", act && r->act.init ? "yes" : "no");
     add_env(s, "HOLDFAST_OVERWRITE", act && r->act.overwrite ? "yes" : "no");
+    add_env(s, "HOLDFAST_SILENT", act && r->act.silent ? "yes" : "no");
     add_env(s, "HOLDFAST_DEGRADED", state->degraded_refuse ? "refuse" : "allow");
     set_mirrors(r, state, s);
 }
@@ -397,6 +398,17 @@ static void note_error(struct hf_group_run *r, uint8_t op)
     }
 }
 
+/* Hosts without a copy are as usual as those that should have it: news, not an error. */
+static void note_access(struct hf_group_run *r)
+{
+    if (r->rc == 0) {
+        r->access_text[0] = '\0';
+    } else if (strcmp(r->access_text, r->text) != 0) {
+        snprintf(r->access_text, sizeof(r->access_text), "%s", r->text);
+        hf_log_info(r->g->name, "%s is not reached from here: %s", r->name, r->text);
+    }
+}
+
 /* For a look at the mirrors at once, but those that have just been told to follow need time: that
  * they do not follow yet would put them out of S. */
 static hf_time look_since(const struct hf_group_run *r, uint8_t role, hf_time now)
@@ -420,6 +432,9 @@ static void done(struct hf_group_run *r)
     in.serial = act ? r->act.serial : 0;
     if (act && r->act.op != HF_OP_MONITOR) {
         note_error(r, r->act.op);
+    }
+    if (in.op == HF_OP_ACCESS) {
+        note_access(r);
     }
     snprintf(text, sizeof(text), "%s", r->text);
     in.text = hf_slice_str(text);
@@ -528,7 +543,10 @@ static void on_done(void *arg, const struct hf_ocf_result *res)
     hf_tracef(HF_TRACE_PROC, r->g->name, "%s: %s, %lld ms: %d %s", r->name,
               r->what == HF_RUN_ACT ? hf_op_name(r->act.op) : "recurring",
               (long long)(res->duration / HF_NS_PER_MS), res->rc, r->text);
-    if (r->what == HF_RUN_MIRROR_STATE) {
+    if (r->what == HF_RUN_MIRROR_STATE && res->rc == HF_OCF_NOT_RUNNING) {
+        r->what = HF_RUN_MONITOR; /* it would say the same */
+        done(r);
+    } else if (r->what == HF_RUN_MIRROR_STATE) {
         r->what = HF_RUN_NONE;
         if (res->rc == 0) {
             take_mirror_state(r, res->out);
@@ -719,7 +737,8 @@ static bool begin_armed(struct hf_group_run *r, const struct hf_gresource *res)
     char word[32];
     snprintf(word, sizeof(word), "%s\n", action);
     r->text[0] = '\0';
-    if (r->act.op != r->armed_for || !a || !a->meta || r->act.sync ||
+    bool unsure = r->act.op == HF_OP_PROMOTE && !r->act.silent; /* it has been told otherwise */
+    if (r->act.op != r->armed_for || !a || !a->meta || r->act.sync || unsure ||
         hf_ocf_say(r->armed, word, time_of(r, res, a, hf_group_run_def(r), action))) {
         return false;
     }

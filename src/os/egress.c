@@ -58,6 +58,15 @@ void egress_addr_key(const struct hf_endpoint *ep, uint8_t ret_addr[16])
     }
 }
 
+uint32_t hf_egress_number(const struct hf_endpoint *address)
+{
+    uint32_t number = 0;
+    for (size_t i = 0; i < (address->family == HF_AF_INET ? 4 : 16); i++) {
+        number ^= (uint32_t)address->addr[i] << (8 * (3 - i % 4));
+    }
+    return number ? number : 1;
+}
+
 static struct hf_endpoint endpoint_of(const uint8_t addr[16], uint16_t port)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};

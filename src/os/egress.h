@@ -53,13 +53,21 @@ struct hf_egress_options {
     /* every interface over which the addresses' packets leave; names, borrowed for the call */
     const char *const *interfaces;
     unsigned interfaces_len; /* 1 .. HF_EGRESS_INTERFACES_MAX */
-    /* service addresses with their port, each address once; a number in this list names it below */
+    /* service addresses with their port, each address once; a number in this list names it below.
+     * The first one names the guard (hf_egress_number()) */
     const struct hf_endpoint *addresses;
     unsigned addresses_len; /* 1 .. HF_EGRESS_ADDRESSES_MAX */
     uint32_t slots_max;     /* connections at once, embryonic ones included */
-    uint16_t queue;         /* NFQUEUE: number of the queue, not used by others on this host */
     enum hf_egress_how how; /* BPF or NFQUEUE */
 };
+
+/**
+ * The number of a guard, made of its first address: of an IPv4 address it is the address. What a
+ * dead process left is known by it, and so several guards of one host, each of another process
+ * with other addresses, do not replace each other. With NFQUEUE 16 bits of it are the number of
+ * the queue: if others have that, it is refused.
+ */
+uint32_t hf_egress_number(const struct hf_endpoint *address);
 
 /**
  * Install the guard, or take over the one that a dead process left there. At once all is dropped:

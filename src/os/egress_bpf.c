@@ -18,12 +18,12 @@
 #include "os/egress_impl.h"
 
 /*
- * A filter is known by these: a later process replaces it, atomically, by its own with new maps,
- * which have no slots and no lease. So there is nothing to pin and no layout to agree upon. First
- * in line, because filters that answer TC_ACT_OK end the walk.
+ * A filter is known by this and by hf_egress_number(): a later process replaces it, atomically, by
+ * its own with new maps, which have no slots and no lease. So there is nothing to pin and no layout
+ * to agree upon. First in line, because filters that answer TC_ACT_OK end the walk; ours, of which
+ * there is one for each service of this host, let the next one look.
  */
 #define FILTER_PRIORITY 1
-#define FILTER_HANDLE 0x4846
 
 struct bpf_way {
     struct bpf_object *object; /* owned */
@@ -150,44 +150,45 @@ static int find_interface(const char *name, struct hf_err *err)
     return (int)if_nametoindex(name);
 }
 
-static int detach_from(int ifindex, enum bpf_tc_attach_point point)
+static int detach_from(int ifindex, enum bpf_tc_attach_point point, uint32_t number)
 {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = number, .priority = FILTER_PRIORITY);
     int rc = bpf_tc_detach(&hook, &opts);
     return rc == -ENOENT || rc == -EINVAL ? 0 : rc; /* no filter, no clsact */
 }
 
-static int attach_to(struct bpf_object *o, int ifindex, enum bpf_tc_attach_point point)
+static int attach_to(struct bpf_object *o, int ifindex, enum bpf_tc_attach_point point,
+                     uint32_t number)
 {
     const char *name = point == BPF_TC_EGRESS ? "hf_egress" : "hf_ingress";
     int fd = bpf_program__fd(bpf_object__find_program_by_name(o, name));
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = point);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = fd, .handle = FILTER_HANDLE,
-                .priority = FILTER_PRIORITY, .flags = BPF_TC_F_REPLACE);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = fd, .handle = number, .priority = FILTER_PRIORITY,
+                .flags = BPF_TC_F_REPLACE);
     int rc = bpf_tc_hook_create(&hook);
     return rc && rc != -EEXIST ? rc : bpf_tc_attach(&hook, &opts);
 }
 
 /* Egress first: from then on it is silent. */
-static int attach(struct bpf_object *o, const char *name, struct hf_err *err)
+static int attach(struct bpf_object *o, const char *name, uint32_t number, struct hf_err *err)
 {
     int ifindex = find_interface(name, err);
     if (ifindex < 0) {
         return ifindex;
     }
-    int rc = attach_to(o, ifindex, BPF_TC_EGRESS);
-    rc = rc ? rc : attach_to(o, ifindex, BPF_TC_INGRESS);
+    int rc = attach_to(o, ifindex, BPF_TC_EGRESS, number);
+    rc = rc ? rc : attach_to(o, ifindex, BPF_TC_INGRESS, number);
     return rc ? hf_err_set(err, rc, "cannot attach the egress filter to %s: %s%s", name,
                            hf_strerror(rc), remedy(rc))
               : 0;
 }
 
-static bool is_attached(const char *name)
+static bool is_attached(const char *name, uint32_t number)
 {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)if_nametoindex(name),
                 .attach_point = BPF_TC_EGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = number, .priority = FILTER_PRIORITY);
     return bpf_tc_query(&hook, &opts) == 0;
 }
 
@@ -195,6 +196,7 @@ static bool is_attached(const char *name)
 static int attach_all(const struct hf_egress_options *o, struct bpf_object *object,
                       struct hf_err *err)
 {
+    uint32_t number = hf_egress_number(&o->addresses[0]);
     for (unsigned i = 0; i < o->interfaces_len; i++) {
         int ifindex = find_interface(o->interfaces[i], err);
         if (ifindex < 0) {
@@ -203,12 +205,12 @@ static int attach_all(const struct hf_egress_options *o, struct bpf_object *obje
     }
     bool was[HF_EGRESS_INTERFACES_MAX];
     for (unsigned i = 0; i < o->interfaces_len; i++) {
-        was[i] = is_attached(o->interfaces[i]);
-        int rc = attach(object, o->interfaces[i], err);
+        was[i] = is_attached(o->interfaces[i], number);
+        int rc = attach(object, o->interfaces[i], number, err);
         for (unsigned j = 0; rc && j <= i; j++) {
             int ifindex = (int)if_nametoindex(o->interfaces[j]);
-            if (!was[j] &&
-                (detach_from(ifindex, BPF_TC_EGRESS) || detach_from(ifindex, BPF_TC_INGRESS))) {
+            if (!was[j] && (detach_from(ifindex, BPF_TC_EGRESS, number) ||
+                            detach_from(ifindex, BPF_TC_INGRESS, number))) {
                 hf_log_debug("egress: ", "cannot undo the filter of %s", o->interfaces[j]);
             }
         }
@@ -308,14 +310,15 @@ int egress_bpf_open(struct hf_egress *e, const struct hf_egress_options *options
 
 int egress_bpf_remove(const struct hf_egress_options *options, struct hf_err *err)
 {
+    uint32_t number = hf_egress_number(&options->addresses[0]);
     for (unsigned i = 0; i < options->interfaces_len; i++) {
         int ifindex = (int)if_nametoindex(options->interfaces[i]);
         if (ifindex == 0) {
             continue; /* gone, and the filter with it */
         }
         /* the clsact qdisc stays: others may use it, and it does nothing by itself */
-        int rc = detach_from(ifindex, BPF_TC_INGRESS);
-        rc = rc ? rc : detach_from(ifindex, BPF_TC_EGRESS);
+        int rc = detach_from(ifindex, BPF_TC_INGRESS, number);
+        rc = rc ? rc : detach_from(ifindex, BPF_TC_EGRESS, number);
         if (rc) {
             return hf_err_set(err, rc, "cannot take the egress filter off %s: %s%s",
                               options->interfaces[i], hf_strerror(rc), remedy(rc));

@@ -96,10 +96,17 @@ static bool has_family(const struct hf_egress_options *o, bool v6)
 }
 
 /* Are our chains in use? */
+/* Of 16 bits; chains have its name. */
+static uint16_t queue_of(const struct hf_egress_options *o)
+{
+    uint32_t number = hf_egress_number(&o->addresses[0]);
+    return (uint16_t)(number ^ number >> 16);
+}
+
 static bool has_rules(const struct hf_egress_options *o, bool v6)
 {
     char chain[32], said[256];
-    snprintf(chain, sizeof(chain), "HF-EGRESS-%u", o->queue);
+    snprintf(chain, sizeof(chain), "HF-EGRESS-%u", queue_of(o));
     const char *argv[] = {v6 ? "ip6tables" : "iptables", "-w", "-C", "OUTPUT", "-j", chain, NULL};
     return run_tool(argv, "", said, sizeof(said)) == 0;
 }
@@ -117,7 +124,7 @@ static int restore(const char *script, bool v6, struct hf_err *err)
 static int install_rules(const struct hf_egress_options *o, bool v6, struct hf_err *err)
 {
     static char s[SCRIPT_MAX]; /* start-up only */
-    unsigned q = o->queue;
+    unsigned q = queue_of(o);
     int n = snprintf(s, sizeof(s), "*filter\n:HF-EGRESS-%u -\n:HF-INGRESS-%u -\n", q, q);
     for (unsigned i = 0; i < o->addresses_len; i++) {
         char text[INET6_ADDRSTRLEN];
@@ -147,7 +154,7 @@ static int install_rules(const struct hf_egress_options *o, bool v6, struct hf_e
 static int remove_rules(const struct hf_egress_options *o, bool v6, struct hf_err *err)
 {
     char s[512];
-    unsigned q = o->queue;
+    unsigned q = queue_of(o);
     snprintf(s, sizeof(s),
              "*filter\n-D OUTPUT -j HF-EGRESS-%u\n-D INPUT -j HF-INGRESS-%u\n-F HF-EGRESS-%u\n"
              "-F HF-INGRESS-%u\n-X HF-EGRESS-%u\n-X HF-INGRESS-%u\nCOMMIT\n",
@@ -423,7 +430,7 @@ int egress_nfq_open(struct hf_egress *e, const struct hf_egress_options *options
     if (rc >= 0 && has_family(options, true)) {
         rc = w->raw6 = open_raw(true, err);
     }
-    rc = rc < 0 ? rc : open_queue(w, e, options->queue, err);
+    rc = rc < 0 ? rc : open_queue(w, e, queue_of(options), err);
     for (int v6 = 0; v6 < 2 && rc == 0; v6++) {
         rc = has_family(options, v6) ? install_rules(options, v6, err) : 0;
     }

@@ -237,6 +237,16 @@ int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err)
     return 0;
 }
 
+uint64_t hf_program_lacks(uint64_t need)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (syscall(SYS_capget, &head, data) < 0) {
+        return need;
+    }
+    return need & ~(data[0].effective | (uint64_t)data[1].effective << 32);
+}
+
 /* ---- service manager ---- */
 
 void hf_program_notify(const char *state)

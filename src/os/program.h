@@ -25,6 +25,10 @@ void hf_program_harden(const char *name, const char *dir);
  * far as it has them; programs it runs have them, too. "" does nothing. */
 HF_MUST int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err);
 
+/** Which of these capabilities (1 << CAP_*) are not in effect for this process; all of them if that
+ * can't be known. */
+uint64_t hf_program_lacks(uint64_t need);
+
 /** sd_notify(3): "READY=1", "STATUS=...", "STOPPING=1", "RELOADING=1"; nothing without a manager.
  */
 void hf_program_notify(const char *state);

@@ -106,10 +106,15 @@ void hf_pg_clients_hold(struct hf_pg *pg);
 void hf_pg_client_serve(struct hf_pg_client *c);
 /** Deadlines of session and idleness. */
 void hf_pg_client_due(struct hf_pg_client *c, hf_time now);
+/** It goes on elsewhere: a server connection that has nothing to do is closed only then, as the end
+ * of hundreds at once takes the CPU from those that begin. */
+void hf_pg_client_part(struct hf_pg_client *c, hf_time at);
 /** Give up seats and session. */
 void hf_pg_client_release(struct hf_pg_client *c);
 /* From route.c. */
-void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target);
+/** incarnation: of the server, as far as known now. */
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target,
+                           uint64_t incarnation);
 void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend);
 void hf_pg_client_refuse(struct hf_pg_seating *s, const char *sqlstate, const char *why);
 void hf_pg_client_server_gone(struct hf_pg_seating *s, const char *why);

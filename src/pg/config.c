@@ -7,6 +7,7 @@
 
 #include "core/pg/hba.h"
 #include "pg/control.h"
+#include "pg/warm.h"
 
 #define AT(member) offsetof(struct hf_pg_config, member)
 #define SERVER(member) offsetof(struct hf_pg_server_config, member)
@@ -226,7 +227,7 @@ static const struct hf_conf_opt options[] = {
      .doc = "Where the holdfast-pg that serves connects when this one is backup; all hosts' have "
             "the same port"},
     {"service", "key_file", HF_CONF_STRING, AT(service.key_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/etc/holdfast/key",
+     .check = check_path, .def = "/etc/holdfast/cluster.key",
      .doc = "The cluster's key (holdfast keygen): managers know each other by it"},
     {"service", "host", HF_CONF_STRING, AT(service.host), .max = 63, .def = "",
      .doc = "This host's name in the cluster; empty: the system's"},
@@ -236,6 +237,11 @@ static const struct hf_conf_opt options[] = {
      .def = "200ms",
      .doc = "How long the host that serves may go on without word from its backup, which waits as "
             "long before it takes over; 0: for ever, where groups fence"},
+    {"service", "warm", HF_CONF_INT, AT(service.warm), .min = 0, .max = HF_PG_WARM_MAX, .def = "0",
+     .doc = "Server connections that a backup keeps logged in, for the most recently active of the "
+            "sessions it may have to go on with; for all of them (at most 1000) it logs in when it "
+            "loses its primary or a switch is prepared",
+     .live = true},
     {"log", "level", HF_CONF_ENUM, AT(log.level), .names = levels, .def = "info",
      .doc = "Least important level that is written", .live = true},
     {"log", "trace", HF_CONF_SET, AT(log.trace), .names = traces, .def = "",

@@ -68,7 +68,7 @@ struct hf_pg_config {
         int64_t prefix_length; /* 0: the address alone */
         struct hf_addr peer_listen;
         char *key_file, *host, *control;
-        int64_t lease_ms;
+        int64_t lease_ms, warm;
     } service;
     struct {
         int64_t level;

@@ -13,6 +13,7 @@
 #include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/service.h"
+#include "pg/watch.h"
 
 #define MESSAGE_MAX 4096
 #define ANSWER_MAX (64u << 20)
@@ -74,6 +75,14 @@ static void value(struct hf_pg_console *k, const char *fmt, ...)
 static void number(struct hf_pg_console *k, uint64_t n)
 {
     value(k, "%llu", (unsigned long long)n);
+}
+
+/* So many empty values. */
+static void nothing(struct hf_pg_console *k, size_t n)
+{
+    while (n-- > 0) {
+        value(k, "%s", "");
+    }
 }
 
 static void row(struct hf_pg_console *k)
@@ -142,18 +151,23 @@ static double ms(hf_time t)
     return (double)t / HF_NS_PER_MS;
 }
 
-/* The service address: who protects its clients, and how far behind that one is. */
+/* The service address: who protects its clients, how far behind that one is, and for how long
+ * nobody did. */
 static void show_service(struct hf_pg_console *k)
 {
     struct hf_pg_service_info i = {.peer = ""};
+    struct hf_pg_protection_counts n;
+    const struct hf_pg_reign *reign = &k->pg->reign;
     hf_time now = hf_pg_now(k->pg);
     columns(k, (const char *const[]){"role", "epoch", "peer", "state", "alone", "sessions",
                                      "unsent", "lag_batches", "lag_bytes", "lag_ms", "rtt_ms",
-                                     "lease_ms", "unprotected_s", NULL});
+                                     "lease_ms", "unprotected_s", "unprotected_total_s",
+                                     "protected", "unprotected", "held_bytes", NULL});
     if (!k->pg->service) {
         return;
     }
     hf_pg_service_info(k->pg->service, &i);
+    hf_pg_protection_count(k->pg, &n);
     value(k, "%s", hf_pg_role_name(i.role));
     number(k, i.epoch);
     value(k, "%s", i.peer);
@@ -168,7 +182,9 @@ static void show_service(struct hf_pg_console *k)
         value(k, "%.3f", ms(p->lag_age));
         value(k, "%.3f", p->rtt == HF_NEVER ? 0 : ms(p->rtt));
         value(k, "%.1f", i.lease_until == HF_NEVER ? 0 : ms(i.lease_until - now));
-        value(k, "%.3f", p->unprotected_since == HF_NEVER ? 0 : ago(k, p->unprotected_since));
+        value(k, "%.3f",
+              reign->unprotected_since == HF_NEVER ? 0 : ago(k, reign->unprotected_since));
+        value(k, "%.3f", (double)hf_pg_reign_unprotected(reign, now) / 1e9);
     } else {
         const struct hf_pair_backup_info *b = &i.backup;
         bool backup = i.role == HF_PG_ROLE_BACKUP;
@@ -182,17 +198,138 @@ static void show_service(struct hf_pg_console *k)
         value(k, "0");
         value(k, "0");
         value(k, "0");
+        value(k, "0");
     }
+    number(k, n.n_protected);
+    number(k, n.sessions - n.n_protected);
+    number(k, n.held);
     row(k);
+}
+
+static const char *text_of(const json_t *v, const char *key)
+{
+    const char *s = json_string_value(json_object_get(v, key));
+    return s ? s : "";
+}
+
+/* "copy1 primary, copy2 standby 120 behind" */
+static void databases_text(const json_t *v, char *out, size_t size)
+{
+    const json_t *servers = json_object_get(v, "servers"), *s;
+    size_t i, n = 0;
+    *out = '\0';
+    json_array_foreach(servers, i, s)
+    {
+        json_int_t lag = json_integer_value(json_object_get(s, "lag_bytes"));
+        char behind[40] = "";
+        if (lag) {
+            snprintf(behind, sizeof(behind), " %lld behind", (long long)lag);
+        }
+        n += (size_t)snprintf(out + n, size - n, "%s%s %s%s", n ? ", " : "", text_of(s, "name"),
+                              text_of(s, "state"), behind);
+        if (n >= size) {
+            return;
+        }
+    }
+}
+
+static void manager_row(struct hf_pg_console *k, const char *host, const json_t *v, hf_time heard)
+{
+    static const char *const numbers[] = {"epoch", "sessions", "protected", "stored",
+                                          "load",  "cpus",     "memory_mib"};
+    char databases[500];
+    value(k, "%s", host);
+    value(k, "%s", text_of(v, "role"));
+    value(k, "%s", text_of(v, "pair"));
+    for (size_t i = 0; i < HF_ARRAY_LEN(numbers); i++) {
+        value(k, "%.15g", json_number_value(json_object_get(v, numbers[i])));
+    }
+    databases_text(v, databases, sizeof(databases));
+    value(k, "%s", databases);
+    value(k, "%.1f", heard ? ago(k, heard) : 0);
+    row(k);
+}
+
+/* The managers of this address, as each of them tells: this one first. */
+static void show_managers(struct hf_pg_console *k)
+{
+    struct hf_pg_manager m;
+    size_t pos = 0;
+    columns(k, (const char *const[]){"host", "role", "state", "epoch", "sessions", "protected",
+                                     "stored", "load", "cpus", "memory_mib", "databases", "age_s",
+                                     NULL});
+    if (!k->pg->watch) {
+        return;
+    }
+    json_t *self = hf_pg_watch_self(k->pg->watch);
+    manager_row(k, hf_pg_service_host(k->pg->service), self, 0);
+    json_decref(self);
+    while (hf_pg_watch_next(k->pg->watch, &pos, &m)) {
+        manager_row(k, m.host, m.value, m.heard);
+    }
+}
+
+/* Reigns that began here, and what became of the sessions of others. */
+static void show_takeovers(struct hf_pg_console *k)
+{
+    const struct hf_pg_takeover_stats *t = &k->pg->takeovers;
+    columns(k, (const char *const[]){"what", "count", "avg_ms", NULL});
+    for (int i = 0; i < HF_PG_TAKEOVER_KINDS; i++) {
+        const struct hf_pg_histogram *h = &t->time[i];
+        value(k, "take-overs: %s", hf_pg_takeover_kind_name(i));
+        number(k, h->count);
+        value(k, "%.3f", h->count ? (double)h->sum_ns / 1e6 / (double)h->count : 0);
+        row(k);
+    }
+#define SESSIONS_ROW(n, ...)                                                                       \
+    value(k, "sessions: " __VA_ARGS__);                                                            \
+    number(k, n);                                                                                  \
+    value(k, "%s", "");                                                                            \
+    row(k);
+    SESSIONS_ROW(t->restored, "restored")
+    SESSIONS_ROW(t->gone, "client gone")
+    for (size_t i = 0; i < HF_PG_LOST_REASONS && t->lost[i].why; i++) {
+        SESSIONS_ROW(t->lost[i].n, "lost: %s", t->lost[i].why)
+    }
+#undef SESSIONS_ROW
+}
+
+/* All reasons of a session that does not outlive its server now. */
+static void reasons_text(uint32_t reasons, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (uint32_t left = reasons; left && n < size; left &= left - 1) {
+        n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "; " : "",
+                              hf_pg_reason_text(left & -left));
+    }
+}
+
+/* Columns "backup", "lag_bytes", "lag_batches", "lag_ms". */
+static void protected_by(struct hf_pg_console *k, const struct hf_pg_client *c,
+                         const struct hf_pg_session_info *i)
+{
+    struct hf_pg_service_info service = {.peer = ""};
+    struct hf_pg_lag lag;
+    if (k->pg->service) {
+        hf_pg_service_info(k->pg->service, &service);
+    }
+    hf_pg_protect_lag(c, &lag);
+    value(k, "%s", *hf_pg_protection_why(c, i) ? "" : service.peer);
+    number(k, lag.bytes);
+    number(k, lag.batches);
+    value(k, "%.3f", ms(lag.age));
 }
 
 static void show_clients(struct hf_pg_console *k)
 {
     static const char *const phases[] = {"login", "session", "console", "closing"};
-    columns(k, (const char *const[]){"id", "user", "database", "state", "addr", "server", "tls",
-                                     "transaction", "active", "protected", "requests",
-                                     "transactions", "moves", "recoveries", "replays",
-                                     "connect_age_s", "idle_s", "waiting_bytes", NULL});
+    columns(k, (const char *const[]){"id",        "user",          "database", "state",
+                                     "addr",      "server",        "tls",      "transaction",
+                                     "active",    "protected",     "requests", "transactions",
+                                     "moves",     "recoveries",    "replays",  "connect_age_s",
+                                     "idle_s",    "waiting_bytes", "why_not",  "backup",
+                                     "lag_bytes", "lag_batches",   "lag_ms",   NULL});
     HF_LIST_FOREACH (node, &k->pg->clients) {
         const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
         struct hf_pg_session_info i;
@@ -216,6 +353,12 @@ static void show_clients(struct hf_pg_console *k)
         value(k, "%.0f", ago(k, c->connected_at));
         value(k, "%.3f", ago(k, c->active_at));
         number(k, c->link.n_out);
+        value(k, "%s", session ? hf_pg_protection_why(c, &i) : "");
+        if (session) {
+            protected_by(k, c, &i);
+        } else {
+            nothing(k, 4);
+        }
         row(k);
     }
 }
@@ -223,32 +366,25 @@ static void show_clients(struct hf_pg_console *k)
 static void show_protection(struct hf_pg_console *k)
 {
     columns(k, (const char *const[]){"id", "user", "database", "protected", "movable", "reasons",
-                                     "backup", "backup_reason", "transaction", "log_bytes",
-                                     "prepared", "listens", "settings", NULL});
-    struct hf_pg_service_info service = {.peer = ""};
-    if (k->pg->service) {
-        hf_pg_service_info(k->pg->service, &service);
-    }
+                                     "backup", "lag_bytes", "lag_batches", "lag_ms",
+                                     "backup_reason", "transaction", "log_bytes", "prepared",
+                                     "listens", "settings", NULL});
     HF_LIST_FOREACH (node, &k->pg->clients) {
         const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
         struct hf_pg_session_info i;
-        char why[500] = "";
+        char why[500];
         if (!info_of(c, &i)) {
             continue;
         }
-        for (uint32_t left = i.reasons; left; left &= left - 1) {
-            size_t n = strlen(why);
-            snprintf(why + n, sizeof(why) - n, "%s%s", n ? "; " : "",
-                     hf_pg_reason_text(left & -left));
-        }
+        reasons_text(i.reasons, why, sizeof(why));
         number(k, c->id);
         value(k, "%s", c->user->name);
         value(k, "%s", c->database->name);
         value(k, "%s", i.reasons ? "no" : "yes");
         value(k, "%s", i.at_rest && !(i.reasons & HF_PG_REASONS_STICKY) ? "yes" : "no");
         value(k, "%s", why);
-        value(k, "%s", *hf_pg_protect_why(c) ? "" : service.peer);
-        value(k, "%s", hf_pg_protect_why(c));
+        protected_by(k, c, &i);
+        value(k, "%s", k->pg->service ? hf_pg_protection_why(c, &i) : "no service address");
         value(k, "%c", i.tx);
         number(k, i.log_bytes);
         number(k, i.n_prepared);
@@ -458,8 +594,13 @@ static const struct {
     {"HELP", "this list", show_help},
     {"VERSION", "of holdfast-pg", show_version},
     {"CLIENTS", "client connections", show_clients},
-    {"SERVICE", "the service address: role, backup, how far behind it is", show_service},
-    {"PROTECTION", "which sessions would survive the loss of their server now, and why not",
+    {"SERVICE", "the service address: role, backup, how far behind it is, time without",
+     show_service},
+    {"MANAGERS", "the managers of the service address: load, sessions, databases as each sees them",
+     show_managers},
+    {"TAKEOVERS", "reigns that began here, and what became of the sessions", show_takeovers},
+    {"PROTECTION",
+     "which sessions would survive the loss of their server, and of this host, now; why not",
      show_protection},
     {"SERVERS", "PostgreSQL servers and their states", show_servers},
     {"CONNECTIONS", "server connections", show_connections},

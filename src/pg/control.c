@@ -2,11 +2,15 @@
 #include "pg/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,12 +21,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/file.h"
+#include "os/netaddr.h"
 #include "os/ocf.h"
 #include "pg/pg.h"
 
 #define BACKLOG 64
 #define ACTION_LEN_MAX 32
 #define LINE_MAX_LEN 1024
+#define HIGH_MAX 65536
+#define HIGH_ROOM 64
 #define PAUSE HF_MS(100)       /* when no descriptor is left */
 #define ANSWER_MAX (64u << 10) /* that the agent's side holds without a line's end */
 
@@ -204,6 +211,10 @@ static bool parse_field(char *line, struct hf_pg_control_ask *ask)
         ask->source = text;
     } else if (strcmp(line, "resource") == 0) {
         ask->resource = text;
+    } else if (strcmp(line, "group") == 0) {
+        ask->group = text;
+    } else if (strcmp(line, "silent") == 0) {
+        ask->silent = strcmp(text, "yes") == 0;
     }
     return true;
 }
@@ -213,7 +224,7 @@ static const char *parse(char *text, struct hf_pg_control_ask *ask)
 {
     char *rest = text;
     *ask = (struct hf_pg_control_ask){
-        .action = strsep(&rest, "\n"), .mirrors = "", .source = "", .resource = ""};
+        .action = strsep(&rest, "\n"), .mirrors = "", .source = "", .resource = "", .group = ""};
     if (!is_action(ask->action)) {
         return "it does not begin with an action";
     }
@@ -323,6 +334,23 @@ static void on_late(struct hf_poll_timer *t, hf_time now)
 
 /* ---- the socket ---- */
 
+/* The kernel closes the highest descriptors of a killed process first: with those the agents know
+ * of its end at once, and not after those of thousands of clients. */
+static int lift(int fd)
+{
+    struct rlimit limit;
+    if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return fd;
+    }
+    rlim_t top = limit.rlim_cur < HIGH_MAX ? limit.rlim_cur : HIGH_MAX;
+    int high = top > HIGH_ROOM ? fcntl(fd, F_DUPFD_CLOEXEC, (int)(top - HIGH_ROOM)) : -1;
+    if (high < 0) {
+        return fd;
+    }
+    close(fd);
+    return high;
+}
+
 static void accept_one(struct hf_pg_controls *all, int fd)
 {
     struct hf_pg_control *c = all->n < HF_PG_CONTROLS_MAX ? hf_alloc(sizeof(*c)) : NULL;
@@ -350,7 +378,7 @@ static void on_accept(struct hf_poll_io *io, unsigned ready)
     for (int i = 0; i < BACKLOG; i++) {
         int fd = accept4(all->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            accept_one(all, fd);
+            accept_one(all, lift(fd));
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             hf_log_warn("control", "cannot accept an agent: %s; trying again in 100 ms",
                         hf_strerror(-errno));
@@ -422,6 +450,7 @@ static int listen_at(struct hf_pg_controls *all, const char *path, struct hf_err
                                             : "");
     }
     all->inode = stat(path, &st) == 0 ? st.st_ino : 0;
+    all->fd = lift(all->fd);
     if (listen(all->fd, BACKLOG) < 0) {
         return hf_err_set(err, -errno, "cannot listen at %s: %s", path, hf_strerror(-errno));
     }
@@ -496,12 +525,68 @@ static int fail(int code, const char *fmt, ...)
     return code;
 }
 
+/* ---- what a dead process leaves behind ---- */
+
+#define NOTE_MAX (IFNAMSIZ + HF_ADDR_STR_LEN + 2)
+
+static void note_path(const char *path, char out[PATH_MAX])
+{
+    snprintf(out, PATH_MAX, "%s.address", path);
+}
+
+int hf_pg_control_note(const char *path, const char *interface, const struct hf_addr *address)
+{
+    char name[PATH_MAX], text[NOTE_MAX], at[HF_ADDR_STR_LEN];
+    struct hf_err err;
+    note_path(path, name);
+    if (!interface) {
+        return unlink(name) < 0 && errno != ENOENT ? -errno : 0;
+    }
+    int n = snprintf(text, sizeof(text), "%s %s", interface, hf_addr_str(address, at));
+    return hf_file_replace(name, hf_slice((const uint8_t *)text, (size_t)n), 0600, &err);
+}
+
+static int remove_noted(char *text, struct hf_err *err)
+{
+    struct hf_addr address;
+    char *at = strchr(text, ' ');
+    if (!at) {
+        return hf_err_set(err, -HF_EMALF, "its note is none");
+    }
+    *at++ = '\0';
+    int rc = hf_addr_parse(at, 0, err, &address);
+    if (rc) {
+        return rc;
+    }
+    const struct hf_endpoint e = hf_addr_to_endpoint(&address);
+    return hf_netaddr_remove(text, &e, err);
+}
+
+/* Its address: the kernel would go on answering for it. */
+static int clean_up(const char *path)
+{
+    char name[PATH_MAX];
+    struct hf_buf b;
+    struct hf_err err = {0};
+    note_path(path, name);
+    hf_buf_init(&b, NOTE_MAX);
+    int rc = hf_file_read(name, &b);
+    hf_buf_add(&b, hf_slice((const uint8_t *)"", 1));
+    if (rc == 0 && !b.err) {
+        rc = remove_noted((char *)b.p, &err);
+        rc = rc ? rc : hf_pg_control_note(path, NULL, NULL);
+    }
+    hf_buf_fini(&b);
+    return rc && rc != -ENOENT ? fail(HF_OCF_ERR_GENERIC, "the address stays here: %s", err.text)
+                               : HF_OCF_SUCCESS;
+}
+
 static int nobody(const char *path, const char *action, int rc)
 {
     if (strcmp(action, "stop") == 0) {
-        return HF_OCF_SUCCESS;
+        return clean_up(path);
     }
-    if (strcmp(action, "monitor") == 0) {
+    if (strcmp(action, "monitor") == 0 || strcmp(action, "mirror-state") == 0) {
         return HF_OCF_NOT_RUNNING;
     }
     return fail(
@@ -536,10 +621,10 @@ static int connect_to(const char *path, const char *action, int *ret_code)
 
 static int send_request(int fd, const char *action)
 {
-    static const char *const fields[][2] = {{"epoch", "HOLDFAST_EPOCH"},
-                                            {"mirrors", "HOLDFAST_MIRRORS"},
-                                            {"source", "HOLDFAST_SOURCE"},
-                                            {"resource", "HOLDFAST_RESOURCE"}};
+    static const char *const fields[][2] = {
+        {"epoch", "HOLDFAST_EPOCH"},   {"mirrors", "HOLDFAST_MIRRORS"},
+        {"source", "HOLDFAST_SOURCE"}, {"resource", "HOLDFAST_RESOURCE"},
+        {"group", "HOLDFAST_GROUP"},   {"silent", "HOLDFAST_SILENT"}};
     struct hf_buf b;
     hf_buf_init(&b, HF_PG_CONTROL_MAX);
     hf_buf_printf(&b, "%s\n", action);

@@ -1,11 +1,13 @@
 /* The control socket: what the OCF agent `holdfast:pg` asks of a running holdfast-pg. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/hftime.h"
+#include "os/addr.h"
 
 /* clang-format off */
 /*
@@ -16,7 +18,9 @@
  *     epoch NUMBER       HOLDFAST_EPOCH
  *     mirrors TEXT       HOLDFAST_MIRRORS
  *     source TEXT        HOLDFAST_SOURCE
- *     resource TEXT      HOLDFAST_RESOURCE; those that are set, in any order, others are ignored
+ *     resource TEXT      HOLDFAST_RESOURCE
+ *     group TEXT         HOLDFAST_GROUP
+ *     silent yes         HOLDFAST_SILENT; those that are set, in any order, others are ignored
  *     (an empty line)
  *
  * and the answer: lines for the agent's stdout, none of which begins with "=", then
@@ -39,7 +43,8 @@ struct hf_pg_controls;
 struct hf_pg_control_ask {
     const char *action;
     uint64_t epoch;
-    const char *mirrors, *source, *resource;
+    const char *mirrors, *source, *resource, *group;
+    bool silent;
 };
 
 /** fn: a request came; it answers, now or later, by hf_pg_control_done(). closed: the agent went
@@ -61,9 +66,16 @@ void hf_pg_control_done(struct hf_pg_control *c, int code, const char *reason);
 /* prepare-*: the agent's next line of stdin is sent on ("promote", "open", "demote"). When it comes
  * fn is called again with the same c and ask->action = that line, ask->epoch etc. as before. */
 
+/** Note beside the socket that the address is here; interface NULL: it is not any more. So `stop`
+ * can take it away where no process is left to do it. 0 or -errno. */
+HF_MUST int hf_pg_control_note(const char *path, const char *interface,
+                               const struct hf_addr *address);
+
 /** `holdfast-pg --agent ACTION`: the other side. Sends the action and the environment's variables
  * to the socket at path, copies answer lines to stdout as they come and, for prepare-*, stdin's
  * lines to it, `ocf-exit-reason:` to stderr. Returns the exit code; if there is nobody at the
- * socket, or no longer: 7 (not running) for monitor, 0 for stop, 1 otherwise. `access` only looks
- * whether somebody is there. */
+ * socket, or no longer: 7 (not running) for monitor and mirror-state, 1 otherwise; 0 for stop,
+ * after what hf_pg_control_note() tells of was taken away. `access` only looks whether somebody is
+ * there.
+ */
 int hf_pg_control_agent(const char *path, const char *action);

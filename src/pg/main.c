@@ -21,6 +21,7 @@
 #include "pg/route.h"
 #include "pg/rules.h"
 #include "pg/service.h"
+#include "pg/watch.h"
 #include "pg/web.h"
 
 static const char usage[] =
@@ -152,17 +153,63 @@ static void raise_files(const struct hf_pg_config *c)
     }
 }
 
-/* What a take-over needs (doc/design/takeover.md), and nothing where there is none. */
-static uint64_t capabilities(const struct hf_pg_config *c)
+/* ---- capabilities: of a service address; without one none at all is needed ---- */
+
+static const struct {
+    int number;
+    const char *name, *what;
+} caps[] = {
+    {CAP_NET_ADMIN, "CAP_NET_ADMIN",
+     "to put the address on its interface, to guard it, and to restore connections (TCP_REPAIR)"},
+    {CAP_NET_RAW, "CAP_NET_RAW",
+     "to probe clients, to send what the guard held, and to tell neighbours where the address is"},
+    {CAP_BPF, "CAP_BPF", "for a guard that is a BPF program"},
+    {CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "to listen at a port below 1024"},
+};
+
+static bool is_low(const struct hf_addr *a)
 {
-    return c->service.address.len ? 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_BPF |
-                                        1ull << CAP_NET_BIND_SERVICE
-                                  : 0;
+    return a->len && hf_addr_to_endpoint(a).port < 1024;
+}
+
+static uint64_t needed(const struct hf_pg_config *c)
+{
+    uint64_t need = 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_BPF;
+    if (is_low(&c->service.address) || is_low(&c->service.peer_listen)) {
+        need |= 1ull << CAP_NET_BIND_SERVICE;
+    }
+    return c->service.address.len ? need : 0;
+}
+
+/* Better now than when this host is to take over. */
+static int check_capabilities(const struct hf_pg_config *c, struct hf_err *err)
+{
+    uint64_t lacks = hf_program_lacks(needed(c));
+    for (size_t i = 0; i < HF_ARRAY_LEN(caps); i++) {
+        if (!(lacks & 1ull << caps[i].number)) {
+            continue;
+        }
+        if (caps[i].number != CAP_BPF) {
+            return hf_err_set(err, -EPERM,
+                              "the service address needs %s, %s: start as root, or give it "
+                              "(AmbientCapabilities= of systemd.exec(5))",
+                              caps[i].name, caps[i].what);
+        }
+        hf_log_warn("",
+                    "%s is missing, %s: the guard is made by NFQUEUE, which is slower, and the "
+                    "former host must be fenced before this one takes over",
+                    caps[i].name, caps[i].what);
+    }
+    return 0;
 }
 
 static int open_all(struct hf_pg *pg, struct hf_err *err)
 {
-    int rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
+    int rc = check_capabilities(pg->config, err);
+    if (rc) {
+        return rc;
+    }
+    rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
     rc = rc ? rc : hf_poll_reserve(pg->wire->poll, 1);
     rc = rc ? rc : hf_program_watchdog(pg->loop);
     if (rc) {
@@ -172,8 +219,9 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = rc ? hf_err_set(err, rc, "out of memory") : hf_pg_route_create(pg, err, &pg->route);
     rc = rc ? rc : hf_pg_listeners_open(pg, err, &pg->listeners);
     rc = rc ? rc : hf_pg_service_open(pg, err, &pg->service);
+    rc = rc ? rc : hf_pg_watch_open(pg, err, &pg->watch);
     rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
-    rc = rc ? rc : hf_program_drop(pg->config->pg.user, capabilities(pg->config), err);
+    rc = rc ? rc : hf_program_drop(pg->config->pg.user, needed(pg->config), err);
     return rc;
 }
 
@@ -182,6 +230,8 @@ static void close_all(struct hf_pg *pg)
     size_t pos = 0;
     hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
+    hf_pg_watch_close(pg->watch);
+    pg->watch = NULL;
     hf_pg_service_close(pg->service);
     HF_LIST_FOREACH (client, &pg->clients) {
         hf_pg_client_destroy(HF_CONTAINER_OF(client, struct hf_pg_client, node));
@@ -244,6 +294,7 @@ static void init(struct hf_pg *pg)
     hf_map_init(&pg->databases, pg->seed);
     hf_map_init(&pg->users, pg->seed);
     hf_map_init(&pg->cancels, pg->seed);
+    hf_pg_reign_init(&pg->reign);
     hf_pg_use_config(pg);
 }
 

@@ -72,10 +72,11 @@ static void read_list(struct hf_pg_names *c)
 static void on_timer(struct hf_poll_timer *t, hf_time now)
 {
     struct hf_pg_names *c = HF_CONTAINER_OF(t, struct hf_pg_names, timer);
-    if (c->database->n_clients == 0) {
+    const struct hf_pg_database *d = c->database;
+    bool stored = d->stored_at && now - d->stored_at < PERIOD;
+    if (d->n_clients == 0 && !stored) {
         c->idle = true; /* hf_pg_names_use() goes on */
-    } else if (!c->query &&
-               (hf_pg_catalog_wanted(c->database->classifier) || now - c->read_at >= PERIOD)) {
+    } else if (!c->query && (hf_pg_catalog_wanted(d->classifier) || now - c->read_at >= PERIOD)) {
         read_list(c);
     } else {
         hf_poll_timer_set(c->pg->wire->poll, t, now + LOOK);

@@ -24,8 +24,9 @@
 #define HANDSHAKE_LIMIT HF_S(2)
 #define FLUSH_LIMIT HF_S(1)
 #define USER_TIMEOUT_MS 5000
-#define RECORD 16384           /* bytes of plain text in a record (RFC 8446 5.1) */
-#define RECORDS_MAX 64         /* read per turn and connection */
+#define RECORD 16384 /* bytes of plain text in a record (RFC 8446 5.1) */
+#define READ_AT_ONCE (4 * RECORD)
+#define READS_MAX 64           /* per turn and connection */
 #define RECORDS_PER_KEY 65536u /* RFC 8446 5.5 allows 24 million full ones */
 
 /*
@@ -67,7 +68,7 @@ struct hf_pg_peers {
     hf_time logged;             /* a refused connection */
     unsigned depth;             /* functions of the loop under way */
     bool closed;
-    uint8_t in[RECORD];
+    uint8_t in[READ_AT_ONCE];
 };
 
 /* ---- life ---- */
@@ -165,24 +166,28 @@ static void fail(struct hf_pg_peer *p, const char *why)
     hf_poll_task_add(p->all->poll, &p->task);
 }
 
-/* The same after an error of OpenSSL's; e: errno of the call. */
-static void fail_tls(struct hf_pg_peer *p, int rc, int e)
+/* Why a call of OpenSSL's failed; e: its errno. */
+static const char *tls_why(const struct hf_pg_peer *p, int rc, int e, char buf[160])
 {
     unsigned long code = ERR_peek_error();
     int what = SSL_get_error(p->ssl, rc);
-    char why[160];
     if (what == SSL_ERROR_SYSCALL && e != 0) {
-        fail(p, hf_strerror(-e));
-    } else if (what == SSL_ERROR_SSL &&
-               ERR_GET_REASON(code) != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        return hf_strerror(-e);
+    }
+    if (what == SSL_ERROR_SSL && ERR_GET_REASON(code) != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
         const char *reason = ERR_reason_error_string(code);
-        (void)snprintf(why, sizeof(why), "%s: %s",
+        (void)snprintf(buf, 160, "%s: %s",
                        p->state == HANDSHAKE ? hf_strerror(-HF_EAUTH) : "TLS failed",
                        reason != NULL ? reason : "no reason given");
-        fail(p, why);
-    } else {
-        fail(p, "closed by the other side");
+        return buf;
     }
+    return "closed by the other side";
+}
+
+static void fail_tls(struct hf_pg_peer *p, int rc, int e)
+{
+    char why[160];
+    fail(p, tls_why(p, rc, e, why));
 }
 
 /* Is the call of OpenSSL's only to be made again later? */
@@ -253,20 +258,43 @@ size_t hf_pg_peer_send(struct hf_pg_peer *p, struct hf_slice bytes)
 
 /* ---- receiving ---- */
 
-/* OpenSSL reads no more of the socket than the record it gives, so what is left is told again. */
+/* What OpenSSL has read of the socket, in as many records as it came: told as one, and so confirmed
+ * as one. How much; *ret_rc: of the last call. */
+static size_t read_records(struct hf_pg_peer *p, int *ret_rc)
+{
+    uint8_t *in = p->all->in;
+    size_t len = 0;
+    int n;
+    do {
+        ERR_clear_error();
+        errno = 0;
+        n = SSL_read(p->ssl, in + len, (int)(READ_AT_ONCE - len));
+        len += n > 0 ? (size_t)n : 0;
+    } while (n > 0 && len < READ_AT_ONCE && SSL_has_pending(p->ssl));
+    *ret_rc = n;
+    return len;
+}
+
+/* What is left in the socket is told again, what is left in OpenSSL is not: so until that is
+ * nothing; when it takes too long, no more is read ahead. */
 static void receive(struct hf_pg_peer *p)
 {
     struct hf_pg_peers *all = p->all;
-    int n = 1;
-    for (int i = 0; i < RECORDS_MAX && n > 0 && p->state == OPEN; i++) {
-        ERR_clear_error();
-        errno = 0;
-        n = SSL_read(p->ssl, all->in, sizeof(all->in));
+    int rc = 1;
+    for (int i = 0; p->state == OPEN && rc > 0 && (i == 0 || SSL_has_pending(p->ssl)); i++) {
+        char buf[160];
+        const char *why = NULL;
+        SSL_set_read_ahead(p->ssl, i < READS_MAX);
+        size_t n = read_records(p, &rc);
         int e = errno;
+        if (rc <= 0 && !waits(p, rc)) {
+            why = tls_why(p, rc, e, buf);
+        }
         if (n > 0) {
-            all->ops->bytes(all->arg, p, hf_slice(all->in, (size_t)n));
-        } else if (!waits(p, n)) {
-            fail_tls(p, n, e);
+            all->ops->bytes(all->arg, p, hf_slice(all->in, n));
+        }
+        if (why != NULL && p->state == OPEN) {
+            fail(p, why);
         }
     }
 }
@@ -355,7 +383,7 @@ static void flush_on(struct hf_pg_peer *p)
 {
     uint8_t unread[4096];
     ssize_t n = 1;
-    for (int i = 0; i < RECORDS_MAX && n > 0; i++) {
+    for (int i = 0; i < READS_MAX && n > 0; i++) {
         n = recv(p->fd, unread, sizeof(unread), MSG_DONTWAIT);
     }
     bool at_end = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
@@ -460,6 +488,7 @@ static int start(struct hf_pg_peers *all, int fd, const char *server, const stru
     rc = hf_tls_new(all->tls, server, &p->ssl);
     if (rc == 0) {
         SSL_set_mode(p->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        SSL_set_read_ahead(p->ssl, 1); /* a record in one system call, not two */
         rc = SSL_set_fd(p->ssl, fd) == 1 ? 0 : -ENOMEM;
     }
     if (rc == 0 && p->ours &&

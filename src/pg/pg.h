@@ -11,6 +11,7 @@
 #include "os/loop.h"
 #include "pg/config.h"
 #include "pg/link.h"
+#include "pg/protection.h"
 #include "pg/stats.h"
 
 struct hf_pg_client;
@@ -24,6 +25,9 @@ struct hf_pg_query_pool;
 struct hf_pg_web;
 struct hf_pg_service;
 struct hf_pg_protect;
+struct hf_pg_warm;
+struct hf_pg_watch;
+struct hf_pg_behind;
 
 /** A database name that clients asked for; lives as long as the program. */
 struct hf_pg_database {
@@ -31,6 +35,7 @@ struct hf_pg_database {
     uint64_t n_clients;
     struct hf_pg_classifier *classifier; /* owned; NULL until its first session */
     struct hf_pg_names *names;           /* owned; what keeps the classifier's list up to date */
+    hf_time stored_at;                   /* a backup had sessions of it last */
     struct hf_pg_stats stats;
 };
 
@@ -57,6 +62,9 @@ struct hf_pg {
     struct hf_pg_web *web;
     struct hf_pg_service *service;  /* NULL: no service address */
     struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
+    struct hf_pg_warm *warm;        /* likewise */
+    struct hf_pg_watch *watch;      /* NULL: no service address */
+    struct hf_pg_behind *behind;    /* likewise */
     struct hf_map databases, users; /* by name */
     struct hf_map cancels;          /* pid and key -> client */
     struct hf_list clients, sconns;
@@ -66,9 +74,13 @@ struct hf_pg {
     uint64_t seed;
     hf_time started_at;
     bool stopping, draining, paused;
+    bool leaving; /* clients of the service address are about to go on elsewhere */
     hf_time stop_at;
     struct hf_poll_timer stop_timer;
     struct hf_pg_counters counters;
+    struct hf_pg_reign reign;           /* of the service address */
+    struct hf_pg_histogram confirm_lag; /* from a batch's seal to what it lets out */
+    struct hf_pg_takeover_stats takeovers;
     struct hf_pg_stats stats; /* of all databases */
 };
 

@@ -12,9 +12,12 @@
 #include "base/mem.h"
 #include "os/tcpmove.h"
 #include "pg/protect_impl.h"
+#include "pg/protection.h"
 #include "pg/route.h"
 
 #define TX_KEEP (16u << 10) /* more than so much unacknowledged: look whether it still is */
+#define SEATS HF_ARRAY_LEN(((struct hf_pg_client *)0)->seat)
+#define LATER HF_MS(10) /* a request that may is told with its answer, if that comes by then */
 
 static void on_guard(struct hf_poll_io *io, unsigned ready)
 {
@@ -25,7 +28,7 @@ static void on_guard(struct hf_poll_io *io, unsigned ready)
 
 /* ---- what waits ---- */
 
-static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx)
+static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx, hf_time now)
 {
     if (w->n == WAITS_MAX) { /* later than need be, never earlier */
         struct wait *last = &w->at[(w->first + w->n - 1) % WAITS_MAX];
@@ -34,14 +37,19 @@ static void wait_add(struct waits *w, uint64_t number, size_t n, uint64_t rx)
         last->rx = rx;
         return;
     }
-    w->at[(w->first + w->n++) % WAITS_MAX] = (struct wait){.number = number, .n = n, .rx = rx};
+    w->at[(w->first + w->n++) % WAITS_MAX] =
+        (struct wait){.number = number, .n = n, .rx = rx, .at = now};
 }
 
 /* What may go up to that number: bytes; *ret_rx: what was received by then (unchanged: nothing). */
-static size_t wait_take(struct waits *w, uint64_t number, uint64_t *ret_rx)
+static size_t wait_take(struct hf_pg_protect *p, struct waits *w, uint64_t number, uint64_t *ret_rx)
 {
     size_t n = 0;
     while (w->n && w->at[w->first].number <= number) {
+        if (!p->open) { /* somebody was waited for */
+            hf_pg_histogram_add(&p->pg->confirm_lag,
+                                (uint64_t)(hf_pg_now(p->pg) - w->at[w->first].at));
+        }
         n += w->at[w->first].n;
         *ret_rx = w->at[w->first].rx;
         w->first = (w->first + 1) % WAITS_MAX;
@@ -57,7 +65,7 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     struct hf_pg_client *c = s->client;
     uint64_t ignored = 0;
     if (s->wait.n) {
-        s->tx_let += wait_take(&s->wait, number, &s->rx_conf);
+        s->tx_let += wait_take(p, &s->wait, number, &s->rx_conf);
         bool held = s->entry->registered && hf_egress_confirm(p->egress, s->entry->slot,
                                                               hf_tcp_rcv_nxt(&s->facts, s->rx_conf),
                                                               hf_tcp_snd_seq(&s->facts, s->tx_let));
@@ -70,7 +78,7 @@ static void let_out(struct hf_pg_shield *s, uint64_t number)
     }
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         if (s->seat_wait[i].n) {
-            size_t n = wait_take(&s->seat_wait[i], number, &ignored);
+            size_t n = wait_take(p, &s->seat_wait[i], number, &ignored);
             if (c->seat[i].conn && s->seat_conn[i] == c->seat[i].conn->id) {
                 hf_pg_link_let(&c->seat[i].conn->link, n);
             }
@@ -272,7 +280,7 @@ static void tell_all(struct hf_pg_shield *s)
     if (s->client->session) {
         hf_pg_session_save_all(s->client->session);
     }
-    s->place_told = 0;
+    s->place_told = s->place_sealed = 0;
     s->facts_told = s->login_told = s->position_told = false;
     s->rx_at = s->rx_n = 0;
 }
@@ -280,6 +288,8 @@ static void tell_all(struct hf_pg_shield *s)
 static void save(struct hf_pg_shield *s)
 {
     struct hf_pg_client *c = s->client;
+    hf_list_unlink(&s->later);
+    s->due = false;
     s->rx_total = s->rx_before + c->link.n_received;
     save_tx(s);
     save_rx(s);
@@ -328,6 +338,63 @@ void hf_pg_protect_snapshot(struct hf_pg_protect *p, uint64_t session)
     hf_pg_protect_touch(s->client); /* ... and sealed with this batch */
 }
 
+/* ---- what need not wait (X1) ---- */
+
+/* The seat whose connection, of which the backup knows, may be sent what there is for it before the
+ * backup has that; SEATS: none. */
+static size_t ahead(const struct hf_pg_shield *s, bool *ret_asked)
+{
+    const struct hf_pg_protect *p = s->protect;
+    const struct hf_pg_client *c = s->client;
+    size_t i = c->seat[0].side == HF_PG_SERVER ? 0 : 1;
+    const struct hf_pg_sconn *conn = c->seat[i].conn;
+    if (!c->session || c->ended || !conn || !conn->link.wire || !c->seat[i].attached ||
+        conn->id != s->place_sealed || s->seat_wait[i].n ||
+        !hf_pair_primary_may(p->primary, s->place_number, hf_pg_now(p->pg)) ||
+        !hf_pg_session_ahead(c->session, ret_asked)) {
+        return SEATS;
+    }
+    return i;
+}
+
+/* Requests go to the server, and nothing else is to be let out: they are told with their answer,
+ * or after a while. Until then the client has them, unacknowledged. */
+static bool told_later(struct hf_pg_shield *s)
+{
+    struct hf_pg_protect *p = s->protect;
+    const struct hf_pg_client *c = s->client;
+    bool asked;
+    size_t i = ahead(s, &asked);
+    if (i == SEATS || !asked || s->due || p->open || p->closing_gate || !s->facts_told ||
+        c->link.in.n || hf_pg_link_unsealed(&c->link).n) {
+        return false;
+    }
+    const struct hf_pg_sconn *other = c->seat[1 - i].conn;
+    if (other && other->link.wire && hf_pg_link_unsealed(&other->link).n) {
+        return false;
+    }
+    hf_pg_link_let(&c->seat[i].conn->link, hf_pg_link_seal(&c->seat[i].conn->link));
+    if (hf_list_empty(&p->later)) {
+        hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, hf_pg_now(p->pg) + LATER);
+    }
+    if (hf_list_empty(&s->later)) {
+        hf_list_insert(&p->later, &s->later);
+    }
+    return true;
+}
+
+static void on_later(struct hf_poll_timer *t, hf_time now)
+{
+    (void)now;
+    struct hf_pg_protect *p = HF_CONTAINER_OF(t, struct hf_pg_protect, later_timer);
+    HF_LIST_FOREACH (node, &p->later) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, later);
+        hf_list_unlink(node);
+        s->due = true;
+        hf_pg_protect_touch(s->client);
+    }
+}
+
 /* ---- the end of a turn ---- */
 
 static bool heard_by_nobody(const struct hf_pg_protect *p)
@@ -341,7 +408,10 @@ static bool heard_by_nobody(const struct hf_pg_protect *p)
 static void sealed(struct hf_pg_shield *s, uint64_t number)
 {
     struct hf_pg_client *c = s->client;
-    wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total);
+    hf_time now = hf_pg_now(c->pg);
+    bool asked;
+    size_t free_seat = ahead(s, &asked);
+    wait_add(&s->wait, number, hf_pg_link_seal(&c->link), s->rx_total, now);
     s->tx_saved = 0;
     for (size_t i = 0; i < HF_ARRAY_LEN(c->seat); i++) {
         struct hf_pg_sconn *conn = c->seat[i].conn;
@@ -350,9 +420,15 @@ static void sealed(struct hf_pg_shield *s, uint64_t number)
             s->seat_wait[i] = (struct waits){0};
         }
         size_t n = conn && conn->link.wire ? hf_pg_link_seal(&conn->link) : 0;
-        if (n) {
-            wait_add(&s->seat_wait[i], number, n, 0);
+        if (n && i == free_seat) {
+            hf_pg_link_let(&conn->link, n);
+        } else if (n) {
+            wait_add(&s->seat_wait[i], number, n, 0, now);
         }
+    }
+    if (s->place_sealed != s->place_told) {
+        s->place_sealed = s->place_told;
+        s->place_number = number;
     }
     if (hf_list_empty(&s->waiting)) {
         hf_list_insert(&s->protect->waiting, &s->waiting);
@@ -383,7 +459,7 @@ static void on_task(struct hf_poll_task *t)
     HF_LIST_FOREACH (node, &p->touched) {
         struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, touched);
         hf_list_unlink(node);
-        if (!starts(s)) {
+        if (!starts(s) || told_later(s)) {
             continue;
         }
         nobody ? keep(s) : save(s);
@@ -508,6 +584,7 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     hf_buf_init(&s->tx, SIZE_MAX / 2);
     hf_list_init(&s->touched);
     hf_list_init(&s->waiting);
+    hf_list_init(&s->later);
     hf_list_insert(&p->all, &s->node);
     c->shield = s;
     c->slot->client = c;
@@ -580,6 +657,7 @@ static void shield_end(struct hf_pg_shield *s)
     hf_list_unlink(&s->node);
     hf_list_unlink(&s->touched);
     hf_list_unlink(&s->waiting);
+    hf_list_unlink(&s->later);
     s->client->shield = NULL;
     hf_free(s);
 }
@@ -624,7 +702,35 @@ const char *hf_pg_protect_why(const struct hf_pg_client *c)
     }
     struct hf_pair_primary_info info;
     hf_pair_primary_info(c->pg->protect->primary, hf_pg_now(c->pg), &info);
-    return info.state == HF_PAIR_STATE_IN_SYNC ? "" : "no backup in sync";
+    return hf_pg_protection_state_why(info.state);
+}
+
+void hf_pg_protect_lag(const struct hf_pg_client *c, struct hf_pg_lag *ret_lag)
+{
+    const struct hf_pg_shield *s = c->shield;
+    *ret_lag = (struct hf_pg_lag){0};
+    if (!s || !waits(s)) {
+        return;
+    }
+    struct hf_pair_primary_info info;
+    hf_time now = hf_pg_now(c->pg), first = now;
+    uint64_t last = 0;
+    const struct waits *all[] = {&s->wait, &s->seat_wait[0], &s->seat_wait[1]};
+    for (size_t i = 0; i < HF_ARRAY_LEN(all); i++) {
+        const struct waits *w = all[i];
+        if (w->n) {
+            const struct wait *newest = &w->at[(w->first + w->n - 1) % WAITS_MAX];
+            first = hf_time_min(first, w->at[w->first].at);
+            last = newest->number > last ? newest->number : last;
+        }
+        for (unsigned j = 0; j < w->n; j++) {
+            ret_lag->held += w->at[(w->first + j) % WAITS_MAX].n;
+        }
+    }
+    hf_pair_primary_info(c->pg->protect->primary, now, &info);
+    ret_lag->bytes = ret_lag->held + (s->wait.n ? s->rx_total - s->rx_conf : 0);
+    ret_lag->batches = last > info.confirmed ? last - info.confirmed : 0;
+    ret_lag->age = now - first;
 }
 
 /* ---- life ---- */
@@ -644,6 +750,8 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
     hf_list_init(&p->waiting);
     hf_list_init(&p->dropped);
     hf_list_init(&p->expiring);
+    hf_list_init(&p->later);
+    p->later_timer.fn = on_later;
     hf_list_init(&p->handshakes);
     hf_list_init(&p->closing);
     hf_map_init(&p->records, pg->seed);
@@ -662,7 +770,6 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         .addresses = address,
         .addresses_len = 1,
         .slots_max = (uint32_t)(slots < HF_EGRESS_SLOTS_MAX ? slots : HF_EGRESS_SLOTS_MAX),
-        .queue = 4846,
         .how = how,
     };
     int rc = hf_egress_open(&options, err, &p->egress);
@@ -670,7 +777,11 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         hf_free(p);
         return rc;
     }
-    rc = hf_poll_add(pg->wire->poll, &p->io, hf_egress_fd(p->egress), HF_POLL_READ, on_guard);
+    rc = hf_poll_reserve(pg->wire->poll, 1);
+    if (rc == 0) {
+        rc = hf_poll_add(pg->wire->poll, &p->io, hf_egress_fd(p->egress), HF_POLL_READ, on_guard);
+        (void)!hf_poll_reserve(pg->wire->poll, rc ? -1 : 0);
+    }
     if (rc) {
         hf_egress_close(p->egress);
         hf_free(p);
@@ -716,6 +827,8 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p)
     hf_pg_slots_discard(p);
     hf_pg_slots_forget(p);
     hf_list_unlink(&p->task.node);
+    hf_poll_timer_set(p->pg->wire->poll, &p->later_timer, HF_NEVER);
+    (void)!hf_poll_reserve(p->pg->wire->poll, -1);
     hf_poll_remove(p->pg->wire->poll, &p->io);
     hf_pg_left_close(p);
     hf_map_fini(&p->peers);

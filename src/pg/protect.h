@@ -11,7 +11,8 @@
  * session touches its shield; at the end of the turn all that were touched are saved, as one batch
  * of the pair core; what they sent in that turn, to the client and to servers, waits in their links
  * until the core has confirmed the batch. So has the acknowledgement of what was read: the guard's
- * limit of the client's slot is raised then.
+ * limit of the client's slot is raised then. A request that takes no effect by itself goes to the
+ * server at once, and is saved with its answer (hf_pg_session_ahead(), doc/design/takeover.md).
  *
  * Unprotected beyond this host, and let out at once: clients that log in, TLS clients. The backup
  * knows of these what it takes to end them: the client by a RST, and the server process.
@@ -102,3 +103,10 @@ void hf_pg_protect_close(struct hf_pg_protect *p, struct hf_pg_slot *slot, int f
 
 /** For consoles: why it is not protected beyond this host, or "" when it is. Static. */
 const char *hf_pg_protect_why(const struct hf_pg_client *c);
+/** ... and how far the backup's confirm is behind what it received and was to be sent. */
+struct hf_pg_lag {
+    uint64_t bytes, batches;
+    hf_time age;   /* of the oldest of these */
+    uint64_t held; /* of the bytes, those that wait here to be sent, to it or to its server */
+};
+void hf_pg_protect_lag(const struct hf_pg_client *c, struct hf_pg_lag *ret_lag);

@@ -42,9 +42,10 @@ struct hf_pg_slot {
     struct hf_buf tx; /* from tx_una on */
 };
 
-/* Bytes that wait for a batch; rx: received by then. */
+/* Bytes that wait for a batch since `at`; rx: received by then. */
 struct wait {
     uint64_t number, rx;
+    hf_time at;
     size_t n;
 };
 struct waits {
@@ -54,6 +55,7 @@ struct waits {
 
 struct hf_pg_shield {
     struct hf_list node, touched, waiting;
+    struct hf_list later; /* a request went to the server that is not told of yet */
     struct hf_pg_protect *protect;
     struct hf_pg_client *client;
     uint64_t id; /* of entry */
@@ -77,7 +79,10 @@ struct hf_pg_shield {
     struct waits wait, seat_wait[2];
     uint64_t seat_conn[2]; /* id of whose bytes seat_wait counts */
     uint64_t place_told;   /* id of the connection */
-    bool starting;         /* not told of yet */
+    uint64_t place_sealed; /* ... that is in a batch: this one */
+    uint64_t place_number;
+    bool starting; /* not told of yet */
+    bool due;      /* it was told later for long enough */
     bool facts_told, login_told, key_told, position_told;
 };
 
@@ -91,7 +96,8 @@ struct hf_pg_protect {
     void *pump_arg;
     struct hf_map records; /* struct hf_pg_slot, by id */
     struct hf_map peers;   /* the same, by peer */
-    struct hf_list all, touched, waiting;
+    struct hf_list all, touched, waiting, later;
+    struct hf_poll_timer later_timer;
     struct hf_list dropped;    /* server connections that end when confirmed */
     struct hf_list handshakes; /* slots whose SYN-ACK waits */
     struct hf_list expiring;   /* slots, in order of time */

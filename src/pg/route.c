@@ -99,7 +99,7 @@ static void do_seat(struct hf_pg_route *r, const struct hf_pg_servers_out *o)
     char why[256];
     switch (o->kind) {
     case HF_PG_SERVERS_LOGIN:
-        hf_pg_client_login_at(s->of, r->target[o->server]);
+        hf_pg_client_login_at(s->of, r->target[o->server], s->core.incarnation);
         break;
     case HF_PG_SERVERS_ATTACH:
         attach(r, s);
@@ -421,6 +421,12 @@ void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *of)
     later(r);
 }
 
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *of)
+{
+    hf_pg_servers_seated_before(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));
+    later(r);
+}
+
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *of)
 {
     hf_pg_servers_login_failed(r->servers, &seat_of(of)->core, hf_pg_now(r->pg));
@@ -493,6 +499,20 @@ struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r)
         best = info.state == HF_PG_SERVER_STANDBY ? server : best;
     }
     return best != HF_PG_SERVER_NONE ? r->target[best] : NULL;
+}
+
+struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_incarnation)
+{
+    uint32_t primary = hf_pg_servers_primary(r->servers), pos = 0, server;
+    struct hf_pg_server_info info;
+    *ret_incarnation = 0;
+    while (primary != HF_PG_SERVER_NONE && hf_pg_servers_info(r->servers, &pos, &server, &info)) {
+        if (server == primary) {
+            *ret_incarnation = info.incarnation;
+            return r->target[server];
+        }
+    }
+    return NULL;
 }
 
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r)

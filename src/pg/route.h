@@ -19,6 +19,8 @@ void hf_pg_route_reconf(struct hf_pg_route *r);
 HF_MUST int hf_pg_route_need(struct hf_pg_route *r, struct hf_pg_seating *s, uint64_t lost);
 /** Logged in: hf_pg_client_attach() follows. */
 void hf_pg_route_seated(struct hf_pg_route *r, struct hf_pg_seating *s);
+/** ... had been before hf_pg_route_need(), at the start that hf_pg_client_login_at() told. */
+void hf_pg_route_seated_before(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Not logged in, for the server's reasons: hf_pg_client_login_at() follows once more. */
 void hf_pg_route_login_failed(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** Given up or lost. */
@@ -39,6 +41,9 @@ void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 void hf_pg_route_moved(struct hf_pg_route *r, struct hf_pg_seating *s, bool moved);
 /** A server for the manager's own login: the primary, else any that answers; NULL: none. */
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
+
+/** Where who writes would log in now, and the number of that server's start; NULL: nowhere. */
+struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_incarnation);
 
 /** For console and metrics; borrowed. Use only the functions that read. */
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);

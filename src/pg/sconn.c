@@ -219,6 +219,8 @@ static void on_timer(struct hf_poll_timer *t, hf_time now)
         c->retry = false;
         hf_poll_timer_set(c->pg->wire->poll, &c->timer, c->args.deadline);
         on_failed(c, true);
+    } else if (c->parted) {
+        hf_pg_sconn_close(c);
     } else if (!c->logged_in && !c->closed) {
         step(c, &(struct hf_pg_connect_in){.kind = HF_PG_CONNECT_IN_TIMER});
     }
@@ -310,6 +312,27 @@ static const struct hf_pg_link_ops link_ops = {
     .room = link_room,
     .gone = link_gone,
 };
+
+static size_t parted_bytes(struct hf_pg_sconn *c, struct hf_slice bytes)
+{
+    (void)c;
+    return bytes.n;
+}
+
+static void parted_gone(struct hf_pg_sconn *c, const char *why)
+{
+    (void)c;
+    (void)why;
+}
+
+void hf_pg_sconn_part(struct hf_pg_sconn *c, hf_time at)
+{
+    static const struct hf_pg_sconn_ops parted = {.bytes = parted_bytes, .gone = parted_gone};
+    c->parted = true;
+    c->ops = &parted;
+    c->owner = NULL;
+    hf_poll_timer_set(c->pg->wire->poll, &c->timer, at);
+}
 
 static int open_link(struct hf_pg_sconn *c)
 {

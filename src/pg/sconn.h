@@ -47,7 +47,7 @@ struct hf_pg_sconn {
     struct hf_pg_connect_args args;
     struct hf_poll_timer timer;
     struct hf_poll_task task; /* destroys */
-    bool logged_in, closed, settled;
+    bool logged_in, closed, settled, parted;
     bool retry; /* with args.second, at the timer */
     bool tls;
     hf_time opened_at;
@@ -70,5 +70,7 @@ HF_MUST int hf_pg_sconn_open(struct hf_pg *pg, struct hf_pg_target *target,
 void hf_pg_sconn_settle(struct hf_pg_sconn *c);
 /** Say Terminate after what was sent, and close; the owner hears no more. NULL is fine. */
 void hf_pg_sconn_close(struct hf_pg_sconn *c);
+/** The owner has no more to do with it; it is closed then. */
+void hf_pg_sconn_part(struct hf_pg_sconn *c, hf_time at);
 /** Free those that are left at the end of the program. */
 void hf_pg_sconn_close_all(struct hf_pg *pg);

@@ -35,6 +35,9 @@ HF_MUST int hf_pg_service_open(struct hf_pg *pg, struct hf_err *err,
 /** NULL is fine. What the clients of the address have is left as after the death of the process. */
 void hf_pg_service_close(struct hf_pg_service *s);
 
+/** This host's name in the cluster. */
+const char *hf_pg_service_host(const struct hf_pg_service *s);
+
 /** For console and metrics; names are "" where there is none, borrowed until the next turn. */
 struct hf_pg_service_info {
     enum hf_pg_role role;

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/behind.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
 #include "pg/console.h"
@@ -12,6 +13,7 @@
 #include "pg/protect.h"
 #include "pg/route.h"
 #include "pg/rules.h"
+#include "pg/warm.h"
 
 #define CANCEL_KEY_3_0 4
 
@@ -135,6 +137,7 @@ static void count(struct hf_pg_client *c, enum hf_pg_note note, uint64_t a, uint
     case HF_PG_NOTE_GAP:
         n->notification_gaps++;
         break;
+    case HF_PG_NOTE_LEFT:
     case HF_PG_NOTE_UNPROTECTED:
     case HF_PG_NOTE_ENDED:
         break;
@@ -186,6 +189,7 @@ static void describe(enum hf_pg_note note, uint64_t a, uint64_t b, const char *t
         break;
     case HF_PG_NOTE_REQUEST:
     case HF_PG_NOTE_TRANSACTION:
+    case HF_PG_NOTE_LEFT:
     case HF_PG_NOTE_UNPROTECTED:
     case HF_PG_NOTE_ENDED:
         snprintf(buf, n, "%s", text);
@@ -202,6 +206,9 @@ static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, con
     case HF_PG_NOTE_REQUEST:
     case HF_PG_NOTE_TRANSACTION:
     case HF_PG_NOTE_UNPROTECTED:
+        return;
+    case HF_PG_NOTE_LEFT:
+        hf_pg_behind_add(c->pg->behind, (uint32_t)a, HF_MS((hf_time)b));
         return;
     case HF_PG_NOTE_ENDED:
         snprintf(c->why, sizeof(c->why), "%s", text ? text : "");
@@ -421,7 +428,8 @@ static int keep_login(struct hf_pg_client *c)
 /* PAUSE holds everybody, a switchover who writes; whichever ends first, the other one goes on. */
 static void hold(struct hf_pg_client *c)
 {
-    if (c->pg->paused || (hf_pg_route_holds(c->pg->route) && !c->read_only)) {
+    if (c->pg->paused || (c->pg->leaving && c->slot) ||
+        (hf_pg_route_holds(c->pg->route) && !c->read_only)) {
         (void)hf_pg_session_freeze(c->session, hf_pg_now(c->pg));
     } else {
         hf_pg_session_thaw(c->session, hf_pg_now(c->pg));
@@ -449,6 +457,7 @@ static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
         .user = hf_slice_str(c->user->name),
         .replication = c->replication != HF_PG_REPLICATION_NO,
         .login_again = true,
+        .leave_idle = pg->behind != NULL,
         .cancel_key = hf_slice(c->cancel_key, c->n_cancel_key),
         .seed = pg->seed ^ c->id * 0x9e3779b97f4a7c15u,
     };
@@ -516,6 +525,24 @@ void hf_pg_client_begin(struct hf_pg_client *c)
     later(c); /* frees the login, which is on the stack */
 }
 
+void hf_pg_client_part(struct hf_pg_client *c, hf_time at)
+{
+    struct hf_pg_session_info info;
+    struct hf_pg_seating *s = seat_of(c, HF_PG_SERVER);
+    if (!c->session || !s->attached || !s->conn) {
+        return;
+    }
+    hf_pg_session_info(c->session, &info);
+    if (info.active || info.tx != 'I') {
+        return;
+    }
+    struct hf_pg_sconn *conn = s->conn;
+    (void)hf_pg_route_leave(c->pg->route, s);
+    s->conn = NULL;
+    s->attached = false;
+    hf_pg_sconn_part(conn, at);
+}
+
 void hf_pg_client_release(struct hf_pg_client *c)
 {
     c->need[HF_PG_SERVER] = c->need[HF_PG_SPARE] = false;
@@ -534,6 +561,15 @@ void hf_pg_client_release(struct hf_pg_client *c)
 
 /* ---- servers ---- */
 
+/* Who has not begun has lost nothing: it would never say that it has recovered, and a switchover
+ * that waits for that would hold everybody. */
+static uint64_t lost(const struct hf_pg_client *c)
+{
+    struct hf_pg_session_info info;
+    hf_pg_session_info(c->session, &info);
+    return info.state == HF_PG_STARTING ? 0 : c->lost;
+}
+
 void hf_pg_client_serve(struct hf_pg_client *c)
 {
     if (c->phase == HF_PG_PHASE_SESSION && c->login) {
@@ -550,7 +586,7 @@ void hf_pg_client_serve(struct hf_pg_client *c)
         c->need[side] = false;
         s->wanted = true;
         s->since = hf_pg_now(c->pg);
-        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? c->lost : 0)) {
+        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? lost(c) : 0)) {
             hf_pg_client_refuse(s, "53200", "out of memory");
         }
     }
@@ -584,14 +620,16 @@ static void sconn_ready(struct hf_pg_sconn *conn)
     hf_pg_route_seated(s->client->pg->route, s);
 }
 
-/* Is it the server's state that is wrong, and not what the client asked for? */
-static bool server_at_fault(const struct hf_pg_connect_error *e)
+/* Is it the server's state that is wrong, and not what the client asked for? goes_on: that it has
+ * no more places is, too: some are those of its lost connections still. */
+static bool server_at_fault(const struct hf_pg_connect_error *e, bool goes_on)
 {
     if (!e) {
         return true;
     }
     if (e->from_server) {
-        return strncmp(e->sqlstate, "57P", 3) == 0 || strncmp(e->sqlstate, "08", 2) == 0 ||
+        return (goes_on && strcmp(e->sqlstate, "53300") == 0) ||
+               strncmp(e->sqlstate, "57P", 3) == 0 || strncmp(e->sqlstate, "08", 2) == 0 ||
                strncmp(e->sqlstate, "XX", 2) == 0;
     }
     return e->code != -HF_EAUTH && e->code != -HF_EVALUE;
@@ -606,7 +644,7 @@ static void sconn_failed(struct hf_pg_sconn *conn, const char *why)
     hf_log_warn(hf_pg_client_name(c, name, sizeof(name)), "login to server %s failed: %s",
                 conn->target->name, why);
     s->conn = NULL;
-    if (server_at_fault(e)) {
+    if (server_at_fault(e, s->side == HF_PG_SERVER && c->lost != 0)) {
         hf_pg_route_login_failed(c->pg->route, s);
         return;
     }
@@ -635,9 +673,31 @@ static const struct hf_pg_sconn_ops sconn_ops = {
     .gone = sconn_gone,
 };
 
-void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target)
+/* A connection that is logged in already, or about to be. */
+static bool take_warm(struct hf_pg_seating *s, const struct hf_pg_target *target,
+                      uint64_t incarnation)
+{
+    struct hf_pg *pg = s->client->pg;
+    hf_time ready_at;
+    if (!pg->warm || s->side != HF_PG_SERVER) {
+        return false;
+    }
+    s->conn = hf_pg_warm_take(pg->warm, s->client, target, incarnation, &sconn_ops, s, &ready_at);
+    if (s->conn && ready_at < s->since) {
+        hf_pg_route_seated_before(pg->route, s);
+    } else if (s->conn && ready_at != HF_NEVER) {
+        sconn_ready(s->conn);
+    }
+    return s->conn != NULL;
+}
+
+void hf_pg_client_login_at(struct hf_pg_seating *s, struct hf_pg_target *target,
+                           uint64_t incarnation)
 {
     struct hf_pg_client *c = s->client;
+    if (take_warm(s, target, incarnation)) {
+        return;
+    }
     struct hf_pg_connect_args args = {
         .version = c->replication ? 0 : c->version,
         .user = hf_slice_str(c->user->name),

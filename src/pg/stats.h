@@ -30,6 +30,7 @@
     X(in_doubt_unresolved, "interrupted commits whose outcome is not known (08007)")               \
     X(lost_unprotected, "sessions or statements ended because they were not protected")            \
     X(notification_gaps, "times that notifications may have been missed")                          \
+    X(protection_losses, "times that the service address's sessions lost their backup")            \
     X(reloads, "configurations taken")
 
 struct hf_pg_counters {
@@ -70,3 +71,30 @@ static inline void hf_pg_histogram_add(struct hf_pg_histogram *h, uint64_t ns)
     h->sum_ns += ns;
     h->count++;
 }
+
+/* How a reign of the service address began. */
+#define HF_PG_TAKEOVER_KIND_LIST(X)                                                                \
+    X(FIRST, "first")     /* nothing was known of another one */                                   \
+    X(PLANNED, "planned") /* the former primary handed it over */                                  \
+    X(FAILURE, "failure") /* it was lost */
+enum hf_pg_takeover_kind {
+#define HF_PG_TAKEOVER_KIND_ENUM(id, name) HF_PG_TAKEOVER_##id,
+    HF_PG_TAKEOVER_KIND_LIST(HF_PG_TAKEOVER_KIND_ENUM)
+#undef HF_PG_TAKEOVER_KIND_ENUM
+        HF_PG_TAKEOVER_KINDS
+};
+const char *hf_pg_takeover_kind_name(enum hf_pg_takeover_kind k);
+
+/* Take-overs that this process has done: by kind, from promotion to the last session; sessions by
+ * what became of them. */
+#define HF_PG_LOST_REASONS 16
+struct hf_pg_takeover_stats {
+    struct hf_pg_histogram time[HF_PG_TAKEOVER_KINDS];
+    uint64_t restored, gone; /* sessions; those whose client was gone */
+    struct {
+        const char *why; /* static */
+        uint64_t n;
+    } lost[HF_PG_LOST_REASONS]; /* the last one: all further reasons */
+};
+/** One more session that could not be restored; why is static. */
+void hf_pg_takeover_lost(struct hf_pg_takeover_stats *s, const char *why);

@@ -42,7 +42,7 @@ struct hf_pg_takeover {
     hf_time started, announce_at, ready_by;
     struct {
         unsigned sessions, restored, gone, failed, unprotected, left;
-    } figures;
+    } figures; /* for the log; hf_pg_takeover_stats has those of all take-overs */
 };
 
 static void challenge(struct hf_pg_takeover *t, struct job *j)
@@ -56,6 +56,12 @@ static void challenge(struct hf_pg_takeover *t, struct job *j)
 static hf_time now_of(const struct hf_pg_takeover *t)
 {
     return hf_pg_now(t->pg);
+}
+
+static void failed(struct hf_pg_takeover *t, const char *why)
+{
+    t->figures.failed++;
+    hf_pg_takeover_lost(&t->pg->takeovers, why);
 }
 
 /* ---- one session ---- */
@@ -168,19 +174,24 @@ static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *re
     struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
     if (res->rc == -HF_ECLOSED) {
         t->figures.gone++;
+        t->pg->takeovers.gone++;
         end_backend(t, j);
     } else if (res->rc == 0 && (j->facts.flags & HF_TCP_FACT_CLOSING)) {
         t->figures.gone++;
+        t->pg->takeovers.gone++;
         finish_closing(t, j, res);
     } else if (res->rc) {
-        t->figures.failed++;
+        failed(t, hf_strerror(res->rc));
         hf_log_warn("", "connection of %s can't be taken over: %s: %s", hf_addr_str(&from, text),
                     res->what ? res->what : "its peer", hf_strerror(res->rc));
         give_up(t, j);
     } else {
         int rc = revive(t, j, res);
-        rc ? t->figures.failed++ : t->figures.restored++;
-        if (rc) {
+        if (rc == 0) {
+            t->figures.restored++;
+            t->pg->takeovers.restored++;
+        } else {
+            failed(t, hf_strerror(rc));
             hf_log_warn("", "session of %s can't be taken over: %s", hf_addr_str(&from, text),
                         hf_strerror(rc));
             j->slot ? give_up(t, j) : end_backend(t, j); /* it may have been told why */
@@ -211,7 +222,7 @@ static void read_job(struct hf_pg_takeover *t, const struct hf_pair_session *s)
         (!is_unprotected(j) &&
          hf_pg_shield_position_read(hf_pair_session_section(s, HF_PG_SECTION_POSITION),
                                     &j->rx_total, &j->tx_una))) {
-        t->figures.failed++;
+        failed(t, "no connection facts");
         hf_log_warn("", "a session without connection facts is lost");
         return;
     }
@@ -338,13 +349,15 @@ static void end_move(struct hf_pg_takeover *t)
     hf_poll_remove(t->pg->wire->poll, &t->io);
     hf_tcpmove_close(t->move);
     t->move = NULL;
+    hf_time took = now_of(t) - t->started;
+    hf_pg_histogram_add(&t->pg->takeovers.time[t->opt.kind], (uint64_t)took);
     hf_log_info(
         "",
-        "took over: %u sessions, %u restored, %u whose client was gone, %u lost, %u that were not "
-        "protected, %u of a process before this one, in %lld ms",
-        t->figures.sessions, t->figures.restored, t->figures.gone, t->figures.failed,
-        t->figures.unprotected, t->figures.left,
-        (long long)((now_of(t) - t->started) / HF_NS_PER_MS));
+        "took over (%s): %u sessions, %u restored, %u whose client was gone, %u lost, %u that were "
+        "not protected, %u of a process before this one, in %lld ms",
+        hf_pg_takeover_kind_name(t->opt.kind), t->figures.sessions, t->figures.restored,
+        t->figures.gone, t->figures.failed, t->figures.unprotected, t->figures.left,
+        (long long)(took / HF_NS_PER_MS));
 }
 
 static void step(struct hf_pg_takeover *t)

@@ -13,6 +13,7 @@ struct hf_pg_takeover_options {
     struct hf_pair_store *store; /* taken; NULL: there are no sessions */
     hf_time clock_offset;        /* this host's clock minus that of who stored */
     hf_time not_before;          /* the former host may speak until then */
+    enum hf_pg_takeover_kind kind;
 };
 
 /** fn: the sockets are settled, the listener may be opened; 0, or -errno with a text in err. Not

@@ -1,4 +1,5 @@
-/* /metrics: counters, servers, per-database totals and latency histograms in Prometheus' format. */
+/* /metrics: counters, protection, servers, per-database totals and latency histograms in
+ * Prometheus' format. */
 #include "pg/web.h"
 
 #include <errno.h>
@@ -7,7 +8,9 @@
 #include "base/mem.h"
 #include "core/pg/servers.h"
 #include "os/http.h"
+#include "pg/protect.h"
 #include "pg/route.h"
+#include "pg/service.h"
 
 #define REPORT_MAX (16u << 20)
 #define CLIENTS_MAX 32
@@ -63,21 +66,146 @@ static void add_counters(struct hf_pg *pg, struct hf_buf *b)
     counter(b, "send_calls", "send(2) of connections", pg->wire->n_send);
 }
 
-static void add_protection(struct hf_pg *pg, struct hf_buf *b)
+static void head(struct hf_buf *b, const char *name, const char *help, const char *type)
 {
-    uint64_t n_protected = 0, n = 0;
-    HF_LIST_FOREACH (node, &pg->clients) {
-        const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
-        struct hf_pg_session_info i;
-        if (c->phase == HF_PG_PHASE_SESSION && c->session) {
-            hf_pg_session_info(c->session, &i);
-            n++;
-            n_protected += i.reasons == 0;
+    hf_buf_printf(b, "# HELP holdfast_pg_%s %s\n# TYPE holdfast_pg_%s %s\n", name, help, name,
+                  type);
+}
+
+/* One line: name{key="value"} n, with a fraction. */
+static void line(struct hf_buf *b, const char *name, const char *key, const char *v, double n)
+{
+    hf_buf_printf(b, "holdfast_pg_%s{%s=\"", name, key);
+    label(b, v);
+    hf_buf_printf(b, "\"} %.15g\n", n);
+}
+
+static void seconds(struct hf_buf *b, const char *name, const char *help, const char *type,
+                    hf_time t)
+{
+    head(b, name, help, type);
+    hf_buf_printf(b, "holdfast_pg_%s %.9f\n", name, (double)t / HF_NS_PER_S);
+}
+
+/* The lines of a histogram; its head was written. key: NULL: no label. */
+static void histogram(struct hf_buf *b, const char *name, const char *key, const char *v,
+                      const struct hf_pg_histogram *h)
+{
+    struct hf_buf of;
+    uint64_t sum = 0;
+    hf_buf_init(&of, REPORT_MAX);
+    if (key) {
+        hf_buf_printf(&of, "%s=\"", key);
+        label(&of, v);
+        hf_buf_str(&of, "\"");
+    }
+    hf_buf_add(&of, hf_slice("", 1));
+    const char *mine = of.err ? "" : (const char *)of.p;
+    for (unsigned i = 0; i < HF_PG_HISTOGRAM_LEN; i++) {
+        sum += h->n[i];
+        hf_buf_printf(b, "holdfast_pg_%s_bucket{%s%sle=\"", name, mine, key ? "," : "");
+        if (i + 1 < HF_PG_HISTOGRAM_LEN) {
+            hf_buf_printf(b, "%g\"} %llu\n", 16e-6 * (double)(1u << i), (unsigned long long)sum);
+        } else {
+            hf_buf_printf(b, "+Inf\"} %llu\n", (unsigned long long)sum);
         }
     }
-    gauge(b, "sessions", "sessions", n);
-    gauge(b, "sessions_protected", "sessions that would survive the loss of their server now",
-          n_protected);
+    const char *open = key ? "{" : "", *close = key ? "}" : "";
+    hf_buf_printf(b, "holdfast_pg_%s_sum%s%s%s %.9f\nholdfast_pg_%s_count%s%s%s %llu\n", name, open,
+                  mine, close, (double)h->sum_ns / 1e9, name, open, mine, close,
+                  (unsigned long long)h->count);
+    hf_buf_fini(&of);
+}
+
+/* Without a service address "protected" means: from the loss of the server. */
+static void add_protection(struct hf_pg *pg, struct hf_buf *b)
+{
+    struct hf_pg_protection_counts n;
+    hf_pg_protection_count(pg, &n);
+    gauge(b, "sessions", "sessions", n.sessions);
+    gauge(b, "sessions_protected",
+          "sessions that would survive the loss of this host (without a service address: of their "
+          "server) now",
+          n.n_protected);
+    head(b, "sessions_unprotected", "sessions that would not, by the first reason", "gauge");
+    for (size_t i = 0; i < n.n_reasons; i++) {
+        line(b, "sessions_unprotected", "reason", n.reason[i].why, (double)n.reason[i].n);
+    }
+    gauge(b, "held_bytes", "bytes to clients and servers that wait for the backup's confirm",
+          n.held);
+}
+
+static void add_pair(struct hf_pg *pg, struct hf_buf *b, const struct hf_pg_service_info *i)
+{
+    const struct hf_pair_primary_info none = {.rtt = HF_NEVER};
+    const struct hf_pair_primary_info *p = i->leading ? &i->primary : &none;
+    hf_time now = hf_pg_now(pg);
+    gauge(b, "backup_in_sync", "1: the backup has all that clients were told",
+          i->leading && p->state == HF_PAIR_STATE_IN_SYNC);
+    gauge(b, "alone", "1: the group counts on nobody else", i->leading && p->solo);
+    gauge(b, "confirm_lag_bytes", "bytes that the backup has not confirmed", p->lag_bytes);
+    gauge(b, "confirm_lag_batches", "batches that it has not confirmed", p->lag_batches);
+    seconds(b, "confirm_lag_age_seconds", "age of the oldest of these", "gauge", p->lag_age);
+    seconds(b, "pair_rtt_seconds", "shortest round trip to the backup of late", "gauge",
+            p->rtt == HF_NEVER ? 0 : p->rtt);
+    head(b, "lease_seconds", "for how long this host may still answer; +Inf without a lease",
+         "gauge");
+    if (i->leading && i->lease_until == HF_NEVER) {
+        hf_buf_str(b, "holdfast_pg_lease_seconds +Inf\n");
+    } else {
+        hf_buf_printf(
+            b, "holdfast_pg_lease_seconds %.6f\n",
+            i->leading && i->lease_until > now ? (double)(i->lease_until - now) / HF_NS_PER_S : 0);
+    }
+    gauge(b, "stored_sessions", "sessions that a backup has for its primary",
+          i->leading ? 0 : i->backup.sessions);
+    gauge(b, "stored_bytes", "bytes of these", i->leading ? 0 : i->backup.bytes);
+}
+
+static void add_takeovers(const struct hf_pg_takeover_stats *t, struct hf_buf *b)
+{
+    head(b, "takeover_seconds",
+         "take-overs of the service address by this process, from promotion to the last session",
+         "histogram");
+    for (int i = 0; i < HF_PG_TAKEOVER_KINDS; i++) {
+        histogram(b, "takeover_seconds", "kind", hf_pg_takeover_kind_name(i), &t->time[i]);
+    }
+    counter(b, "takeover_sessions_restored", "sessions taken over", t->restored);
+    counter(b, "takeover_sessions_gone", "those whose client was gone by then", t->gone);
+    head(b, "takeover_sessions_lost_total", "sessions that could not be taken over", "counter");
+    for (size_t i = 0; i < HF_PG_LOST_REASONS && t->lost[i].why; i++) {
+        line(b, "takeover_sessions_lost_total", "reason", t->lost[i].why, (double)t->lost[i].n);
+    }
+}
+
+/* Nothing of it where there is no service address. */
+static void add_service(struct hf_pg *pg, struct hf_buf *b)
+{
+    struct hf_pg_service_info i;
+    const struct hf_pg_reign *r = &pg->reign;
+    hf_time now = hf_pg_now(pg);
+    if (!pg->service) {
+        return;
+    }
+    hf_pg_service_info(pg->service, &i);
+    head(b, "role", "1 for the role of this host", "gauge");
+    line(b, "role", "role", hf_pg_role_name(i.role), 1);
+    head(b, "peer", "1 for the host on the other side: the backup, or the primary", "gauge");
+    if (*i.peer) {
+        line(b, "peer", "host", i.peer, 1);
+    }
+    gauge(b, "epoch", "the reign that this host knows of", i.epoch);
+    add_pair(pg, b, &i);
+    head(b, "confirm_seconds", "time from what happened to the backup's confirm of it",
+         "histogram");
+    histogram(b, "confirm_seconds", NULL, NULL, &pg->confirm_lag);
+    seconds(b, "unprotected_seconds", "time without protection until now; 0: protected", "gauge",
+            r->unprotected_since == HF_NEVER ? 0 : now - r->unprotected_since);
+    seconds(b, "unprotected_reign_seconds", "time without protection in this reign", "gauge",
+            hf_pg_reign_unprotected(r, now));
+    seconds(b, "unprotected_seconds_total", "time without protection of this host's reigns",
+            "counter", hf_pg_reign_unprotected_ever(r, now));
+    add_takeovers(&pg->takeovers, b);
 }
 
 static void add_servers(struct hf_pg *pg, struct hf_buf *b)
@@ -121,29 +249,10 @@ static void add_histogram(struct hf_pg *pg, struct hf_buf *b, const char *name, 
                           size_t offset)
 {
     size_t pos = 0;
-    hf_buf_printf(b, "# HELP holdfast_pg_%s_seconds %s\n# TYPE holdfast_pg_%s_seconds histogram\n",
-                  name, help, name);
+    head(b, name, help, "histogram");
     for (struct hf_pg_database *d; (d = hf_map_next(&pg->databases, &pos));) {
-        const struct hf_pg_histogram *h =
-            (const void *)((const char *)&d->stats + offset); /* aligned: a member */
-        uint64_t sum = 0;
-        for (unsigned i = 0; i < HF_PG_HISTOGRAM_LEN; i++) {
-            sum += h->n[i];
-            hf_buf_printf(b, "holdfast_pg_%s_seconds_bucket{database=\"", name);
-            label(b, d->name);
-            if (i + 1 < HF_PG_HISTOGRAM_LEN) {
-                hf_buf_printf(b, "\",le=\"%g\"} %llu\n", 16e-6 * (double)(1u << i),
-                              (unsigned long long)sum);
-            } else {
-                hf_buf_printf(b, "\",le=\"+Inf\"} %llu\n", (unsigned long long)sum);
-            }
-        }
-        hf_buf_printf(b, "holdfast_pg_%s_seconds_sum{database=\"", name);
-        label(b, d->name);
-        hf_buf_printf(b, "\"} %.9f\nholdfast_pg_%s_seconds_count{database=\"",
-                      (double)h->sum_ns / 1e9, name);
-        label(b, d->name);
-        hf_buf_printf(b, "\"} %llu\n", (unsigned long long)h->count);
+        histogram(b, name, "database", d->name,
+                  (const void *)((const char *)&d->stats + offset)); /* aligned: a member */
     }
 }
 
@@ -158,12 +267,14 @@ static void on_request(void *arg, struct hf_http_req *req)
     hf_buf_init(&b, REPORT_MAX);
     add_counters(pg, &b);
     add_protection(pg, &b);
+    add_service(pg, &b);
     add_servers(pg, &b);
 #define STAT_LINES(name, text) add_stat(pg, &b, #name, text, offsetof(struct hf_pg_stats, name));
     HF_PG_STAT_LIST(STAT_LINES)
 #undef STAT_LINES
-    add_histogram(pg, &b, "request", "time of requests", offsetof(struct hf_pg_stats, query));
-    add_histogram(pg, &b, "transaction", "time of transactions",
+    add_histogram(pg, &b, "request_seconds", "time of requests",
+                  offsetof(struct hf_pg_stats, query));
+    add_histogram(pg, &b, "transaction_seconds", "time of transactions",
                   offsetof(struct hf_pg_stats, xact));
     if (b.err) {
         hf_http_reply_error(req, 503, "%s", hf_strerror(b.err));

@@ -417,7 +417,7 @@ int main(int argc, char **argv)
     }
     const char *interfaces[HF_EGRESS_INTERFACES_MAX];
     struct hf_egress_options o = {
-        .interfaces = interfaces, .addresses = addresses, .slots_max = 64, .queue = 54};
+        .interfaces = interfaces, .addresses = addresses, .slots_max = 64};
     o.how = strcmp(argv[1], "bpf") == 0 ? HF_EGRESS_BPF : HF_EGRESS_NFQUEUE;
     for (char *s = strtok(argv[2], ","); s; s = strtok(NULL, ",")) {
         interfaces[o.interfaces_len++] = s;

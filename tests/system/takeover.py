@@ -2,6 +2,7 @@
 copy on alpha and one on beta, which mirror each other; gamma votes. Group `pgvip` is the service address: a
 holdfast-pg on each host is a copy of it. What a test does to the hosts, and how it waits until all is well again."""
 import contextlib
+import csv
 import ctypes
 import json
 import os
@@ -31,6 +32,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 HOLDFAST = f"""
 cluster {{ key_file = "/etc/holdfast/cluster.key" }}
 host {{ name = "@NAME@"  address = @ADDRESS@ }}
+control {{ group = "postgres" }}
 directory {{ interface = "eth0" }}
 engine {{ type = @ENGINE@ }}
 group {{ boot_wait = {BOOT_WAIT}s }}
@@ -68,6 +70,8 @@ resource {name} {{
 MANAGER = """
 pg {{
     listen = {{ {own}:{port} }}
+    unix_socket_dir = "/run/holdfast-pg"
+    metrics_listen = {own}:9632
     admin_users = {{ postgres }}
 }}
 auth {{ type = trust  user = postgres }}
@@ -163,6 +167,8 @@ class Rig:
     fencing: False: hosts are not fenced for the sake of pgvip, the lease must silence them. connections: the database's limit.
     tls: clients may have it, and are unprotected then."""
 
+    supervise = SUPERVISE
+
     def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300, tls=False):
         self.lab, self.v6, self.fencing, self.service, self.lease = lab, v6, fencing, service, lease
         self.connections, self.tls = connections, tls
@@ -242,7 +248,7 @@ class Rig:
         if old := self.managers.pop(host, None):
             old.kill()
             old.wait()
-        command = SUPERVISE.format(program=find_program("holdfast-pg"), log=LOG)
+        command = self.supervise.format(program=find_program("holdfast-pg"), log=LOG)
         self.managers[host] = self.lab.popen(host, "sh", "-c", command, stdout=subprocess.DEVNULL)
 
     def stop_manager(self, host):
@@ -364,14 +370,18 @@ class Rig:
     def console(self, host, command):
         return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
 
-    def table(self, command, host=None):
-        """Rows of a SHOW command, as dicts; asked at the host's own address."""
-        names, *rows = (line.split(",") for line in self.console(host or self.serving(), command).splitlines())
-        return [dict(zip(names, r)) for r in rows]
+    def rows(self, what, host=None):
+        """Of a SHOW, as dicts; asked at the (serving) host's own address."""
+        return list(csv.DictReader(self.console(host or self.serving(), f"SHOW {what}").splitlines()))
 
     def protection(self, host=None):
-        """Rows of SHOW PROTECTION"""
-        return self.table("SHOW PROTECTION", host)
+        return self.rows("PROTECTION", host)
+
+    def metrics(self, host=None):
+        """{name with labels: value}"""
+        host = host or self.serving()
+        text = self.on(host, "curl", "-sf", f"http://{self.own[host]}:9632/metrics")
+        return {name: float(v) for name, _, v in (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))}
 
     def is_whole(self):
         """Everything runs, with a spare for each; raises if not even that can be told."""

@@ -16,7 +16,7 @@ from agent import AGENTS, ARGS, GENERIC, INSTALLED, NOT_RUNNING, OK, PROMOTED, R
 PATH = f"{os.environ.get('HOLDFAST_BIN', '')}:{ROOT}/build/src/pg:{os.environ['PATH']}"
 PROGRAM = shutil.which("holdfast-pg", path=PATH)
 ACTIONS = {"start", "stop", "monitor", "promote", "open", "demote", "mirror-source", "mirror-target",
-           "mirror-state", "access", "validate-all", "meta-data"}
+           "mirror-state", "access", "validate-all", "meta-data", "prepare-promote", "prepare-demote"}
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def answering(run, answer):
 def test_nobody_there(run):
     assert act(run, "monitor").returncode == NOT_RUNNING
     assert act(run, "stop").returncode == OK
-    for action in ("start", "promote", "access", "mirror-state"):
+    assert act(run, "mirror-state").returncode == NOT_RUNNING
+    for action in ("start", "promote", "access", "prepare-promote"):
         p = act(run, action)
         assert p.returncode == GENERIC
         assert p.stderr.startswith("ocf-exit-reason:") and "systemctl start holdfast-pg" in p.stderr
@@ -108,7 +109,6 @@ def test_program(run):
         p = act(run, action, {"program": "/nonexistent/holdfast-pg"})
         assert p.returncode == INSTALLED and "/nonexistent/holdfast-pg" in p.stderr
     assert act(run, "dance").returncode == UNIMPLEMENTED
-    assert act(run, "prepare-promote").returncode == UNIMPLEMENTED
     assert act(run, "promote", HOLDFAST_MIRRORS="a\nb").returncode == GENERIC  # nobody is there
     with answering(run, "= 0 \n"):
         assert act(run, "promote", HOLDFAST_MIRRORS="a\nb").returncode == ARGS

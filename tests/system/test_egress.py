@@ -466,6 +466,28 @@ def test_solo(net, how):
     assert not [f for f in cap.flags() if f & (RST | FIN)]
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_two_processes(net, how):
+    """Each guards its own address on the same interface, whatever becomes of the other."""
+    one, two = net.serve(how, V4), net.serve(how, V6)
+    a, b = net.connect(V4, one), net.connect(V6, two)
+    if how == "bpf":
+        assert run("tc", "filter", "show", "dev", "eth0", "egress", ns=net.host).stdout.count(" handle ") == 2
+    one.say("lease 1")
+    until(lambda: not net.answers(V4), "silence")
+    b.sendall(b"q")
+    two.wait(rf"read {b.getsockname()[1]} 1")
+    assert net.answers(V6)
+    one.say("lease -1")
+    cap = net.capture()
+    two.kill()
+    assert net.answers(V4)
+    a.sendall(b"q")
+    one.wait(rf"read {a.getsockname()[1]} 1")
+    b.sendall(b"more")
+    assert not [f for f in cap.flags() if f & (RST | FIN)]
+
+
 def test_two_interfaces(net):
     """The loopback can be guarded, too: clients on the same host."""
     server = net.serve("bpf", V4, interfaces="eth0,lo")

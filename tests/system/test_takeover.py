@@ -2,6 +2,7 @@
 
 Every kind of client and every way to die at random: make takeover-chaos."""
 import contextlib
+import json
 import socket
 import ssl
 import threading
@@ -215,7 +216,7 @@ def test_the_last_answer_arrives(rig, way):
         port = c.socket.getsockname()[1]
 
         def shown():
-            return [r for r in rig.table("SHOW CLIENTS") if r["addr"].endswith(f":{port}")]
+            return [r for r in rig.rows("CLIENTS") if r["addr"].endswith(f":{port}")]
 
         want = c.one("select repeat('last', 12500)")
         c.send(Query("select repeat('last', 12500)"))
@@ -226,6 +227,22 @@ def test_the_last_answer_arrives(rig, way):
         lose(rig, way)
         assert [m.data[0].decode() for m in c.rest() if m.kind == "D"] == [want]
         assert other.one("select 1") == "1"
+
+
+def test_a_session_that_has_no_server_yet(rig):
+    """It has lost nothing, so that nobody waits for it when the database's server and its host go on elsewhere."""
+    rig.let_serve(rig.serving(takeover.DATABASE))
+    rig.whole()
+    host, sessions = rig.serving(), []
+    pid = rig.on(host, "head", "-n1", f"/srv/{takeover.COPIES[host]}/data/postmaster.pid").strip()
+    rig.on(host, "kill", "-STOP", pid)  # lets nobody in
+    t = threading.Thread(target=lambda: sessions.append(rig.connect(timeout=40)))
+    t.start()
+    rig.until(lambda: [r for r in rig.rows("CLIENTS") if r["state"] == "starting" and r["backup"]], "it is protected")
+    lose(rig, "power_off")
+    t.join()
+    with sessions[0] as c:
+        assert c.one("select 1") == "1"
 
 
 def test_cancel_reaches_the_session_elsewhere(rig):
@@ -267,21 +284,38 @@ def protected_by(rig):
 
 
 def test_protection_is_told(rig):
-    """By which host; and when there is nobody, that too."""
+    """By which host; and when there is nobody, that too, and for how long."""
     with rig.connect() as c:
         assert c.one("select 1") == "1"
         rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "sessions are protected by the backup")
         serving, backup = rig.serving(), rig.backup()
         (third,) = set(takeover.HOSTS) - {serving, backup}
+        (row,) = (r for r in json.loads(rig.on(serving, "env", "PGUSER=postgres", "holdfast", "clients", "--json")) if r["database"] == "postgres")
+        assert (row["protected"], row["backup"], row["why_not"]) == ("yes", backup, "")
+        m = rig.metrics()
+        assert m['holdfast_pg_role{role="primary"}'] == m["holdfast_pg_backup_in_sync"] == m["holdfast_pg_sessions_protected"] == 1
+        assert m[f'holdfast_pg_peer{{host="{backup}"}}'] == 1
+        assert m["holdfast_pg_epoch"] == rig.epoch() == int(rig.rows("SERVICE")[0]["epoch"])
+        assert m["holdfast_pg_unprotected_seconds"] == 0 < m["holdfast_pg_confirm_seconds_count"]
+        total = m["holdfast_pg_unprotected_reign_seconds"]
         rig.stop_manager(backup)
         rig.until(lambda: protected_by(rig)[0] == {third}, "sessions are protected by the third host")
         rig.stop_manager(third)
         rig.until(lambda: rig.shown(takeover.SERVICE)["in_sync"] == [serving], "nobody protects")
         assert not protected_by(rig)[0]
         assert c.one("select 2") == "2"
+        m = rig.metrics()
+        (why,) = (k for k in m if k.startswith("holdfast_pg_sessions_unprotected{"))
+        assert "backup" in why and m[why] == 1 and m["holdfast_pg_sessions_protected"] == m["holdfast_pg_backup_in_sync"] == 0
+        assert m["holdfast_pg_protection_losses_total"] >= 2
+        (row,) = rig.rows("SERVICE")
+        assert float(row["unprotected_s"]) > 0 and float(row["unprotected_total_s"]) >= total + float(row["unprotected_s"])
+        assert "sessions are not protected any more" in rig.log(serving)
     rig.whole()
     with rig.connect() as c:
         rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "sessions are protected again")
+        assert rig.rows("SERVICE")[0]["unprotected_s"] == "0.000"
+        assert "without protection" in rig.log(rig.serving())
 
 
 # --- two failures ---
@@ -360,3 +394,49 @@ def test_standby_and_backup_die_together(rig):
     chaos = Chaos(rig, "two", KINDS)
     chaos.run(1, [act], seconds=1)
     assert not chaos.books()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_takeovers_are_counted(rig, way):
+    with rig.connect() as c:
+        kind = "planned" if way == "planned" else "failure"
+        lose(rig, way)
+        assert c.one("select 1") == "1"
+        host = rig.serving()
+        rig.until(lambda: rig.metrics(host)[f'holdfast_pg_takeover_seconds_count{{kind="{kind}"}}'] >= 1, "it is counted")
+        m = rig.metrics(host)
+        assert m["holdfast_pg_takeover_sessions_restored_total"] >= 1
+        assert {r["what"]: int(r["count"]) for r in rig.rows("TAKEOVERS", host)}[f"take-overs: {kind}"] >= 1
+
+
+def test_managers_watch_each_other(rig):
+    """Both ways: load, sessions and databases of each host in the tree, at every host; gone with the host."""
+    with rig.connect() as c:
+        assert c.one("select 1") == "1"
+        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "the session is protected")
+        serving, backup = rig.serving(), rig.backup()
+        (third,) = set(takeover.HOSTS) - {serving, backup}
+
+        def managers(host):
+            return {r["host"]: r for r in rig.rows("MANAGERS", host)}
+
+        def status(host):
+            return json.loads(rig.on(host, "holdfast", "status", "--json"))
+
+        rig.until(lambda: managers(serving)[backup]["stored"] == "1", "the primary knows what the backup has")
+        rig.until(lambda: managers(backup)[serving]["protected"] == "1", "the backup knows what the primary has")
+        for host in takeover.HOSTS:
+            rig.until(lambda h=host: set(managers(h)) == set(takeover.HOSTS), f"{host} hears all")
+            rows = managers(host)
+            assert all(float(r["cpus"]) >= 1 and float(r["memory_mib"]) > 0 for r in rows.values()), rows
+            assert all(" primary" in r["databases"] for r in rows.values()), rows
+        glance = f"{takeover.SERVICE}: 1 session at {serving} ({rig.address}:{takeover.PORT}), 1 protected by {backup}\n"
+        rig.until(lambda: glance in rig.on(third, "holdfast", "status"), glance)
+        rig.power_off(backup)
+        rig.until(lambda: backup not in managers(serving), f"{backup} is gone")
+        rig.until(lambda: protected_by(rig)[0] == {third}, f"{third} protects")
+        rig.stop_manager(third)
+        rig.until(lambda: any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns")
+        assert "none protected for" in rig.on(serving, "holdfast", "status")
+    rig.whole()
+    rig.until(lambda: not any("would not outlive" in p["what"] for p in status(serving)["problems"]), "status warns no more")

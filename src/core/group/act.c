@@ -164,6 +164,7 @@ static void start_op(struct hf_group *g, uint8_t i, uint8_t op)
         a->agent.epoch++; /* it opens with S of itself alone */
     } else if (op == HF_OP_PROMOTE || op == HF_OP_START) {
         a->agent.sync = alone ? 0 : others_in_sync(g);
+        a->agent.silent = hf_group_silent(g);
         l->op_sync = a->agent.sync;
     } else if (op == HF_OP_MIRROR_SOURCE) {
         a->agent.sync = l->op_sync;

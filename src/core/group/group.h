@@ -192,6 +192,7 @@ struct hf_group_agent_act {
     uint64_t epoch;
     bool init;            /* HOLDFAST_INIT */
     bool overwrite;       /* HOLDFAST_OVERWRITE */
+    bool silent;          /* PROMOTE: HOLDFAST_SILENT */
     uint16_t sync, async; /* MIRROR_SOURCE, START, PROMOTE: copies; their hosts are in the state */
     uint16_t grow;        /* MIRROR_SOURCE: of sync, those that must have everything first */
     uint8_t source;       /* MIRROR_TARGET: the copy to follow; its host is in the state */

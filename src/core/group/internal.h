@@ -201,6 +201,10 @@ bool hf_group_may_act(const struct hf_group *g);
 /** The same for a promotion, of which all that others must know may be on their disks already. */
 bool hf_group_may_promote(const struct hf_group *g);
 
+/** Has everybody else who may have been primary let go, or been fenced? Then it has no effect any
+ * more, and there is no lease to wait for (G2). */
+bool hf_group_silent(const struct hf_group *g);
+
 /** Ask oneself, through the group, whether one is still of it (I10). */
 void hf_group_ping(struct hf_group *g);
 

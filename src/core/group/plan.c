@@ -560,6 +560,27 @@ static bool clear(const struct hf_group *g)
     return true;
 }
 
+/* A host that could be cut off, or frozen, is neither. */
+bool hf_group_silent(const struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        if (!HAS(g->present, m)) {
+            if (s->member[m].was_primary && !s->member[m].fenced) {
+                return false;
+            }
+            continue;
+        }
+        for (uint8_t i = 0; i < s->n_resources; i++) {
+            uint8_t role = role_at(g, m, i);
+            if (role != HF_ROLE_STOPPED && role != HF_ROLE_UNPROMOTED && m != s->primary_host) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 static void promote(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;

@@ -267,7 +267,9 @@ const char *hf_group_resource_why(const struct hf_group *cg, uint8_t i)
         }
         list(g, sub, hosts, sizeof(hosts));
         snprintf(g->resource_why, sizeof(g->resource_why), "%s%s",
-                 sub ? "it has no host: boot or repair " : "no member reaches it", hosts);
+                 sub ? "it has no host: boot or repair "
+                     : "no member reaches it; the log of each says why",
+                 hosts);
         return g->resource_why;
     }
     if (r->mirror == HF_MIRROR_FAILED) {

@@ -863,6 +863,11 @@ static bool next_gate(struct hf_pair_primary *p, struct hf_pair_out *out)
         out->kind = HF_PAIR_OUT_OPEN_GATE;
         return true;
     }
+    if (!p->gate_open && p->told_open) { /* from the beginning: conf.owed */
+        p->told_open = false;
+        out->kind = HF_PAIR_OUT_CLOSE_GATE;
+        return true;
+    }
     return false;
 }
 
@@ -1026,6 +1031,12 @@ int hf_pair_primary_create(const struct hf_pair_primary_conf *conf, hf_time now,
     p->now = p->since = p->unprotected_since = now;
     p->lease = p->connect_at = p->solo_at = HF_NEVER;
     p->gate_open = p->told_open = true;
+    if (c.owed) {
+        p->owed = p->backup = c.owed;
+        p->gate_open = false;
+        p->connect_at = p->solo_at = now;
+        p->state = HF_PAIR_STATE_LOST;
+    }
     *ret_primary = p;
     return 0;
 }

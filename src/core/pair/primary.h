@@ -28,8 +28,9 @@
  *                     +--> SYNCING              it came back with nothing
  *
  * *Owed*: the host that the group may promote, as far as this side can tell: nobody at the
- * beginning of a reign, the backup from the moment RECORD is asked, nobody again when SOLO was
- * granted. To go on alone is a right (solo = nobody is owed), never a guess.
+ * beginning of a reign (but conf.owed: the group kept its set, as the same copy was promoted once
+ * more), the backup from the moment RECORD is asked, nobody again when SOLO was granted. To go on
+ * alone is a right (solo = nobody is owed), never a guess.
  *
  * *The gate* is open (nobody waits, batches count as confirmed when sealed) only while solo, and
  * then until every session was sent: so nobody waits for a snapshot. It closes before the sync is
@@ -107,6 +108,8 @@ struct hf_pair_primary_counters {
 struct hf_pair_primary_conf {
     uint64_t epoch;          /* of this reign, not 0 */
     uint64_t incarnation;    /* of this reign on this process: random, not 0 */
+    uint32_t owed;           /* whom the group may promote already, though it has nothing of this
+                                reign; 0: nobody */
     hf_time heartbeat;       /* [10 ms] */
     hf_time silence;         /* [100 ms] nothing heard: the connection is broken off */
     hf_time confirm_timeout; /* [2 s] the oldest batch unconfirmed: likewise */
@@ -122,8 +125,8 @@ struct hf_pair_primary_conf {
 
 struct hf_pair_primary;
 
-/** The reign begins: nobody else may be promoted, the gate is open, the lease is for ever. 0 or
- * -ENOMEM. */
+/** The reign begins: the lease is for ever; nobody else may be promoted, and the gate is open, but
+ * with conf.owed: LOST, that host is the backup, and the group is asked at once. 0 or -ENOMEM. */
 HF_MUST int hf_pair_primary_create(const struct hf_pair_primary_conf *conf, hf_time now,
                                    struct hf_pair_primary **ret_primary);
 void hf_pair_primary_destroy(struct hf_pair_primary *p);

@@ -311,6 +311,9 @@ void hf_pg_servers_need(struct hf_pg_servers *s, struct hf_pg_seat *seat,
                         enum hf_pg_endpoint endpoint, bool spare, uint64_t lost, hf_time now);
 /** Logged in; wait for ATTACH. */
 void hf_pg_servers_seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
+/** The same with a connection that had logged in before need(), at a start that was known by then,
+ * seat->incarnation. A probe begun since need() is enough. */
+void hf_pg_servers_seated_before(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 /** The login failed for the server's reasons: the seat goes back to its place in the queue. */
 void hf_pg_servers_login_failed(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 /** What hf_pg_session_attach() is told of the seat's server (all but pid and params). lost: as in

@@ -126,17 +126,30 @@ void hf_pg_servers_need(struct hf_pg_servers *s, struct hf_pg_seat *seat,
     }
 }
 
-void hf_pg_servers_seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
+/* at: an event after the login. */
+static void seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, uint64_t at, hf_time now)
 {
     assert(seat->state == HF_PG_SEAT_LOGIN);
     struct hf_pg_server *v = &s->server[seat->server];
     seat->state = HF_PG_SEAT_CHECK;
     seat->since = now;
-    seat->at = ++s->last_event;
+    seat->at = at;
     hf_list_unlink(&seat->node);
     hf_list_insert(&v->checking, &seat->node);
-    hf_pg_servers_verify(s, seat->server, false, now);
-    hf_pg_servers_schedule(s, now);
+    if (v->verified < at) {
+        hf_pg_servers_verify(s, seat->server, false, now);
+        hf_pg_servers_schedule(s, now);
+    }
+}
+
+void hf_pg_servers_seated(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
+{
+    seated(s, seat, ++s->last_event, now);
+}
+
+void hf_pg_servers_seated_before(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
+{
+    seated(s, seat, seat->order, now);
 }
 
 void hf_pg_servers_login_failed(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)

@@ -105,6 +105,7 @@ enum hf_pg_side {
     X(UNRESOLVED, "... and its outcome can't be known: 08007; a: xid")                             \
     X(LOST_UNPROTECTED, "ended by 57P01, or the statement by 08007; text: why")                    \
     X(GAP, "notifications may have been missed; a: channels")                                      \
+    X(LEFT, "its former server process is idle, and left alone; a: pid, b: its age in ms")         \
     X(UNPROTECTED, "protection changed; a: reasons (HF_PG_REASON_*)")                              \
     X(ENDED, "text: why")
 enum hf_pg_note {
@@ -152,9 +153,10 @@ struct hf_pg_session_args {
     struct hf_slice user;                  /* as authenticated; copied */
     bool replication;                      /* passed through, unprotected */
     bool login_again;                      /* false: sticky reason LOGIN */
-    uint32_t cancel_pid;                   /* 0: the first backend's own (R12) */
-    struct hf_slice cancel_key;            /* what the client gets in BackendKeyData; copied */
-    uint64_t seed;                         /* hashes, jitter */
+    bool leave_idle; /* loaded: an old server process that had nothing to do is not ended, LEFT */
+    uint32_t cancel_pid;        /* 0: the first backend's own (R12) */
+    struct hf_slice cancel_key; /* what the client gets in BackendKeyData; copied */
+    uint64_t seed;              /* hashes, jitter */
 };
 
 /** A server connection that has logged in and is idle. */
@@ -259,6 +261,14 @@ struct hf_pg_save_ops {
 void hf_pg_session_save(struct hf_pg_session *s, const struct hf_pg_save_ops *ops, void *arg);
 /** The next save tells everything: for a peer that has nothing. */
 void hf_pg_session_save_all(struct hf_pg_session *s);
+/**
+ * May all that was sent to the server and is not answered be let out before a peer has it (X1)? It
+ * is what a loss would make the session do again anyway: repeatable, or in a transaction whose end
+ * was not sent. The peer must know of the server connection (the server's backend ends by that,
+ * X6), and what it has must be offered again by the client: so it isn't acknowledged. *ret_asked:
+ * the client has sent whole requests and waits for their answers.
+ */
+bool hf_pg_session_ahead(const struct hf_pg_session *s, bool *ret_asked);
 
 /** What was saved. item: the next one after *pos, which begins as NULL; false: no more. */
 struct hf_pg_saved {

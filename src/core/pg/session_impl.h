@@ -208,6 +208,7 @@ struct hf_pg_session {
     bool copying;      /* between CopyInResponse and its end */
     bool skipping;     /* extended error of our own: discard until Sync */
     bool cancelling, frozen, replication, login_again, started;
+    bool leave_idle;      /* until it has recovered from what was loaded */
     size_t client_stream; /* bytes of a message still to be passed on unseen */
     bool client_stream_drop;
     struct hf_slice forward; /* run of client bytes to pass on */

@@ -406,6 +406,50 @@ void hf_pg_session_save_all(struct hf_pg_session *s)
     s->saved.prepared_changed = true;
 }
 
+/* --- what need not wait for it --- */
+
+/* What these do in a transaction takes effect with its end, or for the session alone. */
+#define DOES_INSIDE                                                                                \
+    ((DOES_AGAIN & ~(uint32_t)(HF_PG_DOES_BEGIN | HF_PG_DOES_ROLLBACK)) | HF_PG_DOES_WRITE |       \
+     HF_PG_DOES_SAVEPOINT | HF_PG_DOES_COPY_OUT | HF_PG_DOES_EXECUTE | HF_PG_DOES_CURSOR |         \
+     HF_PG_DOES_NEXTVAL)
+
+/* in_block: all that is under way runs in a transaction that was open before. */
+static bool unit_ahead(const struct hf_pg_session *s, const struct unit *u, bool in_block)
+{
+    if (u->kind == UNIT_HIDDEN)
+        return u->hidden == HID_XID || u->hidden == HID_SYNC_COMMIT || u->hidden == HID_PEEK ||
+               u->hidden == HID_OBSERVE;
+    if (u->kind == UNIT_CALL || u->reasons || u->bare_again)
+        return false;
+    if (u->repeatable)
+        return true;
+    bool inside = u->wrapped ? !u->split && s->commit == COMMIT_ASKED
+                             : in_block || (u->kind == UNIT_EXTENDED && !u->ended);
+    return inside && !(u->does & ~(uint32_t)DOES_INSIDE);
+}
+
+bool hf_pg_session_ahead(const struct hf_pg_session *s, bool *ret_asked)
+{
+    uint32_t does = 0;
+    bool ahead = true;
+    *ret_asked = false;
+    if (s->state != HF_PG_RUNNING || s->n_units == 0 || s->commit > COMMIT_ASKED || s->passing ||
+        s->cancelling || s->copying || s->copy_wait || s->client_stream || s->replication ||
+        s->orphan)
+        return false;
+    for (uint32_t i = 0; i < s->n_units; i++)
+        does |= s->unit[(s->unit_head + i) % UNITS_MAX].does;
+    /* if what begins a block fails, or one was ended, what follows runs by itself */
+    bool in_block = s->tx == 'T' && s->block == BLOCK_YES &&
+                    !(does & (HF_PG_DOES_BEGIN | HF_PG_DOES_COMMIT | HF_PG_DOES_ROLLBACK |
+                              HF_PG_DOES_PREPARE_XACT));
+    for (uint32_t i = 0; i < s->n_units && ahead; i++)
+        ahead = unit_ahead(s, &s->unit[(s->unit_head + i) % UNITS_MAX], in_block);
+    *ret_asked = s->n_waiting && !s->n_open;
+    return ahead;
+}
+
 /* --- loading --- */
 
 static struct hf_slice section(const struct hf_pg_saved *saved, unsigned n)
@@ -685,6 +729,7 @@ int hf_pg_session_load(const struct hf_pg_session_args *args, const struct hf_pg
     }
     if (!args->login_again)
         s->sticky |= HF_PG_REASON_LOGIN;
+    s->leave_idle = args->leave_idle;
     *ret_session = s;
     lose(s);
     return 0;

@@ -1,17 +1,12 @@
 /* Many small groups, each from its own seed, with every fault there is. */
-#include <signal.h>
+#include "sim/group/chaos.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "sim/group/world.h"
 
 #define SETTLE HF_S(300)
-#define LINES_SHOWN 60
-#define FAILURES_MAX 256
 
 enum {
     EV_FAULT = GS_EV_USER,
@@ -552,15 +547,12 @@ static void settle(void)
 
 /* ---- one run ---- */
 
-struct outcome {
-    uint64_t steps, events;
-    char failed[16], why[400];
-};
+const char *const gs_figures[] = {"steps", "events", NULL};
 
-static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
+void gs_random(uint64_t seed, FILE *trace, struct sim_run *ret)
 {
     jmp_buf fail;
-    memset(o, 0, sizeof(*o));
+    *ret = (struct sim_run){0};
     x.left_one = x.over = false;
     x.resume_at = 0;
     begin(seed);
@@ -583,240 +575,10 @@ static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
         }
         settle();
     } else {
-        memcpy(o->failed, x.w.failed, sizeof(o->failed));
-        memcpy(o->why, x.w.why, sizeof(o->why));
+        memcpy(ret->kind, x.w.failed, sizeof(ret->kind));
+        memcpy(ret->why, x.w.why, sizeof(ret->why));
     }
-    o->steps = x.w.n_steps;
-    o->events = x.w.n_events;
+    ret->figure[0] = x.w.n_steps;
+    ret->figure[1] = x.w.n_events;
     gs_world_fini(&x.w);
-}
-
-/* ---- many, in several processes ---- */
-
-struct failure {
-    uint64_t seed;
-    char failed[16], why[120];
-};
-
-struct shared {
-    uint64_t next, done, steps, events, n_failures;
-    uint64_t now[64]; /* seed under way, by worker; 0: none */
-    struct failure failure[FAILURES_MAX];
-    bool stop;
-};
-
-static void note(struct shared *sh, uint64_t seed, const char *failed, const char *why)
-{
-    uint64_t k = __atomic_fetch_add(&sh->n_failures, 1, __ATOMIC_SEQ_CST);
-    if (k < FAILURES_MAX) {
-        sh->failure[k].seed = seed;
-        snprintf(sh->failure[k].failed, sizeof(sh->failure[k].failed), "%s", failed);
-        snprintf(sh->failure[k].why, sizeof(sh->failure[k].why), "%.119s", why);
-    }
-}
-
-static void work(const struct gs_options *o, struct shared *sh, uint32_t worker, time_t end)
-{
-    struct outcome out;
-    for (;;) {
-        uint64_t k = __atomic_fetch_add(&sh->next, 1, __ATOMIC_SEQ_CST);
-        if ((o->seconds ? time(NULL) >= end : k >= o->runs) || sh->stop) {
-            return;
-        }
-        sh->now[worker] = o->seed + k + 1;
-        run_seed(o->seed + k, NULL, &out);
-        sh->now[worker] = 0;
-        __atomic_fetch_add(&sh->done, 1, __ATOMIC_SEQ_CST);
-        __atomic_fetch_add(&sh->steps, out.steps, __ATOMIC_SEQ_CST);
-        __atomic_fetch_add(&sh->events, out.events, __ATOMIC_SEQ_CST);
-        if (out.failed[0]) {
-            note(sh, o->seed + k, out.failed, out.why);
-            sh->stop = !o->keep_going;
-        }
-    }
-}
-
-/* Run f in a process of its own, so that an assert of the core ends only that; its wait status. */
-static int apart(void (*f)(void *), void *arg)
-{
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        f(arg);
-        fflush(NULL);
-        _exit(0);
-    }
-    int status = 0;
-    (void)waitpid(pid, &status, 0);
-    return status;
-}
-
-struct again {
-    uint64_t seed;
-    FILE *trace;
-};
-
-static void run_again(void *arg)
-{
-    const struct again *a = arg;
-    struct outcome out;
-    setvbuf(a->trace, NULL, _IOLBF, 0);
-    run_seed(a->seed, a->trace, &out);
-}
-
-/* The last lines of a run that failed. */
-static void show(const struct failure *f)
-{
-    struct again a = {.seed = f->seed, .trace = tmpfile()};
-    char line[400];
-    long n = 0, k = 0;
-    fprintf(stderr, "seed %" PRIu64 " failed, %s: %s\n", f->seed, f->failed, f->why);
-    if (!a.trace) {
-        return;
-    }
-    (void)apart(run_again, &a);
-    rewind(a.trace);
-    while (fgets(line, sizeof(line), a.trace)) {
-        n++;
-    }
-    rewind(a.trace);
-    while (fgets(line, sizeof(line), a.trace)) {
-        if (k++ >= n - LINES_SHOWN) {
-            fputs(line, stderr);
-        }
-    }
-    fclose(a.trace);
-    fprintf(stderr, "again, with all of it: sim-group --seed %" PRIu64 " --runs 1 --trace\n",
-            f->seed);
-}
-
-static void workers(const struct gs_options *o, struct shared *sh)
-{
-    time_t end = time(NULL) + (time_t)o->seconds;
-    uint32_t jobs = o->jobs ? o->jobs : 1;
-    pid_t pid[64] = {0};
-    for (uint32_t running = 0, i = 0;;) {
-        for (i = 0; i < jobs; i++) {
-            if (!pid[i]) {
-                fflush(NULL);
-                pid[i] = fork();
-                running++;
-                if (pid[i] == 0) {
-                    work(o, sh, i, end);
-                    _exit(0);
-                }
-            }
-        }
-        int status = 0;
-        pid_t ended = wait(&status);
-        for (i = 0; i < jobs && pid[i] != ended; i++) {
-        }
-        running--;
-        if (i < jobs && sh->now[i]) { /* an assert */
-            char why[60];
-            snprintf(why, sizeof(why), "the process died (signal %d)", WTERMSIG(status));
-            note(sh, sh->now[i] - 1, "assert", why);
-            sh->now[i] = 0;
-            sh->stop = sh->stop || !o->keep_going;
-            pid[i] = 0; /* another one goes on */
-            if (!sh->stop) {
-                continue;
-            }
-        }
-        if (running == 0) {
-            return;
-        }
-        while (running && wait(NULL) > 0) {
-            running--;
-        }
-        return;
-    }
-}
-
-static struct shared *shared_new(void)
-{
-    struct shared *sh =
-        mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (sh == MAP_FAILED) {
-        perror("mmap");
-        exit(1);
-    }
-    return sh;
-}
-
-/* Seeds that failed once. */
-static int run_kept(const struct gs_options *o)
-{
-    FILE *f = o->seeds ? fopen(o->seeds, "r") : NULL;
-    char line[200];
-    int failed = 0;
-    while (f && fgets(line, sizeof(line), f)) {
-        char *end;
-        uint64_t seed = strtoull(line, &end, 10);
-        if (end == line) {
-            continue;
-        }
-        struct gs_options one = {.seed = seed, .runs = 1, .jobs = 1};
-        struct shared *sh = shared_new();
-        workers(&one, sh);
-        if (sh->n_failures) {
-            show(&sh->failure[0]);
-            failed++;
-        }
-        munmap(sh, sizeof(*sh));
-    }
-    if (f) {
-        fclose(f);
-    } else if (o->seeds) {
-        perror(o->seeds);
-        return 1;
-    }
-    return failed;
-}
-
-static void summary(const struct shared *sh)
-{
-    static const char *const kinds[] = {"I1",    "I2",   "I3",     "G1",    "I9",
-                                        "equal", "disk", "settle", "assert"};
-    uint64_t n = sh->n_failures < FAILURES_MAX ? sh->n_failures : FAILURES_MAX;
-    for (size_t k = 0; k < HF_ARRAY_LEN(kinds); k++) {
-        uint64_t count = 0;
-        for (uint64_t i = 0; i < n; i++) {
-            const struct failure *f = &sh->failure[i];
-            if (strcmp(f->failed, kinds[k]) == 0 && count++ < 8) {
-                fprintf(stderr, "%-7s seed %" PRIu64 ": %s\n", f->failed, f->seed, f->why);
-            }
-        }
-        if (count) {
-            fprintf(stderr, "%-7s %" PRIu64 " in all\n", kinds[k], count);
-        }
-    }
-}
-
-int gs_chaos(const struct gs_options *o)
-{
-    if (o->trace) {
-        struct outcome out;
-        run_seed(o->seed, stdout, &out);
-        printf("%s: %s\n", out.failed[0] ? out.failed : "all held", out.why);
-        return out.failed[0] != 0;
-    }
-    if (run_kept(o)) {
-        return 1;
-    }
-    struct shared *sh = shared_new();
-    workers(o, sh);
-    if (sh->n_failures) {
-        if (!o->keep_going) {
-            show(&sh->failure[0]);
-        } else {
-            summary(sh);
-        }
-        fprintf(stderr, "%" PRIu64 " of %" PRIu64 " schedules failed\n", sh->n_failures, sh->done);
-        return 1;
-    }
-    printf("%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " steps: all invariants held, "
-           "all settled\n",
-           sh->done, o->seed, sh->steps);
-    return 0;
 }

@@ -12,8 +12,8 @@
 #define POLL HF_MS(500)
 #define GAP HF_MS(100) /* a driver that was away for so long says so */
 #define OP_TIMEOUT HF_S(3)
+#define AGENT_TIMEOUT HF_S(10) /* of gs_agent's */
 
-static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in);
 static void tell_configs(struct gs_world *w, struct gs_host *h);
 
 /* ---- telling ---- */
@@ -251,7 +251,7 @@ static void cast_agent(struct gs_world *w, struct gs_host *h, struct gs_job *j)
     uint64_t usual = probe ? 20 : j->act.op == HF_OP_MIRROR_SOURCE ? 60 : 200;
     hf_time effect = w->net.now + random_span(w, usual);
     uint32_t d = j->resource;
-    j->deadline = w->net.now + OP_TIMEOUT;
+    j->deadline = w->net.now + (w->agent ? AGENT_TIMEOUT : OP_TIMEOUT);
     bool sick = w->net.now < r->sick_until;
     if (gs_chance(w, w->faults.agent_hangs)) {
         j->hang = true;
@@ -441,7 +441,7 @@ static void set_timer(struct gs_world *w, struct gs_host *h)
     }
 }
 
-static void step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in)
+void gs_step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in)
 {
     if (!h->g) {
         return;
@@ -522,7 +522,7 @@ static void on_message(void *arg, const char *group, uint32_t from, struct hf_sl
     if (w->trace) {
         trace_message(w, h, from, msg);
     }
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_MESSAGE, .from = from, .msg = msg});
+    gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_MESSAGE, .from = from, .msg = msg});
 }
 
 static void on_view(void *arg, const char *group, const struct hf_engine_view *v)
@@ -546,7 +546,7 @@ static void on_view(void *arg, const char *group, const struct hf_engine_view *v
         }
         gs_line(w, false, "%s   view %" PRIx64 ":%s", h->name, v->ring, text);
     }
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_VIEW, .view = v});
+    gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_VIEW, .view = v});
 }
 
 static void on_quorum(void *arg, bool quorate, uint64_t ring)
@@ -558,7 +558,8 @@ static void on_quorum(void *arg, bool quorate, uint64_t ring)
     GS_TRACE(w, "%s   %s in ring %" PRIx64, h->name, quorate ? "quorum" : "no quorum", ring);
     h->quorate = quorate;
     h->quorum_ring = ring;
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_QUORUM, .quorate = quorate, .ring = ring});
+    gs_step(w, h,
+            &(struct hf_group_in){.kind = HF_GROUP_IN_QUORUM, .quorate = quorate, .ring = ring});
 }
 
 static void on_lost(void *arg, int rc)
@@ -572,7 +573,7 @@ static void on_lost(void *arg, int rc)
     h->in_engine = false;
     h->n_sends = 0;
     h->quorate = false;
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_LOST, .rc = rc});
+    gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_LOST, .rc = rc});
     if (was && h->g && h->daemon) {
         engine_join(w, h);
     }
@@ -616,11 +617,11 @@ static void tell_configs(struct gs_world *w, struct gs_host *h)
     for (uint8_t i = 0; s && i < s->n_resources; i++) {
         int d = gs_def_of(w, s->resource[i].name);
         bool there = d >= 0 && h->config >> d & 1;
-        step(w, h,
-             &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
-                                   .rc = there ? 0 : -ENOENT,
-                                   .resource = i,
-                                   .config_hash = there ? w->def[d].config_hash : 0});
+        gs_step(w, h,
+                &(struct hf_group_in){.kind = HF_GROUP_IN_CONFIG,
+                                      .rc = there ? 0 : -ENOENT,
+                                      .resource = i,
+                                      .config_hash = there ? w->def[d].config_hash : 0});
         s = h->g ? hf_group_state(h->g) : NULL;
     }
 }
@@ -739,7 +740,7 @@ void gs_daemon_stop(struct gs_world *w, uint32_t i)
         end_daemon(w, h);
         return;
     }
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_STOP});
+    gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_STOP});
 }
 
 void gs_power_on(struct gs_world *w, uint32_t i)
@@ -761,6 +762,9 @@ void gs_power_off(struct gs_world *w, uint32_t i)
     h->power = false;
     end_process(w, h, true);
     h->frozen = false;
+    if (w->agent) {
+        w->agent->off(w, h);
+    }
     for (uint32_t d = 0; d < w->n_defs; d++) {
         struct gs_res *r = &h->res[d];
         if (r->truth != GS_STOPPED) {
@@ -829,7 +833,7 @@ void gs_resume(struct gs_world *w, uint32_t i)
     }
     h->held = h->paused = h->frozen = false;
     if (w->net.now >= h->paused_at + GAP) {
-        step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_GAP});
+        gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_GAP});
     }
     uint32_t n = h->n_deferred, boot = h->boot;
     for (uint32_t k = 0; k < n && h->boot == boot; k++) {
@@ -876,14 +880,14 @@ int gs_create(struct gs_world *w, uint32_t i)
     h->asked = ++w->request;
     h->asked_join = true;
     engine_join(w, h);
-    step(w, h,
-         &(struct hf_group_in){.kind = HF_GROUP_IN_CREATE,
-                               .resources = w->def,
-                               .n_resources = (uint8_t)w->n_created,
-                               .degraded_refuse = w->degraded_refuse,
-                               .restart_always = w->restart_always,
-                               .group_id = hf_prng_u64(&w->net.prng) | 1,
-                               .join_request = h->asked});
+    gs_step(w, h,
+            &(struct hf_group_in){.kind = HF_GROUP_IN_CREATE,
+                                  .resources = w->def,
+                                  .n_resources = (uint8_t)w->n_created,
+                                  .degraded_refuse = w->degraded_refuse,
+                                  .restart_always = w->restart_always,
+                                  .group_id = hf_prng_u64(&w->net.prng) | 1,
+                                  .join_request = h->asked});
     tell_configs(w, h);
     return 0;
 }
@@ -908,10 +912,10 @@ void gs_join(struct gs_world *w, uint32_t i, int brings)
     if (brings >= 0) {
         h->config |= (uint16_t)(1u << brings);
     }
-    step(w, h,
-         &(struct hf_group_in){.kind = HF_GROUP_IN_JOIN,
-                               .brought = brings >= 0 ? &w->def[brings] : NULL,
-                               .join_request = h->asked});
+    gs_step(w, h,
+            &(struct hf_group_in){.kind = HF_GROUP_IN_JOIN,
+                                  .brought = brings >= 0 ? &w->def[brings] : NULL,
+                                  .join_request = h->asked});
 }
 
 void gs_give_config(struct gs_world *w, uint32_t i, uint32_t d)
@@ -938,12 +942,12 @@ void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, 
     }
     h->asked = ++w->request;
     h->asked_join = false;
-    step(w, h,
-         &(struct hf_group_in){.kind = HF_GROUP_IN_REQUEST,
-                               .what = what,
-                               .to_host = host,
-                               .of = of,
-                               .request = h->asked});
+    gs_step(w, h,
+            &(struct hf_group_in){.kind = HF_GROUP_IN_REQUEST,
+                                  .what = what,
+                                  .to_host = host,
+                                  .of = of,
+                                  .request = h->asked});
 }
 
 /* ---- agents ---- */
@@ -951,6 +955,10 @@ void gs_request(struct gs_world *w, uint32_t i, uint8_t what, const char *host, 
 /* The action takes effect: OCF code. */
 static int apply(struct gs_world *w, struct gs_host *h, struct gs_job *j)
 {
+    if (w->agent) {
+        int rc = w->agent->effect(w, h, j);
+        return rc == -1 ? 1 : rc; /* nobody waits for it */
+    }
     struct gs_res *r = &h->res[j->resource];
     const struct hf_gresource *def = &w->def[j->resource];
     bool promotable = def->flags & HF_RESOURCE_PROMOTABLE;
@@ -997,6 +1005,12 @@ static int apply(struct gs_world *w, struct gs_host *h, struct gs_job *j)
     default:
         return 3;
     }
+}
+
+/* What a monitor would say; -1: nothing yet. */
+static int monitor(struct gs_world *w, struct gs_host *h, uint32_t d)
+{
+    return w->agent ? w->agent->monitor(w, h, d) : gs_monitor(w, h, d);
 }
 
 int gs_monitor(const struct gs_world *w, const struct gs_host *h, uint32_t d)
@@ -1067,10 +1081,11 @@ static void on_effect(struct gs_world *w, struct gs_host *h, struct gs_job *j)
         at(w, j->deadline, GS_EV_EFFECT, h, job_data(h, j));
         return;
     }
-    if (j->act.op == HF_OP_MIRROR_SOURCE && j->rc == 0 && w->net.now < j->deadline) {
-        int rc = gs_data_source(w, h, j); /* waits for the mirrors */
-        if (rc == -1) {
-            at(w, w->net.now + HF_MS(100), GS_EV_EFFECT, h, job_data(h, j));
+    bool waits = w->agent ? !j->lie : j->act.op == HF_OP_MIRROR_SOURCE;
+    if (waits && j->rc == 0 && w->net.now < j->deadline) {
+        int rc = w->agent ? w->agent->effect(w, h, j) : gs_data_source(w, h, j);
+        if (rc == -1) { /* for the mirrors, or itself */
+            at(w, w->net.now + HF_MS(w->agent ? 5 : 100), GS_EV_EFFECT, h, job_data(h, j));
             return;
         }
         j->rc = rc;
@@ -1115,7 +1130,7 @@ static void on_done(struct gs_world *w, struct gs_host *h, struct gs_job *done)
                 j.rc ? "not to be had" : "here");
         break;
     }
-    step(w, h, &in);
+    gs_step(w, h, &in);
 }
 
 /* ---- what the driver looks at now and then ---- */
@@ -1135,7 +1150,8 @@ static void poll_mirrors(struct gs_world *w, struct gs_host *h, uint8_t index, u
         }
         r->told_seen[m] = seen;
         GS_TRACE(w, "%s   sees %s: %u", h->name, w->def[m].name, seen);
-        step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_MIRROR, .resource = k, .seen = seen});
+        gs_step(w, h,
+                &(struct hf_group_in){.kind = HF_GROUP_IN_MIRROR, .resource = k, .seen = seen});
     }
 }
 
@@ -1162,11 +1178,11 @@ static void poll(struct gs_world *w, struct gs_host *h)
             ((h->reach ^ h->told_reach) >> d & 1 || gs_below(w, 16) == 0)) {
             uint16_t bit = (uint16_t)(1u << d);
             h->told_reach = (uint16_t)((h->told_reach & ~bit) | (h->reach & bit));
-            step(w, h,
-                 &(struct hf_group_in){.kind = HF_GROUP_IN_DONE,
-                                       .resource = i,
-                                       .op = HF_OP_ACCESS,
-                                       .rc = h->reach & bit ? 0 : 5});
+            gs_step(w, h,
+                    &(struct hf_group_in){.kind = HF_GROUP_IN_DONE,
+                                          .resource = i,
+                                          .op = HF_OP_ACCESS,
+                                          .rc = h->reach & bit ? 0 : 5});
             if (!h->g) {
                 return;
             }
@@ -1178,26 +1194,29 @@ static void poll(struct gs_world *w, struct gs_host *h)
         const struct gs_copy *copy = &w->copy[d];
         if (role == HF_ROLE_UNPROMOTED && gs_mirrors(w, (uint32_t)d) && copy->invalid &&
             !copy->copy_until && !busy_with(h, (uint32_t)d)) {
-            step(w, h,
-                 &(struct hf_group_in){
-                     .kind = HF_GROUP_IN_MIRROR, .resource = i, .seen = HF_SEEN_FAILED});
+            gs_step(w, h,
+                    &(struct hf_group_in){
+                        .kind = HF_GROUP_IN_MIRROR, .resource = i, .seen = HF_SEEN_FAILED});
             if (!h->g) {
                 return;
             }
             continue;
         }
-        int rc = gs_monitor(w, h, (uint32_t)d);
+        int rc = monitor(w, h, (uint32_t)d);
+        if (rc == -1) {
+            continue;
+        }
         bool plain = !(w->def[d].flags & HF_RESOURCE_PROMOTABLE);
         bool usual = rc == (role == HF_ROLE_UNPROMOTED || plain ? 0 : 8);
         if (!busy_with(h, (uint32_t)d) && (!usual || gs_below(w, 8) == 0)) {
             if (!usual) {
                 GS_TELL(w, "%s < monitor %s: rc %d", h->name, w->def[d].name, rc);
             }
-            step(w, h,
-                 &(struct hf_group_in){
-                     .kind = HF_GROUP_IN_DONE, .resource = i, .op = HF_OP_MONITOR, .rc = rc});
+            gs_step(w, h,
+                    &(struct hf_group_in){
+                        .kind = HF_GROUP_IN_DONE, .resource = i, .op = HF_OP_MONITOR, .rc = rc});
         }
-        if (h->g && h->res[d].truth >= GS_PROMOTED && !h->res[d].broken) {
+        if (h->g && !w->agent && h->res[d].truth >= GS_PROMOTED && !h->res[d].broken) {
             poll_mirrors(w, h, i, (uint32_t)d);
         }
     }
@@ -1227,7 +1246,8 @@ static void on_written(struct gs_world *w, struct gs_host *h)
     }
     GS_TRACE(w, "%s   has%s written %" PRIu64 ".%u", h->name, rc ? " not" : "", version >> 32,
              (uint32_t)version);
-    step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_PERSISTED, .rc = rc, .version = version});
+    gs_step(w, h,
+            &(struct hf_group_in){.kind = HF_GROUP_IN_PERSISTED, .rc = rc, .version = version});
 }
 
 /* ---- the clock ---- */
@@ -1239,7 +1259,7 @@ static void handle(struct gs_world *w, struct gs_host *h, uint32_t kind, uint32_
     case GS_EV_TIMER:
         if (h->timer_at <= w->net.now) {
             h->timer_at = HF_NEVER;
-            step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_TIMER});
+            gs_step(w, h, &(struct hf_group_in){.kind = HF_GROUP_IN_TIMER});
         }
         break;
     case GS_EV_WRITTEN:
@@ -1281,7 +1301,9 @@ static void on_event(struct gs_world *w, const struct sim_event *e)
         return;
     }
     if (e->kind == GS_EV_DATA) {
-        gs_data_tick(w);
+        if (!w->agent) {
+            gs_data_tick(w);
+        }
         sim_net_at(&w->net, w->net.now + GS_TICK, GS_EV_DATA, 0, 0, NULL);
         return;
     }

@@ -77,6 +77,20 @@ struct gs_event {
     uint32_t kind, data;
 };
 
+struct gs_world;
+struct gs_host;
+struct gs_job;
+
+/* What resources do, in place of the copies with data of copies.c: another simulation's. */
+struct gs_agent {
+    /** The action takes effect: an OCF code; -1: not yet, asked again until its deadline. */
+    int (*effect)(struct gs_world *w, struct gs_host *h, struct gs_job *j);
+    /** What a monitor says now; -1: it does not answer. */
+    int (*monitor)(struct gs_world *w, struct gs_host *h, uint32_t def);
+    /** The host has lost power. */
+    void (*off)(struct gs_world *w, struct gs_host *h);
+};
+
 struct gs_host {
     uint32_t i;
     char name[16], address[16];
@@ -195,6 +209,7 @@ struct gs_world {
     jmp_buf *fail;
     char failed[16], why[400]; /* the invariant, and how */
     void (*user)(struct gs_world *w, const struct sim_event *e);
+    const struct gs_agent *agent; /* NULL: copies.c */
 
     struct hf_group_out out;
 };
@@ -228,6 +243,8 @@ void gs_world_fini(struct gs_world *w);
 /** Definition number n_defs, a copy or an attached resource. */
 uint32_t gs_define(struct gs_world *w, const char *name, uint8_t kind, uint8_t flags);
 void gs_run(struct gs_world *w, hf_time until);
+/** A step of h's core, as its driver takes it. */
+void gs_step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in);
 uint64_t gs_below(struct gs_world *w, uint64_t n);
 bool gs_chance(struct gs_world *w, uint32_t per_mille);
 
@@ -299,15 +316,3 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n);
 void gs_tell_state(struct gs_world *w, const struct gs_host *h);
 /** Tell what everybody thinks now. */
 void gs_tell_all(struct gs_world *w);
-
-/* ---- chaos.c, story.c ---- */
-
-struct gs_options {
-    uint64_t seed, runs;
-    uint32_t seconds, jobs;
-    bool trace, verbose, keep_going, write_golden;
-    const char *golden, *seeds;
-};
-
-int gs_chaos(const struct gs_options *o);
-int gs_stories(const struct gs_options *o);

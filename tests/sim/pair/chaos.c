@@ -2,20 +2,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "sim/pair/chaos.h"
 #include "sim/pair/world.h"
 
 #define STEPS_MAX 30000
-
-struct outcome {
-    char why[400];
-    uint64_t steps, crashes, answers, takeovers, kept, resets, solos, syncs, resumes;
-};
 
 /* What a schedule does; chances are out of 100,000 per step. */
 struct chaos {
@@ -247,10 +238,20 @@ static void run(void)
     come_to_an_end();
 }
 
-static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
+const char *const pwx_figures[] = {"steps",
+                                   "crashes",
+                                   "take-overs",
+                                   "with a store",
+                                   "answers",
+                                   "connections reset (nobody had them)",
+                                   "times alone",
+                                   "snapshots",
+                                   "connections that went on",
+                                   NULL};
+
+void pwx_run(uint64_t seed, FILE *trace, struct sim_run *ret)
 {
     jmp_buf fail;
-    memset(o, 0, sizeof(*o));
     x.w.fail = &fail;
     x.w.trace = trace;
     if (setjmp(fail) == 0) {
@@ -259,125 +260,8 @@ static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
     }
     const struct pw_world *w = &x.w;
     pw_fini(&x.w);
-    snprintf(o->why, sizeof(o->why), "%s", w->why);
-    o->steps = w->n_steps;
-    o->crashes = w->n_crashes - PW_HOSTS;
-    o->answers = w->n_answers;
-    o->takeovers = w->n_takeovers;
-    o->kept = w->n_kept;
-    o->resets = w->n_resets;
-    o->solos = w->n_solos;
-    o->syncs = w->n_syncs;
-    o->resumes = w->n_resumes;
-}
-
-/* ---- many ---- */
-
-struct shared {
-    uint64_t seed; /* under way */
-    uint64_t n_failed, done;
-    struct outcome sum;
-};
-
-static void add(struct outcome *sum, const struct outcome *o)
-{
-    sum->steps += o->steps;
-    sum->crashes += o->crashes;
-    sum->answers += o->answers;
-    sum->takeovers += o->takeovers;
-    sum->kept += o->kept;
-    sum->resets += o->resets;
-    sum->solos += o->solos;
-    sum->syncs += o->syncs;
-    sum->resumes += o->resumes;
-}
-
-static void work(const struct pwx_options *o, struct shared *sh, uint64_t from, uint64_t to,
-                 time_t end)
-{
-    struct outcome out;
-    for (uint64_t seed = from; seed < to && (!end || time(NULL) < end); seed++) {
-        sh->seed = seed;
-        run_seed(seed, NULL, &out);
-        sh->done++;
-        add(&sh->sum, &out);
-        if (out.why[0]) {
-            fprintf(stderr,
-                    "seed %" PRIu64 " failed: %s\n  again: sim-pair --seed %" PRIu64
-                    " --runs 1 --trace\n",
-                    seed, out.why, seed);
-            sh->n_failed++;
-            if (!o->keep_going) {
-                return;
-            }
-        }
-    }
-}
-
-/* In a process of its own, so that an assert of the core ends only that. */
-static bool range(const struct pwx_options *o, struct shared *sh, uint64_t from, uint64_t to)
-{
-    time_t end = o->seconds ? time(NULL) + (time_t)o->seconds : 0;
-    while (from < to) {
-        fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0) {
-            work(o, sh, from, to, end);
-            fflush(NULL);
-            _exit(0);
-        }
-        int status = 0;
-        (void)waitpid(pid, &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-            return sh->n_failed == 0;
-        }
-        fprintf(stderr,
-                "seed %" PRIu64 " failed: the process died (%d)\n  again: sim-pair --seed %" PRIu64
-                " --runs 1 --trace\n",
-                sh->seed, status, sh->seed);
-        sh->n_failed++;
-        if (!o->keep_going) {
-            return false;
-        }
-        from = sh->seed + 1;
-    }
-    return sh->n_failed == 0;
-}
-
-int pwx_chaos(const struct pwx_options *o)
-{
-    struct outcome out;
-    if (o->trace) {
-        setvbuf(stdout, NULL, _IOLBF, 0);
-        run_seed(o->seed, stdout, &out);
-        printf("%s\n", out.why[0] ? out.why : "all held");
-        return out.why[0] != 0;
-    }
-    struct shared *sh =
-        mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (sh == MAP_FAILED) {
-        perror("mmap");
-        return 2;
-    }
-    FILE *f = o->seeds ? fopen(o->seeds, "r") : NULL;
-    char line[200], *after;
-    while (f && fgets(line, sizeof(line), f)) { /* seeds that failed once */
-        uint64_t seed = strtoull(line, &after, 10);
-        if (after != line && !range(o, sh, seed, seed + 1) && !o->keep_going) {
-            return 1;
-        }
-    }
-    if (f) {
-        fclose(f);
-    }
-    (void)range(o, sh, o->seed, o->seconds ? UINT64_MAX : o->seed + o->runs);
-    const struct outcome *s = &sh->sum;
-    printf("%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " steps, %" PRIu64
-           " crashes, %" PRIu64 " take-overs (%" PRIu64 " with a store), %" PRIu64
-           " answers, %" PRIu64 " connections reset (nobody had them), %" PRIu64
-           " times alone, %" PRIu64 " snapshots, %" PRIu64 " connections that went on; %" PRIu64
-           " schedules failed\n",
-           sh->done, o->seed, s->steps, s->crashes, s->takeovers, s->kept, s->answers, s->resets,
-           s->solos, s->syncs, s->resumes, sh->n_failed);
-    return sh->n_failed != 0;
+    *ret = (struct sim_run){.figure = {w->n_steps, w->n_crashes - PW_HOSTS, w->n_takeovers,
+                                       w->n_kept, w->n_answers, w->n_resets, w->n_solos, w->n_syncs,
+                                       w->n_resumes}};
+    snprintf(ret->why, sizeof(ret->why), "%s", w->why);
 }

@@ -1,19 +1,14 @@
 /* What `sim-pair` can run. */
 #pragma once
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "sim/runner.h"
 
-struct pwx_options {
-    uint64_t seed, runs;
-    uint32_t seconds; /* of real time; 0: as many as `runs` */
-    bool trace, keep_going, write_golden;
-    const char *seeds, *golden;
-};
-
-/** Random schedules. 0: all held. */
-int pwx_chaos(const struct pwx_options *o);
-/** The documented moments, compared with their golden traces. */
-int pwx_stories(const struct pwx_options *o);
+/** A random schedule. */
+void pwx_run(uint64_t seed, FILE *trace, struct sim_run *ret);
+extern const char *const pwx_figures[];
+/** The documented moments. */
+size_t pwx_n_stories(void);
+struct sim_story pwx_story(size_t i);
+void pwx_tell(size_t i, FILE *out);
 /** What a batch costs. */
 int pwx_bench(void);

@@ -20,9 +20,8 @@ void pw_check_released(struct pw_host *h, uint64_t number, const char *what)
     const struct pw_group *g = &h->w->g;
     for (uint32_t i = 0; i < PW_HOSTS; i++) {
         struct pw_host *x = &h->w->host[i];
-        if (i == h->i || !g->in_set[i] || !x->up || x->boots != g->set_boots[i] ||
-            g->epoch != h->epoch) {
-            continue; /* what it had confirmed died with it */
+        if (i == h->i || g->epoch != h->epoch || !pw_promotable(h->w, i)) {
+            continue; /* or what it had confirmed died with it */
         }
         struct hf_pair_backup_info info;
         if (x->backup) {

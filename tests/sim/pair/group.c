@@ -20,6 +20,51 @@ static bool pop(struct pw_queue *q, struct pw_msg *ret_m)
     return true;
 }
 
+/* ---- what hosts ask ---- */
+
+void pw_asked(struct pw_host *h, const struct hf_pair_out *ask)
+{
+    bool solo = ask->kind == HF_PAIR_OUT_ASK_SOLO;
+    pw_say(&h->from, (struct pw_msg){.kind = solo ? PW_ASK_SOLO : PW_ASK_RECORD,
+                                     .epoch = h->epoch,
+                                     .id = ask->id,
+                                     .host = ask->host});
+}
+
+bool pw_answered(struct pw_host *h)
+{
+    (void)h;
+    return false; /* answers are messages */
+}
+
+/* Ask for the lease again in time. */
+void pw_lease(struct pw_host *h)
+{
+    if (h->lease != HF_NEVER && h->lease_asked + HF_MS(20) <= h->w->now) {
+        h->lease_asked = h->w->now;
+        pw_say(&h->from, (struct pw_msg){.kind = PW_ASK_LEASE, .epoch = h->epoch, .at = h->w->now});
+    }
+}
+
+uint32_t pw_place(struct pw_host *h, uint32_t id)
+{
+    (void)h;
+    return id;
+}
+
+bool pw_linked(const struct pw_world *w, uint32_t a, uint32_t b)
+{
+    (void)a;
+    (void)b;
+    return !w->pair_cut;
+}
+
+bool pw_promotable(const struct pw_world *w, uint32_t host)
+{
+    const struct pw_host *x = &w->host[host];
+    return w->g.in_set[host] && x->up && x->boots == w->g.set_boots[host];
+}
+
 /* ---- what hosts hear ---- */
 
 static void on_primary(struct pw_host *h, const struct pw_msg *m)

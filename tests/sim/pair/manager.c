@@ -244,8 +244,9 @@ bool pw_accept(struct pw_host *h, uint32_t client)
     struct pw_world *w = h->w;
     struct pw_client *c = &w->client[client];
     struct pw_session *s = &h->session[client];
-    if (!pw_runs(h) || !h->primary || s->used || c->connected || w->g.primary != h->i ||
-        w->g.epoch != h->epoch || w->g.stood_down || hf_pair_primary_full(h->primary)) {
+    if (!pw_runs(h) || !h->primary || !h->listens || s->used || c->connected ||
+        w->g.primary != h->i || w->g.epoch != h->epoch || w->g.stood_down ||
+        hf_pair_primary_full(h->primary)) {
         return false;
     }
     uint64_t id = ++w->next_id;

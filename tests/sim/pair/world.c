@@ -165,10 +165,11 @@ bool pw_connects(struct pw_host *h)
     if (!h->connecting || !pw_runs(h) || !h->primary) {
         return false;
     }
-    uint32_t to = h->connecting - 1;
+    uint32_t to = pw_place(h, h->connecting) - 1;
     h->connecting = 0;
     struct pw_world *w = h->w;
-    if (w->pair_cut || !w->host[to].up || !w->host[to].backup || !new_link(w, h->i, to)) {
+    if (to >= PW_HOSTS || !pw_linked(w, h->i, to) || !w->host[to].up || !w->host[to].backup ||
+        !new_link(w, h->i, to)) {
         hf_pair_primary_disconnected(h->primary, pw_local(h));
         return true;
     }
@@ -194,6 +195,7 @@ bool pw_link_ab(struct pw_world *w, uint32_t link, size_t n)
     uint8_t *exact = malloc(n); /* exact size: the sanitizer sees any step beyond */
     memcpy(exact, l->ab.p, n);
     hf_buf_consume(&l->ab, n);
+    b->heard = w->now;
     hf_pair_backup_received(b->backup, hf_slice(exact, n), pw_local(b));
     free(exact);
     pump_backup(b);
@@ -295,11 +297,7 @@ static void do_out(struct pw_host *h, const struct hf_pair_out *o)
         break;
     case HF_PAIR_OUT_ASK_SOLO:
     case HF_PAIR_OUT_ASK_RECORD:
-        pw_say(&h->from, (struct pw_msg){.kind = o->kind == HF_PAIR_OUT_ASK_SOLO ? PW_ASK_SOLO
-                                                                                 : PW_ASK_RECORD,
-                                         .epoch = h->epoch,
-                                         .id = o->id,
-                                         .host = o->host});
+        pw_asked(h, o);
         break;
     case HF_PAIR_OUT_CONFIRMED:
         if (o->number <= h->confirmed || !hf_pair_primary_may(h->primary, o->number, pw_local(h))) {
@@ -312,15 +310,6 @@ static void do_out(struct pw_host *h, const struct hf_pair_out *o)
         break;
     case HF_PAIR_OUT_COUNT_:
         break;
-    }
-}
-
-/* Ask for the lease again in time. */
-static void lease(struct pw_host *h)
-{
-    if (h->lease != HF_NEVER && h->lease_asked + HF_MS(20) <= h->w->now) {
-        h->lease_asked = h->w->now;
-        pw_say(&h->from, (struct pw_msg){.kind = PW_ASK_LEASE, .epoch = h->epoch, .at = h->w->now});
     }
 }
 
@@ -352,20 +341,22 @@ bool pw_turn(struct pw_host *h)
     pw_note_sealed(h);
     bool did = false;
     tell_state(h);
-    while (hf_pair_primary_next(h->primary, pw_local(h), &o)) {
-        do_out(h, &o);
-        did = true;
-    }
+    do {
+        pw_lease(h);
+        while (hf_pair_primary_next(h->primary, pw_local(h), &o)) {
+            do_out(h, &o);
+            did = true;
+        }
+    } while (pw_answered(h));
     pw_note_sealed(h);
     pump_primary(h);
-    lease(h);
     tell_state(h);
     return did;
 }
 
 /* ---- reigns ---- */
 
-static void retire(struct pw_host *h)
+void pw_retire(struct pw_host *h)
 {
     close_a(h);
     pw_forget(h);
@@ -391,41 +382,50 @@ static void check_clock(const struct pw_host *h, const struct hf_pair_backup_inf
     }
 }
 
-void pw_lead(struct pw_host *h, const struct pw_msg *m)
+struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch, uint32_t owed)
 {
     struct pw_world *w = h->w;
     struct hf_pair_store *st = NULL;
-    if (m->epoch <= h->epoch || w->n_reigns == PW_REIGNS) {
-        return;
-    }
-    retire(h);
+    pw_retire(h);
     if (h->backup) {
         struct hf_pair_backup_info info;
         hf_pair_backup_info(h->backup, &info);
         check_clock(h, &info);
-        bool usable = hf_pair_backup_usable(h->backup, m->epoch - 1);
         st = hf_pair_backup_take(h->backup);
-        if (m->done && !usable) {
-            pw_failed(w, "%c was promoted for a store that it does not have", pw_name(h->i));
-        }
         close_b(h);
         hf_pair_backup_destroy(h->backup);
         h->backup = NULL;
     }
     struct hf_pair_primary_conf conf = w->conf;
-    conf.epoch = h->epoch = m->epoch;
+    conf.epoch = h->epoch = epoch;
+    conf.owed = owed;
     conf.incarnation = h->incarnation = hf_prng_u64(&w->prng) | 1;
     w->reign[w->n_reigns].host = h->i;
     w->reign[w->n_reigns++].incarnation = h->incarnation;
     if (hf_pair_primary_create(&conf, pw_local(h), &h->primary) != 0) {
         abort();
     }
-    h->lease = m->at;
-    h->lease_asked = 0;
     h->gate_open = true;
     h->gated_due = false;
     h->confirmed = h->recorded = h->released = 0;
     h->told = HF_PAIR_STATE_NO_BACKUP;
+    return st;
+}
+
+void pw_lead(struct pw_host *h, const struct pw_msg *m)
+{
+    struct pw_world *w = h->w;
+    if (m->epoch <= h->epoch || w->n_reigns == PW_REIGNS) {
+        return;
+    }
+    bool usable = h->backup && hf_pair_backup_usable(h->backup, m->epoch - 1);
+    if (m->done && !usable) {
+        pw_failed(w, "%c was promoted for a store that it does not have", pw_name(h->i));
+    }
+    struct hf_pair_store *st = pw_reign(h, m->epoch, 0);
+    h->lease = m->at;
+    h->lease_asked = 0;
+    h->listens = true;
     hf_pair_primary_lease(h->primary, m->at == HF_NEVER ? m->at : m->at + h->offset, pw_local(h));
     pw_tell(w, "%c leads epoch %" PRIu64 "%s", pw_name(h->i), h->epoch,
             m->done ? " with what it has" : "");
@@ -438,7 +438,7 @@ void pw_follow(struct pw_host *h, uint64_t epoch)
     if (epoch < h->epoch || (epoch == h->epoch && (h->primary || h->backup))) {
         return;
     }
-    retire(h);
+    pw_retire(h);
     h->epoch = epoch;
     if (h->backup) {
         hf_pair_backup_epoch(h->backup, epoch, pw_local(h));
@@ -450,6 +450,14 @@ void pw_follow(struct pw_host *h, uint64_t epoch)
     if (hf_pair_backup_create(&conf, pw_local(h), &h->backup) != 0) {
         abort();
     }
+}
+
+void pw_unfollow(struct pw_host *h)
+{
+    close_b(h);
+    hf_pair_backup_destroy(h->backup);
+    h->backup = NULL;
+    h->epoch = 0;
 }
 
 /* ---- time ---- */
@@ -469,13 +477,24 @@ static hf_time deadline(const struct pw_host *h)
     return t == HF_NEVER ? t : t - h->offset;
 }
 
-void pw_time(struct pw_world *w, hf_time most)
+hf_time pw_deadline(const struct pw_world *w)
 {
-    hf_time t = w->now + most;
+    hf_time t = HF_NEVER;
     for (uint32_t i = 0; i < PW_HOSTS; i++) {
         t = hf_time_min(t, deadline(&w->host[i]));
     }
-    w->now = t > w->now ? t : w->now + 1000;
+    return t;
+}
+
+void pw_time(struct pw_world *w, hf_time most)
+{
+    hf_time t = hf_time_min(w->now + most, pw_deadline(w));
+    pw_tick(w, t > w->now ? t : w->now + 1000);
+}
+
+void pw_tick(struct pw_world *w, hf_time now)
+{
+    w->now = now;
     for (uint32_t i = 0; i < PW_HOSTS; i++) {
         struct pw_host *h = &w->host[i];
         if (pw_runs(h) && h->primary) {
@@ -527,11 +546,8 @@ void pw_crash(struct pw_host *h, bool silently)
             l->b_pending = l->b_pending && l->b != h->i;
         }
     }
-    retire(h);
-    close_b(h);
-    hf_pair_backup_destroy(h->backup);
-    h->backup = NULL;
-    h->epoch = 0;
+    pw_retire(h);
+    pw_unfollow(h);
     h->to.n = h->from.n = 0;
     h->up = h->frozen = false;
     for (uint32_t i = 0; i < PW_LINKS; i++) {

@@ -100,7 +100,9 @@ struct pw_host {
     int plink, blink;    /* index of link, or -1 */
     uint32_t connecting; /* to host - 1; 0: not */
     bool gate_open, gated_due;
+    bool listens; /* new clients come to it */
     hf_time lease, lease_asked;
+    hf_time heard;                /* anything of a primary, by the world's clock; 0: never */
     uint64_t confirmed, recorded; /* as told; last batch whose digest is noted */
     uint64_t released;            /* the newest batch that had an effect */
     struct pw_session session[PW_CLIENTS];
@@ -196,6 +198,10 @@ bool pw_notice(struct pw_world *w, uint32_t link, bool a);
 bool pw_connects(struct pw_host *h);
 bool pw_turn(struct pw_host *h);
 void pw_time(struct pw_world *w, hf_time most);
+/** When a core wants its next step; HF_NEVER: none. */
+hf_time pw_deadline(const struct pw_world *w);
+/** It is `now`: cores step. */
+void pw_tick(struct pw_world *w, hf_time now);
 /** Everything that can happen without faults and time, until nothing can. */
 void pw_settle(struct pw_world *w);
 
@@ -203,9 +209,16 @@ void pw_settle(struct pw_world *w);
 void pw_crash(struct pw_host *h, bool silently);
 void pw_boot(struct pw_host *h);
 void pw_break(struct pw_world *w, uint32_t link, size_t ab, size_t ba);
+/** A reign begins, without sessions yet; the store that was here, or NULL: the caller's. owed: who
+ * may be promoted already. */
+struct hf_pair_store *pw_reign(struct pw_host *h, uint64_t epoch, uint32_t owed);
+/** The reign is over, as far as this host is concerned. */
+void pw_retire(struct pw_host *h);
 /** Become the primary of a reign, with the store or without; become a backup. */
 void pw_lead(struct pw_host *h, const struct pw_msg *m);
 void pw_follow(struct pw_host *h, uint64_t epoch);
+/** No backup any more, either. */
+void pw_unfollow(struct pw_host *h);
 
 /* --- manager.c: toy sessions --- */
 bool pw_asks(struct pw_world *w, uint32_t client, size_t n);
@@ -229,7 +242,19 @@ void pw_restore(struct pw_host *h, const struct hf_pair_store *st);
 void pw_forget(struct pw_host *h);
 bool pw_client_done(const struct pw_client *c);
 
-/* --- group.c: decides, by magic --- */
+/* --- group.c: decides, by magic; in tests/sim/takeover the real group does --- */
+/** ASK_SOLO, ASK_RECORD. */
+void pw_asked(struct pw_host *h, const struct hf_pair_out *ask);
+/** Something was answered just now. */
+bool pw_answered(struct pw_host *h);
+/** Before anything is let out: until when it may be. */
+void pw_lease(struct pw_host *h);
+/** The host (+ 1) of the backup with this id; 0: it has none. */
+uint32_t pw_place(struct pw_host *h, uint32_t id);
+/** Do connections between these come about? */
+bool pw_linked(const struct pw_world *w, uint32_t a, uint32_t b);
+/** May this host be promoted after the reign of g.epoch, with what it has now? */
+bool pw_promotable(const struct pw_world *w, uint32_t host);
 void pw_say(struct pw_queue *q, struct pw_msg m);
 bool pw_group_hears(struct pw_world *w, uint32_t host);
 bool pw_host_hears(struct pw_host *h);

@@ -1,24 +1,13 @@
 /* Random schedules of sessions: many small worlds, one seed each. */
-#include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "sim/pg/chaos.h"
 #include "sim/pg/world.h"
 
 #define STEPS_MAX 40000
 #define QUIET_MAX 3000 /* rounds without anything but time */
-
-struct outcome {
-    char why[400];
-    uint64_t steps, crashes, hosts, acked, errors, moved, replayed, committed, aborted, unresolved;
-};
 
 /* What a schedule does; chances are out of 10,000 per step. */
 struct chaos {
@@ -233,141 +222,37 @@ static void run(void)
     pgw_check(w, true);
 }
 
-static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
+const char *const pgx_figures[] = {"steps",
+                                   "crashes",
+                                   "deaths of the manager's host",
+                                   "transactions acknowledged",
+                                   "errors",
+                                   "moves",
+                                   "replays",
+                                   "in doubt and committed",
+                                   "and not",
+                                   "and unknown",
+                                   NULL};
+
+void pgx_run(uint64_t seed, FILE *trace, struct sim_run *ret)
 {
     jmp_buf fail;
-    memset(o, 0, sizeof(*o));
-    x.w.fail = &fail;
-    x.w.trace = trace;
+    struct pgw_world *w = &x.w;
+    w->fail = &fail;
+    w->trace = trace;
     if (setjmp(fail) == 0) {
         begin(seed);
         run();
     }
-    snprintf(o->why, sizeof(o->why), "%s", x.w.why);
-    o->steps = x.w.n_steps;
-    o->crashes = x.w.n_crashes;
-    o->hosts = x.w.n_hosts;
-    for (uint32_t i = 0; i < x.w.n; i++) {
-        const struct pgw_session *s = &x.w.session[i];
-        o->acked += s->client.n_acked;
-        o->errors += s->client.n_errors;
-        o->moved += s->n_moved;
-        o->replayed += s->n_replayed;
-        o->committed += s->n_committed;
-        o->aborted += s->n_aborted;
-        o->unresolved += s->n_unresolved;
-    }
-    pgw_fini(&x.w);
-}
-
-/* ---- many ---- */
-
-struct shared {
-    uint64_t seed; /* under way */
-    uint64_t n_failed, done;
-    struct outcome sum;
-};
-
-static void add(struct outcome *sum, const struct outcome *o)
-{
-    sum->steps += o->steps;
-    sum->crashes += o->crashes;
-    sum->hosts += o->hosts;
-    sum->acked += o->acked;
-    sum->errors += o->errors;
-    sum->moved += o->moved;
-    sum->replayed += o->replayed;
-    sum->committed += o->committed;
-    sum->aborted += o->aborted;
-    sum->unresolved += o->unresolved;
-}
-
-static void work(const struct pgx_options *o, struct shared *sh, uint64_t from, uint64_t to,
-                 time_t end)
-{
-    struct outcome out;
-    for (uint64_t seed = from; seed < to && (!end || time(NULL) < end); seed++) {
-        sh->seed = seed;
-        run_seed(seed, NULL, &out);
-        sh->done++;
-        add(&sh->sum, &out);
-        if (out.why[0]) {
-            fprintf(stderr,
-                    "seed %" PRIu64 " failed: %s\n  again: sim-pg --seed %" PRIu64
-                    " --runs 1 --trace\n",
-                    seed, out.why, seed);
-            sh->n_failed++;
-            if (!o->keep_going) {
-                return;
-            }
+    *ret = (struct sim_run){.figure = {w->n_steps, w->n_crashes, w->n_hosts}};
+    snprintf(ret->why, sizeof(ret->why), "%s", w->why);
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct pgw_session *s = &w->session[i];
+        const uint64_t n[] = {s->client.n_acked, s->client.n_errors, s->n_moved,     s->n_replayed,
+                              s->n_committed,    s->n_aborted,       s->n_unresolved};
+        for (size_t k = 0; k < HF_ARRAY_LEN(n); k++) {
+            ret->figure[3 + k] += n[k];
         }
     }
-}
-
-/* In a process of its own, so that an assert of the core ends only that. */
-static bool range(const struct pgx_options *o, struct shared *sh, uint64_t from, uint64_t to)
-{
-    time_t end = o->seconds ? time(NULL) + (time_t)o->seconds : 0;
-    while (from < to) {
-        fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0) {
-            work(o, sh, from, to, end);
-            fflush(NULL);
-            _exit(0);
-        }
-        int status = 0;
-        (void)waitpid(pid, &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-            return sh->n_failed == 0;
-        }
-        fprintf(stderr,
-                "seed %" PRIu64 " failed: the process died (%d)\n  again: sim-pg --seed %" PRIu64
-                " --runs 1 --trace\n",
-                sh->seed, status, sh->seed);
-        sh->n_failed++;
-        if (!o->keep_going) {
-            return false;
-        }
-        from = sh->seed + 1;
-    }
-    return sh->n_failed == 0;
-}
-
-int pgx_chaos(const struct pgx_options *o)
-{
-    struct outcome out;
-    if (o->trace) {
-        setvbuf(stdout, NULL, _IOLBF, 0);
-        run_seed(o->seed, stdout, &out);
-        printf("%s\n", out.why[0] ? out.why : "all held");
-        return out.why[0] != 0;
-    }
-    struct shared *sh =
-        mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (sh == MAP_FAILED) {
-        perror("mmap");
-        return 2;
-    }
-    FILE *f = o->seeds ? fopen(o->seeds, "r") : NULL;
-    char line[200], *after;
-    while (f && fgets(line, sizeof(line), f)) { /* seeds that failed once */
-        uint64_t seed = strtoull(line, &after, 10);
-        if (after != line && !range(o, sh, seed, seed + 1) && !o->keep_going) {
-            return 1;
-        }
-    }
-    if (f) {
-        fclose(f);
-    }
-    (void)range(o, sh, o->seed, o->seconds ? UINT64_MAX : o->seed + o->runs);
-    const struct outcome *s = &sh->sum;
-    printf("%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " steps, %" PRIu64
-           " crashes, %" PRIu64 " deaths of the manager's host: %" PRIu64
-           " transactions acknowledged, %" PRIu64 " errors; %" PRIu64 " moves, %" PRIu64
-           " replays; in doubt: %" PRIu64 " committed, %" PRIu64 " not, %" PRIu64
-           " unknown; %" PRIu64 " schedules failed\n",
-           sh->done, o->seed, s->steps, s->crashes, s->hosts, s->acked, s->errors, s->moved,
-           s->replayed, s->committed, s->aborted, s->unresolved, sh->n_failed);
-    return sh->n_failed != 0;
+    pgw_fini(w);
 }

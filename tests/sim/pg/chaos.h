@@ -1,17 +1,12 @@
 /* What `sim-pg` can run. */
 #pragma once
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "sim/runner.h"
 
-struct pgx_options {
-    uint64_t seed, runs;
-    uint32_t seconds; /* of real time; 0: as many as `runs` */
-    bool trace, keep_going, write_golden;
-    const char *seeds, *golden;
-};
-
-/** Random schedules. 0: all held. */
-int pgx_chaos(const struct pgx_options *o);
-/** The documented moments, compared with their golden traces. */
-int pgx_stories(const struct pgx_options *o);
+/** A random schedule. */
+void pgx_run(uint64_t seed, FILE *trace, struct sim_run *ret);
+extern const char *const pgx_figures[];
+/** The documented moments. */
+size_t pgx_n_stories(void);
+struct sim_story pgx_story(size_t i);
+void pgx_tell(size_t i, FILE *out);

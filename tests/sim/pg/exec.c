@@ -1695,8 +1695,8 @@ static const struct form {
     {"vacuum [ @ ]", do_vacuum, NULL},
     {"select ' , name , setting from pg_catalog.pg_settings ...", do_observe,
      "?column? 25 name 25 setting 25"},
-    {"select pg_catalog.pg_terminate_backend ( pid ) from pg_catalog.pg_stat_activity where pid = "
-     "#4 and ...",
+    {"select pg_catalog.pg_terminate_backend ( pid ) from pg_catalog.pg_stat_get_activity ( #4 ) "
+     "where ...",
      do_clear, "pg_terminate_backend 16"},
     {"select ...", do_select, "?"},
 };

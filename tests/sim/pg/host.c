@@ -47,12 +47,26 @@ bool pgw_save(struct pgw_session *s)
         }
         hf_buf_clear(&s->in_saved);
         hf_buf_add(&s->in_saved, hf_buf_slice(&s->in));
+        s->pid_saved = s->conn[HF_PG_SERVER].b ? s->conn[HF_PG_SERVER].b->pid : 0;
         s->incarnation_saved = s->incarnation;
         s->attached_saved = s->attached_once;
     }
     s->unsaved = false;
     let_out(s);
     return true;
+}
+
+/* What need not wait for the peer does not. */
+void pgw_ahead(struct pgw_session *s)
+{
+    struct pgw_conn *c = &s->conn[HF_PG_SERVER];
+    bool asked;
+    if (s->w->saves && !s->ended && c->held.n && c->b && !c->cut && c->b->pid == s->pid_saved &&
+        hf_pg_session_ahead(s->core, &asked)) {
+        hf_buf_add(&c->to, hf_buf_slice(&c->held));
+        hf_buf_clear(&c->held);
+        s->w->n_ahead++;
+    }
 }
 
 void pgw_forget(struct pgw_session *s)
@@ -93,6 +107,7 @@ static void load(struct pgw_session *s)
     hf_buf_add(&s->in, hf_buf_slice(&s->in_saved));
     s->incarnation = s->incarnation_saved;
     s->attached_once = s->attached_saved;
+    s->pid_saved = 0;
     s->core = NULL;
     int rc = hf_pg_session_load(&args, &pgw_ops, s, &from, w->now, &s->core);
     if (rc) {

@@ -243,6 +243,7 @@ void pgw_after(struct pgw_session *s)
     if (s->w->memory.used > s->w->memory.max) {
         pgw_failed(s->w, "%zu bytes of memory in use", s->w->memory.used);
     }
+    pgw_ahead(s);
     if (s->w->saves && (s->ended || hf_prng_below(&s->w->save_prng, 3))) {
         pgw_save(s);
     }
@@ -667,13 +668,15 @@ static void begun(void *arg, struct pgc_txn *t)
 
 struct hf_pg_session_args pgw_args(struct pgw_world *w)
 {
+    uint64_t seed = hf_prng_u64(&w->prng);
     return (struct hf_pg_session_args){.conf = &w->conf,
                                        .memory = &w->memory,
                                        .classifier = w->classifier,
                                        .user = hf_slice_str("app"),
                                        .login_again = true,
+                                       .leave_idle = (seed & 1) != 0,
                                        .cancel_key = hf_slice_str("key!"),
-                                       .seed = hf_prng_u64(&w->prng)};
+                                       .seed = seed};
 }
 
 void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)

@@ -55,6 +55,7 @@ struct pgw_session {
     struct hf_buf down_held; /* to the client, not let out yet */
     struct pgw_dropped dropped[8];
     size_t n_dropped;
+    uint32_t pid_saved; /* of the backend that the peer knows of */
     uint64_t incarnation_saved;
     bool attached_saved;
 };
@@ -74,7 +75,7 @@ struct pgw_world {
     bool fenced; /* starts are fenced */
     uint64_t fence[PGW_INCARNATIONS_MAX];
     bool unreplicated; /* a commit became visible that the standby may lack */
-    uint64_t n_crashes, n_steps, n_hosts;
+    uint64_t n_crashes, n_steps, n_hosts, n_ahead;
     bool saves; /* a peer has what the sessions did before it is let out */
     struct hf_prng save_prng;
     struct hf_pair_store *store; /* owned */
@@ -121,6 +122,7 @@ void pgw_client_goes(struct pgw_session *s);
 void pgw_saves(struct pgw_world *w);
 /** Let the peer have what the session did, and then let it out; false: there is nothing. */
 bool pgw_save(struct pgw_session *s);
+void pgw_ahead(struct pgw_session *s);
 /** The session has ended, the peer knows. */
 void pgw_forget(struct pgw_session *s);
 /** All sessions go on at the peer, with what it has. */

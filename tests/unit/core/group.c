@@ -24,6 +24,7 @@ struct host {
     bool wants_in; /* is in the engine's group */
     int result;
     char result_text[200], event[200];
+    bool silent; /* of its last promote */
 };
 
 struct event {
@@ -96,6 +97,7 @@ static void run_acts(struct world *w, unsigned i)
             e->what = DONE;
             e->to = i;
             e->agent = a->agent;
+            h->silent = a->agent.op == HF_OP_PROMOTE ? a->agent.silent : h->silent;
             if (w->verbose) {
                 printf("# %s: %s %u\n", names[i], hf_op_name(a->agent.op), a->agent.resource);
             }
@@ -585,6 +587,50 @@ static void test_mirror(void **st)
     assert_int_equal(state(w, 0)->resource[0].mirror, HF_MIRROR_IN_SYNC);
 }
 
+/* G2: is whoever was primary known to be silent? */
+static void test_promote_knows_whether_the_former_is_silent(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
+    in.to_host = "gamma";
+    in.request = 5;
+    step(w, 1, &in);
+    settle(w);
+    expect_primary(w, 2, 1);
+    assert_true(w->host[2].silent); /* it let go */
+    see(w, 2, 0, HF_SEEN_CAUGHT_UP);
+    power_off(w, 2);
+    view(w, HF_ENGINE_NODEDOWN);
+    expect_primary(w, 3, 1);
+    assert_true(w->host[3].silent); /* it was fenced */
+}
+
+static void test_unfenced_host_is_not_silent(void **st)
+{
+    struct world *w = *st;
+    struct hf_gresource r[2] = {
+        resource("copy1", HF_RESOURCE_COPY,
+                 HF_RESOURCE_MIRROR | HF_RESOURCE_PROMOTABLE | HF_RESOURCE_FENCE_NONE),
+        resource("copy2", HF_RESOURCE_COPY,
+                 HF_RESOURCE_MIRROR | HF_RESOURCE_PROMOTABLE | HF_RESOURCE_FENCE_NONE)};
+    for (unsigned i = 0; i < HOSTS; i++) {
+        w->host[i].access = (uint16_t)(1u << (i >= 2));
+    }
+    found(w, 0, r, 2);
+    for (unsigned i = 1; i < HOSTS; i++) {
+        join(w, i);
+    }
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    assert_int_equal(state(w, 3)->in_sync, 3);
+    power_off(w, 0);
+    view(w, HF_ENGINE_NODEDOWN);
+    expect_primary(w, 1, 0);
+    assert_false(state(w, 1)->member[0].fenced);
+    assert_false(w->host[1].silent);
+}
+
 static void test_syncing_copy_is_not_promoted(void **st)
 {
     struct world *w = *st;
@@ -644,6 +690,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_failing_resource_moves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_is_as_good_as_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_promote_knows_whether_the_former_is_silent, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_unfenced_host_is_not_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
     };

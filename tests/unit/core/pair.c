@@ -919,6 +919,53 @@ static void no_memory(void **state)
     hf_mem_fail_after(-1);
 }
 
+static void begin_owed(void)
+{
+    hf_pair_primary_destroy(r.p);
+    r.conf.owed = HOST;
+    assert_int_equal(hf_pair_primary_create(&r.conf, r.now, &r.p), 0);
+    state_is(HF_PAIR_STATE_LOST);
+    assert_false(info().solo || info().gate_open);
+    assert_int_equal(info().backup, HOST);
+    begins(1);
+    outs();
+    assert_false(r.open); /* told at once */
+    assert_int_equal(r.said[HF_PAIR_OUT_CLOSE_GATE], 1);
+    assert_true(hf_pair_primary_full(r.p));
+}
+
+/* The same copy is promoted once more, and the group has kept its set: nothing gets out before it
+ * has let go of the other one. */
+static void owed_from_the_beginning(void **state)
+{
+    (void)state;
+    begin_owed();
+    pass(0);
+    outs();
+    assert_int_equal(r.said[HF_PAIR_OUT_ASK_SOLO], 1);
+    assert_false(hf_pair_primary_may(r.p, 1, r.now));
+    hf_pair_primary_answer(r.p, r.ask_id, true, r.now);
+    outs();
+    assert_true(r.open && info().solo);
+    assert_int_equal(r.confirmed, 1);
+    state_is(HF_PAIR_STATE_CONNECTING);
+}
+
+/* ... or before that one has everything. */
+static void owed_and_there(void **state)
+{
+    (void)state;
+    begin_owed();
+    connect_up();
+    talk();
+    state_is(HF_PAIR_STATE_RECORDING);
+    assert_int_equal(r.confirmed, info().sealed);
+    hf_pair_primary_answer(r.p, r.ask_id, true, r.now);
+    state_is(HF_PAIR_STATE_IN_SYNC);
+    assert_false(r.open || info().solo);
+    assert_true(hf_pair_backup_usable(r.b, 3));
+}
+
 int main(void)
 {
 #define WITH_RIG(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -945,6 +992,8 @@ int main(void)
         WITH_RIG(bye),
         WITH_RIG(nonsense),
         WITH_RIG(no_memory),
+        WITH_RIG(owed_from_the_beginning),
+        WITH_RIG(owed_and_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,6 +131,88 @@ static void tree(void **state)
     json_decref(j);
 }
 
+static const char managers[] =
+    "[{\"name\":\"/manager/pgvip\",\"owner\":\"alpha\",\"value\":{\"group\":\"pgvip\","
+    "\"service\":\"10.0.0.9:6432\",\"role\":\"primary\",\"epoch\":7,\"peer\":\"beta\","
+    "\"pair\":\"in sync\",\"why\":\"\",\"sessions\":120,\"protected\":118,"
+    "\"unprotected\":{\"TLS\":2},\"load\":0.5,\"cpus\":2,\"memory_mib\":900,\"servers\":["
+    "{\"name\":\"copy1\",\"state\":\"primary\",\"sessions\":120,\"lag_bytes\":0},"
+    "{\"name\":\"copy2\",\"state\":\"standby\",\"sessions\":0,\"lag_bytes\":64}]}},"
+    "{\"name\":\"/manager/pgvip2\",\"owner\":\"alpha\",\"value\":{\"group\":\"pgvip2\","
+    "\"role\":\"backup\",\"pair\":\"waiting\",\"cpus\":2,\"servers\":[]}},"
+    "{\"name\":\"/manager/other\",\"owner\":\"alpha\",\"value\":{}},"
+    "{\"name\":\"/managers\",\"owner\":\"alpha\",\"value\":{\"role\":\"primary\"}},"
+    "{\"name\":\"/manager/pgvip\",\"owner\":\"beta\",\"value\":{\"group\":\"pgvip\","
+    "\"role\":\"backup\",\"epoch\":7,\"pair\":\"following\",\"stored\":118,\"load\":1.25,"
+    "\"cpus\":4,\"memory_mib\":77,\"servers\":[]}}]";
+
+static void managers_at_a_glance(void **state)
+{
+    (void)state;
+    json_t *j = parse(status), *tree = parse(managers);
+    struct hf_buf out;
+    hf_managers_add(j, tree, 1000);
+    assert_int_equal(json_array_size(json_object_get(j, "problems")), 0);
+    hf_buf_init(&out, 4096);
+    assert_int_equal(hf_render_managers(&out, json_object_get(j, "managers"), 1000, false), 0);
+    assert_text(&out, "\npgvip: 120 sessions at alpha (10.0.0.9:6432), 118 protected by beta, "
+                      "2 not (2 TLS)\n"
+                      "  HOST   ROLE     STATE      SESSIONS  STORED  LOAD       FREE     "
+                      "DATABASES, AS IT SEES THEM\n"
+                      "  alpha  primary  in sync    120       0       0.50 of 2  900 MiB  "
+                      "copy1 primary, copy2 standby 64\n"
+                      "                                                                   "
+                      "bytes behind\n"
+                      "  beta   backup   following  0         118     1.25 of 4  77 MiB   \n"
+                      "\npgvip2: nobody serves its address\n"
+                      "  HOST   ROLE    STATE    SESSIONS  STORED  LOAD       FREE   "
+                      "DATABASES, AS IT SEES THEM\n"
+                      "  alpha  backup  waiting  0         0       0.00 of 2  0 MiB  \n");
+    json_decref(tree);
+    json_decref(j);
+}
+
+static void managers_without_a_backup(void **state)
+{
+    (void)state;
+    json_t *j = parse(status), *tree = parse(managers);
+    json_t *v = json_object_get(json_array_get(tree, 0), "value");
+    json_object_set_new(v, "unprotected_since", json_integer(800));
+    json_object_set_new(v, "why", json_string("no backup"));
+    struct hf_buf out;
+    hf_managers_add(j, tree, 1000);
+    hf_buf_init(&out, 8192);
+    assert_int_equal(hf_render_status(&out, j, false), 0);
+    static const char head[] =
+        "alpha: running, 1 problem\n\n"
+        "WARNING  pgvip: its 120 sessions would not outlive the loss of alpha, since 3 m 20 s: "
+        "no backup\n    what to do: see that holdfast-pg runs on another host";
+    assert_true(hf_slice_starts(hf_buf_slice(&out), hf_slice_str(head)));
+    hf_buf_clear(&out);
+    assert_int_equal(hf_render_managers(&out, json_object_get(j, "managers"), 1000, false), 0);
+    static const char glance[] = "\npgvip: 120 sessions at alpha (10.0.0.9:6432), none protected "
+                                 "for 3 m 20 s: no backup\n";
+    assert_true(hf_slice_starts(hf_buf_slice(&out), hf_slice_str(glance)));
+    hf_buf_fini(&out);
+    json_decref(tree);
+    json_decref(j);
+}
+
+static void no_managers(void **state)
+{
+    (void)state;
+    json_t *j = parse(status), *tree = parse("[]");
+    hf_managers_add(j, tree, 1000);
+    hf_managers_add(j, NULL, 1000);
+    assert_null(json_object_get(j, "managers"));
+    struct hf_buf out;
+    hf_buf_init(&out, 100);
+    assert_int_equal(hf_render_managers(&out, NULL, 1000, true), 0);
+    assert_text(&out, "");
+    json_decref(tree);
+    json_decref(j);
+}
+
 static const char groups[] =
     "[{\"name\":\"orders\",\"phase\":\"running\",\"epoch\":7,\"quorate\":true,"
     "\"primary\":{\"resource\":\"copy1\",\"host\":\"alpha\",\"address\":\"10.0.0.1\"},"
@@ -337,6 +419,9 @@ int main(void)
         HF_TEST(status_with_problems),
         HF_TEST(members),
         HF_TEST(tree),
+        HF_TEST(managers_at_a_glance),
+        HF_TEST(managers_without_a_backup),
+        HF_TEST(no_managers),
         HF_TEST(a_group),
         HF_TEST(a_group_that_clears),
         HF_TEST(a_group_without_primary),

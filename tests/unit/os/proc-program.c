@@ -331,8 +331,11 @@ static void drop_most(const char *dir)
     (void)dir;
     struct hf_err err;
     if (geteuid() == 0) {
+        uint64_t raw = 1ull << CAP_NET_RAW, high = 1ull << CAP_BPF;
         int rc = hf_program_drop("nobody", 1ull << CAP_NET_ADMIN, &err);
-        _exit(rc == 0 && geteuid() != 0 && capability_lines("0000000000001000") == 5 ? 0 : 4);
+        bool lacks = hf_program_lacks(1ull << CAP_NET_ADMIN | raw | high) == (raw | high);
+        _exit(rc == 0 && geteuid() != 0 && lacks && capability_lines("0000000000001000") == 5 ? 0
+                                                                                              : 4);
     }
 }
 

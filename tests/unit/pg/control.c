@@ -176,7 +176,7 @@ static const char *answer(int fd)
 
 static const char whole[] = "promote\nepoch 18446744073709551615\n"
                             "mirrors copy2=gamma@10.0.0.3=sync copy3==sync\nfuture 1 2\n"
-                            "source copy1=alpha@10.0.0.1\nresource copy1\n\n";
+                            "source copy1=alpha@10.0.0.1\nresource copy1\ngroup pgvip\n\n";
 
 static void a_request_is_told(void **state)
 {
@@ -193,6 +193,7 @@ static void a_request_is_told(void **state)
     assert_string_equal(rig.ask.mirrors, "copy2=gamma@10.0.0.3=sync copy3==sync");
     assert_string_equal(rig.ask.source, "copy1=alpha@10.0.0.1");
     assert_string_equal(rig.ask.resource, "copy1");
+    assert_string_equal(rig.ask.group, "pgvip");
     hf_pg_control_done(rig.c, 9, "");
     assert_string_equal(answer(fd), "= 9 \n");
     turn();
@@ -220,6 +221,7 @@ static void lines_are_sent_at_once(void **state)
     assert_string_equal(rig.ask.mirrors, "");
     assert_string_equal(rig.ask.source, "");
     assert_string_equal(rig.ask.resource, "");
+    assert_string_equal(rig.ask.group, "");
     hf_pg_control_line(rig.c, "%s in-sync", "copy2");
     assert_int_equal(recv(fd, got, sizeof(got), 0), strlen("copy2 in-sync\n"));
     hf_pg_control_line(rig.c, "= 0\nlies\x7f");
@@ -323,6 +325,49 @@ static void further_lines(void **state)
     put(fd, "prepare-demote\n\ndemote\n");
     assert_string_equal(answer(fd), "line of prepare-demote\n= 0 at once\n");
     assert_string_equal(rig.story, "prepare-demote");
+}
+
+static void whether_the_former_primary_is_silent(void **state)
+{
+    (void)state;
+    int fd = client();
+    put(fd, "promote\nepoch 3\nsilent yes\n\n");
+    UNTIL(rig.c);
+    assert_true(rig.ask.silent);
+    hf_pg_control_done(rig.c, 0, "");
+    rig.c = NULL;
+    fd = client();
+    put(fd, "promote\nepoch 3\nsilent no\n\n");
+    UNTIL(rig.c);
+    assert_false(rig.ask.silent);
+    hf_pg_control_done(rig.c, 0, "");
+}
+
+/* A process that died can't take its address away: its agent's stop does, as a note tells. */
+static void the_address_of_a_dead_process(void **state)
+{
+    (void)state;
+    char path[128], note[160];
+    struct hf_addr address;
+    struct hf_err why;
+    snprintf(path, sizeof(path), "%s/run/dead", rig.dir);
+    snprintf(note, sizeof(note), "%s.address", path);
+    assert_int_equal(hf_addr_parse("[2001:db8::5]:6432", 0, &why, &address), 0);
+    assert_int_equal(hf_pg_control_note(path, "hf-nowhere", &address), 0);
+    assert_int_equal(access(note, F_OK), 0);
+    assert_int_equal(hf_pg_control_agent(path, "monitor"), 7);
+    assert_int_equal(hf_pg_control_agent(path, "mirror-state"), 7);
+    assert_int_equal(access(note, F_OK), 0);
+    assert_int_equal(hf_pg_control_agent(path, "stop"), 0);
+    assert_int_equal(access(note, F_OK), -1);
+    assert_int_equal(hf_pg_control_note(path, NULL, NULL), 0); /* none is there */
+    FILE *f = fopen(note, "w");
+    assert_non_null(f);
+    fputs("nonsense", f);
+    fclose(f);
+    assert_int_equal(hf_pg_control_agent(path, "stop"), 1); /* it may still be here */
+    assert_int_equal(hf_pg_control_note(path, NULL, NULL), 0);
+    assert_int_equal(access(note, F_OK), -1);
 }
 
 static void further_lines_that_are_none(void **state)
@@ -632,12 +677,14 @@ static void an_agent_asks(void **state)
     setenv("HOLDFAST_MIRRORS", "copy2=gamma@10.0.0.3=sync", 1);
     setenv("HOLDFAST_SOURCE", "copy1=alpha@10.0.0.1", 1);
     setenv("HOLDFAST_RESOURCE", "copy2", 1);
+    setenv("HOLDFAST_GROUP", "pgvip", 1);
     struct agent a = start_agent(rig.path, "mirror-state");
     UNTIL(rig.c);
     assert_true(rig.ask.epoch == 7);
     assert_string_equal(rig.ask.mirrors, "copy2=gamma@10.0.0.3=sync");
     assert_string_equal(rig.ask.source, "copy1=alpha@10.0.0.1");
     assert_string_equal(rig.ask.resource, "copy2");
+    assert_string_equal(rig.ask.group, "pgvip");
     hf_pg_control_line(rig.c, "copy2 in-sync");
     expect(a.out, "copy2 in-sync\n");
     hf_pg_control_line(rig.c, "more");
@@ -778,6 +825,8 @@ int main(void)
         ROW(nobody_wants_the_answer),
         ROW(half_closed_it_is_answered),
         ROW(further_lines),
+        ROW(whether_the_former_primary_is_silent),
+        ROW(the_address_of_a_dead_process),
         ROW(further_lines_that_are_none),
         ROW(garbage),
         ROW(half_requests),

@@ -419,6 +419,24 @@ static void keys_are_changed(void **state)
     assert_false(alpha.wrong || beta.wrong);
 }
 
+/* More of them than are read at once, and the end right behind: OpenSSL has read ahead what the
+ * socket does not tell again. */
+static void many_records_and_the_end(void **state)
+{
+    (void)state;
+    connect_both();
+    alpha.slice = 10;
+    alpha.to_send = 10 * 400;
+    pump(&alpha);
+    assert_int_equal(alpha.sent, alpha.to_send);
+    hf_pg_peer_close(alpha.p, true);
+    alpha.p = NULL;
+    until(beta.n_closed == 1);
+    assert_int_equal(beta.received, alpha.sent);
+    assert_false(beta.wrong);
+    assert_string_equal(beta.why, "closed by the other side");
+}
+
 static void nothing_is_taken_before_it_is_open(void **state)
 {
     (void)state;
@@ -632,6 +650,7 @@ int main(void)
         LOOP_TEST(megabytes_both_ways),
         LOOP_TEST(small_messages_there_and_back),
         LOOP_TEST(keys_are_changed),
+        LOOP_TEST(many_records_and_the_end),
         LOOP_TEST(nothing_is_taken_before_it_is_open),
         LOOP_TEST(a_cut_wire),
         LOOP_TEST(lost_in_send),

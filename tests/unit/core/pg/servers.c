@@ -340,6 +340,33 @@ static void a_new_connection_waits_until_it_is_known_on_which_start_it_is(void *
     rig_fini(&r);
 }
 
+static void a_connection_that_was_there_before_needs_no_probe_of_its_own(void **state)
+{
+    (void)state;
+    struct rig r;
+    begin(&r, &exclusive, 1, 1);
+    r.login_later = true;
+    lose(&r, 0);
+    run(&r, 0);
+    story(&r, "login 0 at alpha\n"); /* after a probe, as it had lost one */
+    unsigned n = r.n_probes;
+    hf_pg_servers_seated_before(r.s, &r.seat[0], r.now);
+    run(&r, 0);
+    story(&r, "attach 0, same\n");
+    assert_int_equal(r.n_probes, n);
+    want(&r, 1, HF_PG_READ_WRITE);
+    run(&r, 0);
+    story(&r, "login 1 at alpha\n");
+    r.server[0].facts.aux[0] = 90; /* restarts: it was of the start before */
+    r.server[0].facts.aux[1] = 91;
+    r.login_later = false;
+    hf_pg_servers_seated_before(r.s, &r.seat[1], r.now);
+    assert_int_equal(r.seat[1].state, HF_PG_SEAT_CHECK);
+    run(&r, HF_MS(200));
+    assert_non_null(strstr(r.log, "gone 1: the server was started anew, or promoted\n"));
+    rig_fini(&r);
+}
+
 static void a_standby_is_promoted(void **state)
 {
     (void)state;
@@ -1479,6 +1506,7 @@ int main(void)
         cmocka_unit_test(the_window_ends_by_itself),
         cmocka_unit_test(a_login_that_lands_on_a_later_start_is_not_attached),
         cmocka_unit_test(a_new_connection_waits_until_it_is_known_on_which_start_it_is),
+        cmocka_unit_test(a_connection_that_was_there_before_needs_no_probe_of_its_own),
         cmocka_unit_test(a_standby_is_promoted),
         cmocka_unit_test(an_old_primary_is_not_taken_even_alone),
         cmocka_unit_test(two_primaries_are_none),

@@ -271,6 +271,116 @@ static void a_hidden_request_that_fails_is_told(void **state)
     rig_fini(&r);
 }
 
+static bool ahead(const struct rig *r)
+{
+    bool asked;
+    return hf_pg_session_ahead(r->s, &asked);
+}
+
+/* Sent to the server before a peer has it: only what takes no effect by itself (X1). */
+static void what_may_run_ahead_of_a_peer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql;
+        bool in_block, ahead;
+    } cases[] = {
+        {"begin", false, true},
+        {"set a.b = 1", false, true},
+        {"listen x", false, true},
+        {"", false, true},
+        {"update t set a = 1", false, true}, /* wrapped: its COMMIT follows */
+        {"begin; update t set a = 1; commit", false, false},
+        {"begin; update t set a = 1", false, false},
+        {"vacuum", false, false},
+        {"create table t (a int)", false, false},
+        {"call p()", false, false},
+        {"select dblink('a', 'b')", false, false},
+        {"copy t from stdin", false, false},
+        {"commit", false, false},
+        {"not sql", false, false},
+        {"update t set a = 1", true, true},
+        {"insert into t values (1) returning a", true, true},
+        {"savepoint a", true, true},
+        {"rollback", true, true},
+        {"commit", true, false},
+        {"commit and chain", true, false},
+        {"update t set a = 1; commit", true, false},
+        {"rollback; update t set a = 1", true, false},
+        {"prepare transaction 'a'", true, false},
+        {"select dblink('a', 'b')", true, false},
+        {"copy t to '/tmp/t'", true, false},
+        {"copy t from stdin", true, false},
+        {"select lo_export(1, 'a')", true, false},
+        {"do $$ begin end $$", true, false},
+        {"create table t (a int)", true, false},
+    };
+    for (size_t i = 0; i < HF_ARRAY_LEN(cases); i++) {
+        struct rig r;
+        bool asked = true;
+        rig_init(&r);
+        assert_false(hf_pg_session_ahead(r.s, &asked)); /* not attached */
+        assert_false(asked);
+        attach(&r);
+        if (cases[i].in_block) {
+            query(&r, "begin");
+            answer(&r, "BEGIN", NULL, 'T');
+        }
+        struct hf_buf b;
+        hf_buf_init(&b, 1000);
+        hf_pg_put_query(&b, hf_slice_str(cases[i].sql));
+        /* it may wait for a token, or for a look at the settings */
+        (void)!hf_pg_session_from_client(r.s, hf_buf_slice(&b), 0);
+        hf_buf_fini(&b);
+        bool sent = holds(&r.to[HF_PG_SERVER], cases[i].sql);
+        if (sent ? ahead(&r) != cases[i].ahead : cases[i].ahead)
+            fail_msg("%s%s", cases[i].in_block ? "begin; " : "", cases[i].sql);
+        rig_fini(&r);
+    }
+}
+
+/* What is sent at once with what begins or ends a block may run outside it. */
+static void only_in_a_block_that_was_open(void **state)
+{
+    (void)state;
+    static const uint8_t ready[] = {HF_PG_SYNC, 0, 0, 0, 4};
+    struct rig r;
+    bool asked;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "begin");
+    query(&r, "update t set a = 1"); /* if BEGIN fails, a transaction by itself */
+    assert_false(ahead(&r));
+    answer(&r, "BEGIN", NULL, 'T');
+    assert_true(ahead(&r));
+    answer(&r, "UPDATE 1", NULL, 'T');
+    assert_true(ahead(&r)); /* the transaction's id */
+    query(&r, "rollback");
+    query(&r, "begin");
+    query(&r, "update t set a = 1");
+    assert_false(ahead(&r));
+    rig_fini(&r);
+    /* an answer is waited for once all of the request is there */
+    rig_init(&r);
+    attach(&r);
+    struct hf_buf b;
+    hf_buf_init(&b, 1000);
+    size_t mark = hf_pg_put_begin(&b, HF_PG_PARSE);
+    hf_pg_put_cstr(&b, hf_slice_str("a"));
+    hf_pg_put_cstr(&b, hf_slice_str("begin"));
+    hf_pg_put_u16(&b, 0);
+    hf_pg_put_end(&b, mark);
+    assert_int_equal(hf_pg_session_from_client(r.s, hf_buf_slice(&b), 0), b.n);
+    assert_true(hf_pg_session_ahead(r.s, &asked));
+    assert_false(asked);
+    assert_int_equal(hf_pg_session_from_client(r.s, hf_slice(ready, sizeof(ready)), 0),
+                     sizeof(ready));
+    assert_true(hf_pg_session_ahead(r.s, &asked));
+    assert_true(asked);
+    hf_buf_fini(&b);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +390,8 @@ int main(void)
         cmocka_unit_test(a_frozen_session_begins_nothing),
         cmocka_unit_test(a_request_before_a_wrapped_one),
         cmocka_unit_test(a_hidden_request_that_fails_is_told),
+        cmocka_unit_test(what_may_run_ahead_of_a_peer),
+        cmocka_unit_test(only_in_a_block_that_was_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,319 @@
+/* Roles of the service address: what makes a host its backup, its primary, and neither. */
+#include <errno.h>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "os/netaddr.h"
+#include "os/ocf.h"
+#include "pg/behind.h"
+#include "pg/client.h"
+#include "pg/control.h"
+#include "pg/listener.h"
+#include "pg/protect.h"
+#include "pg/route.h"
+#include "pg/service_impl.h"
+#include "pg/takeover.h"
+#include "pg/warm.h"
+#include "pg/watch.h"
+
+/* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
+ * cable between the two, and a host too busy to be taken for dead at once. */
+#define SILENCE HF_S(1)
+/* After a planned move: server connections are closed one after the other. */
+#define PART_AFTER HF_MS(300)
+#define PART_EVERY HF_MS(2)
+
+const char *hf_pg_role_name(enum hf_pg_role r)
+{
+    static const char *const name[] = {
+#define NAME(id, text) [HF_PG_ROLE_##id] = text,
+        HF_PG_ROLE_LIST(NAME)
+#undef NAME
+    };
+    return name[r];
+}
+
+static void enter(struct hf_pg_service *s, enum hf_pg_role role)
+{
+    if (s->role != role) {
+        hf_log_info("", "service address: %s", hf_pg_role_name(role));
+        s->role = role;
+        hf_pg_watch_touch(s->pg->watch);
+    }
+}
+
+static int backup_new(struct hf_pg_service *s, uint64_t epoch)
+{
+    const struct hf_pair_backup_conf conf = {
+        .epoch = epoch, .seed = s->pg->seed, .silence = SILENCE};
+    s->heard = 0;
+    return hf_pair_backup_create(&conf, hf_pg_service_now(s), &s->backup);
+}
+
+/* From STOPPED. */
+int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err)
+{
+    struct hf_pg *pg = s->pg;
+    struct hf_endpoint address = hf_addr_to_endpoint(&pg->config->service.address);
+    const struct hf_pg_peers_options options = {.poll = pg->wire->poll,
+                                                .key = &s->key,
+                                                .host = s->host,
+                                                .listen = &pg->config->service.peer_listen,
+                                                .ops = &hf_pg_service_peer_ops,
+                                                .arg = s};
+    int rc = hf_pg_protect_create(pg, &address, pg->config->service.interface, err, &pg->protect);
+    if (rc) {
+        return rc;
+    }
+    /* left by a process that died here */
+    rc = hf_netaddr_remove(pg->config->service.interface, &address, err);
+    rc = rc ? rc : hf_pg_peers_open(&options, err, &s->peers);
+    if (rc == 0) {
+        rc = backup_new(s, 0);
+        rc = rc ? rc : hf_pg_warm_create(pg, hf_pg_service_warmed, s, &s->warm);
+        rc = rc ? rc : hf_pg_behind_create(pg, &pg->behind);
+        rc = rc ? hf_err_set(err, rc, "out of memory") : 0;
+    }
+    if (rc) {
+        hf_pair_backup_destroy(s->backup);
+        s->backup = NULL;
+        hf_pg_warm_destroy(s->warm);
+        s->warm = NULL;
+        hf_pg_peers_close(s->peers);
+        s->peers = NULL;
+        hf_pg_protect_destroy(pg->protect);
+        pg->protect = NULL;
+        return rc;
+    }
+    pg->warm = s->warm;
+    enter(s, HF_PG_ROLE_BACKUP);
+    hf_pg_service_rearm(s);
+    return 0;
+}
+
+/* Clients of the address are not ours any more: no word to them. */
+void hf_pg_service_let_go(struct hf_pg_service *s)
+{
+    hf_time at = hf_pg_service_now(s) + PART_AFTER;
+    HF_LIST_FOREACH (node, &s->pg->clients) {
+        struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        if (c->slot) {
+            if (s->pg->leaving) {
+                hf_pg_client_part(c, at);
+                at += PART_EVERY;
+            }
+            hf_pg_client_abandon(c);
+        }
+    }
+}
+
+/* To BACKUP. */
+void hf_pg_service_demote(struct hf_pg_service *s)
+{
+    struct hf_pg *pg = s->pg;
+    struct hf_err err;
+    struct hf_endpoint address = hf_addr_to_endpoint(&pg->config->service.address);
+    if (!s->primary) {
+        return;
+    }
+    s->leave_until = 0;
+    hf_egress_set_lease(hf_pg_protect_egress(pg->protect), 0, 0); /* silent from now on */
+    hf_pg_listeners_close(s->listeners);
+    s->listeners = NULL;
+    hf_pg_takeover_destroy(s->takeover);
+    s->takeover = NULL;
+    if (s->promoting) {
+        struct hf_pg_control *c = s->promoting;
+        s->promoting = NULL;
+        hf_pg_service_answer(s, c, HF_OCF_ERR_GENERIC, "demoted meanwhile", true);
+    }
+    if (s->growing) {
+        hf_pg_control_done(s->growing, HF_OCF_ERR_GENERIC, "demoted meanwhile");
+        s->growing = NULL;
+    }
+    if (hf_netaddr_remove(pg->config->service.interface, &address, &err)) {
+        hf_log_err("", "the service address stays here: %s", err.text);
+    }
+    (void)!hf_pg_control_note(pg->config->service.control, NULL, NULL); /* stop would do no harm */
+    hf_pg_protect_lead(pg->protect, NULL, NULL, NULL);
+    hf_pg_route_others_write(pg->route, true);
+    hf_pg_service_let_go(s);
+    pg->leaving = false;
+    hf_pg_service_hand_over(s);
+    hf_pair_primary_destroy(s->primary);
+    s->primary = NULL;
+    hf_pg_service_note_reign(s);
+    hf_pg_service_answer_state(s);
+    s->asked_solo = s->asked_record = 0;
+    s->n_mirrors = s->chosen = 0;
+    s->chosen_copy[0] = '\0';
+    enter(s, HF_PG_ROLE_BACKUP);
+    if (backup_new(s, s->epoch)) {
+        hf_log_err("", "out of memory: this host is no backup");
+    }
+    hf_pg_service_rearm(s);
+}
+
+/* ---- a prepared demotion ---- */
+
+#define LEAVE_TIME HF_MS(20)
+#define LEAVE_LOOK HF_MS(1)
+
+/* Requests under way, and what the backup has not confirmed. */
+static bool at_rest(const struct hf_pg_service *s)
+{
+    struct hf_pair_primary_info info;
+    hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
+    HF_LIST_FOREACH (node, &s->pg->clients) {
+        const struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
+        struct hf_pg_session_info session;
+        if (c->slot && c->session && !c->ended) {
+            hf_pg_session_info(c->session, &session);
+            if (session.active) {
+                return false;
+            }
+        }
+    }
+    return info.lag_batches == 0;
+}
+
+void hf_pg_service_left(struct hf_pg_service *s)
+{
+    hf_time now = hf_pg_service_now(s);
+    if (!s->leave_until) {
+        return;
+    }
+    if (now < s->leave_until && !at_rest(s)) {
+        s->leave_look = now + LEAVE_LOOK;
+        return;
+    }
+    struct hf_pg_control *c = s->prepared;
+    hf_pg_service_demote(s);
+    if (c) {
+        hf_pg_service_answer(s, c, HF_OCF_SUCCESS, "", true);
+    }
+}
+
+void hf_pg_service_leave(struct hf_pg_service *s)
+{
+    s->pg->leaving = true;
+    s->leave_until = hf_pg_service_now(s) + LEAVE_TIME;
+    hf_pg_clients_hold(s->pg);
+    hf_pg_service_left(s);
+    hf_pg_service_rearm(s);
+}
+
+void hf_pg_service_stop(struct hf_pg_service *s)
+{
+    if (s->role == HF_PG_ROLE_STOPPED) {
+        return;
+    }
+    hf_pg_service_demote(s);
+    if (s->source) {
+        hf_pg_peer_close(s->source, false);
+        s->source = NULL;
+    }
+    hf_pair_backup_destroy(s->backup);
+    s->backup = NULL;
+    hf_pg_warm_destroy(s->warm);
+    s->warm = s->pg->warm = NULL;
+    hf_pg_behind_destroy(s->pg->behind);
+    s->pg->behind = NULL;
+    hf_pg_peers_close(s->peers);
+    s->peers = NULL;
+    hf_pg_protect_destroy(s->pg->protect);
+    s->pg->protect = NULL;
+    enter(s, HF_PG_ROLE_STOPPED);
+    hf_pg_service_rearm(s);
+}
+
+static void on_taken(void *arg, int rc, const struct hf_err *err)
+{
+    struct hf_pg_service *s = arg;
+    struct hf_pg_control *c = s->promoting;
+    s->promoting = NULL;
+    if (rc) {
+        hf_log_err("", "cannot take over the service address: %s", err->text);
+    } else {
+        enter(s, HF_PG_ROLE_PRIMARY);
+    }
+    if (c) {
+        hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "",
+                             false);
+    }
+}
+
+int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, struct hf_err *err)
+{
+    struct hf_pg *pg = s->pg;
+    struct hf_pair_backup_info info;
+    struct hf_pair_primary_conf conf = {.epoch = epoch, .silence = SILENCE};
+    hf_pair_backup_info(s->backup, &info);
+    if (getrandom(&conf.incarnation, sizeof(conf.incarnation), 0) < 0) {
+        return hf_err_set(err, -errno, "no random numbers");
+    }
+    conf.incarnation |= 1;
+    int rc = hf_pair_primary_create(&conf, hf_pg_service_now(s), &s->primary);
+    if (rc) {
+        return hf_err_set(err, rc, "out of memory");
+    }
+    hf_time lease = HF_MS(pg->config->service.lease_ms);
+    struct hf_pg_takeover_options options = {
+        .address = pg->config->service.address,
+        .interface = pg->config->service.interface,
+        .prefix_length = (unsigned)pg->config->service.prefix_length,
+        .store = hf_pair_backup_take(s->backup),
+        .clock_offset = info.clocked ? info.clock_offset : 0,
+        .not_before = s->heard && !silent ? s->heard + lease : 0,
+        .kind = !s->heard                  ? HF_PG_TAKEOVER_FIRST
+                : !s->source && !info.code ? HF_PG_TAKEOVER_PLANNED
+                                           : HF_PG_TAKEOVER_FAILURE,
+    };
+    if (options.prefix_length == 0) {
+        options.prefix_length = options.address.ss.ss_family == AF_INET ? 32 : 128;
+    }
+    if (s->source) {
+        hf_pg_peer_close(s->source, false);
+        s->source = NULL;
+    }
+    hf_pair_backup_destroy(s->backup);
+    s->backup = NULL;
+    hf_pg_warm_keep(s->warm);
+    s->alarm_at = s->warm_at = 0;
+    s->suspected = false;
+    s->epoch = epoch;
+    s->lease_until = 0;
+    hf_pg_route_others_write(pg->route, false);
+    hf_pg_protect_lead(pg->protect, s->primary, hf_pg_service_pump, s);
+    enter(s, HF_PG_ROLE_TAKING);
+    hf_pg_service_renew_lease(s);
+    rc = hf_pg_control_note(pg->config->service.control, pg->config->service.interface,
+                            &pg->config->service.address);
+    if (rc) {
+        hf_log_warn("", "%s.address: %s; if this process dies its address stays until the next one",
+                    pg->config->service.control, hf_strerror(rc));
+    }
+    rc = hf_pg_takeover_start(pg, &options, on_taken, s, &s->takeover);
+    if (rc) {
+        hf_pg_service_demote(s);
+        return hf_err_set(err, rc, "out of memory");
+    }
+    hf_pg_service_pump(s);
+    return 0;
+}
+
+int hf_pg_service_serve(struct hf_pg_service *s, struct hf_err *err)
+{
+    if (s->role != HF_PG_ROLE_PRIMARY) {
+        return hf_err_set(err, -EINVAL, "not promoted");
+    }
+    if (s->listeners) {
+        return 0;
+    }
+    int rc = hf_pg_listeners_service(s->pg, &s->pg->config->service.address, err, &s->listeners);
+    if (rc == 0) {
+        hf_pg_protect_serves(s->pg->protect);
+        hf_pg_takeover_listening(s->takeover);
+    }
+    return rc;
+}

@@ -1,0 +1,113 @@
+"""What is done before a take-over, and after it: logins of the backup, prepared switches, what the old host leaves."""
+import os
+
+import pytest
+
+import pgwire
+import takeover
+from lab import STATE
+from postgres import find_program
+
+WARM = 2
+
+
+class Rig(takeover.Rig):
+    def manager_configuration(self, host):
+        return super().manager_configuration(host).rstrip().removesuffix("}") + f"    warm = {WARM}\n}}\n"
+
+
+@pytest.fixture(scope="module", name="the_rig")
+def fixture_the_rig():
+    rig = Rig(takeover.Lab(f"ready-{os.getpid()}"))
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.end()
+
+
+@pytest.fixture(name="rig")
+def fixture_rig(the_rig):
+    the_rig.whole()
+    return the_rig
+
+
+def warm(rig, host):
+    """Server connections of a backup that nobody has"""
+    return sum(row.split(",")[3] == "login" for row in rig.console(host, "SHOW CONNECTIONS").splitlines()[1:])
+
+
+def daemon_log(rig, host):
+    return (STATE / rig.lab.name / "hosts" / host / "holdfastd.log").read_text(errors="replace")
+
+
+def named(rig):
+    c = rig.connect()
+    pgwire.check(c.query("set application_name = 'ready'"))
+    return c
+
+
+def backends(c):
+    return int(c.one("select count(*) from pg_stat_activity where backend_type = 'client backend' and application_name = 'ready'"))
+
+
+def test_the_backup_keeps_some_logged_in(rig):
+    clients = [rig.connect() for _ in range(WARM + 2)]
+    try:
+        rig.until(lambda: warm(rig, rig.backup()) == WARM, f"the backup has {WARM} connections")
+        clients.pop().close()
+        clients.pop().close()
+        clients.pop().close()
+        rig.until(lambda: warm(rig, rig.backup()) == WARM - 1, "not more than sessions")
+        old = rig.serving()
+        rig.power_off(old)
+        rig.until_elsewhere(old)
+        assert clients[0].one("select 1") == "1"
+        rig.until(lambda: warm(rig, rig.serving()) == 0, "none is left over")
+    finally:
+        for c in clients:
+            c.close()
+
+
+def test_a_switch_is_prepared(rig):
+    with named(rig) as c:
+        pgwire.check(c.query("set my.own = 'kept'"))
+        old, new = rig.serving(), rig.backup()
+        rig.switch()
+        rig.until_serving(new)
+        assert c.one("select current_setting('my.own')") == "kept"
+        for host, word in ((old, "demote"), (new, "promote"), (new, "open")):
+            assert f"{host}: {word} by a process that was there" in daemon_log(rig, host)
+        rig.until(lambda: backends(c) == 1, "the old server process has ended")
+
+
+@pytest.mark.parametrize("way", ["power_off", "process"])
+def test_idle_server_processes_are_ended_afterwards(rig, way):
+    with named(rig) as c, named(rig) as other:
+        assert backends(c) == 2
+        old = rig.serving()
+        if way == "power_off":
+            rig.power_off(old)
+        else:
+            rig.kill_manager(old)
+        rig.until_elsewhere(old)
+        assert other.one("select 1") == "1"
+        rig.until(lambda: backends(c) == 2, "the old server processes have ended")
+
+
+def test_the_address_of_a_dead_process_goes(rig):
+    old = rig.serving()
+    rig.stop_manager(old)
+    rig.until_elsewhere(old)
+    assert rig.address not in rig.on(old, "ip", "addr", "show", "dev", "eth0")
+
+
+def test_mirror_state_tells_each_copy(rig):
+    host, backup = rig.serving(), rig.backup()
+    (third,) = set(takeover.HOSTS) - {host, backup}
+    mirrors = f"{backup}={backup}@{rig.own[backup]}=sync {third}={third}@{rig.own[third]}=async"
+    text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
+                  find_program("holdfast-pg"), "--agent", "mirror-state")
+    lines = text.splitlines()
+    assert f"{backup} in-sync" in lines and lines[-1] == "holdfast-again"
+    assert set(lines) <= {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
