@@ -571,6 +571,15 @@ void hf_pg_client_release(struct hf_pg_client *c)
 
 /* ---- servers ---- */
 
+/* Who has not begun has lost nothing: it would never say that it has recovered, and a switchover
+ * that waits for that would hold everybody. */
+static uint64_t lost(const struct hf_pg_client *c)
+{
+    struct hf_pg_session_info info;
+    hf_pg_session_info(c->session, &info);
+    return info.state == HF_PG_STARTING ? 0 : c->lost;
+}
+
 void hf_pg_client_serve(struct hf_pg_client *c)
 {
     if (c->phase == HF_PG_PHASE_SESSION && c->login) {
@@ -587,7 +596,7 @@ void hf_pg_client_serve(struct hf_pg_client *c)
         c->need[side] = false;
         s->wanted = true;
         s->since = hf_pg_now(c->pg);
-        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? c->lost : 0)) {
+        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? lost(c) : 0)) {
             hf_pg_client_refuse(s, "53200", "out of memory");
         }
     }
