@@ -22,7 +22,7 @@ PLAN = {1: {"power_off": 10, "process": 10, "planned": 10},
         2000: {"power_off": 5, "process": 3, "planned": 3}}
 
 
-WARM = int(os.environ.get("WARM", "0"))  # server connections that the backup keeps logged in
+WARM = int(os.environ.get("WARM", "100"))  # server connections that the backup keeps logged in
 
 
 def stamp(line):

@@ -72,7 +72,7 @@ static void ask(struct hf_pg_behind *b)
     }
     hf_buf_str(&sql, ") v(pid, age), LATERAL pg_catalog.pg_stat_get_activity(v.pid) a WHERE "
                      "pg_catalog.abs(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
-                     "a.backend_start) - v.age) < 2");
+                     "a.backend_start) - v.age) < 10");
     int rc = sql.err ? sql.err : hf_pg_route_errand(b->pg->route, hf_buf_slice(&sql), on_done, b);
     hf_buf_fini(&sql);
     if (rc) {
