@@ -17,12 +17,13 @@ import takeover  # noqa: E402 # pylint: disable=wrong-import-position,wrong-impo
 from lab import STATE, Failed  # noqa: E402 # pylint: disable=wrong-import-position,wrong-import-order
 
 # power_off_database: the host of the connections is the database's, too
-PLAN = {1: {"power_off": 10, "process": 10, "planned": 10},
-        100: {"power_off": 60, "power_off_database": 20, "process": 40, "planned": 40},
+# nothing: what clients wait for in a second like any other
+PLAN = {1: {"power_off": 10, "process": 10, "planned": 10, "nothing": 10},
+        100: {"power_off": 60, "power_off_database": 20, "process": 40, "planned": 40, "nothing": 20},
         2000: {"power_off": 5, "process": 3, "planned": 3}}
 
 
-WARM = int(os.environ.get("WARM", "0"))  # server connections that the backup keeps logged in
+WARM = int(os.environ.get("WARM", "100"))  # server connections that the backup keeps logged in
 
 
 def stamp(line):
@@ -84,6 +85,9 @@ class Cluster:
     def planned(self, _):
         self.rig.switch()
 
+    def nothing(self, _):
+        time.sleep(1)
+
     def restore(self, _):
         """whole() does it"""
 
@@ -131,8 +135,8 @@ MARKS = {"membership": r"pgvip: .* is to run .* as primary", "fencing": r"pgvip:
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the lab down
-    only = [int(n) for n in os.environ.get("SESSIONS", "").split(",") if n]
-    plan = {n: ways for n, ways in PLAN.items() if not only or n in only}
+    only, which = ([w for w in os.environ.get(name, "").split(",") if w] for name in ("SESSIONS", "WAYS"))
+    plan = {n: {w: k for w, k in ways.items() if not which or w in which} for n, ways in PLAN.items() if not only or str(n) in only}
     cluster = Cluster(Rig(takeover.Lab(f"tkb{os.getpid()}"), connections=2300))
     try:
         cluster.up()
@@ -141,7 +145,7 @@ def main():
     finally:
         cluster.down()
     path = ROOT / "bench/out/takeover-holdfast.json"  # the other cases stay those of their last run
-    before = json.loads(path.read_text(encoding="utf-8")) if only and path.exists() else {}
+    before = json.loads(path.read_text(encoding="utf-8")) if (only or which) and path.exists() else {}
     save(path.name, {**before, "token_ms": takeover.TOKEN, "lease_ms": 200, "warm": WARM, "cores": os.cpu_count(), **cases})
 
 

@@ -12,7 +12,7 @@
 #define AT_ONCE 20
 #define TEXT_MAX 4096
 #define AGAIN HF_MS(200)
-#define MARGIN HF_S(1) /* of clocks, and of what is between a connection and its process */
+#define MARGIN HF_S(10) /* of clocks, and of what is between a connection and its process */
 #define TRIES_MAX 5
 
 struct process {

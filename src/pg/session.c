@@ -737,6 +737,7 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
     s->attached = true;
     s->wanted = false;
     backend->pid = r->pid;
+    backend->since = s->conn->ready_at;
     backend->params = r->params;
     hf_pg_protect_attached(c, s->conn);
     if (!c->n_cancel_id && s->side == HF_PG_SERVER) {

@@ -135,3 +135,25 @@ def test_a_server_without_room_for_both(request):
     finally:
         for c in clients:
             c.close()
+
+
+def test_an_old_warm_connection_is_ended_when_it_is_lost(rig):
+    """Its server process began long before its session had it."""
+    with rig.connect() as c, rig.connect() as look:
+        for sql in ("drop table if exists w", "create table w (i int primary key)"):
+            pgwire.check(c.query(sql))
+        rig.until(lambda: warm(rig, rig.backup()) == WARM, f"the backup has {WARM} connections")
+        old = "select count(*) from pg_stat_activity where backend_type = 'client backend' and query = '' and " \
+              "clock_timestamp() - backend_start > '12 s'"
+        rig.until(lambda: int(look.one(old)) >= WARM, "they are old")
+        first = rig.serving()
+        rig.kill_manager(first)
+        rig.until_elsewhere(first)
+        for sql in ("begin", "insert into w values (1)"):
+            pgwire.check(c.query(sql))
+        rig.whole()
+        second = rig.serving()
+        rig.power_off(second)
+        rig.until_elsewhere(second)
+        pgwire.check(c.query("commit"))
+        assert look.one("select count(*) from w") == "1"

@@ -162,6 +162,8 @@ struct hf_pg_session_args {
 struct hf_pg_backend {
     uint64_t incarnation; /* of the server: another number after each start and promotion */
     uint32_t pid;
+    hf_time
+        since; /* its login was done, so that its process can be told from a later one; 0: now */
     struct hf_slice params; /* ParameterStatus as name NUL value NUL ...; borrowed for the call */
     /* What is known of the server that was lost, against this one (X3): */
     bool same;   /* the same incarnation: its backends may still be there */

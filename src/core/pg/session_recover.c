@@ -220,14 +220,14 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
 
 static void ask_clear(struct hf_pg_session *s)
 {
-    /* The process must have begun when our login did: its number may be used again. What the view
-     * pg_stat_activity would add is a look at all other processes. */
+    /* The process must have begun when our login did, which may have taken a while: its number may
+     * be used again. What the view pg_stat_activity would add is a look at all other processes. */
     char sql[400];
     snprintf(
         sql, sizeof(sql),
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM "
         "pg_catalog.pg_stat_get_activity(%u) WHERE pg_catalog.abs(pg_catalog.date_part('epoch', "
-        "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 2",
+        "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 10",
         s->lost_pid, (long long)((s->now - s->lost_attached_at) / HF_NS_PER_S),
         (long long)((s->now - s->lost_attached_at) / HF_NS_PER_MS % 1000));
     hf_pg_step_ask(s, STEP_CLEAR, hf_slice_str(sql));

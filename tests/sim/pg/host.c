@@ -101,7 +101,7 @@ static void end_former(struct pgw_world *w, const struct pgw_session *s)
     if (hf_pg_session_former(s->core, w->now, &pid, &age) &&
         (b = pgs_backend_find(&w->server, pid))) {
         double apart = (double)(w->server.now - b->started) / 1e6 - (double)age / HF_NS_PER_S;
-        if (apart > -2 && apart < 2) {
+        if (apart > -10 && apart < 10) {
             pgs_terminate(b);
         }
     }
