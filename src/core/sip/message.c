@@ -123,13 +123,18 @@ static bool is_version(struct hf_slice s, bool *ret_ours)
 }
 
 /* Status-Line = SIP-Version SP Status-Code SP Reason-Phrase */
-static void parse_status_line(struct hf_sip_msg *m, struct hf_sip_cur *c, bool ours)
+static void parse_status_line(struct hf_sip_msg *m, struct hf_slice line)
 {
-    m->request = false;
-    struct hf_slice digits = hf_sip_span(c, HF_SIP_C_DIGIT);
+    struct hf_sip_cur c = hf_sip_cur(line);
+    bool ours = false;
+    if (!is_version(hf_sip_span(&c, HF_SIP_C_VALUE), &ours) || !hf_sip_eat(&c, ' ')) {
+        fail(m, HF_SIP_FAULT_START_LINE);
+        return;
+    }
     if (!ours) {
         fail(m, HF_SIP_FAULT_VERSION);
     }
+    struct hf_slice digits = hf_sip_span(&c, HF_SIP_C_DIGIT);
     if (digits.n == 3) {
         m->status =
             (uint16_t)((digits.p[0] - '0') * 100 + (digits.p[1] - '0') * 10 + (digits.p[2] - '0'));
@@ -137,10 +142,10 @@ static void parse_status_line(struct hf_sip_msg *m, struct hf_sip_cur *c, bool o
     if (m->status < 100 || m->status > 699) {
         fail(m, HF_SIP_FAULT_STATUS);
     }
-    if (!hf_sip_eat(c, ' ') && !hf_sip_done(c)) {
+    if (!hf_sip_eat(&c, ' ') && !hf_sip_done(&c)) {
         fail(m, HF_SIP_FAULT_START_LINE);
     }
-    m->reason = hf_sip_left(c);
+    m->reason = hf_sip_left(&c);
 }
 
 static void parse_request_uri(struct hf_sip_msg *m)
@@ -164,14 +169,12 @@ static void parse_request_uri(struct hf_sip_msg *m)
 static void parse_start_line(struct hf_sip_msg *m, struct hf_slice line)
 {
     struct hf_sip_cur c = hf_sip_cur(line);
-    struct hf_slice version = hf_sip_span(&c, HF_SIP_C_VALUE);
     bool ours = false;
-    if (is_version(version, &ours) && hf_sip_eat(&c, ' ')) {
-        parse_status_line(m, &c, ours);
+    m->request = line.n < 4 || !hf_sip_eq(hf_slice(line.p, 4), S("SIP/")); /* no method has a '/' */
+    if (!m->request) {
+        parse_status_line(m, line);
         return;
     }
-    m->request = true;
-    c = hf_sip_cur(line);
     m->method_text = hf_sip_span(&c, HF_SIP_C_TOKEN);
     m->method = find_method(m->method_text);
     bool ok = m->method_text.n && hf_sip_eat(&c, ' ');
@@ -182,7 +185,7 @@ static void parse_start_line(struct hf_sip_msg *m, struct hf_slice line)
         return;
     }
     m->uri_text = hf_slice(rest.p, (size_t)(space - rest.p));
-    version = hf_slice(space + 1, rest.n - m->uri_text.n - 1);
+    struct hf_slice version = hf_slice(space + 1, rest.n - m->uri_text.n - 1);
     if (!is_version(version, &ours) ||
         (m->uri_text.n && memchr(m->uri_text.p, ' ', m->uri_text.n))) {
         fail(m, HF_SIP_FAULT_START_LINE);

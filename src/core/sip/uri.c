@@ -461,7 +461,7 @@ static void put_tel(struct hf_wr *w, const struct hf_sip_uri *u)
     for (int b; (b = next_digit(&c)) >= 0;) {
         hf_wr_u8(w, (uint8_t)b);
     }
-    if (!global && hf_sip_uri_param(u, "phone-context", &context)) {
+    if (!global && hf_sip_uri_param(u, "phone-context", &context) && context.n) {
         hf_wr_bytes(w, S(";phone-context="));
         put_lower(w, context);
     }

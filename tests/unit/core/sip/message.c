@@ -133,6 +133,9 @@ static void faults(void **state)
         {"REGISTER sip: SIP/2.0\r\n" VIA "\r\n", HF_SIP_FAULT_REQUEST_URI, true},
         {"REGISTER sip:h?a=b SIP/2.0\r\n" VIA "\r\n", HF_SIP_FAULT_REQUEST_URI, true},
         {"REGISTER http://h/ SIP/2.0\r\n" VIA "\r\n", HF_SIP_FAULT_SCHEME, true},
+        {"SIP/2.0\r\n" VIA "\r\n", HF_SIP_FAULT_START_LINE, false}, /* a response is not answered */
+        {"SIP/x 200 OK\r\n" VIA "\r\n", HF_SIP_FAULT_START_LINE, false},
+        {"sip/2.0\t200 OK\r\n" VIA "\r\n", HF_SIP_FAULT_START_LINE, false},
         {"SIP/2.0 99 x\r\n" VIA "\r\n", HF_SIP_FAULT_STATUS, false},
         {"SIP/2.0 700 x\r\n" VIA "\r\n", HF_SIP_FAULT_STATUS, false},
         {"SIP/2.0 2000 x\r\n" VIA "\r\n", HF_SIP_FAULT_STATUS, false},

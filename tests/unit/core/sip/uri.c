@@ -194,6 +194,7 @@ static void aor(void **state)
         {"sip:+1555;user=phone@h", "sip:+1555;user=phone@h"},
         {"sip:+1555@h;user=phone", "sip:+1555@h"},
         {"tel:+1-201-555;ext=2", "tel:+1201555"},
+        {"tel:704;phone-context", "tel:704"},
         {"tel:70-4A;phone-context=Example.COM", "tel:704a;phone-context=example.com"},
     };
     char buf[HF_SIP_URI_AOR_MAX];
