@@ -219,7 +219,7 @@ static void measure(struct hf_sip_rebalance *r, hf_time now)
         }
         uint64_t work = (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
         uint64_t cost =
-            (c->part_clients * HF_SIP_COST_ONE +
+            ((uint64_t)c->part_clients * HF_SIP_COST_ONE +
              c->part_requests * relative(s->load.requests_s, s->load.clients, requests, n) +
              c->part_cpu * relative(work, s->load.clients, cpu, n)) /
             parts;

@@ -259,6 +259,7 @@ static void replace_dead(struct hf_sip_rebalance *r)
     for (uint16_t i = 0; i < r->n; i++) {
         all += r->server[i].get;
     }
+    assert(all > 0); /* fill() found room for all of it */
     for (uint16_t i = 0; i < r->n; i++) {
         if (r->server[i].part == HF_SIP_PART_DEAD && r->server[i].n > 0) {
             split(r, i, all);
@@ -330,7 +331,8 @@ static void pair_homing(struct hf_sip_rebalance *r)
 /* The neediest gives to the least loaded. */
 static void pair_all(struct hf_sip_rebalance *r)
 {
-    struct ranked giver[HF_SIP_SERVERS_MAX], taker[HF_SIP_SERVERS_MAX];
+    struct ranked giver[HF_SIP_SERVERS_MAX] = {{.key = 0}};
+    struct ranked taker[HF_SIP_SERVERS_MAX] = {{.key = 0}};
     size_t n_givers = 0, n_takers = 0;
     for (uint16_t i = 0; i < r->n; i++) {
         const struct hf_sip_seen *s = &r->server[i];
