@@ -29,6 +29,7 @@
  *
  *   UNKNOWN --offered a redirect at a refresh--> OFFERED --came to the new address--> FOLLOWS
  *                                                   +------came the old way---------> IGNORES
+ *   FOLLOWS, and its binding expired: UNKNOWN
  *
  * The database, as this server sees it:
  *

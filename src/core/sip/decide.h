@@ -14,9 +14,9 @@
  * One pure function from facts to a verdict. The AoR that counts is To's in a REGISTER and the
  * Request-URI's in everything else. The first line that fits decides:
  *
- *   ROUTE           in a dialog, ACK, CANCEL                              PASS       RFC 3261 16.12
- *   NO_VIA          no Via                                                REFUSE 400 RFC
- * 3261 8.1.1.7 OVERLOADED      this server sheds, and this one's turn it is          REFUSE 503
+ *   ROUTE           in a dialog, ACK, CANCEL                              PASS
+ *   NO_VIA          no Via: not a request                                 REFUSE 400
+ *   OVERLOADED      this server sheds, and this one's turn it is          REFUSE 503
  *
  *   the row is not cached
  *     ASK_FIRST       credentials are wanted, and none good are there     CHALLENGE  S6

@@ -219,7 +219,7 @@ static void measure(struct hf_sip_rebalance *r, hf_time now)
         }
         uint64_t work = (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
         uint64_t cost =
-            (c->part_clients * HF_SIP_COST_ONE +
+            ((uint64_t)c->part_clients * HF_SIP_COST_ONE +
              c->part_requests * relative(s->load.requests_s, s->load.clients, requests, n) +
              c->part_cpu * relative(work, s->load.clients, cpu, n)) /
             parts;
@@ -286,8 +286,12 @@ static void weigh(struct hf_sip_rebalance *r)
 static bool look(struct hf_sip_rebalance *r, hf_time now)
 {
     bool somebody = false;
+    r->cost_max = HF_SIP_COST_ONE;
     for (uint16_t i = 0; i < r->n; i++) {
         struct hf_sip_seen *s = &r->server[i];
+        if (s->load.clients > 0 && s->cost > r->cost_max) {
+            r->cost_max = s->cost;
+        }
         s->part = part_of(r, i, now);
         somebody |= s->part == HF_SIP_PART_TAKES;
         s->n = s->load.clients;
@@ -309,7 +313,7 @@ static bool look(struct hf_sip_rebalance *r, hf_time now)
 static bool anybody_outside(const struct hf_sip_rebalance *r, unsigned zone)
 {
     for (uint16_t i = 0; i < r->n; i++) {
-        if (hf_sip_plan_outside(&r->server[i], zone)) {
+        if (hf_sip_plan_outside(r, &r->server[i], zone)) {
             return true;
         }
     }
@@ -414,8 +418,9 @@ size_t hf_sip_rebalance_step(struct hf_sip_rebalance *r, hf_time now,
     }
     r->limited = true;
     r->moving = r->state == HF_SIP_BALANCE_MOVING;
+    r->held = false;
     hf_sip_plan_make(r);
-    if (r->moving && !r->wanted) {
+    if (r->moving && r->n_moves == 0 && !r->held) {
         enter_state(r, HF_SIP_BALANCE_AT_REST); /* all that could be done: pinned ones are left */
     }
     count_moves(r);

@@ -33,7 +33,8 @@
  * How much: M = max(what is above the upper edges, what is missing below the lower ones). Every
  * move takes from one and gives to one, so fewer can't do. Who is highest gives down to one level,
  * who is lowest is filled up to one level, such that both make M; neither level is beyond the mean,
- * so nobody ends outside. Never "the next in the list".
+ * so nobody ends outside. Never "the next in the list". Clients are whole: within two of its share
+ * nobody is outside, and one moves only if that makes the sum of squared deviations smaller.
  *
  * Which: who belongs there first (`home`), then any; pinned ones only back to their home, or away
  * from a server that is dead or drained. A server whose CPU is above cpu_max counts for less from

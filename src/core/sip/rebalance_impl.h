@@ -44,8 +44,9 @@ struct hf_sip_rebalance {
     bool looked;        /* at least once */
     bool limited;       /* this step keeps to the rates, and changes what is remembered */
     bool moving;        /* this step balances */
-    bool wanted;        /* ... and there is something to be moved for it */
+    bool held;          /* ... but the rates kept it from some of it */
     uint16_t n;         /* servers */
+    uint32_t cost_max;  /* units of the dearest client that may be moved */
     struct hf_sip_seen server[HF_SIP_SERVERS_MAX];
     const struct hf_sip_astray *astray; /* borrowed */
     size_t n_astray;
@@ -56,5 +57,6 @@ struct hf_sip_rebalance {
 
 /** Fill r->move from the working copy in r->server. */
 void hf_sip_plan_make(struct hf_sip_rebalance *r);
-/** Is a server outside its share by more than so many percent? */
-bool hf_sip_plan_outside(const struct hf_sip_seen *s, unsigned zone);
+/** Is a server outside its share by more than so many percent, and more than a client? */
+bool hf_sip_plan_outside(const struct hf_sip_rebalance *r, const struct hf_sip_seen *s,
+                         unsigned zone);

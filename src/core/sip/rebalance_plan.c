@@ -5,7 +5,6 @@
 #include "core/sip/rebalance_impl.h"
 
 #define LEVEL_BITS 24   /* of a level (units per weight), after the point */
-#define TOLERANCE 1500u /* units: less than two clients are never worth a move */
 #define ALLOWANCE 1000u /* one client */
 
 struct ranked {
@@ -32,20 +31,30 @@ static bool weak(const struct hf_sip_seen *s)
     return s->strength < HF_SIP_FULL_STRENGTH;
 }
 
-bool hf_sip_plan_outside(const struct hf_sip_seen *s, unsigned zone)
+/* How far from its share nobody minds: so many percent, but two clients in any case, as moves are
+ * whole clients. */
+static uint64_t leeway(const struct hf_sip_rebalance *r, const struct hf_sip_seen *s, unsigned zone)
+{
+    uint64_t part = s->share * zone / 100, least = (uint64_t)r->cost_max * 2;
+    return part > least ? part : least;
+}
+
+bool hf_sip_plan_outside(const struct hf_sip_rebalance *r, const struct hf_sip_seen *s,
+                         unsigned zone)
 {
     uint64_t off = s->units > s->share ? s->units - s->share : s->share - s->units;
-    return takes(s) && off > TOLERANCE && off * 100 > s->share * zone;
+    return takes(s) && off > leeway(r, s, zone);
 }
 
 static uint64_t upper_edge(const struct hf_sip_rebalance *r, const struct hf_sip_seen *s)
 {
-    return s->share * (100 + r->conf.target_zone) / 100;
+    return s->share + leeway(r, s, r->conf.target_zone);
 }
 
 static uint64_t lower_edge(const struct hf_sip_rebalance *r, const struct hf_sip_seen *s)
 {
-    return s->share * (100 - r->conf.target_zone) / 100;
+    uint64_t l = leeway(r, s, r->conf.target_zone);
+    return s->share > l ? s->share - l : 0;
 }
 
 static uint64_t at_level(const struct hf_sip_seen *s, uint64_t level)
@@ -67,8 +76,10 @@ static uint32_t emit(struct hf_sip_rebalance *r, uint16_t from, uint16_t to, uin
     struct hf_sip_seen *a = &r->server[from], *b = &r->server[to];
     n = n < a->n ? n : a->n;
     if (r->limited && reason != HF_SIP_MOVE_DEAD) {
+        uint32_t wanted = n;
         n = n < r->allowance / ALLOWANCE ? n : (uint32_t)(r->allowance / ALLOWANCE);
         n = n < b->allowance / ALLOWANCE ? n : (uint32_t)(b->allowance / ALLOWANCE);
+        r->held |= n < wanted;
     }
     if (n == 0 || from == to || r->n_moves == HF_SIP_MOVES_MAX) {
         return 0;
@@ -248,6 +259,7 @@ static void replace_dead(struct hf_sip_rebalance *r)
     for (uint16_t i = 0; i < r->n; i++) {
         all += r->server[i].get;
     }
+    assert(all > 0); /* fill() found room for all of it */
     for (uint16_t i = 0; i < r->n; i++) {
         if (r->server[i].part == HF_SIP_PART_DEAD && r->server[i].n > 0) {
             split(r, i, all);
@@ -277,11 +289,28 @@ static uint32_t left_to_give(const struct hf_sip_seen *s)
     return n < loose ? n : loose;
 }
 
+/*
+ * So many clients can be moved before it is better to leave it. With a giver x above its share and
+ * a receiver y above its own (or below: negative), moving n clients of cost c makes the sum of
+ * squares smaller if n c < x - y; as it only ever gets smaller, nobody goes to and fro.
+ */
+static uint32_t useful(const struct hf_sip_seen *a, const struct hf_sip_seen *b)
+{
+    if (a->part == HF_SIP_PART_GOES) {
+        return UINT32_MAX;
+    }
+    int64_t x = (int64_t)a->units - (int64_t)a->share, y = (int64_t)b->units - (int64_t)b->share;
+    int64_t n = x > y ? (x - y - 1) / a->cost : 0;
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
 static void pair(struct hf_sip_rebalance *r, uint16_t from, uint16_t to, uint8_t who, uint32_t max)
 {
     struct hf_sip_seen *a = &r->server[from], *b = &r->server[to];
     uint32_t n = left_to_give(a), room = clients_for(b->get, a->cost);
     n = n < room ? n : room;
+    n = n < max ? n : max;
+    max = useful(a, b);
     n = emit(r, from, to, reason_of(a), who, n < max ? n : max);
     uint64_t units = (uint64_t)n * a->cost;
     a->give -= units < a->give ? units : a->give;
@@ -302,7 +331,8 @@ static void pair_homing(struct hf_sip_rebalance *r)
 /* The neediest gives to the least loaded. */
 static void pair_all(struct hf_sip_rebalance *r)
 {
-    struct ranked giver[HF_SIP_SERVERS_MAX], taker[HF_SIP_SERVERS_MAX];
+    struct ranked giver[HF_SIP_SERVERS_MAX] = {{.key = 0}};
+    struct ranked taker[HF_SIP_SERVERS_MAX] = {{.key = 0}};
     size_t n_givers = 0, n_takers = 0;
     for (uint16_t i = 0; i < r->n; i++) {
         const struct hf_sip_seen *s = &r->server[i];
@@ -350,7 +380,6 @@ void hf_sip_plan_make(struct hf_sip_rebalance *r)
         s->give = s->part == HF_SIP_PART_GOES ? s->units : s->give;
         all += s->give;
     }
-    r->wanted = all > 0;
     if (all == 0) {
         return;
     }

@@ -120,11 +120,12 @@ static bool well(uint32_t i)
            x.server[r->current].has[i].used;
 }
 
-/* Only those can't register whom the policy locks out. */
+/* Only those can't register whom the policy locks out; and who pretends to follow, and does not. */
 static bool locked_out(uint32_t i)
 {
-    return x.client[i].habit == SW_IGNORES && x.client[i].place == SW_INTERNAL &&
-           x.policy == HF_SIP_POLICY_REDIRECT;
+    const struct sw_client *c = &x.client[i];
+    return c->habit == SW_IGNORES && c->place == SW_INTERNAL &&
+           (x.policy == HF_SIP_POLICY_REDIRECT || (x.policy == HF_SIP_POLICY_AUTO && c->forges));
 }
 
 /* No faults any more: all are registered at their homes, and stay so, and calls find them. */

@@ -326,6 +326,27 @@ static void auto_follows(struct sw_world *w)
     registers(w, ANN, ALPHA);
 }
 
+static void auto_stops(struct sw_world *w)
+{
+    given(w, 3);
+    given_row(w, ANN, BETA);
+    w->policy = HF_SIP_POLICY_AUTO;
+    FILE *trace = w->trace;
+    w->trace = NULL;
+    registers(w, ANN, ALPHA);
+    sw_pass(w, HF_S(50));
+    registers(w, ANN, ALPHA);
+    sw_read(w, ALPHA, ANN);
+    w->trace = trace;
+    w->client[ANN].habit = SW_IGNORES;
+    w->client[ANN].carried = 0;
+    sw_pass(w, HF_S(60));
+    registers(w, ANN, ALPHA);
+    sw_pass(w, HF_S(61));
+    all_feed(w);
+    registers(w, ANN, ALPHA);
+}
+
 static void forged(struct sw_world *w)
 {
     given(w, 3);
@@ -365,6 +386,7 @@ static const struct {
     {"auto-ignores", "Policy auto, an agent that does not follow: nothing is lost by it (S6).",
      auto_ignores},
     {"auto-follows", "Policy auto, an agent that follows (S6).", auto_follows},
+    {"auto-stops", "Policy auto, an agent that followed, and does so no more (S6).", auto_stops},
     {"forged", "A client claims to be a peer, and an epoch (I8).", forged},
 };
 

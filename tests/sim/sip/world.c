@@ -155,11 +155,51 @@ void sw_read(struct sw_world *w, uint16_t server, uint32_t client)
     read_row(w, server, client, &w->db.row[client]);
 }
 
+/* Only its home says what an agent does; others are told, and read the row anew when they need it.
+ */
+static void learn(struct sw_world *w, uint16_t server, uint32_t client, uint8_t agent,
+                  uint16_t agent_id)
+{
+    struct sw_row *r = &w->db.row[client];
+    if (!hf_sip_assign_learn(w->server[server].assign, aor_of(client), agent, agent_id) ||
+        !reaches(w, server) || !r->used || r->current != server) {
+        return;
+    }
+    r->agent = agent;
+    r->agent_id = agent_id;
+    for (uint16_t i = 0; i < w->n_servers; i++) {
+        struct hf_sip_row row;
+        if (i != server && w->server[i].up && reaches(w, i) &&
+            hf_sip_assign_get(w->server[i].assign, aor_of(client), &row) && row.current != i) {
+            (void)hf_sip_assign_forget(w->server[i].assign, aor_of(client));
+        }
+    }
+}
+
+/* Who has not come back may have changed its ways: it is proxied until that is known again. */
+static void expire(struct sw_world *w, uint16_t server)
+{
+    for (uint32_t i = 0; i < w->n_clients; i++) {
+        struct sw_binding *b = &w->server[server].has[i];
+        struct hf_sip_row row;
+        if (b->used && b->until <= w->net.now) {
+            b->used = false;
+            if (hf_sip_assign_get(w->server[server].assign, aor_of(i), &row) &&
+                row.agent == HF_SIP_AGENT_FOLLOWS) {
+                sw_tell(w, "  %s: %s's binding has expired; its agent unknown",
+                        sw_server_name(server), sw_client_name(i));
+                learn(w, server, i, HF_SIP_AGENT_UNKNOWN, 0);
+            }
+        }
+    }
+}
+
 void sw_feed(struct sw_world *w, uint16_t server)
 {
     struct sw_server *s = &w->server[server];
     bool there = reaches(w, server), knew = hf_sip_assign_table(s->assign) != HF_SIP_TABLE_AWAY;
     hf_sip_assign_database(s->assign, there);
+    expire(w, server);
     if (!there) {
         return;
     }
@@ -424,19 +464,6 @@ static void tell_verdict(struct sw_world *w, uint16_t server, const struct hf_si
     sw_tell(w, "  %s: %s: %s%s%s%s", sw_server_name(server), hf_sip_action_name(v->action),
             hf_sip_rule_text(v->rule), more, v->learn ? "; its agent " : "",
             v->learn ? hf_sip_agent_name(v->agent) : "");
-}
-
-static void learn(struct sw_world *w, uint16_t server, uint32_t client, uint8_t agent,
-                  uint16_t agent_id)
-{
-    if (hf_sip_assign_learn(w->server[server].assign, aor_of(client), agent, agent_id) &&
-        reaches(w, server)) {
-        struct sw_row *r = &w->db.row[client];
-        if (r->used && r->current == server) {
-            r->agent = agent;
-            r->agent_id = agent_id;
-        }
-    }
 }
 
 static void serve_register(struct sw_world *w, uint16_t server, struct sw_msg *m)

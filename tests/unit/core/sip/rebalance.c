@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/prng.h"
 #include "core/sip/rebalance.h"
 #include "support/test.h"
 
@@ -404,6 +405,39 @@ static void test_weights(void **state)
     end();
 }
 
+/* Few clients, each of them a large part of a share: it comes to rest, and nobody goes to and fro.
+ */
+static void test_few_clients(void **state)
+{
+    (void)state;
+    struct hf_prng g;
+    hf_prng_init(&g, 3);
+    for (unsigned k = 0; k < 500; k++) {
+        uint32_t all = 0;
+        begin(&(struct hf_sip_rebalance_conf){.patience = HF_S(5), .settle = HF_S(5)},
+              (uint16_t)(2 + hf_prng_below(&g, N_MAX - 1)), 0);
+        for (uint16_t i = 0; i < rig.n; i++) {
+            set(i, HF_SIP_SERVER_LIVE, (uint16_t)(1 + hf_prng_below(&g, 20)));
+            all += rig.clients[i] = (uint32_t)hf_prng_below(&g, 30);
+            rig.requests_s[i] = (uint32_t)hf_prng_below(&g, 30);
+        }
+        for (unsigned i = 0; i < 100; i++) {
+            (void)step(HF_S(1));
+        }
+        assert_in_range(rig.moved, 0, all);
+        rig.moved = 0;
+        for (unsigned i = 0; i < 200; i++) {
+            for (uint16_t j = 0; j < rig.n; j++) { /* requests go along with the clients */
+                rig.requests_s[j] = rig.clients[j];
+            }
+            (void)step(HF_S(1));
+            rig.moved = i < 100 ? 0 : rig.moved;
+        }
+        assert_int_equal(rig.moved, 0);
+        end();
+    }
+}
+
 static void test_plan_and_text(void **state)
 {
     (void)state;
@@ -461,11 +495,14 @@ static void test_no_memory_and_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(test_at_rest),      HF_TEST(test_balance),        HF_TEST(test_hysteresis),
-        HF_TEST(test_dead_at_once), HF_TEST(test_buckets),        HF_TEST(test_back_again),
-        HF_TEST(test_drain),        HF_TEST(test_pinned),         HF_TEST(test_cost),
-        HF_TEST(test_overload),     HF_TEST(test_nobody_to_take), HF_TEST(test_new_leader),
-        HF_TEST(test_weights),      HF_TEST(test_plan_and_text),  HF_TEST(test_no_memory_and_names),
+        HF_TEST(test_at_rest),        HF_TEST(test_balance),
+        HF_TEST(test_hysteresis),     HF_TEST(test_dead_at_once),
+        HF_TEST(test_buckets),        HF_TEST(test_back_again),
+        HF_TEST(test_drain),          HF_TEST(test_pinned),
+        HF_TEST(test_cost),           HF_TEST(test_overload),
+        HF_TEST(test_nobody_to_take), HF_TEST(test_new_leader),
+        HF_TEST(test_weights),        HF_TEST(test_few_clients),
+        HF_TEST(test_plan_and_text),  HF_TEST(test_no_memory_and_names),
     };
     return cmocka_run_group_tests_name("sip/rebalance", tests, NULL, NULL);
 }
