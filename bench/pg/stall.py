@@ -20,6 +20,7 @@ import time
 
 RETRY = 0.01  # s until a client tries again
 CONNECT = 1.0  # s until it gives up a connection that is not made
+LOGIN = 20.0  # ... one that is made, but does not let it in
 
 
 def message(kind, text):
@@ -81,6 +82,7 @@ class Client:
                 self.lost(now, os.strerror(error), refused=True)
                 return
             self.state = "login"
+            self.at(now + LOGIN)
             self.all.poll.modify(self.sock, select.EPOLLIN)
             self.say(STARTUP)
             return

@@ -2,6 +2,7 @@
 """How long clients of holdfast-pg stall when the host dies that has their connections, when its holdfast-pg dies, and when the
 address is moved; bench/README.md says how. Writes bench/out/takeover-holdfast.json."""
 import datetime
+import json
 import os
 import re
 import signal
@@ -16,12 +17,21 @@ import takeover  # noqa: E402 # pylint: disable=wrong-import-position,wrong-impo
 from lab import STATE, Failed  # noqa: E402 # pylint: disable=wrong-import-position,wrong-import-order
 
 # power_off_database: the host of the connections is the database's, too
-PLAN = {1: {"power_off": 10, "process": 10, "planned": 10},
-        100: {"power_off": 60, "power_off_database": 20, "process": 40, "planned": 40},
+# nothing: what clients wait for in a second like any other
+PLAN = {1: {"power_off": 10, "process": 10, "planned": 10, "nothing": 10},
+        100: {"power_off": 60, "power_off_database": 20, "process": 40, "planned": 40, "nothing": 20},
         2000: {"power_off": 5, "process": 3, "planned": 3}}
 
 
-WARM = int(os.environ.get("WARM", "0"))  # server connections that the backup keeps logged in
+WARM = int(os.environ.get("WARM", "100"))  # server connections that the backup keeps logged in
+
+
+def stamp(line):
+    """When a line of a log was written, or None"""
+    try:
+        return datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S.%f").timestamp()
+    except ValueError:
+        return None
 
 
 class Rig(takeover.Rig):
@@ -75,6 +85,9 @@ class Cluster:
     def planned(self, _):
         self.rig.switch()
 
+    def nothing(self, _):
+        time.sleep(1)
+
     def restore(self, _):
         """whole() does it"""
 
@@ -94,19 +107,17 @@ class Cluster:
         return parts
 
     def marks(self, host, begin):
-        """What holdfastd and holdfast-pg there said, in ms after the act"""
+        """What holdfastd and holdfast-pg there said first, and "last": when the last session had its server connection; ms"""
         offset, out = time.time() - time.monotonic(), {}
         lines = (STATE / self.rig.lab.name / "hosts" / host / "holdfastd.log").read_text(errors="replace") + self.rig.log(host)
-        for name, pattern in MARKS.items():
-            for line in lines.splitlines():
-                if re.search(pattern, line):
-                    try:
-                        at = datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S.%f").timestamp() - offset
-                    except ValueError:
-                        continue
-                    if at >= begin:
-                        out[name] = (at - begin) * 1e3
-                        break
+        patterns = {name: re.compile(p.replace("{address}", re.escape(self.address))) for name, p in MARKS.items()}
+        for line in lines.splitlines():
+            for name, pattern in patterns.items():
+                if pattern.search(line) and (at := stamp(line)) is not None and at - offset >= begin:
+                    ms = (at - offset - begin) * 1e3
+                    out[name] = min(out.get(name, ms), ms)
+                    if name == "database":
+                        out["last"] = max(out.get("last", ms), ms)
         return out
 
     def complain(self):
@@ -116,18 +127,26 @@ class Cluster:
         self.rig.end()
 
 
-MARKS = {"detection": r"pgvip.*view", "fencing": r"pgvip.*has fenced"}
+# of the host that takes over, in the order in which they happen
+MARKS = {"membership": r"pgvip: .* is to run .* as primary", "fencing": r"pgvip: .* has fenced", "decision": r"pgvip: epoch \d+: .* promotes",
+         "word": r"the word: promote", "promote": r"service address: taking over", "restore": r"service address: primary",
+         "listener": r"listening on {address}:", "database": r"goes on on another server connection"}
 
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the lab down
+    only, which = ([w for w in os.environ.get(name, "").split(",") if w] for name in ("SESSIONS", "WAYS"))
+    plan = {n: {w: k for w, k in ways.items() if not which or w in which} for n, ways in PLAN.items() if not only or str(n) in only}
     cluster = Cluster(Rig(takeover.Lab(f"tkb{os.getpid()}"), connections=2300))
     try:
         cluster.up()
         say("holdfast: all is well")
-        save("takeover-holdfast.json", {"token": takeover.TOKEN, **measure(cluster, "holdfast", PLAN)})
+        cases = measure(cluster, "holdfast", plan)
     finally:
         cluster.down()
+    path = ROOT / "bench/out/takeover-holdfast.json"  # the other cases stay those of their last run
+    before = json.loads(path.read_text(encoding="utf-8")) if (only or which) and path.exists() else {}
+    save(path.name, {**before, "token_ms": takeover.TOKEN, "lease_ms": 200, "warm": WARM, "cores": os.cpu_count(), **cases})
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def taken(cluster, clients, way):
         told = clients.wait_answers()
         out = {"host": host, "act_ms": round(acted * 1e3, 1), "stall_ms": told["longest_ms"][-1],
                "median_stall_ms": told["longest_ms"][len(told["longest_ms"]) // 2],
-               "errors": told["errors"], "reasons": told["reasons"], "refused": told["refused"]}
+               "errors": told["errors"], "reasons": told["reasons"], "refused": told["refused"], "load": os.getloadavg()[0]}
     finally:
         parts = parts(begin)
         cluster.restore(host)
@@ -99,6 +99,7 @@ def figures(rows):
            "client_errors_per_takeover": sum(r["errors"] for r in good) / len(good) if good else None}
     for name, value in (("p50", median(stalls)), ("p99", percentile(stalls, 99) if stalls else None), ("max", max(stalls, default=None))):
         out[f"{name}_ms"] = value
+    out["load"] = median([r["load"] for r in good])
     out["median_client_p50_ms"] = median([r["median_stall_ms"] for r in good])
     parts = collections.defaultdict(list)
     for r in good:

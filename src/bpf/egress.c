@@ -186,7 +186,7 @@ int hf_egress(struct __sk_buff *skb)
     if (verdict == HF_EGRESS_HOLD_SYN_ACK) {
         count(a, counter);
         tell(skb, &f, a, number, true);
-        return TC_ACT_SHOT;
+        return TC_ACT_STOLEN; /* the kernel forgets a handshake whose SYN-ACK it can't repeat */
     }
     if (verdict != HF_EGRESS_PASS && slot && hold(skb, &f, slot)) {
         count(a, counter);

@@ -236,7 +236,8 @@ static int print(const json_t *rows, const char *const *column, const char *cons
     json_array_foreach(rows, i, row)
     {
         for (size_t k = 0; k < n; k++) {
-            hf_table_cell(&t, hf_json_text(row, column[k]));
+            const char *text = hf_json_text(row, column[k]);
+            hf_table_cell(&t, *text || k + 1 == n ? text : "-");
         }
     }
     int rc = hf_table_print(&t, &out, NULL);

@@ -195,7 +195,8 @@ int hf_render_tree(struct hf_buf *out, const json_t *tree)
     json_t *e;
     json_array_foreach(tree, i, e)
     {
-        char *value = json_dumps(json_object_get(e, "value"), JSON_ENCODE_ANY | JSON_COMPACT);
+        char *value = json_dumps(json_object_get(e, "value"),
+                                 JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
         hf_table_cell(&t, hf_json_text(e, "name"));
         hf_table_cell(&t, hf_json_text(e, "owner"));
         hf_table_cell(&t, value ? value : "");

@@ -5,27 +5,27 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "pg/query.h"
+#include "pg/route.h"
 
 #define FIRST HF_MS(300) /* clients go on first */
 #define PAUSE HF_MS(20)
-#define AT_ONCE 10
+#define AT_ONCE 20
 #define TEXT_MAX 4096
-#define QUERY_TIME HF_S(10)
-#define AGAIN HF_S(1)
+#define AGAIN HF_MS(200)
+#define MARGIN HF_S(10) /* of clocks, and of what is between a connection and its process */
 #define TRIES_MAX 5
 
 struct process {
     uint32_t pid;
-    hf_time since;
+    hf_time from, to;
 };
 
 struct hf_pg_behind {
     struct hf_pg *pg;
     struct hf_poll_timer timer;
-    struct hf_buf list; /* struct process */
-    struct hf_pg_query *query;
-    size_t n_asked; /* of the list, by the query */
+    struct hf_buf list[2]; /* struct process; [0]: those that may hold locks */
+    struct hf_buf *asked;  /* one of these: its first n_asked are being ended */
+    size_t n_asked;
     unsigned n_tries;
 };
 
@@ -34,65 +34,64 @@ static hf_time now_of(const struct hf_pg_behind *b)
     return hf_pg_now(b->pg);
 }
 
+static size_t count(const struct hf_buf *list)
+{
+    return list->n / sizeof(struct process);
+}
+
 static void set_timer(struct hf_pg_behind *b, hf_time in)
 {
     hf_poll_timer_set(b->pg->wire->poll, &b->timer, now_of(b) + in);
     hf_poll_kick(b->pg->wire->poll);
 }
 
-static void on_row(void *arg, const struct hf_slice *v, size_t n)
-{
-    (void)arg;
-    (void)v;
-    (void)n;
-}
-
 static void on_done(void *arg, const char *why)
 {
     struct hf_pg_behind *b = arg;
-    b->query = NULL;
     if (!why) {
         b->n_tries = 0;
-        hf_buf_consume(&b->list, b->n_asked * sizeof(struct process));
+        hf_buf_consume(b->asked, b->n_asked * sizeof(struct process));
     } else if (++b->n_tries == TRIES_MAX) {
         hf_log_warn("",
                     "%zu server processes of the former host's sessions are left to the server: %s",
-                    b->list.n / sizeof(struct process), why);
+                    count(&b->list[0]) + count(&b->list[1]), why);
         b->n_tries = 0;
-        hf_buf_clear(&b->list);
+        hf_buf_clear(&b->list[0]);
+        hf_buf_clear(&b->list[1]);
     }
-    if (b->list.n) {
+    if (b->list[0].n || b->list[1].n) {
         set_timer(b, why ? AGAIN : PAUSE);
     }
 }
 
-static const struct hf_pg_query_ops ops = {.row = on_row, .done = on_done};
-
 static void ask(struct hf_pg_behind *b)
 {
-    const char *database = b->pg->config->auth.database;
-    struct hf_buf sql;
-    size_t n = b->list.n / sizeof(struct process);
-    b->n_asked = n < AT_ONCE ? n : AT_ONCE;
+    struct hf_buf sql, *list = &b->list[b->list[0].n ? 0 : 1];
+    size_t n = count(list) < AT_ONCE ? count(list) : AT_ONCE;
+    hf_time now = now_of(b);
+    if (n == 0) {
+        return;
+    }
     hf_buf_init(&sql, TEXT_MAX);
     hf_buf_str(&sql, "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM (VALUES ");
-    for (size_t i = 0; i < b->n_asked; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct process p;
-        memcpy(&p, b->list.p + i * sizeof(p), sizeof(p));
-        hf_time age = now_of(b) - p.since;
-        hf_buf_printf(&sql, "%s(%u,%lld.%03lld)", i ? "," : "", p.pid,
-                      (long long)(age / HF_NS_PER_S), (long long)(age / HF_NS_PER_MS % 1000));
+        memcpy(&p, list->p + i * sizeof(p), sizeof(p));
+        hf_buf_printf(&sql, "%s(%u,%lld,%lld)", i ? "," : "", p.pid,
+                      (long long)((now - p.to - MARGIN) / HF_NS_PER_MS),
+                      (long long)((now - p.from + MARGIN) / HF_NS_PER_MS));
     }
-    hf_buf_str(&sql, ") v(pid, age), LATERAL pg_catalog.pg_stat_get_activity(v.pid) a WHERE "
-                     "pg_catalog.abs(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
-                     "a.backend_start) - v.age) < 2");
-    int rc =
-        sql.err ? sql.err
-                : hf_pg_query_start(b->pg->queries, hf_slice_str(*database ? database : "postgres"),
-                                    hf_buf_slice(&sql), (struct hf_slice){0}, false, QUERY_TIME,
-                                    &ops, b, &b->query);
+    hf_buf_str(&sql, ") v(pid, least, most), LATERAL pg_catalog.pg_stat_get_activity(v.pid) a "
+                     "WHERE 1000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
+                     "a.backend_start) BETWEEN v.least AND v.most");
+    int rc = sql.err ? sql.err : hf_pg_route_errand(b->pg->route, hf_buf_slice(&sql), on_done, b);
     hf_buf_fini(&sql);
-    if (rc) {
+    if (rc == 0) {
+        b->asked = list;
+        b->n_asked = n;
+    } else if (rc == -HF_ENOTREADY || rc == -EBUSY) {
+        set_timer(b, AGAIN); /* no primary is known yet, or the last one is still under way */
+    } else {
         on_done(b, hf_strerror(rc));
     }
 }
@@ -103,16 +102,17 @@ static void on_timer(struct hf_poll_timer *t, hf_time now)
     ask(HF_CONTAINER_OF(t, struct hf_pg_behind, timer));
 }
 
-void hf_pg_behind_add(struct hf_pg_behind *b, uint32_t pid, hf_time age)
+void hf_pg_behind_add(struct hf_pg_behind *b, uint32_t pid, hf_time from, hf_time to, bool soon)
 {
     if (!b) {
         return;
     }
-    const struct process p = {.pid = pid, .since = now_of(b) - age};
-    bool first = b->list.n == 0;
-    hf_buf_add(&b->list, hf_slice((const uint8_t *)&p, sizeof(p)));
-    if (first && b->list.n) {
-        set_timer(b, FIRST);
+    struct hf_buf *list = &b->list[soon ? 0 : 1];
+    const struct process p = {.pid = pid, .from = from, .to = to};
+    bool first = list->n == 0 && (soon || b->list[0].n == 0);
+    hf_buf_add(list, hf_slice((const uint8_t *)&p, sizeof(p)));
+    if (first && list->n) {
+        set_timer(b, soon ? 0 : FIRST);
     }
 }
 
@@ -125,7 +125,8 @@ int hf_pg_behind_create(struct hf_pg *pg, struct hf_pg_behind **ret_behind)
     }
     b->pg = pg;
     b->timer.fn = on_timer;
-    hf_buf_init(&b->list, SIZE_MAX / 2);
+    hf_buf_init(&b->list[0], SIZE_MAX / 2);
+    hf_buf_init(&b->list[1], SIZE_MAX / 2);
     *ret_behind = b;
     return 0;
 }
@@ -135,9 +136,10 @@ void hf_pg_behind_destroy(struct hf_pg_behind *b)
     if (!b) {
         return;
     }
-    hf_pg_query_cancel(b->query);
+    hf_pg_route_errand_forget(b->pg->route, b);
     hf_poll_timer_set(b->pg->wire->poll, &b->timer, HF_NEVER);
     (void)!hf_poll_reserve(b->pg->wire->poll, -1);
-    hf_buf_fini(&b->list);
+    hf_buf_fini(&b->list[0]);
+    hf_buf_fini(&b->list[1]);
     hf_free(b);
 }

@@ -71,7 +71,7 @@ void hf_pg_control_done(struct hf_pg_control *c, int code, const char *reason);
 HF_MUST int hf_pg_control_note(const char *path, const char *interface,
                                const struct hf_addr *address);
 
-/** `holdfast-pg --agent ACTION`: the other side. Sends the action and the environment's variables
+/** `holdfast-pg-agent ACTION`: the other side. Sends the action and the environment's variables
  * to the socket at path, copies answer lines to stdout as they come and, for prepare-*, stdin's
  * lines to it, `ocf-exit-reason:` to stderr. Returns the exit code; if there is nobody at the
  * socket, or no longer: 7 (not running) for monitor and mirror-state, 1 otherwise; 0 for stop,

@@ -14,7 +14,6 @@
 #include "os/program.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
-#include "pg/control.h"
 #include "pg/listener.h"
 #include "pg/names.h"
 #include "pg/query.h"
@@ -24,23 +23,17 @@
 #include "pg/watch.h"
 #include "pg/web.h"
 
-static const char usage[] =
-    "usage: holdfast-pg [-c FILE] [--check | --version]\n"
-    "       holdfast-pg --agent ACTION [--control PATH]\n"
-    "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
-    "  --check    say whether the configuration is valid, and end\n"
-    "  --version  say the version, and end\n"
-    "  --agent    have ACTION done by the holdfast-pg that runs here, as OCF agents do, and end\n"
-    "  --control  its control socket (default OCF_RESKEY_control, " HF_PG_CONTROL_PATH ")\n"
-    "Runs in the foreground; see holdfast-pg(8).\n";
+static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
+                            "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
+                            "  --check    say whether the configuration is valid, and end\n"
+                            "  --version  say the version, and end\n"
+                            "Runs in the foreground; see holdfast-pg(8).\n";
 
 #define OTHER_FILES 256 /* descriptors beside those of clients and servers */
 
 struct args {
     const char *config;
     bool check;
-    const char *agent; /* the action; NULL: none */
-    const char *control;
 };
 
 /* 0: go on; otherwise the program ends with *ret_code. */
@@ -48,15 +41,11 @@ static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check", no_argument, NULL, 'k'},
-                                            {"agent", required_argument, NULL, 'a'},
-                                            {"control", required_argument, NULL, 's'},
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     int c;
-    const char *control = getenv("OCF_RESKEY_control");
-    *args = (struct args){.config = HF_PG_CONFIG_FILE,
-                          .control = control && *control ? control : HF_PG_CONTROL_PATH};
+    *args = (struct args){.config = HF_PG_CONFIG_FILE};
     *ret_code = 0;
     while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         switch (c) {
@@ -65,12 +54,6 @@ static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
             break;
         case 'k':
             args->check = true;
-            break;
-        case 'a':
-            args->agent = optarg;
-            break;
-        case 's':
-            args->control = optarg;
             break;
         case 'V':
             puts("holdfast-pg " HF_VERSION);
@@ -304,9 +287,6 @@ int main(int argc, char **argv)
     int code;
     if (parse_args(argc, argv, &args, &code)) {
         return code;
-    }
-    if (args.agent) {
-        return hf_pg_control_agent(args.control, args.agent);
     }
     if (args.check) {
         return check(args.config);

@@ -9,8 +9,6 @@
 #include "pg/rules.h"
 
 #define ANSWER_MAX (64u << 10) /* bytes of one message */
-#define END_AT_ONCE 500
-#define END_MARGIN HF_S(1) /* of clocks, and of what is between a connection and its process */
 
 struct monitor {
     struct hf_pg_monitors *all;
@@ -21,8 +19,10 @@ struct monitor {
     bool answered;            /* its row has come */
     bool promoting;           /* it is to be promoted, after the probe under way */
     bool promote_sent;
-    bool ending;    /* processes are being ended */
-    size_t n_ended; /* of all->end[] */
+    struct hf_buf errand; /* a message to be sent when nothing else is under way; empty: none */
+    bool errand_sent;
+    void (*errand_done)(void *arg, const char *why);
+    void *errand_arg;
     struct hf_pg_server_facts facts;
     char sqlstate[6];
     char text[200];
@@ -35,8 +35,6 @@ struct hf_pg_monitors {
     void *arg;
     struct hf_poll_task task; /* calls fn */
     struct hf_buf query;
-    struct hf_pg_backend_told *end; /* owned */
-    size_t n_end, end_room;
     struct monitor one[HF_PG_SERVERS_MAX];
 };
 
@@ -51,11 +49,28 @@ static void on_task(struct hf_poll_task *t)
     all->fn(all->arg);
 }
 
+static void nobody(void *arg, const char *why)
+{
+    (void)arg;
+    (void)why;
+}
+
+/* why NULL: done. */
+static void errand_over(struct monitor *m, const char *why)
+{
+    if (m->errand.n) {
+        hf_buf_fini(&m->errand);
+        m->errand_sent = false;
+        m->errand_done(m->errand_arg, why);
+    }
+}
+
 static void close_conn(struct monitor *m)
 {
     hf_pg_sconn_close(m->conn);
     m->conn = NULL;
-    m->ready = m->asking = m->promoting = m->promote_sent = m->ending = false;
+    m->ready = m->asking = m->promoting = m->promote_sent = false;
+    errand_over(m, "the monitor's connection was closed");
 }
 
 static void probe_failed(struct monitor *m, const char *sqlstate, const char *text)
@@ -88,6 +103,19 @@ static void send_promote(struct monitor *m)
     send_sql(m, hf_slice(message, sizeof(message)));
 }
 
+/* What waits for the end of another statement. */
+static void send_next(struct monitor *m)
+{
+    if (m->promoting) {
+        send_promote(m);
+    } else if (m->asking) {
+        send_query(m);
+    } else if (m->errand.n) {
+        m->errand_sent = true;
+        send_sql(m, hf_buf_slice(&m->errand));
+    }
+}
+
 /* The answer to a promotion: only a refusal is of interest, the server's state tells the rest. */
 static void promote_done(struct monitor *m)
 {
@@ -96,73 +124,19 @@ static void promote_done(struct monitor *m)
         hf_pg_servers_promote_failed(m->all->servers, m->server, m->text, hf_pg_now(m->all->pg));
         tell(m->all);
     }
-    if (m->asking) {
-        send_query(m);
-    }
-}
-
-/* Processes of another manager: each began between these two instants, or it is another one's that
- * has got the number (X6). */
-static void send_end(struct monitor *m)
-{
-    const struct hf_pg_monitors *all = m->all;
-    struct hf_buf b;
-    hf_time now = hf_pg_now(all->pg);
-    hf_buf_init(&b, 1 << 20);
-    hf_buf_add(&b, hf_slice("Q\0\0\0", 5));
-    hf_buf_printf(&b, "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM "
-                      "pg_catalog.pg_stat_activity a JOIN (VALUES ");
-    for (size_t n = 0; m->n_ended < all->n_end && n < END_AT_ONCE; n++) {
-        const struct hf_pg_backend_told *t = &all->end[m->n_ended++];
-        hf_buf_printf(&b, "%s(%u, %lld, %lld)", n ? ", " : "", t->pid,
-                      (long long)((now - t->to - END_MARGIN) / HF_NS_PER_MS),
-                      (long long)((now - t->from + END_MARGIN) / HF_NS_PER_MS));
-    }
-    hf_buf_printf(&b, ") v(pid, least, most) ON a.pid = v.pid WHERE 1000 * "
-                      "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
-                      "a.backend_start) BETWEEN least AND most");
-    hf_buf_add(&b, hf_slice("", 1));
-    if (b.err == 0) {
-        uint32_t n = (uint32_t)b.n - 1;
-        uint8_t len[4] = {(uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n};
-        memcpy(b.p + 1, len, sizeof(len));
-        m->ending = true;
-        send_sql(m, hf_buf_slice(&b));
-    }
-    hf_buf_fini(&b);
-}
-
-static void end_some(struct monitor *m)
-{
-    if (m->conn && m->ready && !m->asking && !m->promoting && !m->ending &&
-        m->n_ended < m->all->n_end) {
-        send_end(m);
-    }
-}
-
-static void end_done(struct monitor *m)
-{
-    m->ending = false;
-    if (m->sqlstate[0] != 0) {
-        hf_log_warn("servers", "server processes of the former host's clients stay: %s", m->text);
-    }
-    if (m->promoting) {
-        send_promote(m);
-    } else if (m->asking) {
-        send_query(m);
-    }
-    end_some(m);
+    send_next(m);
 }
 
 /* ReadyForQuery. */
 static void probe_done(struct monitor *m)
 {
-    if (m->ending) {
-        end_done(m);
-        return;
-    }
     if (m->promote_sent) {
         promote_done(m);
+        return;
+    }
+    if (m->errand_sent) {
+        errand_over(m, m->sqlstate[0] != 0 ? m->text : NULL);
+        send_next(m);
         return;
     }
     if (!m->asking) {
@@ -176,10 +150,7 @@ static void probe_done(struct monitor *m)
     m->asking = false;
     hf_pg_servers_answered(m->all->servers, m->server, &m->facts, hf_pg_now(m->all->pg));
     tell(m->all);
-    if (m->promoting) {
-        send_promote(m);
-    }
-    end_some(m);
+    send_next(m);
 }
 
 static void on_row(struct monitor *m, struct hf_slice body)
@@ -220,9 +191,7 @@ static size_t conn_bytes(struct hf_pg_sconn *conn, struct hf_slice bytes)
         struct hf_slice body = hf_slice(rest.p + HF_PG_HEAD_LEN, head.body_len);
         used += HF_PG_HEAD_LEN + head.body_len;
         if (head.type == HF_PG_DATA_ROW) {
-            if (!m->ending) {
-                on_row(m, body);
-            }
+            on_row(m, body);
         } else if (head.type == HF_PG_ERROR) {
             on_error(m, body);
         } else if (head.type == HF_PG_READY) {
@@ -257,7 +226,8 @@ static void conn_gone(struct hf_pg_sconn *conn, const char *why)
 {
     struct monitor *m = conn->owner;
     m->conn = NULL;
-    m->ready = m->promoting = m->promote_sent = m->ending = false;
+    m->ready = m->promoting = m->promote_sent = false;
+    errand_over(m, why);
     /* what it said at last: 57P01 and the like */
     probe_failed(m, "", m->sqlstate[0] != 0 ? m->text : why);
 }
@@ -295,8 +265,46 @@ void hf_pg_monitor_probe(struct hf_pg_monitors *all, uint32_t server, struct hf_
         if (rc != 0) {
             probe_failed(m, "", hf_strerror(rc));
         }
-    } else if (m->ready && !m->promoting && !m->ending) {
+    } else if (m->ready && !m->promoting && !m->errand_sent) {
         send_query(m);
+    }
+}
+
+int hf_pg_monitor_errand(struct hf_pg_monitors *all, uint32_t server, struct hf_slice sql,
+                         void (*fn)(void *arg, const char *why), void *arg)
+{
+    struct monitor *m = &all->one[server];
+    const uint32_t len = (uint32_t)sql.n + 5;
+    const uint8_t head[] = {'Q', (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                            (uint8_t)len};
+    if (m->conn == NULL || !m->ready) {
+        return -HF_ENOTREADY;
+    }
+    if (m->errand.n) {
+        return -EBUSY;
+    }
+    hf_buf_init(&m->errand, sql.n + 64);
+    hf_buf_add(&m->errand, hf_slice(head, sizeof(head)));
+    hf_buf_add(&m->errand, sql);
+    hf_buf_add(&m->errand, hf_slice((const uint8_t *)"", 1));
+    if (m->errand.err) {
+        hf_buf_fini(&m->errand);
+        return -ENOMEM;
+    }
+    m->errand_done = fn;
+    m->errand_arg = arg;
+    if (!m->asking && !m->promoting) {
+        send_next(m);
+    }
+    return 0;
+}
+
+void hf_pg_monitor_errand_forget(struct hf_pg_monitors *all, const void *arg)
+{
+    for (uint32_t i = 0; i < HF_PG_SERVERS_MAX; i++) {
+        if (all->one[i].errand.n && all->one[i].errand_arg == arg) {
+            all->one[i].errand_done = nobody;
+        }
     }
 }
 
@@ -310,25 +318,8 @@ void hf_pg_monitor_promote(struct hf_pg_monitors *all, uint32_t server)
         return;
     }
     m->promoting = true;
-    if (!m->asking && !m->ending) {
+    if (!m->asking && !m->errand_sent) {
         send_promote(m);
-    }
-}
-
-void hf_pg_monitors_end(struct hf_pg_monitors *all, const struct hf_pg_backend_told *told)
-{
-    if (all->n_end == all->end_room) {
-        size_t room = all->end_room ? 2 * all->end_room : 64;
-        struct hf_pg_backend_told *more = hf_realloc(all->end, room * sizeof(*more));
-        if (!more) {
-            return; /* its server's keepalive ends it */
-        }
-        all->end = more;
-        all->end_room = room;
-    }
-    all->end[all->n_end++] = *told;
-    for (uint32_t i = 0; i < HF_PG_SERVERS_MAX; i++) {
-        end_some(&all->one[i]);
     }
 }
 
@@ -377,7 +368,6 @@ void hf_pg_monitors_destroy(struct hf_pg_monitors *all)
         }
         hf_list_unlink(&all->task.node);
         hf_buf_fini(&all->query);
-        hf_free(all->end);
         hf_free(all);
     }
 }

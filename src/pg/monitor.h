@@ -3,7 +3,6 @@
 #pragma once
 
 #include "core/pg/servers.h"
-#include "pg/protect.h"
 #include "pg/sconn.h"
 
 struct hf_pg_monitors;
@@ -18,8 +17,12 @@ void hf_pg_monitors_destroy(struct hf_pg_monitors *m);
 void hf_pg_monitor_probe(struct hf_pg_monitors *m, uint32_t server, struct hf_pg_target *target);
 /** HF_PG_SERVERS_PROMOTE: tell it to promote itself. */
 void hf_pg_monitor_promote(struct hf_pg_monitors *m, uint32_t server);
-/** End the server processes of a manager that is no more, on whichever servers have them: at once
- * where there is a connection, else when there is one. *told: on this host's clock, copied. */
-void hf_pg_monitors_end(struct hf_pg_monitors *m, const struct hf_pg_backend_told *told);
+/** A statement of ours on that connection, between two others, e.g. where no place is left for
+ * another login; its rows are of no interest. fn: why NULL: done; not from within. -HF_ENOTREADY:
+ * no connection, -EBUSY: there is one already, -ENOMEM. */
+HF_MUST int hf_pg_monitor_errand(struct hf_pg_monitors *m, uint32_t server, struct hf_slice sql,
+                                 void (*fn)(void *arg, const char *why), void *arg);
+/** fn(arg) is not called any more. */
+void hf_pg_monitor_errand_forget(struct hf_pg_monitors *m, const void *arg);
 /** HF_PG_SERVERS_RESET: give up probe and connection. */
 void hf_pg_monitor_reset(struct hf_pg_monitors *m, uint32_t server);

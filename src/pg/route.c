@@ -484,11 +484,6 @@ void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write)
     later(r);
 }
 
-void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told)
-{
-    hf_pg_monitors_end(r->monitors, told);
-}
-
 /* ---- others ---- */
 
 struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r)
@@ -513,6 +508,19 @@ struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_in
         }
     }
     return NULL;
+}
+
+int hf_pg_route_errand(struct hf_pg_route *r, struct hf_slice sql,
+                       void (*fn)(void *arg, const char *why), void *arg)
+{
+    uint32_t primary = hf_pg_servers_primary(r->servers);
+    return primary == HF_PG_SERVER_NONE ? -HF_ENOTREADY
+                                        : hf_pg_monitor_errand(r->monitors, primary, sql, fn, arg);
+}
+
+void hf_pg_route_errand_forget(struct hf_pg_route *r, const void *arg)
+{
+    hf_pg_monitor_errand_forget(r->monitors, arg);
 }
 
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r)

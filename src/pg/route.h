@@ -33,8 +33,6 @@ uint64_t hf_pg_route_known(struct hf_pg_route *r, struct hf_slice identity);
 /** Whether another manager may write: true from the start of a backup, false once it has taken
  * over. Meanwhile no fences are taken in a list that is servers.exclusive. */
 void hf_pg_route_others_write(struct hf_pg_route *r, bool others_write);
-/** A server process whose client was lost with another manager: hf_pg_monitors_end(). */
-void hf_pg_route_end_backend(struct hf_pg_route *r, const struct hf_pg_backend_told *told);
 /** The session has recovered. */
 void hf_pg_route_recovered(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** A planned move has ended; the session's connection is in this seat now. */
@@ -44,6 +42,11 @@ struct hf_pg_target *hf_pg_route_own(struct hf_pg_route *r);
 
 /** Where who writes would log in now, and the number of that server's start; NULL: nowhere. */
 struct hf_pg_target *hf_pg_route_primary(struct hf_pg_route *r, uint64_t *ret_incarnation);
+
+/** hf_pg_monitor_errand() at the primary. */
+HF_MUST int hf_pg_route_errand(struct hf_pg_route *r, struct hf_slice sql,
+                               void (*fn)(void *arg, const char *why), void *arg);
+void hf_pg_route_errand_forget(struct hf_pg_route *r, const void *arg);
 
 /** For console and metrics; borrowed. Use only the functions that read. */
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);

@@ -144,6 +144,7 @@ static void on_done(struct hf_pg_sconn *c)
     const struct hf_pg_connect_result *r = hf_pg_connect_result(c->connect);
     c->pg->counters.server_logins++;
     c->logged_in = true;
+    c->ready_at = hf_pg_now(c->pg);
     c->tls = r->tls;
     c->pid = r->pid;
     c->key = hf_alloc(r->key.n + 1);

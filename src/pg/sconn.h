@@ -50,7 +50,7 @@ struct hf_pg_sconn {
     bool logged_in, closed, settled, parted;
     bool retry; /* with args.second, at the timer */
     bool tls;
-    hf_time opened_at;
+    hf_time opened_at, ready_at;
     uint32_t pid;
     uint8_t n_key;
     uint8_t *key;             /* owned */

@@ -41,11 +41,13 @@ static void finish(struct hf_pg_service *s, struct hf_pg_control *c, int rc,
     hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "", true);
 }
 
-static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch,
-                        bool silent)
+static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c,
+                        const struct hf_pg_control_ask *ask)
 {
+    uint64_t epoch = ask->epoch;
+    bool prepared = c == s->prepared; /* only if the former primary lets go, and without mirrors */
     struct hf_err err = {0};
-    if (s->primary && s->epoch == epoch && s->role == HF_PG_ROLE_PRIMARY) {
+    if (s->primary && s->epoch == epoch) {
         hf_pg_service_answer(s, c, HF_OCF_SUCCESS, "", false);
         return;
     }
@@ -58,12 +60,13 @@ static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c, uint64
                              true);
         return;
     }
-    int rc = s->backup ? hf_pg_service_promote(s, epoch, silent, &err)
+    int rc = s->backup ? hf_pg_service_promote(s, epoch, ask->silent || prepared,
+                                               prepared ? "" : ask->mirrors, &err)
                        : hf_err_set(&err, -ENOMEM, "out of memory");
     if (rc) {
         finish(s, c, rc, &err);
     } else {
-        s->promoting = c;
+        hf_pg_service_answer(s, c, HF_OCF_SUCCESS, "", false);
     }
 }
 
@@ -122,7 +125,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     if (strcmp(a, "monitor") == 0) {
         static const int code[] = {[HF_PG_ROLE_STOPPED] = HF_OCF_NOT_RUNNING,
                                    [HF_PG_ROLE_BACKUP] = HF_OCF_SUCCESS,
-                                   [HF_PG_ROLE_TAKING] = HF_OCF_SUCCESS,
+                                   [HF_PG_ROLE_TAKING] = HF_OCF_RUNNING_PROMOTED,
                                    [HF_PG_ROLE_PRIMARY] = HF_OCF_RUNNING_PROMOTED};
         hf_pg_control_done(c, code[s->role], "");
     } else if (strcmp(a, "start") == 0) {
@@ -133,9 +136,9 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
         hf_pg_service_stop(s);
         hf_pg_control_done(c, HF_OCF_SUCCESS, "");
     } else if (strcmp(a, "promote") == 0) {
-        ask_promote(s, c, ask->epoch, ask->silent || c == s->prepared);
+        ask_promote(s, c, ask);
     } else if (strcmp(a, "open") == 0) {
-        finish(s, c, hf_pg_service_serve(s, &err), &err);
+        hf_pg_service_serve(s, c);
     } else if (strcmp(a, "demote") == 0) {
         ask_demote(s, c);
     } else if (strcmp(a, "prepare-promote") == 0 || strcmp(a, "prepare-demote") == 0) {
@@ -159,7 +162,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
 static void on_closed(void *arg, struct hf_pg_control *c)
 {
     struct hf_pg_service *s = arg;
-    s->promoting = s->promoting == c ? NULL : s->promoting;
+    s->opening = s->opening == c ? NULL : s->opening;
     s->growing = s->growing == c ? NULL : s->growing;
     s->watching = s->watching == c ? NULL : s->watching;
     s->prepared = s->prepared == c ? NULL : s->prepared;
@@ -242,7 +245,7 @@ void hf_pg_service_info(const struct hf_pg_service *s, struct hf_pg_service_info
                                             .lease_until = HF_NEVER};
     if (s->primary) {
         hf_pair_primary_info(s->primary, hf_pg_service_now(s), &ret_info->primary);
-        ret_info->peer = s->chosen < s->n_mirrors ? s->mirror[s->chosen].host : "";
+        ret_info->peer = hf_pg_service_peer(s);
         ret_info->lease_until = s->lease_until;
     } else if (s->backup) {
         hf_pair_backup_info(s->backup, &ret_info->backup);

@@ -6,14 +6,15 @@
 #include "pg/pg.h"
 
 /*
- *             start                 promote            sockets settled
+ *             start                 promote         open, sockets settled
  *   STOPPED ----------> BACKUP ------------> TAKING ----------------------> PRIMARY
  *      ^                  | ^                  |                              |
  *      +------- stop -----+ +------------------+------ demote ----------------+
  *
  * STOPPED: nothing of the service is here but, since the first start, the guard, which lets nothing
- * out. BACKUP: the guard, and what the primary streams. PRIMARY: the address, a reign of the pair
- * core, and, after `open`, the listener. doc/design/takeover.md has the whole.
+ * out. BACKUP: the guard, and what the primary streams. TAKING: a reign of the pair core, and
+ * nothing is let out before `open`. PRIMARY: the address, sessions, the listener.
+ * doc/design/takeover.md has the whole.
  */
 #define HF_PG_ROLE_LIST(X)                                                                         \
     X(STOPPED, "stopped")                                                                          \

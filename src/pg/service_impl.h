@@ -2,22 +2,13 @@
 #pragma once
 
 #include "base/buf.h"
+#include "core/pair/lists.h"
 #include "os/key.h"
 #include "pg/peer.h"
 #include "pg/service.h"
 
 struct hf_pg_control;
 struct hf_pg_control_ask;
-
-#define MIRRORS_MAX 16
-#define COPY_LEN 64
-
-/* A copy of the group as mirror-source names it. */
-struct mirror {
-    char copy[COPY_LEN], host[HF_HOST_NAME_MAX + 1], address[64];
-    bool in_set; /* sync or grow */
-    bool sync;
-};
 
 struct hf_pg_service {
     struct hf_pg *pg;
@@ -46,16 +37,11 @@ struct hf_pg_service {
     struct hf_pair_primary *primary;
     struct hf_pg_peer *target; /* to the backup */
     bool target_open;
-    struct mirror mirror[MIRRORS_MAX];
-    size_t n_mirrors;
-    size_t chosen; /* the backup, in mirror[]; n_mirrors: none */
-    char chosen_copy[COPY_LEN];
-    uint32_t chosen_id;                /* for the core: another number for each choice */
-    uint64_t asked_solo, asked_record; /* ids; 0: not asked */
+    struct hf_pair_lists lists; /* of mirrors, as the group puts them in force */
     hf_time lease_until;
     struct hf_pg_takeover *takeover;
     struct hf_pg_listeners *listeners;
-    struct hf_pg_control *promoting, *growing; /* to be answered */
+    struct hf_pg_control *opening, *growing; /* to be answered */
     hf_time grow_until;
     struct hf_pg_control *watching; /* mirror-state: answered when it changes */
     hf_time watch_until;
@@ -65,6 +51,13 @@ struct hf_pg_service {
 static inline hf_time hf_pg_service_now(const struct hf_pg_service *s)
 {
     return hf_pg_now(s->pg);
+}
+
+/** The backup's host, or "": nobody is. */
+static inline const char *hf_pg_service_peer(const struct hf_pg_service *s)
+{
+    const struct hf_pair_mirror *m;
+    return hf_pair_lists_backup(&s->lists, &m) ? m->host : "";
 }
 
 /* service.c */
@@ -77,12 +70,13 @@ void hf_pg_service_answer(struct hf_pg_service *s, struct hf_pg_control *c, int 
 
 /** STOPPED to BACKUP. 0 or -errno with a text; nothing is changed then. */
 HF_MUST int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err);
-/** BACKUP to TAKING: s->promoting is answered when its end is known. There is a backup core.
- * silent: the former primary is known to be; otherwise its lease is waited for (G2). */
+/** BACKUP to TAKING: a reign begins, and nothing is let out yet. There is a backup core. silent:
+ * the former primary is known to be; otherwise its lease is waited for (G2). mirrors: those in S,
+ * if the group has kept it. */
 HF_MUST int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent,
-                                  struct hf_err *err);
-/** The listener of a PRIMARY. */
-HF_MUST int hf_pg_service_serve(struct hf_pg_service *s, struct hf_err *err);
+                                  const char *mirrors, struct hf_err *err);
+/** TAKING to PRIMARY: address, sessions, listener; c is answered then. */
+void hf_pg_service_serve(struct hf_pg_service *s, struct hf_pg_control *c);
 /** TAKING or PRIMARY to BACKUP, others stay: silent from now on. */
 void hf_pg_service_demote(struct hf_pg_service *s);
 /** The same when it was prepared: first what is under way may end, for a moment. s->prepared is

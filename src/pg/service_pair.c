@@ -27,8 +27,7 @@ void hf_pg_service_renew_lease(struct hf_pg_service *s)
 {
     struct hf_pair_primary_info info;
     hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
-    hf_time lease = HF_MS(s->pg->config->service.lease_ms);
-    hf_time until = info.solo || lease == 0 ? HF_NEVER : info.echoed + lease;
+    hf_time until = hf_pair_lease_until(&info, HF_MS(s->pg->config->service.lease_ms));
     if (until == s->lease_until) {
         return;
     }
@@ -54,7 +53,8 @@ static void connect_backup(struct hf_pg_service *s)
 {
     struct hf_addr to;
     struct hf_err err;
-    const struct mirror *m = s->chosen < s->n_mirrors ? &s->mirror[s->chosen] : NULL;
+    const struct hf_pair_mirror *m;
+    (void)hf_pair_lists_backup(&s->lists, &m);
     uint16_t port = hf_addr_to_endpoint(&s->pg->config->service.peer_listen).port;
     int rc = m ? hf_addr_parse(m->address, port, &err, &to) : -ENOENT;
     rc = rc ? rc : hf_pg_peer_connect(s->peers, m->host, &to, &s->target);
@@ -91,8 +91,7 @@ void hf_pg_service_note_reign(struct hf_pg_service *s)
     if (s->primary) {
         hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
     }
-    hf_pg_reign_note(s->pg, s->epoch, s->primary ? &info : NULL,
-                     s->chosen < s->n_mirrors ? s->mirror[s->chosen].host : "",
+    hf_pg_reign_note(s->pg, s->epoch, s->primary ? &info : NULL, hf_pg_service_peer(s),
                      hf_pg_service_now(s));
 }
 
@@ -113,11 +112,8 @@ static void obey(struct hf_pg_service *s, const struct hf_pair_out *out)
         hf_pg_protect_gate(p, true);
         break;
     case HF_PAIR_OUT_ASK_SOLO:
-        s->asked_solo = out->id;
-        s->asked_record = 0;
-        break;
     case HF_PAIR_OUT_ASK_RECORD:
-        s->asked_record = out->id;
+        hf_pair_lists_ask(&s->lists, out);
         break;
     case HF_PAIR_OUT_CONFIRMED:
         hf_pg_protect_confirmed(p, out->number);
@@ -223,7 +219,7 @@ static void peer_closed(void *arg, struct hf_pg_peer *p, const char *why)
     struct hf_pg_service *s = arg;
     if (p == s->target) {
         if (s->target_open) {
-            hf_log_info("", "connection to backup %s lost: %s", s->mirror[s->chosen].host, why);
+            hf_log_info("", "connection to backup %s lost: %s", hf_pg_service_peer(s), why);
         }
         s->target = NULL;
         s->target_open = false;

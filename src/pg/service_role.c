@@ -122,9 +122,9 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     s->listeners = NULL;
     hf_pg_takeover_destroy(s->takeover);
     s->takeover = NULL;
-    if (s->promoting) {
-        struct hf_pg_control *c = s->promoting;
-        s->promoting = NULL;
+    if (s->opening) {
+        struct hf_pg_control *c = s->opening;
+        s->opening = NULL;
         hf_pg_service_answer(s, c, HF_OCF_ERR_GENERIC, "demoted meanwhile", true);
     }
     if (s->growing) {
@@ -144,9 +144,7 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     s->primary = NULL;
     hf_pg_service_note_reign(s);
     hf_pg_service_answer_state(s);
-    s->asked_solo = s->asked_record = 0;
-    s->n_mirrors = s->chosen = 0;
-    s->chosen_copy[0] = '\0';
+    hf_pair_lists_reset(&s->lists);
     enter(s, HF_PG_ROLE_BACKUP);
     if (backup_new(s, s->epoch)) {
         hf_log_err("", "out of memory: this host is no backup");
@@ -227,23 +225,37 @@ void hf_pg_service_stop(struct hf_pg_service *s)
     hf_pg_service_rearm(s);
 }
 
-static void on_taken(void *arg, int rc, const struct hf_err *err)
+static int listen_there(struct hf_pg_service *s, struct hf_err *err)
+{
+    int rc = hf_pg_listeners_service(s->pg, &s->pg->config->service.address, err, &s->listeners);
+    if (rc == 0) {
+        hf_pg_protect_serves(s->pg->protect);
+        hf_pg_takeover_listening(s->takeover);
+    }
+    return rc;
+}
+
+static void on_taken(void *arg, int rc, const struct hf_err *why)
 {
     struct hf_pg_service *s = arg;
-    struct hf_pg_control *c = s->promoting;
-    s->promoting = NULL;
+    struct hf_pg_control *c = s->opening;
+    struct hf_err err = {0};
+    s->opening = NULL;
     if (rc) {
-        hf_log_err("", "cannot take over the service address: %s", err->text);
+        err = *why;
+        hf_log_err("", "cannot take over the service address: %s", err.text);
     } else {
         enter(s, HF_PG_ROLE_PRIMARY);
+        rc = listen_there(s, &err);
     }
     if (c) {
-        hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "",
-                             false);
+        hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err.text : "",
+                             true);
     }
 }
 
-int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, struct hf_err *err)
+int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, const char *mirrors,
+                          struct hf_err *err)
 {
     struct hf_pg *pg = s->pg;
     struct hf_pair_backup_info info;
@@ -253,6 +265,9 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
         return hf_err_set(err, -errno, "no random numbers");
     }
     conf.incarnation |= 1;
+    const struct hf_pair_mirror *owed;
+    (void)!hf_pair_lists_take(&s->lists, mirrors);
+    conf.owed = hf_pair_lists_backup(&s->lists, &owed);
     int rc = hf_pair_primary_create(&conf, hf_pg_service_now(s), &s->primary);
     if (rc) {
         return hf_err_set(err, rc, "out of memory");
@@ -302,18 +317,20 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
     return 0;
 }
 
-int hf_pg_service_serve(struct hf_pg_service *s, struct hf_err *err)
+/* Before the group asks for it S may have another copy, to which it would turn if this host were
+ * cut off or frozen now: so nothing is let out, and the address is not here, before. */
+void hf_pg_service_serve(struct hf_pg_service *s, struct hf_pg_control *c)
 {
-    if (s->role != HF_PG_ROLE_PRIMARY) {
-        return hf_err_set(err, -EINVAL, "not promoted");
+    struct hf_err err = {0};
+    if (!s->primary || s->opening) {
+        hf_pg_service_answer(s, c, HF_OCF_ERR_GENERIC,
+                             s->primary ? "asked once more" : "not promoted", true);
+    } else if (s->role == HF_PG_ROLE_TAKING) {
+        s->opening = c;
+        hf_pg_takeover_go(s->takeover);
+    } else {
+        int rc = s->listeners ? 0 : listen_there(s, &err);
+        hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err.text : "",
+                             true);
     }
-    if (s->listeners) {
-        return 0;
-    }
-    int rc = hf_pg_listeners_service(s->pg, &s->pg->config->service.address, err, &s->listeners);
-    if (rc == 0) {
-        hf_pg_protect_serves(s->pg->protect);
-        hf_pg_takeover_listening(s->takeover);
-    }
-    return rc;
 }

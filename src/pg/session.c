@@ -137,7 +137,6 @@ static void count(struct hf_pg_client *c, enum hf_pg_note note, uint64_t a, uint
     case HF_PG_NOTE_GAP:
         n->notification_gaps++;
         break;
-    case HF_PG_NOTE_LEFT:
     case HF_PG_NOTE_UNPROTECTED:
     case HF_PG_NOTE_ENDED:
         break;
@@ -189,7 +188,6 @@ static void describe(enum hf_pg_note note, uint64_t a, uint64_t b, const char *t
         break;
     case HF_PG_NOTE_REQUEST:
     case HF_PG_NOTE_TRANSACTION:
-    case HF_PG_NOTE_LEFT:
     case HF_PG_NOTE_UNPROTECTED:
     case HF_PG_NOTE_ENDED:
         snprintf(buf, n, "%s", text);
@@ -206,9 +204,6 @@ static void op_note(void *arg, enum hf_pg_note note, uint64_t a, uint64_t b, con
     case HF_PG_NOTE_REQUEST:
     case HF_PG_NOTE_TRANSACTION:
     case HF_PG_NOTE_UNPROTECTED:
-        return;
-    case HF_PG_NOTE_LEFT:
-        hf_pg_behind_add(c->pg->behind, (uint32_t)a, HF_MS((hf_time)b));
         return;
     case HF_PG_NOTE_ENDED:
         snprintf(c->why, sizeof(c->why), "%s", text ? text : "");
@@ -463,6 +458,18 @@ static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
     };
 }
 
+/* Its old server process, if it is one of the server as it is now. */
+static void end_former(struct hf_pg_client *c, uint64_t lost)
+{
+    uint64_t incarnation;
+    uint32_t pid;
+    hf_time age;
+    if (hf_pg_route_primary(c->pg->route, &incarnation) && incarnation == lost &&
+        hf_pg_session_former(c->session, hf_pg_now(c->pg), &pid, &age)) {
+        hf_pg_behind_add(c->pg->behind, pid, hf_pg_now(c->pg) - age, hf_pg_now(c->pg) - age, false);
+    }
+}
+
 int hf_pg_client_load(struct hf_pg_client *c, const struct hf_pg_saved *saved, uint64_t lost)
 {
     int rc = hf_pg_names_use(c->pg, c->database);
@@ -472,6 +479,9 @@ int hf_pg_client_load(struct hf_pg_client *c, const struct hf_pg_saved *saved, u
     struct hf_pg_session_args args = session_args(c);
     c->lost = lost;
     rc = hf_pg_session_load(&args, &session_ops, c, saved, hf_pg_now(c->pg), &c->session);
+    if (rc == 0) {
+        end_former(c, lost);
+    }
     if (rc == 0 && !c->ended) {
         hold(c);
         rearm(c);
@@ -561,6 +571,15 @@ void hf_pg_client_release(struct hf_pg_client *c)
 
 /* ---- servers ---- */
 
+/* Who has not begun has lost nothing: it would never say that it has recovered, and a switchover
+ * that waits for that would hold everybody. */
+static uint64_t lost(const struct hf_pg_client *c)
+{
+    struct hf_pg_session_info info;
+    hf_pg_session_info(c->session, &info);
+    return info.state == HF_PG_STARTING ? 0 : c->lost;
+}
+
 void hf_pg_client_serve(struct hf_pg_client *c)
 {
     if (c->phase == HF_PG_PHASE_SESSION && c->login) {
@@ -577,7 +596,7 @@ void hf_pg_client_serve(struct hf_pg_client *c)
         c->need[side] = false;
         s->wanted = true;
         s->since = hf_pg_now(c->pg);
-        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? c->lost : 0)) {
+        if (hf_pg_route_need(c->pg->route, s, side == HF_PG_SERVER ? lost(c) : 0)) {
             hf_pg_client_refuse(s, "53200", "out of memory");
         }
     }
@@ -718,6 +737,7 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
     s->attached = true;
     s->wanted = false;
     backend->pid = r->pid;
+    backend->since = s->conn->ready_at;
     backend->params = r->params;
     hf_pg_protect_attached(c, s->conn);
     if (!c->n_cancel_id && s->side == HF_PG_SERVER) {

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "os/netaddr.h"
 #include "os/tcpmove.h"
+#include "pg/behind.h"
 #include "pg/protect_impl.h"
 #include "pg/route.h"
 
@@ -37,7 +38,7 @@ struct hf_pg_takeover {
     struct hf_poll_timer timer;
     struct job *job; /* owned */
     size_t n_jobs, n_lost;
-    bool begun, ready, told, listening;
+    bool going, begun, ready, told, listening;
     unsigned announced;
     hf_time started, announce_at, ready_by;
     struct {
@@ -91,9 +92,8 @@ static void end_backend(struct hf_pg_takeover *t, const struct job *j)
     struct hf_pg_backend_told told;
     if (j->session && hf_pg_backend_told_read(
                           hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND), &told) == 0) {
-        told.from += t->opt.clock_offset;
-        told.to += t->opt.clock_offset;
-        hf_pg_route_end_backend(t->pg->route, &told);
+        hf_pg_behind_add(t->pg->behind, told.pid, told.from + t->opt.clock_offset,
+                         told.to + t->opt.clock_offset, true);
     }
 }
 
@@ -365,8 +365,9 @@ static void step(struct hf_pg_takeover *t)
     hf_time now = now_of(t);
     struct hf_err err = {0};
     if (!t->begun) {
-        if (now < t->opt.not_before) {
-            hf_poll_timer_set(t->pg->wire->poll, &t->timer, t->opt.not_before);
+        if (!t->going || now < t->opt.not_before) {
+            hf_poll_timer_set(t->pg->wire->poll, &t->timer,
+                              t->going ? t->opt.not_before : HF_NEVER);
             return;
         }
         int rc = begin(t, &err);
@@ -440,12 +441,19 @@ int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_options *
     t->fn = fn;
     t->arg = arg;
     t->timer.fn = on_timer;
-    t->started = hf_pg_now(pg);
     t->io.fd = -1;
-    hf_poll_timer_set(pg->wire->poll, &t->timer, t->started);
-    hf_poll_kick(pg->wire->poll);
     *ret_takeover = t;
     return 0;
+}
+
+void hf_pg_takeover_go(struct hf_pg_takeover *t)
+{
+    if (!t->going) {
+        t->going = true;
+        t->started = now_of(t);
+        hf_poll_timer_set(t->pg->wire->poll, &t->timer, t->started);
+        hf_poll_kick(t->pg->wire->poll);
+    }
 }
 
 void hf_pg_takeover_listening(struct hf_pg_takeover *t)

@@ -16,11 +16,15 @@ struct hf_pg_takeover_options {
     enum hf_pg_takeover_kind kind;
 };
 
-/** fn: the sockets are settled, the listener may be opened; 0, or -errno with a text in err. Not
- * from within. A reign of ours has begun (hf_pg_protect_lead()). */
+/** Nothing happens before hf_pg_takeover_go(). fn: the sockets are settled, the listener may be
+ * opened; 0, or -errno with a text in err. Not from within. A reign of ours has begun
+ * (hf_pg_protect_lead()). */
 HF_MUST int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_options *options,
                                  void (*fn)(void *arg, int rc, const struct hf_err *err), void *arg,
                                  struct hf_pg_takeover **ret_takeover);
+/** The group has this host alone in S on its disks: nobody else can be promoted, so clients may
+ * hear of this one (I1), once the former lease is over. */
+void hf_pg_takeover_go(struct hf_pg_takeover *t);
 /** The listener is there. */
 void hf_pg_takeover_listening(struct hf_pg_takeover *t);
 /** The address stays. NULL is fine. */

@@ -20,8 +20,7 @@ struct warm {
     struct hf_pg_warm *all;
     struct hf_pg_sconn *conn; /* owned; NULL: queued */
     uint64_t incarnation;     /* of the server, when the login began */
-    hf_time ready_at;
-    uint8_t *key; /* owned: user, database, parameters */
+    uint8_t *key;             /* owned: user, database, parameters */
     size_t n_key, n_user, n_database;
     uint32_t version;
     bool claimed; /* while it is looked who is too many */
@@ -101,7 +100,6 @@ static void conn_ready(struct hf_pg_sconn *conn)
 {
     struct warm *x = conn->owner;
     struct hf_pg_warm *w = x->all;
-    x->ready_at = now_of(w);
     w->n_pending--;
     hf_list_unlink(&x->node);
     hf_list_insert(&w->ready, &x->node);
@@ -336,7 +334,7 @@ struct hf_pg_sconn *hf_pg_warm_take(struct hf_pg_warm *w, const struct hf_pg_cli
         return NULL;
     }
     struct hf_pg_sconn *conn = x->conn;
-    *ret_ready_at = conn->logged_in ? x->ready_at : HF_NEVER;
+    *ret_ready_at = conn->logged_in ? conn->ready_at : HF_NEVER;
     w->n_pending -= !conn->logged_in;
     conn->ops = client_ops;
     conn->owner = owner;

@@ -198,7 +198,7 @@ static void add_service(struct hf_pg *pg, struct hf_buf *b)
     add_pair(pg, b, &i);
     head(b, "confirm_seconds", "time from what happened to the backup's confirm of it",
          "histogram");
-    histogram(b, "confirm_seconds", NULL, NULL, &pg->confirm_lag);
+    histogram(b, "confirm_seconds", NULL, "", &pg->confirm_lag);
     seconds(b, "unprotected_seconds", "time without protection until now; 0: protected", "gauge",
             r->unprotected_since == HF_NEVER ? 0 : now - r->unprotected_since);
     seconds(b, "unprotected_reign_seconds", "time without protection in this reign", "gauge",

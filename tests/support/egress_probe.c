@@ -146,10 +146,12 @@ static bool compare(const struct egress_packet *p, struct hf_egress_slot *slot,
     int retval = run(egress_fd, its, n);
     a.lease_until = address->lease_until ? UINT64_MAX : 0;
     enum hf_egress_verdict verdict = judge(mine, n, slot, &a, p->v6, found);
-    bool passes = verdict == HF_EGRESS_PASS || verdict == HF_EGRESS_LOWER;
+    int want = verdict == HF_EGRESS_PASS || verdict == HF_EGRESS_LOWER ? TC_ACT_UNSPEC
+               : verdict == HF_EGRESS_HOLD_SYN_ACK                     ? TC_ACT_STOLEN
+                                                                       : TC_ACT_SHOT;
     a.lease_until = address->lease_until;
     *ret_verdict = verdict;
-    const char *bad = retval != (passes ? TC_ACT_UNSPEC : TC_ACT_SHOT)  ? "verdict"
+    const char *bad = retval != want                                    ? "verdict"
                       : memcmp(mine, its, n)                            ? "packet"
                       : memcmp(&slots[number + 1], slot, sizeof(*slot)) ? "slot"
                       : memcmp(&addresses[number], &a, sizeof(a))       ? "counters"

@@ -136,5 +136,5 @@ def test_cost(run):
 
     with answering(run, "= 0 \n"):
         agent = median(lambda: act(run, "monitor"))
-        alone = median(lambda: run_agent(PROGRAM, "--agent=monitor", {"control": run / "control"}))
+        alone = median(lambda: run_agent(f"{PROGRAM}-agent", "monitor", {"control": run / "control"}))
     print(f"monitor: {agent:.1f} ms, of it the program {alone:.1f} ms")

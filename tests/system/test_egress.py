@@ -362,6 +362,22 @@ def test_syn_ack_waits(net, how):
 
 
 @pytest.mark.parametrize("how, address", itertools.product(HOWS, (V4, V6)))
+def test_syn_ack_waits_long(net, how, address):
+    """The kernel has repeated it meanwhile, and still knows of the handshake."""
+    server = net.serve(how, V4, V6)
+    server.say("syn hold")
+    s = net.socket(address)
+    s.setblocking(False)
+    s.connect_ex((address, PORT))
+    until(lambda: server.counters(int(address == V6))["syn_ack_held"] > 3, "a SYN-ACK that is held again")
+    server.say("syn go")
+    s.settimeout(10)
+    until(lambda: s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01", "a connection")
+    s.sendall(b"one")
+    server.wait(f"read {s.getsockname()[1]} 3")
+
+
+@pytest.mark.parametrize("how, address", itertools.product(HOWS, (V4, V6)))
 def test_death_says_nothing(net, how, address):
     """kill -9, packets to the dead, a new process, packets of the old connection: no RST, no FIN."""
     server, cap = net.serve(how, V4, V6), net.capture()

@@ -229,6 +229,22 @@ def test_the_last_answer_arrives(rig, way):
         assert other.one("select 1") == "1"
 
 
+def test_a_session_that_has_no_server_yet(rig):
+    """It has lost nothing, so that nobody waits for it when the database's server and its host go on elsewhere."""
+    rig.let_serve(rig.serving(takeover.DATABASE))
+    rig.whole()
+    host, sessions = rig.serving(), []
+    pid = rig.on(host, "head", "-n1", f"/srv/{takeover.COPIES[host]}/data/postmaster.pid").strip()
+    rig.on(host, "kill", "-STOP", pid)  # lets nobody in
+    t = threading.Thread(target=lambda: sessions.append(rig.connect(timeout=40)))
+    t.start()
+    rig.until(lambda: [r for r in rig.rows("CLIENTS") if r["state"] == "starting" and r["backup"]], "it is protected")
+    lose(rig, "power_off")
+    t.join()
+    with sessions[0] as c:
+        assert c.one("select 1") == "1"
+
+
 def test_cancel_reaches_the_session_elsewhere(rig):
     with rig.connect() as c:
         lose(rig, "process")

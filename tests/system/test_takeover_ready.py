@@ -106,8 +106,54 @@ def test_mirror_state_tells_each_copy(rig):
     host, backup = rig.serving(), rig.backup()
     (third,) = set(takeover.HOSTS) - {host, backup}
     mirrors = f"{backup}={backup}@{rig.own[backup]}=sync {third}={third}@{rig.own[third]}=async"
-    text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
-                  find_program("holdfast-pg"), "--agent", "mirror-state")
-    lines = text.splitlines()
-    assert f"{backup} in-sync" in lines and lines[-1] == "holdfast-again"
-    assert set(lines) <= {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
+    told = {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
+
+    def tells():
+        text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
+                      find_program("holdfast-pg-agent"), "mirror-state")
+        lines = text.splitlines()
+        return f"{backup} in-sync" in lines and lines[-1] == "holdfast-again" and set(lines) <= told
+
+    rig.until(tells, "a line for each")
+
+
+def test_a_server_without_room_for_both(request):
+    """Old and new server processes together are more than max_connections."""
+    n, limit = 25, 45
+    rig = takeover.Rig(takeover.Lab(f"room-{os.getpid()}"), connections=limit)
+    request.addfinalizer(rig.end)
+    rig.start()
+    clients = [rig.connect() for _ in range(n)]
+    try:
+        for c in clients:
+            pgwire.check(c.query("set my.own = 'kept'"))
+        old = rig.serving()
+        rig.power_off(old)
+        rig.until_elsewhere(old)
+        for c in clients:
+            assert c.one("select current_setting('my.own')") == "kept"
+    finally:
+        for c in clients:
+            c.close()
+
+
+def test_an_old_warm_connection_is_ended_when_it_is_lost(rig):
+    """Its server process began long before its session had it."""
+    with rig.connect() as c, rig.connect() as look:
+        for sql in ("drop table if exists w", "create table w (i int primary key)"):
+            pgwire.check(c.query(sql))
+        rig.until(lambda: warm(rig, rig.backup()) == WARM, f"the backup has {WARM} connections")
+        old = "select count(*) from pg_stat_activity where backend_type = 'client backend' and query = '' and " \
+              "clock_timestamp() - backend_start > '12 s'"
+        rig.until(lambda: int(look.one(old)) >= WARM, "they are old")
+        first = rig.serving()
+        rig.kill_manager(first)
+        rig.until_elsewhere(first)
+        for sql in ("begin", "insert into w values (1)"):
+            pgwire.check(c.query(sql))
+        rig.whole()
+        second = rig.serving()
+        rig.power_off(second)
+        rig.until_elsewhere(second)
+        pgwire.check(c.query("commit"))
+        assert look.one("select count(*) from w") == "1"

@@ -415,7 +415,7 @@ void hf_pg_session_attach(struct hf_pg_session *s, enum hf_pg_side side,
     hf_buf_add(&s->new_status, backend->params);
     if (side == HF_PG_SPARE) {
         s->spare_attached = s->spare_idle = true;
-        s->spare_at = now;
+        s->spare_at = backend->since ? backend->since : now;
         hf_pg_restore(s, HF_PG_SPARE);
         hf_pg_pump(s);
         return;
@@ -428,7 +428,7 @@ void hf_pg_session_attach(struct hf_pg_session *s, enum hf_pg_side side,
         return;
     s->incarnation = backend->incarnation;
     s->pid = backend->pid;
-    s->attached_at = now;
+    s->attached_at = backend->since ? backend->since : now;
     hf_pg_pump(s);
 }
 

@@ -105,7 +105,6 @@ enum hf_pg_side {
     X(UNRESOLVED, "... and its outcome can't be known: 08007; a: xid")                             \
     X(LOST_UNPROTECTED, "ended by 57P01, or the statement by 08007; text: why")                    \
     X(GAP, "notifications may have been missed; a: channels")                                      \
-    X(LEFT, "its former server process is idle, and left alone; a: pid, b: its age in ms")         \
     X(UNPROTECTED, "protection changed; a: reasons (HF_PG_REASON_*)")                              \
     X(ENDED, "text: why")
 enum hf_pg_note {
@@ -153,7 +152,7 @@ struct hf_pg_session_args {
     struct hf_slice user;                  /* as authenticated; copied */
     bool replication;                      /* passed through, unprotected */
     bool login_again;                      /* false: sticky reason LOGIN */
-    bool leave_idle; /* loaded: an old server process that had nothing to do is not ended, LEFT */
+    bool leave_idle; /* loaded: an old server process that had nothing to do is not ended first */
     uint32_t cancel_pid;        /* 0: the first backend's own (R12) */
     struct hf_slice cancel_key; /* what the client gets in BackendKeyData; copied */
     uint64_t seed;              /* hashes, jitter */
@@ -163,6 +162,8 @@ struct hf_pg_session_args {
 struct hf_pg_backend {
     uint64_t incarnation; /* of the server: another number after each start and promotion */
     uint32_t pid;
+    hf_time
+        since; /* its login was done, so that its process can be told from a later one; 0: now */
     struct hf_slice params; /* ParameterStatus as name NUL value NUL ...; borrowed for the call */
     /* What is known of the server that was lost, against this one (X3): */
     bool same;   /* the same incarnation: its backends may still be there */
@@ -285,6 +286,10 @@ HF_MUST int hf_pg_session_load(const struct hf_pg_session_args *args,
                                const struct hf_pg_session_ops *ops, void *arg,
                                const struct hf_pg_saved *saved, hf_time now,
                                struct hf_pg_session **ret_session);
+/** Just loaded: the server process that it had (its pid at the start that it was on) and how long
+ * ago that was attached. false: none. */
+bool hf_pg_session_former(const struct hf_pg_session *s, hf_time now, uint32_t *ret_pid,
+                          hf_time *ret_age);
 
 /** For consoles and tests. */
 struct hf_pg_session_info {

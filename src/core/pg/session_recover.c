@@ -220,14 +220,14 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
 
 static void ask_clear(struct hf_pg_session *s)
 {
-    /* The process must have begun when our login did: its number may be used again. What the view
-     * pg_stat_activity would add is a look at all other processes. */
+    /* The process must have begun when our login did, which may have taken a while: its number may
+     * be used again. What the view pg_stat_activity would add is a look at all other processes. */
     char sql[400];
     snprintf(
         sql, sizeof(sql),
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM "
         "pg_catalog.pg_stat_get_activity(%u) WHERE pg_catalog.abs(pg_catalog.date_part('epoch', "
-        "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 2",
+        "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 10",
         s->lost_pid, (long long)((s->now - s->lost_attached_at) / HF_NS_PER_S),
         (long long)((s->now - s->lost_attached_at) / HF_NS_PER_MS % 1000));
     hf_pg_step_ask(s, STEP_CLEAR, hf_slice_str(sql));
@@ -319,11 +319,7 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     s->given_due |= !s->backend.same;
     bool idle = s->leave_idle && nothing_under_way(s);
     s->leave_idle = false;
-    if (s->backend.same && s->lost_pid && idle) {
-        hf_pg_note(s, HF_PG_NOTE_LEFT, s->lost_pid,
-                   (uint64_t)(s->now - s->lost_attached_at) / HF_NS_PER_MS, NULL);
-        after_clear(s);
-    } else if (s->backend.same && s->lost_pid) {
+    if (s->backend.same && s->lost_pid && !idle) {
         hf_pg_enter_state(s, HF_PG_CLEARING);
         ask_clear(s);
     } else {

@@ -734,3 +734,11 @@ int hf_pg_session_load(const struct hf_pg_session_args *args, const struct hf_pg
     lose(s);
     return 0;
 }
+
+bool hf_pg_session_former(const struct hf_pg_session *s, hf_time now, uint32_t *ret_pid,
+                          hf_time *ret_age)
+{
+    *ret_pid = s->lost_pid;
+    *ret_age = now - s->lost_attached_at;
+    return s->state == HF_PG_LOST && s->lost_pid != 0;
+}

@@ -31,13 +31,12 @@ static enum hf_sip_method find_method(struct hf_slice s)
     return HF_SIP_METHOD_OTHER;
 }
 
-enum kind { ONE, LIST, TEXT };
 static const struct {
     const char *name;
     uint8_t n;
-    uint8_t kind;
+    uint8_t compact;
 } fields[] = {
-#define ROW(id, name, compact, n, first, last, kind) {name, n, kind},
+#define ROW(id, name, compact, n, first, last) {name, n, compact},
     HF_SIP_FIELD_LIST(ROW)
 #undef ROW
 };
@@ -58,18 +57,15 @@ enum hf_sip_field_id hf_sip_field_find(struct hf_slice name)
     enum hf_sip_field_id id = HF_SIP_H_OTHER;
     uint8_t first = hf_sip_lower(name.p[0]);
     if (name.n == 1) {
-        switch ((int)first) {
-#define COMPACT(id_, name, compact, n, first, last, kind)                                          \
-    case compact ? compact:                                                                        \
-        256 + HF_SIP_H_##id_ : return HF_SIP_H_##id_;
-            HF_SIP_FIELD_LIST(COMPACT)
-#undef COMPACT
-        default:
-            return HF_SIP_H_OTHER;
+        for (int i = 0; i < HF_SIP_H_OTHER; i++) {
+            if (fields[i].compact == first) {
+                return (enum hf_sip_field_id)i;
+            }
         }
+        return HF_SIP_H_OTHER;
     }
     switch (KEY((int)name.n, first, hf_sip_lower(name.p[name.n - 1]))) {
-#define CASE(id_, name, compact, n, first, last, kind)                                             \
+#define CASE(id_, name, compact, n, first, last)                                                   \
     case KEY(n, first, last):                                                                      \
         id = HF_SIP_H_##id_;                                                                       \
         break;

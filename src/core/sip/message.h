@@ -53,60 +53,58 @@ enum hf_sip_method {
 const char *hf_sip_method_name(enum hf_sip_method method);
 
 /*
- * Known header fields: name, compact form (0: none), length and first and last letter of the name
- * (the key of the perfect switch that finds it: two rows of one key do not compile), and what it
- * is: ONE value in one line, a LIST of values separated by commas, or TEXT in which a comma means
- * nothing to us.
+ * Known header fields: name, compact form (0: none), length and first and last letter of the name:
+ * the key of the perfect switch that finds it (two rows of one key do not compile).
  */
 #define HF_SIP_FIELD_LIST(X)                                                                       \
-    X(VIA, "Via", 'v', 3, 'v', 'a', LIST)                                                          \
-    X(FROM, "From", 'f', 4, 'f', 'm', ONE)                                                         \
-    X(TO, "To", 't', 2, 't', 'o', ONE)                                                             \
-    X(CALL_ID, "Call-ID", 'i', 7, 'c', 'd', ONE)                                                   \
-    X(CSEQ, "CSeq", 0, 4, 'c', 'q', ONE)                                                           \
-    X(MAX_FORWARDS, "Max-Forwards", 0, 12, 'm', 's', ONE)                                          \
-    X(CONTENT_LENGTH, "Content-Length", 'l', 14, 'c', 'h', ONE)                                    \
-    X(CONTACT, "Contact", 'm', 7, 'c', 't', LIST)                                                  \
-    X(EXPIRES, "Expires", 0, 7, 'e', 's', ONE)                                                     \
-    X(MIN_EXPIRES, "Min-Expires", 0, 11, 'm', 's', ONE)                                            \
-    X(ROUTE, "Route", 0, 5, 'r', 'e', LIST)                                                        \
-    X(RECORD_ROUTE, "Record-Route", 0, 12, 'r', 'e', LIST)                                         \
-    X(PATH, "Path", 0, 4, 'p', 'h', LIST)                                                          \
-    X(SERVICE_ROUTE, "Service-Route", 0, 13, 's', 'e', LIST)                                       \
-    X(AUTHORIZATION, "Authorization", 0, 13, 'a', 'n', TEXT)                                       \
-    X(WWW_AUTHENTICATE, "WWW-Authenticate", 0, 16, 'w', 'e', TEXT)                                 \
-    X(PROXY_AUTHORIZATION, "Proxy-Authorization", 0, 19, 'p', 'n', TEXT)                           \
-    X(PROXY_AUTHENTICATE, "Proxy-Authenticate", 0, 18, 'p', 'e', TEXT)                             \
-    X(AUTHENTICATION_INFO, "Authentication-Info", 0, 19, 'a', 'o', TEXT)                           \
-    X(REQUIRE, "Require", 0, 7, 'r', 'e', LIST)                                                    \
-    X(PROXY_REQUIRE, "Proxy-Require", 0, 13, 'p', 'e', LIST)                                       \
-    X(SUPPORTED, "Supported", 'k', 9, 's', 'd', LIST)                                              \
-    X(UNSUPPORTED, "Unsupported", 0, 11, 'u', 'd', LIST)                                           \
-    X(ALLOW, "Allow", 0, 5, 'a', 'w', LIST)                                                        \
-    X(ACCEPT, "Accept", 0, 6, 'a', 't', LIST)                                                      \
-    X(ACCEPT_ENCODING, "Accept-Encoding", 0, 15, 'a', 'g', LIST)                                   \
-    X(ACCEPT_LANGUAGE, "Accept-Language", 0, 15, 'a', 'e', LIST)                                   \
-    X(CONTENT_TYPE, "Content-Type", 'c', 12, 'c', 'e', ONE)                                        \
-    X(CONTENT_ENCODING, "Content-Encoding", 'e', 16, 'c', 'g', LIST)                               \
-    X(CONTENT_DISPOSITION, "Content-Disposition", 0, 19, 'c', 'n', ONE)                            \
-    X(EVENT, "Event", 'o', 5, 'e', 't', ONE)                                                       \
-    X(ALLOW_EVENTS, "Allow-Events", 'u', 12, 'a', 's', LIST)                                       \
-    X(SUBSCRIPTION_STATE, "Subscription-State", 0, 18, 's', 'e', ONE)                              \
-    X(SIP_ETAG, "SIP-ETag", 0, 8, 's', 'g', ONE)                                                   \
-    X(SIP_IF_MATCH, "SIP-If-Match", 0, 12, 's', 'h', ONE)                                          \
-    X(RETRY_AFTER, "Retry-After", 0, 11, 'r', 'r', ONE)                                            \
-    X(DATE, "Date", 0, 4, 'd', 'e', ONE)                                                           \
-    X(WARNING, "Warning", 0, 7, 'w', 'g', LIST)                                                    \
-    X(USER_AGENT, "User-Agent", 0, 10, 'u', 't', TEXT)                                             \
-    X(SERVER, "Server", 0, 6, 's', 'r', TEXT)                                                      \
-    X(SUBJECT, "Subject", 's', 7, 's', 't', TEXT)                                                  \
-    X(REFER_TO, "Refer-To", 'r', 8, 'r', 'o', ONE)                                                 \
-    X(REFERRED_BY, "Referred-By", 'b', 11, 'r', 'y', ONE)                                          \
-    X(HISTORY_INFO, "History-Info", 0, 12, 'h', 'o', LIST)                                         \
-    X(P_ASSERTED_IDENTITY, "P-Asserted-Identity", 0, 19, 'p', 'y', LIST)                           \
-    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y', LIST)
+    X(VIA, "Via", 'v', 3, 'v', 'a')                                                                \
+    X(FROM, "From", 'f', 4, 'f', 'm')                                                              \
+    X(TO, "To", 't', 2, 't', 'o')                                                                  \
+    X(CALL_ID, "Call-ID", 'i', 7, 'c', 'd')                                                        \
+    X(CSEQ, "CSeq", 0, 4, 'c', 'q')                                                                \
+    X(MAX_FORWARDS, "Max-Forwards", 0, 12, 'm', 's')                                               \
+    X(CONTENT_LENGTH, "Content-Length", 'l', 14, 'c', 'h')                                         \
+    X(CONTACT, "Contact", 'm', 7, 'c', 't')                                                        \
+    X(EXPIRES, "Expires", 0, 7, 'e', 's')                                                          \
+    X(MIN_EXPIRES, "Min-Expires", 0, 11, 'm', 's')                                                 \
+    X(ROUTE, "Route", 0, 5, 'r', 'e')                                                              \
+    X(RECORD_ROUTE, "Record-Route", 0, 12, 'r', 'e')                                               \
+    X(PATH, "Path", 0, 4, 'p', 'h')                                                                \
+    X(SERVICE_ROUTE, "Service-Route", 0, 13, 's', 'e')                                             \
+    X(AUTHORIZATION, "Authorization", 0, 13, 'a', 'n')                                             \
+    X(WWW_AUTHENTICATE, "WWW-Authenticate", 0, 16, 'w', 'e')                                       \
+    X(PROXY_AUTHORIZATION, "Proxy-Authorization", 0, 19, 'p', 'n')                                 \
+    X(PROXY_AUTHENTICATE, "Proxy-Authenticate", 0, 18, 'p', 'e')                                   \
+    X(AUTHENTICATION_INFO, "Authentication-Info", 0, 19, 'a', 'o')                                 \
+    X(REQUIRE, "Require", 0, 7, 'r', 'e')                                                          \
+    X(PROXY_REQUIRE, "Proxy-Require", 0, 13, 'p', 'e')                                             \
+    X(SUPPORTED, "Supported", 'k', 9, 's', 'd')                                                    \
+    X(UNSUPPORTED, "Unsupported", 0, 11, 'u', 'd')                                                 \
+    X(ALLOW, "Allow", 0, 5, 'a', 'w')                                                              \
+    X(ACCEPT, "Accept", 0, 6, 'a', 't')                                                            \
+    X(ACCEPT_ENCODING, "Accept-Encoding", 0, 15, 'a', 'g')                                         \
+    X(ACCEPT_LANGUAGE, "Accept-Language", 0, 15, 'a', 'e')                                         \
+    X(CONTENT_TYPE, "Content-Type", 'c', 12, 'c', 'e')                                             \
+    X(CONTENT_ENCODING, "Content-Encoding", 'e', 16, 'c', 'g')                                     \
+    X(CONTENT_DISPOSITION, "Content-Disposition", 0, 19, 'c', 'n')                                 \
+    X(EVENT, "Event", 'o', 5, 'e', 't')                                                            \
+    X(ALLOW_EVENTS, "Allow-Events", 'u', 12, 'a', 's')                                             \
+    X(SUBSCRIPTION_STATE, "Subscription-State", 0, 18, 's', 'e')                                   \
+    X(SIP_ETAG, "SIP-ETag", 0, 8, 's', 'g')                                                        \
+    X(SIP_IF_MATCH, "SIP-If-Match", 0, 12, 's', 'h')                                               \
+    X(RETRY_AFTER, "Retry-After", 0, 11, 'r', 'r')                                                 \
+    X(DATE, "Date", 0, 4, 'd', 'e')                                                                \
+    X(WARNING, "Warning", 0, 7, 'w', 'g')                                                          \
+    X(USER_AGENT, "User-Agent", 0, 10, 'u', 't')                                                   \
+    X(SERVER, "Server", 0, 6, 's', 'r')                                                            \
+    X(SUBJECT, "Subject", 's', 7, 's', 't')                                                        \
+    X(REFER_TO, "Refer-To", 'r', 8, 'r', 'o')                                                      \
+    X(REFERRED_BY, "Referred-By", 'b', 11, 'r', 'y')                                               \
+    X(HISTORY_INFO, "History-Info", 0, 12, 'h', 'o')                                               \
+    X(P_ASSERTED_IDENTITY, "P-Asserted-Identity", 0, 19, 'p', 'y')                                 \
+    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y')
 enum hf_sip_field_id {
-#define HF_SIP_FIELD_ENUM(id, name, compact, n, first, last, kind) HF_SIP_H_##id,
+#define HF_SIP_FIELD_ENUM(id, name, compact, n, first, last) HF_SIP_H_##id,
     HF_SIP_FIELD_LIST(HF_SIP_FIELD_ENUM)
 #undef HF_SIP_FIELD_ENUM
         HF_SIP_H_OTHER, /* unknown, kept */

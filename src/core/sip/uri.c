@@ -486,7 +486,7 @@ int hf_sip_aor(const struct hf_sip_uri *u, struct hf_wr *w)
         hf_wr_u8(w, '@');
     }
     put_host(w, &u->host);
-    if (u->host.port && u->host.port != (u->scheme == HF_SIP_SCHEME_SIPS ? 5061 : 5060)) {
+    if (u->host.port && u->host.port != 5060 && u->host.port != 5061) {
         char text[8];
         size_t n = 0;
         for (unsigned v = u->host.port; v; v /= 10) {

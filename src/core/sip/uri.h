@@ -61,7 +61,7 @@ bool hf_sip_uri_equal(const struct hf_sip_uri *a, const struct hf_sip_uri *b);
 /**
  * The address of record that u stands for, in one canonical form (RFC 3261 10.3): "sip:" (also for
  * sips), the user with every escape undone that may be, the host in lower case, no password, no
- * parameters, no headers, the port only where it is not the scheme's own; tel: "tel:+..." without
+ * parameters, no headers, the port only where it is neither 5060 nor 5061; tel: "tel:+..." without
  * separators, local numbers with their phone-context. Two URIs that name one user give the same
  * bytes, and these are a URI again. Appended to w (-HF_EFULL by w). -HF_EVALUE: of another scheme.
  */

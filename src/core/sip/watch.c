@@ -540,11 +540,11 @@ static void refresh(struct hf_sip_watch *w, const struct hf_sip_subscribe *in, h
 void hf_sip_watch_subscribe(struct hf_sip_watch *w, const struct hf_sip_subscribe *in, hf_time now,
                             struct hf_sip_subscribed *ret_answer)
 {
-    uint32_t e = granted(w, in);
     if ((unsigned)in->package >= HF_SIP_PACKAGE_COUNT_) {
         refuse(w, ret_answer, 489);
         return;
     }
+    uint32_t e = granted(w, in);
     if (e > 0 && e < w->conf.expires_min_s) {
         refuse(w, ret_answer, 423);
         ret_answer->expires_s = w->conf.expires_min_s;

@@ -1626,7 +1626,7 @@ static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const s
     column(r, "pg_terminate_backend", T_BOOL);
     if (other && other != b) {
         double real = (double)(b->server->now - other->started) / 1e6;
-        if (real - age < 2 && age - real < 2) {
+        if (real - age < 10 && age - real < 10) {
             pgs_terminate(other);
             cell(r, "t");
         }

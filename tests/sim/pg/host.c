@@ -92,6 +92,21 @@ static void connections_die(struct pgw_session *s)
     hf_buf_clear(&s->down_held);
 }
 
+/* What a manager does beside: the processes of those that it took over are ended. */
+static void end_former(struct pgw_world *w, const struct pgw_session *s)
+{
+    uint32_t pid;
+    hf_time age;
+    struct pgs_backend *b;
+    if (hf_pg_session_former(s->core, w->now, &pid, &age) &&
+        (b = pgs_backend_find(&w->server, pid))) {
+        double apart = (double)(w->server.now - b->started) / 1e6 - (double)age / HF_NS_PER_S;
+        if (apart > -10 && apart < 10) {
+            pgs_terminate(b);
+        }
+    }
+}
+
 static void load(struct pgw_session *s)
 {
     struct pgw_world *w = s->w;
@@ -112,6 +127,8 @@ static void load(struct pgw_session *s)
     int rc = hf_pg_session_load(&args, &pgw_ops, s, &from, w->now, &s->core);
     if (rc) {
         pgw_failed(w, "what session %u saved can't be loaded: %d", s->i, rc);
+    } else if (args.seed & 2) {
+        end_former(w, s);
     }
     s->unsaved = true;
     pgw_forget(s); /* the next peer begins with nothing */

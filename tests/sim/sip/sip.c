@@ -7,19 +7,13 @@
 #include "sim/sip/world.h"
 
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"runs", required_argument, NULL, 'r'},
-    {"seconds", required_argument, NULL, 't'},
-    {"seeds", required_argument, NULL, 'k'},
-    {"trace", no_argument, NULL, 'T'},
-    {"keep-going", no_argument, NULL, 'K'},
-    {"golden", required_argument, NULL, 'g'},
-    {"write", no_argument, NULL, 'w'},
-    {"balance", no_argument, NULL, 'b'},
-    {"servers", required_argument, NULL, 'n'},
-    {"clients", required_argument, NULL, 'c'},
-    {"json", required_argument, NULL, 'j'},
-    {0},
+    {"seed", required_argument, NULL, 's'},    {"runs", required_argument, NULL, 'r'},
+    {"seconds", required_argument, NULL, 't'}, {"seeds", required_argument, NULL, 'k'},
+    {"trace", no_argument, NULL, 'T'},         {"keep-going", no_argument, NULL, 'K'},
+    {"golden", required_argument, NULL, 'g'},  {"write", no_argument, NULL, 'w'},
+    {"balance", no_argument, NULL, 'b'},       {"servers", required_argument, NULL, 'n'},
+    {"clients", required_argument, NULL, 'c'}, {"json", required_argument, NULL, 'j'},
+    {"bench", no_argument, NULL, 'B'},         {0},
 };
 
 static void usage(void)
@@ -31,7 +25,9 @@ static void usage(void)
                     "sim-sip --golden DIRECTORY [--write]\n"
                     "    documented scenarios, compared with (or written as) golden traces\n"
                     "sim-sip --balance [--servers N] [--clients N] [--seed N] [--json FILE]\n"
-                    "    the rebalancer with many clients: failures, additions, skewed load\n");
+                    "    the rebalancer with many clients: failures, additions, skewed load\n"
+                    "sim-sip --bench [--servers N] [--clients N]\n"
+                    "    what the cores cost\n");
     exit(2);
 }
 
@@ -49,7 +45,7 @@ static uint64_t number(void)
 int main(int argc, char **argv)
 {
     struct swx_options o = {.seed = 1, .runs = 1000, .servers = 200, .clients = 10000000};
-    bool balance = false;
+    bool balance = false, bench = false;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 's':
@@ -79,6 +75,9 @@ int main(int argc, char **argv)
         case 'b':
             balance = true;
             break;
+        case 'B':
+            bench = true;
+            break;
         case 'n':
             o.servers = (uint32_t)number();
             break;
@@ -94,6 +93,9 @@ int main(int argc, char **argv)
     }
     if (optind != argc) {
         usage();
+    }
+    if (bench) {
+        return swx_bench(&o);
     }
     return balance ? swx_balance(&o) : o.golden ? swx_stories(&o) : swx_chaos(&o);
 }

@@ -195,3 +195,4 @@ struct swx_options {
 int swx_chaos(const struct swx_options *o);
 int swx_stories(const struct swx_options *o);
 int swx_balance(const struct swx_options *o);
+int swx_bench(const struct swx_options *o);

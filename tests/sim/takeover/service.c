@@ -186,7 +186,7 @@ static int promote(struct tw_world *w, struct gs_host *gh, const struct gs_job *
     const struct hf_pair_mirror *owed;
     list_text(w, j->sync, 0, 0, hf_group_state(gh->g), text, sizeof(text));
     (void)!hf_pair_lists_take(&m->lists, text); /* the same copy once more: S as it was */
-    m->not_before = h->heard ? h->heard + w->lease : 0;
+    m->not_before = h->heard && !j->act.silent ? h->heard + w->lease : 0;
     m->taken = pw_reign(h, j->act.epoch, hf_pair_lists_backup(&m->lists, &owed));
     m->had_store = m->taken != NULL;
     m->lease_until = 0;

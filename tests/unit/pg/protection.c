@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "pg/pg.h"
+#include "pg/protect_impl.h"
 #include "support/test.h"
 
 static struct hf_pg pg;
@@ -98,10 +99,52 @@ static void reasons(void **state)
     assert_int_equal(n.sessions + n.n_protected + n.n_reasons + n.held, 0);
 }
 
+static void put_wait(struct waits *w, uint64_t number, size_t n, hf_time at)
+{
+    w->at[(w->first + w->n++) % WAITS_MAX] = (struct wait){.number = number, .n = n, .at = at};
+}
+
+static void how_far_the_confirm_lags(void **state)
+{
+    (void)state;
+    const struct hf_pair_primary_conf conf = {.epoch = 1, .incarnation = 1};
+    struct hf_pg_protect protect = {.pg = &pg};
+    struct hf_pg_client c = {.pg = &pg};
+    struct hf_pg_shield s = {.protect = &protect, .client = &c, .rx_total = 100, .rx_conf = 60};
+    struct hf_pair_primary_info info;
+    struct hf_pg_lag lag;
+    pg.protect = &protect;
+    assert_int_equal(hf_loop_create(&pg.loop), 0);
+    assert_int_equal(hf_pg_wire_create(pg.loop, &pg.memory, &pg.wire), 0);
+    hf_time now = hf_pg_now(&pg);
+    assert_int_equal(hf_pair_primary_create(&conf, now, &protect.primary), 0);
+    hf_pair_primary_info(protect.primary, now, &info);
+
+    hf_pg_protect_lag(&c, &lag); /* not protected, or not waiting */
+    assert_int_equal(lag.bytes + lag.batches + lag.held + (uint64_t)lag.age, 0);
+    c.shield = &s;
+    hf_pg_protect_lag(&c, &lag);
+    assert_int_equal(lag.bytes + lag.batches + lag.held + (uint64_t)lag.age, 0);
+
+    s.wait.first = WAITS_MAX - 1;
+    put_wait(&s.wait, info.confirmed + 1, 10, now - HF_MS(5));
+    put_wait(&s.wait, info.confirmed + 3, 20, now - HF_MS(2));
+    put_wait(&s.seat_wait[1], info.confirmed + 2, 7, now - HF_MS(9));
+    hf_pg_protect_lag(&c, &lag);
+    assert_int_equal(lag.held, 37);  /* to be sent */
+    assert_int_equal(lag.bytes, 77); /* ... and what came */
+    assert_int_equal(lag.batches, 3);
+    assert_true(lag.age >= HF_MS(9));
+
+    hf_pair_primary_destroy(protect.primary);
+    hf_pg_wire_destroy(pg.wire);
+    hf_loop_destroy(pg.loop);
+}
+
 static void sessions_that_are_lost(void **state)
 {
     (void)state;
-    static char why[HF_PG_LOST_REASONS + 4][8];
+    static char why[HF_PG_LOST_REASONS + 4][16];
     struct hf_pg_takeover_stats s = {0};
     for (int i = 0; i < HF_PG_LOST_REASONS + 4; i++) {
         snprintf(why[i], sizeof(why[i]), "w%d", i);
@@ -121,6 +164,7 @@ int main(void)
         cmocka_unit_test_setup(a_reign, setup),
         cmocka_unit_test_setup(its_end_and_the_next, setup),
         cmocka_unit_test_setup(reasons, setup),
+        cmocka_unit_test_setup(how_far_the_confirm_lags, setup),
         cmocka_unit_test_setup(sessions_that_are_lost, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

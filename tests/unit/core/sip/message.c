@@ -32,10 +32,10 @@ static void names(void **state)
 {
     (void)state;
     static const char compact[] = {
-#define COMPACT(id, name, c, n, first, last, kind) c,
+#define COMPACT(id, name, c, n, first, last) c,
         HF_SIP_FIELD_LIST(COMPACT)};
     static const char key[][3] = {
-#define KEY(id, name, c, n, first, last, kind) {n, first, last},
+#define KEY(id, name, c, n, first, last) {n, first, last},
         HF_SIP_FIELD_LIST(KEY)};
     for (int i = 0; i < HF_SIP_H_OTHER; i++) {
         const char *name = hf_sip_field_name((enum hf_sip_field_id)i);

@@ -238,6 +238,9 @@ static void test_refusals(void **state)
     in.package = hf_sip_package_of(hf_slice_str("dialog"));
     assert_int_equal(in.package, HF_SIP_PACKAGE_COUNT_);
     assert_int_equal(asks(&in).status, 489);
+    in.has_expires = false; /* it has no default either */
+    assert_int_equal(asks(&in).status, 489);
+    in.has_expires = true;
     in.package = hf_sip_package_of(hf_slice_str("presence"));
     assert_int_equal(in.package, HF_SIP_PACKAGE_PRESENCE);
     in.expires_s = 59;
