@@ -23,8 +23,9 @@ struct hf_pg_slot {
     uint32_t slot; /* of the guard, if registered */
     bool registered;
     uint32_t syn_seq;
-    bool embryo; /* accept(2) has not given it yet */
-    uint64_t id; /* of the pair's session; 0: none */
+    bool embryo;    /* accept(2) has not given it yet */
+    bool abandoned; /* its client is to be reset */
+    uint64_t id;    /* of the pair's session; 0: none */
     struct hf_tcp_facts facts;
     struct hf_pg_client *client; /* NULL: nobody's yet, or any more */
     hf_time until;
@@ -123,6 +124,8 @@ struct hf_pg_slot *hf_pg_slot_of_facts(struct hf_pg_protect *p, const struct hf_
 void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now);
 /** Its client is to be reset: the connection is not known here. It goes after a while. */
 void hf_pg_slot_abandon(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now);
+/** So it was, as far as can be known: the pair forgets it. */
+void hf_pg_slot_told(struct hf_pg_protect *p, const struct hf_endpoint *peer);
 struct hf_pg_slot *hf_pg_slot_find(struct hf_pg_protect *p, const struct hf_endpoint *peer);
 /** Free all that are nobody's: of a former reign they would let out what the kernel says of
  * connections that come back before their sockets are there. */

@@ -254,10 +254,19 @@ void hf_pg_slot_leave(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now
 
 void hf_pg_slot_abandon(struct hf_pg_protect *p, struct hf_pg_slot *e, hf_time now)
 {
+    e->abandoned = true;
     if (e->registered) {
         hf_egress_set_state(p->egress, e->slot, HF_EGRESS_SLOT_CLOSING | HF_EGRESS_SLOT_SOLO, 0);
     }
     linger(p, e, now);
+}
+
+void hf_pg_slot_told(struct hf_pg_protect *p, const struct hf_endpoint *peer)
+{
+    struct hf_pg_slot *e = hf_pg_slot_find(p, peer);
+    if (e && e->abandoned) { /* not another connection in its place */
+        record_end(p, e);
+    }
 }
 
 /* ---- handshakes ---- */

@@ -346,6 +346,11 @@ static int go_on(struct hf_pg_takeover *t, struct hf_err *err)
 
 static void end_move(struct hf_pg_takeover *t)
 {
+    for (size_t i = 0; i < t->n_jobs; i++) {
+        if (t->job[i].lost) {
+            hf_pg_slot_told(t->pg->protect, &t->job[i].facts.peer);
+        }
+    }
     hf_poll_remove(t->pg->wire->poll, &t->io);
     hf_tcpmove_close(t->move);
     t->move = NULL;
