@@ -3,6 +3,8 @@
 Every kind of client and every way to die at random: make takeover-chaos."""
 import contextlib
 import json
+import os
+import signal
 import socket
 import ssl
 import threading
@@ -234,13 +236,19 @@ def test_a_session_that_has_no_server_yet(rig):
     rig.let_serve(rig.serving(takeover.DATABASE))
     rig.whole()
     host, sessions = rig.serving(), []
+    with rig.connect() as c:
+        assert c.one("select 1") == "1"  # the manager knows the database
     pid = rig.on(host, "head", "-n1", f"/srv/{takeover.COPIES[host]}/data/postmaster.pid").strip()
     rig.on(host, "kill", "-STOP", pid)  # lets nobody in
     t = threading.Thread(target=lambda: sessions.append(rig.connect(timeout=40)))
     t.start()
-    rig.until(lambda: [r for r in rig.rows("CLIENTS") if r["state"] == "starting" and r["backup"]], "it is protected")
-    lose(rig, "power_off")
-    t.join()
+    try:
+        rig.until(lambda: [r for r in rig.rows("CLIENTS") if r["state"] == "starting" and r["backup"]], "it is protected")
+        lose(rig, "power_off")
+    finally:
+        for stopped in rig.pids(host, "postgres"):
+            os.kill(stopped, signal.SIGCONT)
+        t.join()
     with sessions[0] as c:
         assert c.one("select 1") == "1"
 
