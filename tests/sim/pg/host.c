@@ -50,6 +50,9 @@ bool pgw_save(struct pgw_session *s)
         s->pid_saved = s->conn[HF_PG_SERVER].b ? s->conn[HF_PG_SERVER].b->pid : 0;
         s->incarnation_saved = s->incarnation;
         s->attached_saved = s->attached_once;
+        struct hf_pg_session_info info;
+        hf_pg_session_info(s->core, &info);
+        s->reasons_saved = info.reasons;
     }
     s->unsaved = false;
     let_out(s);
@@ -146,6 +149,7 @@ void pgw_host_dies(struct pgw_world *w)
             continue;
         }
         pgw_loss_noted(s);
+        s->reasons |= s->reasons_saved; /* an answer not let out: it runs still */
         connections_die(s);
         hf_pg_session_destroy(s->core);
         s->core = NULL;

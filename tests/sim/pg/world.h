@@ -40,10 +40,11 @@ struct pgw_session {
     bool ended, clean;    /* the core said end(); clean: the client went first */
     uint64_t incarnation; /* of the server that it was attached to last */
     bool attached_once;
-    uint64_t losses;     /* of its server connection */
-    uint32_t reasons;    /* that could be seen, before the last loss */
-    uint32_t told;       /* reasons, as noted now */
-    bool cancel_pending; /* a CancelRequest is on its way to the server */
+    uint64_t losses;        /* of its server connection */
+    uint32_t reasons;       /* that could be seen, before the last loss */
+    uint32_t told;          /* reasons, as noted now */
+    uint32_t reasons_saved; /* of what the peer has */
+    bool cancel_pending;    /* a CancelRequest is on its way to the server */
     uint32_t cancel_pid;
     uint64_t cancels; /* that may have hit */
     bool moves;       /* a move was asked for */
