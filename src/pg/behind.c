@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/protect.h"
 #include "pg/route.h"
 
 #define FIRST HF_MS(300) /* clients go on first */
@@ -15,15 +16,10 @@
 #define MARGIN HF_S(10) /* of clocks, and of what is between a connection and its process */
 #define TRIES_MAX 5
 
-struct process {
-    uint32_t pid;
-    hf_time from, to;
-};
-
 struct hf_pg_behind {
     struct hf_pg *pg;
     struct hf_poll_timer timer;
-    struct hf_buf list[2]; /* struct process; [0]: those that may hold locks */
+    struct hf_buf list[2]; /* struct hf_pg_backend_told, on our clock; [0]: who may hold locks */
     struct hf_buf *asked;  /* one of these: its first n_asked are being ended */
     size_t n_asked;
     unsigned n_tries;
@@ -36,7 +32,7 @@ static hf_time now_of(const struct hf_pg_behind *b)
 
 static size_t count(const struct hf_buf *list)
 {
-    return list->n / sizeof(struct process);
+    return list->n / sizeof(struct hf_pg_backend_told);
 }
 
 static void set_timer(struct hf_pg_behind *b, hf_time in)
@@ -50,7 +46,7 @@ static void on_done(void *arg, const char *why)
     struct hf_pg_behind *b = arg;
     if (!why) {
         b->n_tries = 0;
-        hf_buf_consume(b->asked, b->n_asked * sizeof(struct process));
+        hf_buf_consume(b->asked, b->n_asked * sizeof(struct hf_pg_backend_told));
     } else if (++b->n_tries == TRIES_MAX) {
         hf_log_warn("",
                     "%zu server processes of the former host's sessions are left to the server: %s",
@@ -75,7 +71,7 @@ static void ask(struct hf_pg_behind *b)
     hf_buf_init(&sql, TEXT_MAX);
     hf_buf_str(&sql, "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM (VALUES ");
     for (size_t i = 0; i < n; i++) {
-        struct process p;
+        struct hf_pg_backend_told p;
         memcpy(&p, list->p + i * sizeof(p), sizeof(p));
         hf_buf_printf(&sql, "%s(%u,%lld,%lld)", i ? "," : "", p.pid,
                       (long long)((now - p.to - MARGIN) / HF_NS_PER_MS),
@@ -102,15 +98,14 @@ static void on_timer(struct hf_poll_timer *t, hf_time now)
     ask(HF_CONTAINER_OF(t, struct hf_pg_behind, timer));
 }
 
-void hf_pg_behind_add(struct hf_pg_behind *b, uint32_t pid, hf_time from, hf_time to, bool soon)
+void hf_pg_behind_add(struct hf_pg_behind *b, const struct hf_pg_backend_told *told, bool soon)
 {
     if (!b) {
         return;
     }
     struct hf_buf *list = &b->list[soon ? 0 : 1];
-    const struct process p = {.pid = pid, .from = from, .to = to};
     bool first = list->n == 0 && (soon || b->list[0].n == 0);
-    hf_buf_add(list, hf_slice((const uint8_t *)&p, sizeof(p)));
+    hf_buf_add(list, hf_slice((const uint8_t *)told, sizeof(*told)));
     if (first && list->n) {
         set_timer(b, soon ? 0 : FIRST);
     }

@@ -12,13 +12,13 @@
  * (pg_signal_backend, or the same role); without it they are left to the server.
  */
 struct hf_pg_behind;
+struct hf_pg_backend_told;
 
 HF_MUST int hf_pg_behind_create(struct hf_pg *pg, struct hf_pg_behind **ret_behind);
 /** Those that are left are left. NULL is fine. */
 void hf_pg_behind_destroy(struct hf_pg_behind *b);
 /**
- * The process with this pid, which began between these instants of our clock, on the primary; or
- * another one has got its number (X6), and stays. soon: it may hold locks, as nothing goes on for
- * it. b NULL: nothing is done.
+ * A process on the primary, told on our clock; another one that has got its number (X6) stays.
+ * soon: it may hold locks, as nothing goes on for it. b NULL: nothing is done.
  */
-void hf_pg_behind_add(struct hf_pg_behind *b, uint32_t pid, hf_time from, hf_time to, bool soon);
+void hf_pg_behind_add(struct hf_pg_behind *b, const struct hf_pg_backend_told *told, bool soon);

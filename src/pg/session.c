@@ -466,7 +466,9 @@ static void end_former(struct hf_pg_client *c, uint64_t lost)
     hf_time age;
     if (hf_pg_route_primary(c->pg->route, &incarnation) && incarnation == lost &&
         hf_pg_session_former(c->session, hf_pg_now(c->pg), &pid, &age)) {
-        hf_pg_behind_add(c->pg->behind, pid, hf_pg_now(c->pg) - age, hf_pg_now(c->pg) - age, false);
+        hf_time began = hf_pg_now(c->pg) - age;
+        const struct hf_pg_backend_told told = {.pid = pid, .from = began, .to = began};
+        hf_pg_behind_add(c->pg->behind, &told, false);
     }
 }
 

@@ -92,8 +92,9 @@ static void end_backend(struct hf_pg_takeover *t, const struct job *j)
     struct hf_pg_backend_told told;
     if (j->session && hf_pg_backend_told_read(
                           hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND), &told) == 0) {
-        hf_pg_behind_add(t->pg->behind, told.pid, told.from + t->opt.clock_offset,
-                         told.to + t->opt.clock_offset, true);
+        told.from += t->opt.clock_offset;
+        told.to += t->opt.clock_offset;
+        hf_pg_behind_add(t->pg->behind, &told, true);
     }
 }
 

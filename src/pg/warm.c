@@ -35,7 +35,7 @@ struct hf_pg_warm {
     struct hf_poll_task task;
     struct hf_poll_timer timer; /* closes what was kept */
     struct hf_list queued, pending, ready;
-    size_t n, n_pending;
+    size_t n_pending;
     hf_time not_before;
 };
 
@@ -54,7 +54,6 @@ static void forget(struct warm *x)
 {
     struct hf_pg_warm *w = x->all;
     hf_list_unlink(&x->node);
-    w->n--;
     hf_pg_secret_wipe(&x->secret);
     hf_free(x->key);
     hf_free(x);
@@ -85,11 +84,6 @@ static void drop_all(struct hf_list *list)
 bool hf_pg_warm_settled(const struct hf_pg_warm *w)
 {
     return hf_list_empty(&w->queued) && w->n_pending == 0;
-}
-
-size_t hf_pg_warm_count(const struct hf_pg_warm *w)
-{
-    return w->n;
 }
 
 /* ---- logins ---- */
@@ -231,7 +225,6 @@ static void queue(struct hf_pg_warm *w, const struct hf_pg_shield_login *l)
         }
     }
     hf_list_insert(&w->queued, &x->node);
-    w->n++;
 }
 
 static void for_session(struct hf_pg_warm *w, const struct hf_pair_session *s, bool wanted)

@@ -33,8 +33,6 @@ void hf_pg_warm_for(struct hf_pg_warm *w, const struct hf_pair_store *store, siz
 void hf_pg_warm_keep(struct hf_pg_warm *w);
 /** Has everything that was asked for come, or failed? */
 bool hf_pg_warm_settled(const struct hf_pg_warm *w);
-/** Connections there are, logged in or about to be. */
-size_t hf_pg_warm_count(const struct hf_pg_warm *w);
 
 /** One for this client at that start of the server, or NULL. It is the caller's, and told to ops
  * and owner from now on. *ret_ready_at: when it was ready(); HF_NEVER: that follows. */

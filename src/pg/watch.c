@@ -334,11 +334,6 @@ void hf_pg_watch_named(struct hf_pg_watch *w, const char *group)
     (void)!holdfast_dispatch(w->h, 0); /* begins to connect */
 }
 
-const char *hf_pg_watch_group(const struct hf_pg_watch *w)
-{
-    return w ? w->group : "";
-}
-
 int hf_pg_watch_open(struct hf_pg *pg, struct hf_err *err, struct hf_pg_watch **ret_watch)
 {
     *ret_watch = NULL;

@@ -23,8 +23,6 @@ void hf_pg_watch_close(struct hf_pg_watch *w);
 void hf_pg_watch_named(struct hf_pg_watch *w, const char *group);
 /** Role, backup or protection has changed. */
 void hf_pg_watch_touch(struct hf_pg_watch *w);
-/** Its name; "" while it is not known. */
-const char *hf_pg_watch_group(const struct hf_pg_watch *w);
 
 /** What this manager tells now: a new reference. NULL: out of memory. */
 json_t *hf_pg_watch_self(struct hf_pg_watch *w);
