@@ -339,7 +339,9 @@ static void on_writable(struct hf_pg_link *l)
     ssize_t k = send(l->fd, l->out + l->out_off, l->n_out - l->n_held, MSG_NOSIGNAL | MSG_DONTWAIT);
     l->wire->n_send++;
     if (k < 0) {
-        if (errno != EAGAIN && errno != EINTR) {
+        if (errno == EAGAIN || errno == EINTR) {
+            want(l); /* what was let out just now was not waited for yet */
+        } else {
             hf_pg_link_break(l, errno_text(errno));
         }
         return;
