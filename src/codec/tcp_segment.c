@@ -10,7 +10,9 @@
 #define IPV4_LEN 20u
 #define IPV6_LEN 40u
 #define TCP_LEN 20u
+#define PROTOCOL_ICMP 1u
 #define PROTOCOL_TCP 6u
+#define PROTOCOL_ICMP6 58u
 #define HOP_LIMIT 64u
 #define OPTIONS_MAX 40u
 
@@ -48,9 +50,10 @@ static struct hf_slice addr_bytes(const struct hf_endpoint *e)
 }
 
 /* Sum of the pseudo-header; the same number for both families (RFC 9293 3.1, RFC 8200 8.1). */
-static uint64_t pseudo(const struct hf_endpoint *src, const struct hf_endpoint *dst, size_t tcp_len)
+static uint64_t pseudo(const struct hf_endpoint *src, const struct hf_endpoint *dst,
+                       uint8_t protocol, size_t n)
 {
-    return sum(addr_bytes(src)) + sum(addr_bytes(dst)) + PROTOCOL_TCP + tcp_len;
+    return sum(addr_bytes(src)) + sum(addr_bytes(dst)) + protocol + n;
 }
 
 /* --- parse --- */
@@ -223,13 +226,14 @@ bool hf_tcp_checksums_ok(struct hf_slice packet)
     }
     size_t head = (size_t)(tcp.p - packet.p);
     return (src.family == HF_AF_INET6 || fold(sum(hf_slice(packet.p, head))) == 0) &&
-           fold(pseudo(&src, &dst, tcp.n) + sum(tcp)) == 0;
+           fold(pseudo(&src, &dst, PROTOCOL_TCP, tcp.n) + sum(tcp)) == 0;
 }
 
 /* --- build --- */
 
 /* Returns where the IP header begins. */
-static size_t wr_ip(struct hf_wr *w, const struct hf_endpoint *src, const struct hf_endpoint *dst)
+static size_t wr_ip(struct hf_wr *w, const struct hf_endpoint *src, const struct hf_endpoint *dst,
+                    uint8_t protocol)
 {
     size_t start = hf_wr_len(w);
     if (src->family == HF_AF_INET) {
@@ -238,12 +242,12 @@ static size_t wr_ip(struct hf_wr *w, const struct hf_endpoint *src, const struct
         hf_wr_u16(w, 0);
         hf_wr_u16(w, 0x4000); /* do not fragment */
         hf_wr_u8(w, HOP_LIMIT);
-        hf_wr_u8(w, PROTOCOL_TCP);
+        hf_wr_u8(w, protocol);
         hf_wr_u16(w, 0); /* checksum */
     } else {
         hf_wr_u32(w, 0x60000000);
         hf_wr_u16(w, 0); /* length behind this header */
-        hf_wr_u8(w, PROTOCOL_TCP);
+        hf_wr_u8(w, protocol);
         hf_wr_u8(w, HOP_LIMIT);
     }
     hf_wr_bytes(w, addr_bytes(src));
@@ -251,18 +255,16 @@ static size_t wr_ip(struct hf_wr *w, const struct hf_endpoint *src, const struct
     return start;
 }
 
-/* The packet from start on has all its bytes: lengths and checksums. */
-static void finish(struct hf_wr *w, size_t start, const struct hf_endpoint *src,
-                   const struct hf_endpoint *dst)
+/* The packet from start on has all its bytes: the IP header's length and checksum. The bytes behind
+ * that header; none: it is too long. */
+static struct hf_slice finish_ip(struct hf_wr *w, size_t start, bool v4)
 {
-    bool v4 = src->family == HF_AF_INET;
     size_t n = hf_wr_len(w) - start, head = v4 ? IPV4_LEN : IPV6_LEN;
-    if (!w->err &&
-        (src->family != dst->family || n < head + TCP_LEN || (v4 ? n : n - head) > UINT16_MAX)) {
+    if (!w->err && (v4 ? n : n - head) > UINT16_MAX) {
         w->err = -HF_EFULL;
     }
     if (w->err) {
-        return;
+        return hf_slice(NULL, 0);
     }
     if (v4) {
         hf_wr_patch_u16(w, start + 2, (uint16_t)n);
@@ -270,9 +272,22 @@ static void finish(struct hf_wr *w, size_t start, const struct hf_endpoint *src,
     } else {
         hf_wr_patch_u16(w, start + 4, (uint16_t)(n - head));
     }
-    struct hf_slice tcp = hf_slice(w->base + start + head, n - head);
-    hf_wr_patch_u16(w, start + head + 16, 0);
-    hf_wr_patch_u16(w, start + head + 16, fold(pseudo(src, dst, tcp.n) + sum(tcp)));
+    return hf_slice(w->base + start + head, n - head);
+}
+
+static void finish(struct hf_wr *w, size_t start, const struct hf_endpoint *src,
+                   const struct hf_endpoint *dst)
+{
+    struct hf_slice tcp = finish_ip(w, start, src->family == HF_AF_INET);
+    if (!w->err && (src->family != dst->family || tcp.n < TCP_LEN)) {
+        w->err = -HF_EFULL;
+    }
+    if (w->err) {
+        return;
+    }
+    size_t at = (size_t)(tcp.p - w->base) + 16;
+    hf_wr_patch_u16(w, at, 0);
+    hf_wr_patch_u16(w, at, fold(pseudo(src, dst, PROTOCOL_TCP, tcp.n) + sum(tcp)));
 }
 
 /* The order and padding of tcp_options_write(). */
@@ -308,7 +323,7 @@ static void wr_options(struct hf_wr *w, const struct hf_tcp_segment *seg)
 
 void hf_tcp_segment_build(struct hf_wr *w, const struct hf_tcp_segment *seg)
 {
-    size_t start = wr_ip(w, &seg->src, &seg->dst), tcp = hf_wr_len(w);
+    size_t start = wr_ip(w, &seg->src, &seg->dst, PROTOCOL_TCP), tcp = hf_wr_len(w);
     hf_wr_u16(w, seg->src.port);
     hf_wr_u16(w, seg->dst.port);
     hf_wr_u32(w, seg->seq);
@@ -325,7 +340,28 @@ void hf_tcp_segment_build(struct hf_wr *w, const struct hf_tcp_segment *seg)
 void hf_tcp_wrap(struct hf_wr *w, const struct hf_endpoint *src, const struct hf_endpoint *dst,
                  struct hf_slice tcp)
 {
-    size_t start = wr_ip(w, src, dst);
+    size_t start = wr_ip(w, src, dst, PROTOCOL_TCP);
     hf_wr_bytes(w, tcp);
     finish(w, start, src, dst);
+}
+
+void hf_tcp_build_unreachable(struct hf_wr *w, const struct hf_endpoint *host,
+                              const struct hf_endpoint *peer, uint32_t seq)
+{
+    bool v4 = host->family == HF_AF_INET;
+    uint8_t protocol = v4 ? PROTOCOL_ICMP : PROTOCOL_ICMP6;
+    size_t start = wr_ip(w, host, peer, protocol), icmp = hf_wr_len(w);
+    hf_wr_u16(w, v4 ? 0x0301 : 0x0100); /* host unreachable; no route to destination */
+    hf_wr_u16(w, 0);                    /* checksum */
+    hf_wr_u32(w, 0);
+    size_t quoted = wr_ip(w, peer, host, PROTOCOL_TCP);
+    hf_wr_u16(w, peer->port);
+    hf_wr_u16(w, host->port);
+    hf_wr_u32(w, seq);
+    (void)finish_ip(w, quoted, v4);
+    struct hf_slice all = finish_ip(w, start, v4);
+    if (!w->err) {
+        uint64_t head = v4 ? 0 : pseudo(host, peer, PROTOCOL_ICMP6, all.n);
+        hf_wr_patch_u16(w, icmp + 2, fold(head + sum(all)));
+    }
 }

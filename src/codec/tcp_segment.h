@@ -81,6 +81,14 @@ void hf_tcp_segment_build(struct hf_wr *w, const struct hf_tcp_segment *seg);
 void hf_tcp_wrap(struct hf_wr *w, const struct hf_endpoint *src, const struct hf_endpoint *dst,
                  struct hf_slice tcp);
 
+/**
+ * Write an ICMP message as an IP packet: `host` was unreachable for the segment that its peer sent
+ * with sequence number seq (RFC 792, RFC 4443 3.1). To a TCP that had to retransmit it means that
+ * the network, not congestion, was the cause: it takes back a doubling of its timeout (RFC 6069).
+ */
+void hf_tcp_build_unreachable(struct hf_wr *w, const struct hf_endpoint *host,
+                              const struct hf_endpoint *peer, uint32_t seq);
+
 /** The TCP part of an IP packet that hf_tcp_segment_parse() takes; empty if it does not. */
 struct hf_slice hf_tcp_of_packet(struct hf_slice packet);
 

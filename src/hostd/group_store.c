@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/name.h"
 #include "os/file.h"
+#include "os/slots.h"
 
 #define HISTORY_LEN_MAX (128u << 10) /* then it becomes history.old */
 
@@ -123,7 +124,7 @@ int hf_group_store_read_record(const struct hf_group_store *s, struct hf_buf *bu
 {
     char path[PATH_MAX];
     path_of(s, "record", path);
-    return hf_file_read(path, buf);
+    return hf_slots_read(path, HF_GSTATE_LEN_MAX, buf);
 }
 
 int hf_group_store_write_record(const struct hf_group_store *s, struct hf_slice record,
@@ -131,7 +132,7 @@ int hf_group_store_write_record(const struct hf_group_store *s, struct hf_slice 
 {
     char path[PATH_MAX];
     path_of(s, "record", path);
-    return hf_file_replace(path, record, 0600, err);
+    return hf_slots_write(path, HF_GSTATE_LEN_MAX, record, 0600, err);
 }
 
 int hf_group_store_read_config(const struct hf_group_store *s, const char *resource,

@@ -19,6 +19,7 @@
 #define RECEIVE_PER_STEP 256      /* packets; then the others in the loop */
 #define RECEIVE_BUFFER (16 << 20) /* bytes: until the first step */
 #define NUDGES 5                  /* one that is acknowledged, three duplicates, one spare */
+#define REVERTS 3                 /* doublings of a timeout: for an outage of up to 2.8 s */
 #define NUDGE_INTERVAL HF_MS(8)
 #define NUDGE_PATIENCE HF_MS(250)
 #define BEHIND_MAX 8            /* steps that only receive, before the others go on */
@@ -344,6 +345,20 @@ static void send_ack(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
     send_packet(mv, &c->job.facts.peer, &w);
 }
 
+/* Pitfall 23: what the peer sent in vain it sends again when its timeout, doubled each time, is
+ * over; so that it does not go on counting from when there was nobody. */
+static void revert_timeout(struct hf_tcpmove *mv, const struct conn *c)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_build_unreachable(&w, &mv->local, &c->job.facts.peer,
+                             hf_tcp_rcv_nxt(&c->job.facts, c->job.rx_total));
+    for (int i = 0; i < REVERTS; i++) {
+        send_packet(mv, &c->job.facts.peer, &w);
+    }
+}
+
 void hf_tcpmove_challenge(struct hf_tcpmove *mv, const struct hf_tcp_facts *f, hf_time now)
 {
     uint8_t buf[HF_TCP_HEADERS_MAX];
@@ -626,6 +641,7 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     res.tx_una = una;
     if (res.rc == 0 && c->answered && !embryo) {
         send_ack(mv, c, now);
+        revert_timeout(mv, c);
     }
     if (res.rc == 0 && c->answered && !c->exact) {
         nudge(mv, c, now);
