@@ -924,6 +924,9 @@ size_t hf_pg_front(struct hf_pg_session *s, struct hf_slice in)
     }
     size_t len = (size_t)head.body_len + HF_PG_HEAD_LEN;
     if (head.type == HF_PG_TERMINATE) {
+        if (s->n_waiting && !s->copying) {
+            return 0; /* the server, too, reads it after what it was asked before */
+        }
         hf_pg_leave(s, "client close request");
         return in.n;
     }

@@ -381,6 +381,25 @@ static void only_in_a_block_that_was_open(void **state)
     rig_fini(&r);
 }
 
+/* Asked and said good-bye at once: the answer is given. */
+static void it_ends_after_the_answer(void **state)
+{
+    (void)state;
+    static const uint8_t terminate[] = {HF_PG_TERMINATE, 0, 0, 0, 4};
+    const struct hf_slice bye = hf_slice(terminate, sizeof(terminate));
+    struct rig r;
+    rig_init(&r);
+    attach(&r);
+    query(&r, "select 1");
+    assert_int_equal(hf_pg_session_from_client(r.s, bye, 0), 0);
+    assert_false(r.ended);
+    answer(&r, "SELECT 1", NULL, 'I');
+    assert_true(holds(&r.to[HF_PG_CLIENT], "SELECT 1"));
+    assert_int_equal(hf_pg_session_from_client(r.s, bye, 0), bye.n);
+    assert_true(r.ended);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +410,7 @@ int main(void)
         cmocka_unit_test(a_request_before_a_wrapped_one),
         cmocka_unit_test(a_hidden_request_that_fails_is_told),
         cmocka_unit_test(what_may_run_ahead_of_a_peer),
+        cmocka_unit_test(it_ends_after_the_answer),
         cmocka_unit_test(only_in_a_block_that_was_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
