@@ -390,11 +390,11 @@ static void it_ends_after_the_answer(void **state)
     struct rig r;
     rig_init(&r);
     attach(&r);
-    query(&r, "select 1");
+    query(&r, "begin");
     assert_int_equal(hf_pg_session_from_client(r.s, bye, 0), 0);
     assert_false(r.ended);
-    answer(&r, "SELECT 1", NULL, 'I');
-    assert_true(holds(&r.to[HF_PG_CLIENT], "SELECT 1"));
+    answer(&r, "BEGIN", NULL, 'T');
+    assert_true(holds(&r.to[HF_PG_CLIENT], "BEGIN"));
     assert_int_equal(hf_pg_session_from_client(r.s, bye, 0), bye.n);
     assert_true(r.ended);
     rig_fini(&r);
