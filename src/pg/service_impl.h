@@ -32,6 +32,9 @@ struct hf_pg_service {
     struct hf_pg_control *prepared;  /* prepare-*: waits for a word */
     bool armed;                      /* ... and said so */
     hf_time leave_until, leave_look; /* a demotion waits for what is under way; 0: none */
+    struct hf_forward *forward;      /* moved: what still comes goes on, until then */
+    struct hf_poll_io forward_io;
+    hf_time forward_until;
 
     /* primary */
     struct hf_pair_primary *primary;
@@ -105,6 +108,13 @@ void hf_pg_service_close_target(struct hf_pg_service *s);
 void hf_pg_service_hand_over(struct hf_pg_service *s);
 /** What consoles and metrics tell of this reign: after anything that may change it. */
 void hf_pg_service_note_reign(struct hf_pg_service *s);
+
+/* service_forward.c */
+
+/** This host gives the address to another one: what comes from now on is kept, and sent there when
+ * it is known. For a second. */
+void hf_pg_service_forward(struct hf_pg_service *s);
+void hf_pg_service_forward_end(struct hf_pg_service *s);
 
 /* service_warm.c */
 

@@ -11,6 +11,7 @@ void hf_pg_service_rearm(struct hf_pg_service *s)
     hf_time at = s->growing ? s->grow_until : HF_NEVER;
     at = s->watching ? hf_time_min(at, s->watch_until) : at;
     at = s->leave_until ? hf_time_min(at, s->leave_look) : at;
+    at = s->forward ? hf_time_min(at, s->forward_until) : at;
     at = hf_time_min(at, hf_pg_service_warm_deadline(s));
     if (s->primary) {
         at = hf_time_min(at, hf_pair_primary_deadline(s->primary));
@@ -244,6 +245,9 @@ const struct hf_pg_peer_ops hf_pg_service_peer_ops = {
 void hf_pg_service_on_timer(struct hf_poll_timer *t, hf_time now)
 {
     struct hf_pg_service *s = HF_CONTAINER_OF(t, struct hf_pg_service, timer);
+    if (s->forward && now >= s->forward_until) {
+        hf_pg_service_forward_end(s);
+    }
     if (s->primary) {
         hf_pair_primary_step(s->primary, now);
         hf_pg_service_pump(s);

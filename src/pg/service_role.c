@@ -196,6 +196,7 @@ void hf_pg_service_leave(struct hf_pg_service *s)
 {
     s->pg->leaving = true;
     s->leave_until = hf_pg_service_now(s) + LEAVE_TIME;
+    hf_pg_service_forward(s);
     hf_pg_clients_hold(s->pg);
     hf_pg_service_left(s);
     hf_pg_service_rearm(s);
@@ -207,6 +208,7 @@ void hf_pg_service_stop(struct hf_pg_service *s)
         return;
     }
     hf_pg_service_demote(s);
+    hf_pg_service_forward_end(s);
     if (s->source) {
         hf_pg_peer_close(s->source, false);
         s->source = NULL;
@@ -293,6 +295,7 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
     }
     hf_pair_backup_destroy(s->backup);
     s->backup = NULL;
+    hf_pg_service_forward_end(s);
     hf_pg_warm_keep(s->warm);
     s->alarm_at = s->warm_at = 0;
     s->suspected = false;
