@@ -1,0 +1,131 @@
+/* SIP transactions, and the proxy on top of them: a request is forked to targets, the best answer
+ * goes back. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/hftime.h"
+#include "base/limits.h"
+#include "base/slice.h"
+#include "core/sip/flow.h"
+#include "core/sip/message.h"
+#include "core/sip/write.h"
+
+/*
+ * RFC 3261 16 and 17 with RFC 6026 (INVITE 2xx) and RFC 4320 (non-INVITE): used where S4 wants
+ * state: from the home to the bindings, and for requests of our own (NOTIFY). What goes towards a
+ * home is stateless and does not come here.
+ *
+ *   server transaction:  TRYING/PROCEEDING -> COMPLETED (-> CONFIRMED) | ACCEPTED -> gone
+ *   client transaction:  CALLING/TRYING -> PROCEEDING -> COMPLETED | ACCEPTED -> gone
+ *
+ * One server transaction has one response context: its targets in groups of falling q; a group is
+ * tried together, the next one when all of a group have answered without success (16.6, 16.7). 6xx
+ * ends all; 2xx of an INVITE passes at once and cancels the rest; best response by 16.7 step 6
+ * (401/407 collect their challenges; 503 becomes 500 unless it is the only word: 16.7); timer C 180
+ * s; 408 by timers B and F is not sent for non-INVITE (RFC 4320). 3xx of a branch is not recursed.
+ *
+ * Branches that we make begin with the cookie, then two hex digits of `worker`, then what finds the
+ * transaction and can't be guessed: hf_sip_branch_worker() tells whose a response is.
+ *
+ * Memory is bounded (limits); full: 503 by the caller's hand. Nothing but the callbacks below goes
+ * out, and these must not call back in.
+ */
+struct hf_sip_proxy;
+
+/** What the driver does; all messages are borrowed for the call. */
+struct hf_sip_proxy_ops {
+    /** Send this there. */
+    void (*send)(void *ctx, const struct hf_sip_flow *to, struct hf_slice message);
+    /** A request of our own has its final answer (408: none came; 503: could not be sent). msg:
+     * the response or NULL. cookie: as given. */
+    void (*answered)(void *ctx, uint64_t cookie, uint16_t status, const struct hf_sip_msg *msg);
+    /** A target answered 408, 430 or 503, or could not be reached: its flow is broken (RFC 5626
+     * 5.3: the binding may be dropped). cookie: the target's. */
+    void (*failed)(void *ctx, uint64_t cookie, uint16_t status);
+};
+
+/** One place a request goes to. All borrowed for the call. */
+struct hf_sip_target {
+    struct hf_slice uri;   /* the new Request-URI */
+    struct hf_slice route; /* Route values to put on top (Path of the binding); empty: none */
+    uint16_t q;            /* thousandths */
+    struct hf_sip_flow to; /* next hop, resolved */
+    uint64_t cookie;       /* for failed() */
+};
+
+struct hf_sip_proxy_conf {
+    uint8_t worker;
+    uint64_t seed;
+    size_t transactions_max; /* server and client ones together */
+    hf_time t1, t2, t4;      /* 0: 500 ms, 4 s, 5 s */
+    hf_time timer_c;         /* 0: 180 s */
+};
+
+#define HF_SIP_PROXY_COUNTER_LIST(X)                                                               \
+    X(proxied, "requests forked statefully")                                                       \
+    X(branches, "... as so many branches")                                                         \
+    X(own, "requests of our own")                                                                  \
+    X(retransmitted, "requests sent again")                                                        \
+    X(absorbed, "retransmissions absorbed")                                                        \
+    X(stray, "responses that belong to nothing")                                                   \
+    X(timeouts, "branches without an answer")                                                      \
+    X(cancelled, "requests cancelled by the client")                                               \
+    X(full, "requests refused for want of room")
+struct hf_sip_proxy_counters {
+#define HF_SIP_PROXY_COUNTER_FIELD(name, text) uint64_t name;
+    HF_SIP_PROXY_COUNTER_LIST(HF_SIP_PROXY_COUNTER_FIELD)
+#undef HF_SIP_PROXY_COUNTER_FIELD
+};
+
+HF_MUST int hf_sip_proxy_create(const struct hf_sip_proxy_conf *conf,
+                                const struct hf_sip_proxy_ops *ops, void *ctx,
+                                struct hf_sip_proxy **ret_proxy);
+void hf_sip_proxy_destroy(struct hf_sip_proxy *p);
+
+/**
+ * Does a request belong to a server transaction that is there: a retransmission (answered again),
+ * an ACK of a non-2xx, a CANCEL (answered, and branches are cancelled)? true: it is dealt with. An
+ * ACK of a 2xx, a CANCEL that matches nothing: false.
+ */
+bool hf_sip_proxy_absorb(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                         const struct hf_sip_flow *from, hf_time now);
+/** A response whose topmost Via is ours with this worker's branch: true: it was of one of our
+ * transactions; false: relay it statelessly, if its branch is a stateless one, or drop it. */
+bool hf_sip_proxy_response(struct hf_sip_proxy *p, const struct hf_sip_msg *response,
+                           const struct hf_sip_flow *from, hf_time now);
+/**
+ * Begin: a server transaction for this request, forked to n targets (at least 1; more than
+ * HF_SIP_CONTACTS_MAX are cut off). how: sent_by etc. of our Via and Record-Route; its uri, route,
+ * branch and transport are filled here for each branch. 100 goes back at once for INVITE. 0;
+ * -HF_EFULL, -ENOMEM: nothing was begun.
+ */
+HF_MUST int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                              const struct hf_sip_flow *from, const struct hf_sip_forward *how,
+                              const struct hf_sip_target *target, size_t n, hf_time now);
+/** A response of our own to an INVITE that is to be retransmitted until its ACK (server transaction
+ * without branches). message: as written. 0; -HF_EFULL, -ENOMEM. */
+HF_MUST int hf_sip_proxy_reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                               const struct hf_sip_flow *from, uint16_t status,
+                               struct hf_slice message, hf_time now);
+/** A branch for a request of our own, to be written into its Via before hf_sip_proxy_own(). */
+#define HF_SIP_OWN_BRANCH_LEN 27
+void hf_sip_proxy_branch(struct hf_sip_proxy *p, char ret_branch[HF_SIP_OWN_BRANCH_LEN]);
+/** Send a (non-INVITE) request of our own, as written with that branch, until it is answered:
+ * ops->answered(cookie). 0; -HF_EFULL, -ENOMEM, -HF_EMALF. */
+HF_MUST int hf_sip_proxy_own(struct hf_sip_proxy *p, struct hf_slice message,
+                             const struct hf_sip_flow *to, uint64_t cookie, hf_time now);
+/** The transport could not deliver to this flow (connection refused, closed): branches on it fail
+ * as with 503. */
+void hf_sip_proxy_unreachable(struct hf_sip_proxy *p, const struct hf_sip_flow *to, hf_time now);
+
+void hf_sip_proxy_tick(struct hf_sip_proxy *p, hf_time now);
+hf_time hf_sip_proxy_deadline(const struct hf_sip_proxy *p);
+size_t hf_sip_proxy_count(const struct hf_sip_proxy *p);
+const struct hf_sip_proxy_counters *hf_sip_proxy_counters(const struct hf_sip_proxy *p);
+
+/** The worker whose transaction made this branch; -1: not one of ours with state. */
+int hf_sip_branch_worker(struct hf_slice branch);
