@@ -210,7 +210,8 @@ int hf_tls_context_create(const struct hf_tls_context_opt *o, struct hf_err *err
     ERR_clear_error();
     set_options(c->ctx, o);
     set_alpn(c, o);
-    int rc = method() ? 0 : hf_err_set(err, -ENOMEM, "out of memory"); /* before there are threads */
+    int rc =
+        method() ? 0 : hf_err_set(err, -ENOMEM, "out of memory"); /* before there are threads */
     if (rc == 0 && given(o->ciphers) && SSL_CTX_set_cipher_list(c->ctx, o->ciphers) != 1) {
         rc = refuse(err, "ciphers", o->ciphers);
     }

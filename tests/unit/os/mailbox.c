@@ -103,10 +103,10 @@ static void *run_sender(void *arg)
         struct hf_slice part = hf_slice(&i, sizeof(i));
         if (i % 7 == 0) {
             if (hf_mailbox_put(s->m, &b) || hf_mailbox_send(s->m, s->kind, &part, 1)) {
-                return (void *)(uintptr_t)"cannot send";
+                return (void *)(uintptr_t) "cannot send";
             }
         } else if (hf_mail_batch_add(&b, s->kind, &part, 1)) {
-            return (void *)(uintptr_t)"cannot add";
+            return (void *)(uintptr_t) "cannot add";
         }
     }
     const char *why = hf_mailbox_put(s->m, &b) ? "cannot put" : NULL;
