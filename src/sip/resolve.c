@@ -511,7 +511,7 @@ static bool make_room(struct hf_sip_resolver *r)
     return r->n_entries < most;
 }
 
-static struct entry *new_entry(struct hf_sip_resolver *r, const struct hf_sip_target *what,
+static struct entry *new_entry(struct hf_sip_resolver *r, const struct hf_sip_lookup *what,
                                struct hf_slice key)
 {
     struct entry *e = make_room(r) ? hf_alloc(sizeof(*e)) : NULL;
@@ -555,7 +555,7 @@ static bool good_host(struct hf_slice h)
     return h.n > 0 && h.n < 254 && !memchr(h.p, '\0', h.n) && !memchr(h.p, '%', h.n);
 }
 
-void hf_sip_resolve(struct hf_sip_resolver *r, const struct hf_sip_target *what, uint64_t cookie,
+void hf_sip_resolve(struct hf_sip_resolver *r, const struct hf_sip_lookup *what, uint64_t cookie,
                     hf_sip_resolved_fn *fn, void *arg)
 {
     char key[300];

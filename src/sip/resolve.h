@@ -46,7 +46,7 @@ HF_MUST int hf_sip_resolver_create(struct hf_loop *loop, const struct hf_sip_res
 void hf_sip_resolver_destroy(struct hf_sip_resolver *r);
 
 /** What is asked: of a URI, or of Via's sent-by. */
-struct hf_sip_target {
+struct hf_sip_lookup {
     struct hf_slice host;
     uint16_t port;     /* 0: none given */
     uint8_t transport; /* enum hf_sip_transport; OTHER: none given */
@@ -56,7 +56,7 @@ struct hf_sip_target {
  * Borrowed for the call. */
 typedef void hf_sip_resolved_fn(void *arg, uint64_t cookie, const struct hf_sip_flow *to, size_t n);
 /** fn is called once, maybe from within. */
-void hf_sip_resolve(struct hf_sip_resolver *r, const struct hf_sip_target *what, uint64_t cookie,
+void hf_sip_resolve(struct hf_sip_resolver *r, const struct hf_sip_lookup *what, uint64_t cookie,
                     hf_sip_resolved_fn *fn, void *arg);
 
 struct hf_sip_resolver_counters {

@@ -19,7 +19,7 @@
 #define LOOK HF_MS(250)      /* between looks at the load */
 #define LOOKS_PER_S 4
 
-enum { MAIL_MESSAGE = 1, MAIL_SEND, MAIL_CLOSED, MAIL_STOP };
+enum { MAIL_MESSAGE = 1, MAIL_SEND, MAIL_KEEP, MAIL_CLOSED, MAIL_STOP };
 
 /* What goes with a message; its text is behind it. */
 struct handed {
@@ -141,7 +141,13 @@ void hf_sip_worker_send(struct hf_sip_worker *w, const struct hf_sip_flow *to,
 
 void hf_sip_worker_keep(struct hf_sip_worker *w, uint64_t conn)
 {
-    hf_sip_wire_keep(w->wire, conn);
+    unsigned owner = hf_sip_conn_worker(conn);
+    struct hf_slice part = hf_slice(&conn, sizeof(conn));
+    if (owner == w->i || owner >= w->all->n) {
+        hf_sip_wire_keep(w->wire, conn);
+    } else {
+        hf_sip_worker_mail(w, owner, MAIL_KEEP, &part, 1);
+    }
 }
 
 /* ---- mails ---- */
@@ -162,6 +168,7 @@ int hf_sip_worker_post(struct hf_sip_worker *w, uint32_t kind, const struct hf_s
 static void take_mail(struct hf_sip_worker *w, const struct hf_mail *mail)
 {
     struct hf_sip_flow flow;
+    uint64_t conn;
     switch (mail->kind) {
     case MAIL_MESSAGE:
         take_over(w, mail->data);
@@ -170,6 +177,10 @@ static void take_mail(struct hf_sip_worker *w, const struct hf_mail *mail)
         memcpy(&flow, mail->data.p, sizeof(flow));
         hf_sip_wire_send(w->wire, &flow,
                          hf_slice(mail->data.p + sizeof(flow), mail->data.n - sizeof(flow)));
+        break;
+    case MAIL_KEEP:
+        memcpy(&conn, mail->data.p, sizeof(conn));
+        hf_sip_wire_keep(w->wire, conn);
         break;
     case MAIL_CLOSED:
         memcpy(&flow, mail->data.p, sizeof(flow));

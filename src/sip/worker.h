@@ -79,7 +79,7 @@ unsigned hf_sip_worker_number(const struct hf_sip_worker *w);
 /** Send a message: by this worker's sockets, or by those of the connection's worker. */
 void hf_sip_worker_send(struct hf_sip_worker *w, const struct hf_sip_flow *to,
                         struct hf_slice message);
-/** A binding was registered over this connection. */
+/** A binding was registered over this connection, of whichever worker. */
 void hf_sip_worker_keep(struct hf_sip_worker *w, uint64_t conn);
 /** A mail for another worker (or this one), with the others of this turn; dropped and counted when
  * that one's mailbox is full. */

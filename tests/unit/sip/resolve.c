@@ -220,7 +220,7 @@ static void run(void)
 
 static void ask(const char *host, uint16_t port, uint8_t transport, bool sips)
 {
-    struct hf_sip_target t = {
+    struct hf_sip_lookup t = {
         .host = hf_slice_str(host), .port = port, .transport = transport, .sips = sips};
     rig.n = 99;
     rig.answered = 0;
@@ -318,7 +318,7 @@ static void test_together(void **state)
 {
     (void)state;
     open_resolver(true, true, 0);
-    struct hf_sip_target t = {
+    struct hf_sip_lookup t = {
         .host = hf_slice_str("a.example.org"), .port = 5060, .transport = OTHER};
     rig.expected = 50;
     for (int i = 0; i < 50; i++) {
@@ -337,7 +337,7 @@ static void test_silent(void **state)
     ask("a.example.org", 5060, OTHER, false);
     assert_int_equal(rig.n, 0);
     rig.answered = 0;
-    struct hf_sip_target t = {.host = hf_slice_str("b.example.org"), .transport = OTHER};
+    struct hf_sip_lookup t = {.host = hf_slice_str("b.example.org"), .transport = OTHER};
     hf_sip_resolve(rig.r, &t, 1, on_resolved, &rig);
     assert_int_equal(rig.answered, 0);
     hf_sip_resolver_destroy(rig.r); /* who waits is not told */
