@@ -102,7 +102,8 @@ const char *hf_sip_method_name(enum hf_sip_method method);
     X(REFERRED_BY, "Referred-By", 'b', 11, 'r', 'y')                                               \
     X(HISTORY_INFO, "History-Info", 0, 12, 'h', 'o')                                               \
     X(P_ASSERTED_IDENTITY, "P-Asserted-Identity", 0, 19, 'p', 'y')                                 \
-    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y')
+    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y')                               \
+    X(HOLDFAST_HOP, "Holdfast-Hop", 0, 12, 'h', 'p') /* of our own: core/sip/mark.h */
 enum hf_sip_field_id {
 #define HF_SIP_FIELD_ENUM(id, name, compact, n, first, last) HF_SIP_H_##id,
     HF_SIP_FIELD_LIST(HF_SIP_FIELD_ENUM)
