@@ -63,6 +63,7 @@ const char *hf_sip_method_name(enum hf_sip_method method);
     X(CALL_ID, "Call-ID", 'i', 7, 'c', 'd')                                                        \
     X(CSEQ, "CSeq", 0, 4, 'c', 'q')                                                                \
     X(MAX_FORWARDS, "Max-Forwards", 0, 12, 'm', 's')                                               \
+    X(MAX_BREADTH, "Max-Breadth", 0, 11, 'm', 'h')                                                 \
     X(CONTENT_LENGTH, "Content-Length", 'l', 14, 'c', 'h')                                         \
     X(CONTACT, "Contact", 'm', 7, 'c', 't')                                                        \
     X(EXPIRES, "Expires", 0, 7, 'e', 's')                                                          \
