@@ -29,7 +29,7 @@ void hf_el_here(struct hf_el_req *r)
 
 void hf_el_state(struct hf_el_req *r)
 {
-    struct hf_sip_flow to = hf_el_back(r->m, r->from);
+    struct hf_sip_flow to = hf_sip_flow_back(r->m, r->from);
     hf_sip_notifier_request(r->e->notifier, r->m, &to, r->aor, r->v.epoch, r->known->user, r->now);
 }
 
@@ -88,6 +88,7 @@ static int targets(struct hf_el_req *r, struct hf_sip_target target[HF_SIP_CONTA
             return -1;
         }
         if (rc == 1) {
+            t.sent_by = hf_el_listen_at(r->e, &t.to)->sent_by;
             target[n++] = t;
         }
     }
@@ -112,11 +113,7 @@ void hf_el_call(struct hf_el_req *r)
                      r->known->unloaded ? hf_sip_retry_after(r->f.random, 1, 4) : 0);
         return;
     }
-    const struct hf_el_listen *l = hf_el_listen_at(e, &target[0].to);
-    for (int i = 1; i < n && l->c.transport != HF_SIP_TRANSPORT_UDP; i++) { /* its Via is gone by */
-        l = target[i].to.transport == HF_SIP_TRANSPORT_UDP ? hf_el_listen_at(e, &target[i].to) : l;
-    }
-    struct hf_sip_forward how = {.sent_by = l->sent_by,
+    struct hf_sip_forward how = {.sent_by = e->listen[0].sent_by,
                                  .source = &r->from->peer,
                                  .pop_routes = r->route.pop,
                                  .drop = 1ULL << HF_SIP_H_HOLDFAST_HOP};

@@ -12,17 +12,6 @@
 
 /* --- answers --- */
 
-struct hf_sip_flow hf_el_back(const struct hf_sip_msg *m, const struct hf_sip_flow *from)
-{
-    struct hf_sip_flow to = *from;
-    if (from->transport == HF_SIP_TRANSPORT_UDP ? !m->via.has_rport : !from->conn) {
-        to.peer.port = m->via.sent_by.port
-                           ? m->via.sent_by.port
-                           : hf_sip_transport_port((enum hf_sip_transport)from->transport);
-    }
-    return to;
-}
-
 bool hf_el_begin(struct hf_sip_element *e, const struct hf_sip_msg *m,
                  const struct hf_sip_flow *from, uint16_t status, const char *reason,
                  struct hf_wr *w)
@@ -39,7 +28,7 @@ void hf_el_end(struct hf_sip_element *e, const struct hf_sip_msg *m, const struc
 {
     struct hf_slice s;
     if (hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
-        struct hf_sip_flow to = hf_el_back(m, from);
+        struct hf_sip_flow to = hf_sip_flow_back(m, from);
         hf_el_send(e, &to, s);
     }
 }

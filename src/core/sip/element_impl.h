@@ -305,8 +305,6 @@ void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn);
 void hf_el_registers_fini(struct hf_sip_element *e);
 
 /* --- element_forward.c --- */
-/** Where a response to this goes (RFC 3261 18.2.2, RFC 3581 4). */
-struct hf_sip_flow hf_el_back(const struct hf_sip_msg *m, const struct hf_sip_flow *from);
 /** A response is begun in e->out; false: there can be none. */
 bool hf_el_begin(struct hf_sip_element *e, const struct hf_sip_msg *m,
                  const struct hf_sip_flow *from, uint16_t status, const char *reason,

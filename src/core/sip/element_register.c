@@ -237,7 +237,7 @@ static void hold_answer(struct hf_el_req *r, const struct hf_sip_registered *reg
         w->reply = copy(s);
     }
     w->erased = erased(b);
-    w->to = hf_el_back(r->m, r->from);
+    w->to = hf_sip_flow_back(r->m, r->from);
     if (hf_map_get(&e->binding, w->aor)) { /* under this one's bytes from now on */
         (void)hf_map_remove(&e->binding, w->aor);
     }
