@@ -1,5 +1,6 @@
 /* core/sip/notifier: whole messages as golden traces (tests/data/sip/notifier; with HF_GOLDEN_WRITE
  * set they are written), moves of many, and a random world of homes, clients and watchers. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,6 +34,7 @@ struct pending {
     uint64_t cookie;
     uint16_t status;
     uint32_t retry_after;
+    char aor[64];
 };
 
 struct server {
@@ -146,8 +148,10 @@ static void on_store(void *ctx, const struct hf_sip_op *op)
         assert_int_equal(op->epoch, 7);
         assert_int_not_equal(op->cookie, 0);
         assert_true(rig.n_kept < PENDING_MAX);
-        rig.kept[rig.n_kept++] = (struct pending){
+        struct pending *p = &rig.kept[rig.n_kept++];
+        *p = (struct pending){
             .server = (uint8_t)(s - rig.server), .cookie = op->cookie, .status = rig.db_away};
+        snprintf(p->aor, sizeof(p->aor), "%.*s", HF_SLICE_FMT(op->aor));
     }
     if (rig.db_away) {
         return;
@@ -321,7 +325,7 @@ static void settle(void)
                 .kind = HF_SIP_OP_KEEP,
                 .done = p.status ? HF_SIP_OP_AWAY : HF_SIP_OP_DONE,
                 .cookie = p.cookie,
-                .aor = hf_slice_str(ANN), /* enough for publications here */
+                .aor = hf_slice_str(p.aor),
             };
             if (p.cookie != 0 && rig.server[p.server].n != NULL) {
                 hf_sip_notifier_stored(rig.server[p.server].n, &r, rig.now);
@@ -434,21 +438,27 @@ static unsigned subscribes(unsigned k, struct dialog *d, const char *contact, co
     return rig.last_status;
 }
 
-static unsigned publishes(unsigned k, const char *branch, const char *more, const char *body)
+static unsigned publishes_for(unsigned k, const char *aor, const char *branch, const char *more,
+                              const char *body)
 {
     char head[1000];
     snprintf(head, sizeof(head),
-             "PUBLISH " ANN " SIP/2.0\n"
+             "PUBLISH %s SIP/2.0\n"
              "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK%s\n"
-             "From: <" ANN ">;tag=p\n"
-             "To: <" ANN ">\n"
+             "From: <%s>;tag=p\n"
+             "To: <%s>\n"
              "Call-ID: %s\n"
              "CSeq: 1 PUBLISH\n"
              "Event: presence\n"
              "%s",
-             branch, branch, more);
-    receives(k, ANN, ANN, head, body);
+             aor, branch, aor, aor, branch, more);
+    receives(k, aor, aor, head, body);
     return rig.last_status;
+}
+
+static unsigned publishes(unsigned k, const char *branch, const char *more, const char *body)
+{
+    return publishes_for(k, ANN, branch, more, body);
 }
 
 static void registers(unsigned k, const char *aor, const char *call_id, unsigned cseq,
@@ -480,7 +490,7 @@ static void moves(unsigned from, unsigned to, const char *aor, enum hf_sip_forme
     static struct hf_sip_kept kept[ROWS_MAX];
     size_t n = 0;
     const struct hf_sip_binding *b =
-        rig.server[from].n != NULL ? hf_sip_registrar_find(rig.server[from].reg, a) : NULL;
+        rig.server[from].reg != NULL ? hf_sip_registrar_find(rig.server[from].reg, a) : NULL;
     for (; b != NULL && from != to; b = b->next) {
         struct hf_sip_stored_binding s;
         hf_sip_binding_dump(b, rig.now, &s);
@@ -502,6 +512,8 @@ static void moves(unsigned from, unsigned to, const char *aor, enum hf_sip_forme
     }
     if (rig.server[from].n != NULL && from != to) {
         hf_sip_notifier_left(rig.server[from].n, a, rig.now);
+    }
+    if (rig.server[from].reg != NULL && from != to) {
         hf_sip_registrar_forget(rig.server[from].reg, a);
     }
     hf_sip_notifier_load(rig.server[to].n, a, kept, n, former, rig.now);
@@ -904,7 +916,7 @@ static void test_refused_notify(void **state)
 /* ---- many at once ---- */
 
 enum { MANY = 10000 };
-static unsigned told[MANY];
+static unsigned times_told[MANY];
 
 static void count_deactivated(unsigned server, const char *message, size_t n)
 {
@@ -913,14 +925,14 @@ static void count_deactivated(unsigned server, const char *message, size_t n)
     if (strstr(message, "terminated;reason=deactivated\r\n") != NULL) {
         assert_non_null(call_id);
         assert_non_null(strstr(message, "event=\"deactivated\""));
-        told[strtoul(call_id + 12, NULL, 10)]++;
+        times_told[strtoul(call_id + 12, NULL, 10)]++;
     }
 }
 
 static void many_watch(void)
 {
     init(2, &(struct hf_sip_watch_conf){.rate = 1000});
-    memset(told, 0, sizeof(told));
+    memset(times_told, 0, sizeof(times_told));
     for (unsigned i = 0; i < MANY; i++) {
         char aor[64], call_id[20];
         snprintf(aor, sizeof(aor), "sip:u%u@x", i / 10);
@@ -945,7 +957,7 @@ static void many_told(void)
     pass(HF_S(2));
     assert_int_equal(rig.n_notify, MANY);
     for (unsigned i = 0; i < MANY; i++) {
-        assert_int_equal(told[i], 1);
+        assert_int_equal(times_told[i], 1);
     }
     for (size_t i = 0; i < rig.n_rows; i++) {
         assert_false(rig.row[i].there);
@@ -987,6 +999,369 @@ static void test_mass_in_stead(void **state)
     fini();
 }
 
+/* ---- a random world ---- */
+
+enum { SERVERS = 3, AORS = 5, WATCHERS = 20, CONTACTS = 4 };
+
+struct user {
+    char aor[32], etag[HF_SIP_ETAG_MAX], note[32];
+    unsigned home, cseq;
+    hf_time left[SERVERS]; /* when it left this one, which lived */
+};
+
+struct watcher {
+    struct dialog d;
+    char from[32], call_id[32];
+    unsigned user, server;
+    bool reg, there;        /* there: it takes itself for subscribed */
+    uint32_t cseq, version; /* the last it was told */
+    unsigned contacts;      /* what it knows */
+    char note[32];
+    hf_time wake; /* refreshes, or subscribes again */
+    hf_time owed; /* since when it is to be told that its AoR has moved; 0: not */
+    unsigned generation;
+};
+
+static struct {
+    struct hf_prng g;
+    struct user user[AORS];
+    struct watcher watcher[WATCHERS];
+    unsigned loss; /* of a hundred NOTIFYs */
+    unsigned n_publish, n_moves, n_deaths, n_told;
+} world;
+
+static unsigned chance(unsigned n)
+{
+    return (unsigned)hf_prng_below(&world.g, n);
+}
+
+static void knows(struct watcher *w, const struct hf_sip_msg *m)
+{
+    char body[4096];
+    assert_true(m->body.n > 0 && m->body.n < sizeof(body));
+    memcpy(body, m->body.p, m->body.n);
+    body[m->body.n] = 0;
+    if (!w->reg) {
+        const char *note = strstr(body, "<note>"), *basic = strstr(body, "<basic>");
+        assert_true(note != NULL || basic != NULL);
+        const char *text = note != NULL ? note + 6 : basic + 7;
+        snprintf(w->note, sizeof(w->note), "%.*s", (int)strcspn(text, "<"), text);
+        return;
+    }
+    uint32_t version = (uint32_t)strtoul(strstr(body, "reginfo\" version=\"") + 18, NULL, 10);
+    assert_true(w->cseq == 0 || version > w->version);
+    w->version = version;
+    w->contacts = 0;
+    for (const char *p = body; (p = strstr(p, "state=\"active\" event")) != NULL; p++) {
+        w->contacts |= 1u << strtoul(strstr(p, "<uri>sip:c") + 10, NULL, 10);
+    }
+}
+
+/* A NOTIFY comes to a watcher, or is lost. */
+static void world_seen(unsigned server, const char *message, size_t n)
+{
+    struct hf_sip_msg m;
+    struct hf_sip_substate st;
+    (void)server;
+    assert_int_equal(hf_sip_parse(hf_slice(message, n), true, &m), 0);
+    assert_int_equal(hf_sip_subscription_state(&m, &st), 1);
+    bool lost = chance(100) < world.loss, last = hf_slice_eq(st.state, hf_slice_str("terminated"));
+    rig.status = lost ? 408 : 481;
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        struct watcher *w = &world.watcher[i];
+        if (!w->there || !hf_slice_eq(m.call_id, hf_slice_str(w->call_id))) {
+            continue;
+        }
+        assert_true(m.cseq > w->cseq); /* also after one that was lost, and from another server */
+        w->owed = 0;                   /* it was tried; the promise is not about the network */
+        if (lost) {
+            return;
+        }
+        knows(w, &m);
+        w->cseq = m.cseq;
+        w->there = !last;
+        w->wake = last ? rig.now + HF_MS(chance(3000)) : w->wake;
+        world.n_told += hf_slice_eq(st.reason, hf_slice_str("deactivated"));
+        rig.status = 200;
+    }
+}
+
+static void watcher_wakes(struct watcher *w)
+{
+    struct user *u = &world.user[w->user];
+    bool anew = !w->there;
+    if (anew) {
+        snprintf(w->call_id, sizeof(w->call_id), "w%u-%u", (unsigned)(w - world.watcher),
+                 ++w->generation);
+        w->d = (struct dialog){.from = w->from,
+                               .aor = u->aor,
+                               .call_id = w->call_id,
+                               .event = w->reg ? "reg" : "presence"};
+        w->server = u->home;
+        w->cseq = w->version = 0;
+        w->owed = 0;
+        w->there = true; /* the NOTIFY may be there before the 200 is */
+    }
+    w->wake = rig.now + HF_S(30 + chance(60));
+    if (rig.server[w->server].n == NULL || (anew && w->server != u->home)) {
+        w->there = false; /* whoever has its address now knows no such dialog */
+        w->wake = rig.now + HF_S(2);
+        return;
+    }
+    unsigned status = subscribes(w->server, &w->d, "<sip:w@192.0.2.9>", "Expires: 120\n");
+    if (status != 200) {
+        assert_int_equal(status, 481);
+        w->there = false;
+        w->wake = rig.now + HF_MS(500);
+    }
+}
+
+/* Those who are to be told: they are known where the AoR was, or stored. */
+static void owe(unsigned user)
+{
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        struct watcher *w = &world.watcher[i];
+        bool stored = false;
+        for (size_t k = 0; w->there && w->user == user && k < rig.n_rows && !stored; k++) {
+            stored = rig.row[k].there && rig.row[k].what == 's' &&
+                     strcmp(rig.row[k].key, w->d.to_tag) == 0;
+        }
+        if (stored && w->owed == 0) {
+            w->owed = rig.now;
+        }
+    }
+}
+
+static unsigned another(unsigned than)
+{
+    unsigned k = chance(SERVERS);
+    for (unsigned i = 0; i < SERVERS && (k == than || rig.server[k].n == NULL); i++) {
+        k = (k + 1) % SERVERS;
+    }
+    return k != than && rig.server[k].n != NULL ? k : SERVERS;
+}
+
+static void user_moves(unsigned i, unsigned to, enum hf_sip_former former)
+{
+    struct user *u = &world.user[i];
+    unsigned from = u->home;
+    world.n_moves++;
+    owe(i);
+    u->home = to;
+    u->left[from] = former == HF_SIP_FORMER_ALIVE ? rig.now : 0;
+    moves(from, to, u->aor, former);
+}
+
+/* Power off; its AoRs, and the watchers that it had yet to tell, are the others'. */
+static void server_dies(unsigned k, const struct hf_sip_watch_conf *conf)
+{
+    struct hf_sip_registrar *reg = rig.server[k].reg;
+    if (another(k) == SERVERS) {
+        return;
+    }
+    world.n_deaths++;
+    rig.server[k].reg = NULL;
+    power_off(k);
+    rig.server[k].reg = reg; /* as stored (S3) */
+    if (chance(3) == 0) {    /* started anew, at once */
+        boot(k, conf);
+        hf_sip_registrar_destroy(rig.server[k].reg);
+        rig.server[k].reg = reg;
+        for (unsigned i = 0; i < AORS; i++) {
+            if (world.user[i].home == k) {
+                moves(k, k, world.user[i].aor, HF_SIP_FORMER_SELF);
+            }
+        }
+    }
+    for (unsigned i = 0; i < AORS; i++) {
+        struct user *u = &world.user[i];
+        if (u->home == k && rig.server[k].n == NULL) {
+            user_moves(i, another(k), HF_SIP_FORMER_DEAD);
+        } else if (u->left[k] > 0) {
+            moves(u->home, u->home, u->aor, HF_SIP_FORMER_DEAD);
+        }
+        u->left[k] = 0;
+    }
+}
+
+static void user_publishes(struct user *u)
+{
+    char branch[32], more[200], body[200];
+    snprintf(branch, sizeof(branch), "pub%u", ++world.n_publish);
+    snprintf(body, sizeof(body), DOC("<note>n%u</note>"), world.n_publish);
+    bool remove = u->etag[0] && chance(3) == 0;
+    snprintf(more, sizeof(more), "Expires: %s\n%s%s%s%s", remove ? "0" : "3600",
+             u->etag[0] ? "SIP-If-Match: " : "", u->etag, u->etag[0] ? "\n" : "",
+             remove ? "" : PIDF);
+    unsigned status = publishes_for(u->home, u->aor, branch, more, remove ? "" : body);
+    assert_int_equal(status, 200); /* known wherever it went */
+    snprintf(u->etag, sizeof(u->etag), "%s", remove ? "" : rig.etag);
+    snprintf(u->note, sizeof(u->note), remove ? "" : "n%u", world.n_publish);
+}
+
+/* Until then, with all who have something to do on the way. */
+static void world_pass(hf_time t)
+{
+    hf_time until = rig.now + t;
+    for (;;) {
+        hf_time d = next_deadline();
+        for (unsigned i = 0; i < WATCHERS; i++) {
+            d = hf_time_min(d, world.watcher[i].wake);
+            hf_time owed = world.watcher[i].owed;
+            assert_true(owed == 0 || !world.watcher[i].there || rig.now - owed < HF_S(60));
+        }
+        if (d > until) {
+            break;
+        }
+        rig.now = d > rig.now ? d : rig.now;
+        tick();
+        for (unsigned i = 0; i < WATCHERS; i++) {
+            if (world.watcher[i].wake <= rig.now) {
+                watcher_wakes(&world.watcher[i]);
+            }
+        }
+    }
+    rig.now = until;
+}
+
+static void world_init(uint64_t seed, const struct hf_sip_watch_conf *conf)
+{
+    memset(&world, 0, sizeof(world));
+    hf_prng_init(&world.g, seed);
+    init(SERVERS, conf);
+    rig.seen = world_seen;
+    for (unsigned i = 0; i < AORS; i++) {
+        world.user[i].home = chance(SERVERS);
+        snprintf(world.user[i].aor, sizeof(world.user[i].aor), "sip:u%u@x", i);
+    }
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        struct watcher *w = &world.watcher[i];
+        snprintf(w->from, sizeof(w->from), "sip:w%u@x", i);
+        w->user = chance(AORS);
+        w->reg = chance(2);
+        w->wake = rig.now + HF_MS(chance(5000));
+    }
+}
+
+static void world_event(const struct hf_sip_watch_conf *conf)
+{
+    unsigned i = chance(AORS), k = chance(SERVERS);
+    struct user *u = &world.user[i];
+    char contact[64], call_id[16];
+    switch (chance(8)) {
+    case 0:
+        if (another(u->home) < SERVERS) {
+            user_moves(i, another(u->home), HF_SIP_FORMER_ALIVE);
+        }
+        break;
+    case 1:
+        if (rig.server[k].n == NULL) {
+            hf_sip_registrar_destroy(rig.server[k].reg);
+            boot(k, conf);
+        } else if (chance(4) == 0) {
+            server_dies(k, conf);
+        }
+        break;
+    case 2:
+    case 3:
+    case 4:
+        user_publishes(u);
+        break;
+    default:
+        k = chance(CONTACTS);
+        snprintf(contact, sizeof(contact), "<sip:c%u@192.0.2.1>", k);
+        snprintf(call_id, sizeof(call_id), "r%u", k);
+        registers(u->home, u->aor, call_id, ++u->cseq, contact, chance(3) ? 7200 : 0);
+        break;
+    }
+}
+
+/* What each watcher must know when all is quiet. */
+static void world_check(void)
+{
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        const struct watcher *w = &world.watcher[i];
+        const struct user *u = &world.user[w->user];
+        unsigned contacts = 0;
+        const struct hf_sip_binding *b =
+            hf_sip_registrar_find(rig.server[u->home].reg, hf_slice_str(u->aor));
+        for (; b != NULL; b = b->next) {
+            contacts |= 1u << (hf_sip_binding_uri(b).p[5] - '0');
+        }
+        assert_true(w->there);
+        if (w->reg) {
+            assert_int_equal(w->contacts, contacts);
+        } else {
+            assert_string_equal(w->note, u->note[0] ? u->note : contacts != 0 ? "open" : "closed");
+        }
+    }
+}
+
+static void test_random_world(void **state)
+{
+    (void)state;
+    unsigned told = 0, deaths = 0, moved = 0;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        const struct hf_sip_watch_conf conf = {.rate = seed % 2 ? 2 : 1000, .expires_max_s = 120};
+        world_init(seed, &conf);
+        world.loss = seed % 3 ? 0 : 10;
+        for (unsigned i = 0; i < 150; i++) {
+            world_event(&conf);
+            world_pass(HF_MS(chance(4000)));
+        }
+        world.loss = 0;
+        world_pass(HF_S(300));
+        world_check();
+        for (unsigned i = 0; i < AORS; i++) { /* and no refresh is needed to know what is new */
+            struct user *u = &world.user[i];
+            user_publishes(u);
+            registers(u->home, u->aor, "r0", ++u->cseq, "<sip:c0@192.0.2.1>", i % 2 ? 7200 : 0);
+        }
+        world_pass(HF_S(20));
+        world_check();
+        told += world.n_told;
+        deaths += world.n_deaths;
+        moved += world.n_moves;
+    }
+    print_message("# %u AoRs moved, %u servers died, %u watchers told\n", moved, deaths, told);
+    assert_true(moved > 1000 && deaths > 100 && told > 1000);
+    fini();
+}
+
+/* Nothing breaks where memory is out. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    for (int64_t k = 0; k < 200; k++) {
+        init(1, &(struct hf_sip_watch_conf){0});
+        registers(0, ANN, "r1", 1, "<sip:ann@192.0.2.1>", 3600);
+        struct hf_sip_notifier *n = NULL;
+        hf_mem_fail_after(k);
+        int rc = hf_sip_notifier_create(
+            &(struct hf_sip_notifier_conf){.contact = hf_slice_str("<sip:a>")}, &ops,
+            &rig.server[0], rig.now, &n);
+        if (rc == 0) {
+            hf_sip_notifier_destroy(rig.server[0].n);
+            rig.server[0].n = n;
+            struct dialog d = ann_reg(), p = ben_presence();
+            unsigned status = subscribes(0, &d, "<sip:w@192.0.2.9>", ROUTES);
+            assert_true(status == 200 || status == 503);
+            status = subscribes(0, &p, "<sip:w@192.0.2.9>", ROUTES);
+            assert_true(status == 200 || status == 503);
+            status = publishes(0, "p1", PIDF, DOC(""));
+            assert_true(status == 200 || status == 503);
+            hf_sip_notifier_left(n, hf_slice_str(ANN), rig.now);
+            settle();
+        }
+        hf_mem_fail_after(-1);
+        pass(HF_S(100));
+        assert_int_equal(hf_sip_notifier_count(rig.server[0].n), 0);
+        assert_true(rc == 0 || rc == -ENOMEM);
+    }
+    fini();
+    hf_sip_notifier_destroy(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -994,6 +1369,7 @@ int main(void)
         HF_TEST(test_move),           HF_TEST(test_in_stead),         HF_TEST(test_restart),
         HF_TEST(test_refusals),       HF_TEST(test_publish_refusals), HF_TEST(test_poll),
         HF_TEST(test_refused_notify), HF_TEST(test_mass_move),        HF_TEST(test_mass_in_stead),
+        HF_TEST(test_random_world),   HF_TEST(test_no_memory),
     };
     return cmocka_run_group_tests_name("sip/notifier", tests, NULL, NULL);
 }
