@@ -330,6 +330,21 @@ static bool has_body(const struct hf_sip_watch_out *o)
            o->reason != HF_SIP_SUB_REASON_NORESOURCE;
 }
 
+/* Nothing in it that would end a line: what is stored is not believed to be ours. */
+static bool is_clean(const struct hf_sip_dialog *d)
+{
+    const struct hf_slice s[] = {d->call_id,    d->local_tag, d->remote_tag, d->local_uri,
+                                 d->remote_uri, d->target,    d->route,      d->event_id};
+    for (size_t i = 0; i < HF_ARRAY_LEN(s); i++) {
+        for (size_t k = 0; k < s[i].n; k++) {
+            if (hf_sip_class[s[i].p[k]] & HF_SIP_C_CONTROL) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 static void notify(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
 {
     struct hf_wr w;
@@ -359,7 +374,7 @@ static void notify(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, 
         .contact = n->conf.contact,
     };
     struct hf_slice more = put_state(&w, o), next_hop = route(&w, d, &request);
-    if (w.err != 0) { /* a dialog that no message can be written of */
+    if (w.err != 0 || !is_clean(d)) { /* a dialog that no message can be written of */
         hf_sip_watch_answered(n->watch, o->sub, o->cseq, 513, 0, now);
         return;
     }
@@ -543,7 +558,7 @@ static bool has_foreign_body(const struct hf_sip_msg *m)
            !hf_sip_eq_str(handling.value, "optional");
 }
 
-/* All Record-Route values, with commas. */
+/* All Record-Route values, with commas, on one line. */
 static struct hf_slice record_route(const struct hf_sip_msg *m, struct hf_wr *w)
 {
     struct hf_sip_walk walk;
@@ -554,7 +569,11 @@ static struct hf_slice record_route(const struct hf_sip_msg *m, struct hf_wr *w)
         if (hf_wr_len(w) > mark) {
             put(w, ", ");
         }
-        hf_wr_bytes(w, v);
+        for (size_t i = 0; i < v.n; i++) {
+            if (v.p[i] != '\r' && v.p[i] != '\n') { /* a fold has white space behind it */
+                hf_wr_u8(w, v.p[i]);
+            }
+        }
     }
     return since(w, mark);
 }
@@ -586,7 +605,7 @@ static int contact(const struct hf_sip_msg *m, struct hf_slice *ret_uri)
     return 1;
 }
 
-/* What finds a dialog; false: the message has no dialog's names. */
+/* What finds a dialog; false: its names are none (RFC 3261 25.1, RFC 6665 8.4: tokens). */
 static bool names(const struct hf_sip_msg *m, struct hf_slice local_tag,
                   struct hf_sip_dialog *ret_dialog)
 {
@@ -596,11 +615,10 @@ static bool names(const struct hf_sip_msg *m, struct hf_slice local_tag,
         .local_tag = local_tag,
         .remote_tag = hf_sip_address_tag(&m->from),
     };
-    if (hf_sip_event(m, &e) < 0) {
-        return false;
-    }
+    int rc = hf_sip_event(m, &e);
     ret_dialog->event_id = e.id;
-    return true;
+    return rc >= 0 && hf_sip_all(e.id, HF_SIP_C_VALUE) &&
+           hf_sip_all(ret_dialog->remote_tag, HF_SIP_C_VALUE);
 }
 
 static void answer(struct request *r, const struct hf_sip_subscribed *a, bool in_dialog)
@@ -706,12 +724,13 @@ static void subscribe(struct request *r)
     bool had_tag = in.in_dialog = to_tag.n > 0;
     struct hf_wr w;
     hf_wr_init(&w, r->n->text, sizeof(r->n->text));
-    struct hf_sip_subscribed a = {.status = 400};
-    if (!names(m, had_tag ? to_tag : r->to_tag, &in.dialog) || !admit(r, &in, &w)) {
-        return;
+    struct hf_sip_subscribed a;
+    if (!names(m, had_tag ? to_tag : r->to_tag, &in.dialog)) {
+        refuse(r, 400, "Malformed Dialog");
+    } else if (admit(r, &in, &w)) {
+        hf_sip_watch_subscribe(r->n->watch, &in, r->now, &a);
+        answer(r, &a, had_tag);
     }
-    hf_sip_watch_subscribe(r->n->watch, &in, r->now, &a);
-    answer(r, &a, had_tag);
 }
 
 bool hf_sip_notifier_has_dialog(const struct hf_sip_notifier *n, const struct hf_sip_msg *m)

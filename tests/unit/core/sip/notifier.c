@@ -729,6 +729,7 @@ static void test_refusals(void **state)
         {"reg", "<mailto:a@b>", "", 400, " 400 Malformed Contact\r\n"},
         {"reg;id", "<sip:a>", "Expires: 1\nExpires: 2\n", 400, " 400 Header Field Repeated"},
         {"\"", "<sip:a>", "", 400, " 400 Malformed Event"},
+        {"reg;id=\"a b\"", "<sip:a>", "", 400, " 400 Malformed Dialog"},
         {"dialog", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"presence.winfo", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"REG", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
@@ -754,6 +755,11 @@ static void test_refusals(void **state)
         answered(rows[i].status, rows[i].has);
         assert_int_equal(rig.n_notify - before, rows[i].status == 200);
     }
+    /* lines that are folded */
+    struct dialog f = {.from = ANN, .aor = ANN, .call_id = "folded", .event = "reg"};
+    subscribes(0, &f, "<sip:a>", "Record-Route: <sip:e;lr>\n ;x\n ,\n <sip:f;lr>\n");
+    answered(200, "");
+    assert_non_null(strstr(rig.last, "\r\nRoute: <sip:e;lr> ;x, <sip:f;lr>\r\n"));
     /* none that we had made; another user's */
     struct dialog d = ann_reg();
     strcpy(d.to_tag, "unknown");
