@@ -25,8 +25,10 @@
  *             +- request: valid (8.2, 16.3)? - absorbed by a transaction? - facts - hf_sip_decide()
  *                  PASS       by Route, or to the Request-URI (in a dialog)
  *                  SERVE      REGISTER: registrar, BIND, 200 when stored; SUBSCRIBE, PUBLISH:
- * notifier; others: forked to the bindings; 480 without any REDIRECT   302, Contact: the home's
- * address with hf=EPOCH.SECONDS, second with lower q PROXY      stateless to that server, marked
+ *                             notifier; others: forked to the bindings; 480 without any
+ *                  REDIRECT   302, Contact: the home's address with hf=EPOCH.SECONDS, another one
+ *                             with lower q
+ *                  PROXY      stateless to that server, marked
  *                  CHALLENGE  401 (REGISTER), 407 (others)
  *                  READ, ASSIGN   the request waits (bounded) for the store, then again
  *                  REFUSE
@@ -80,6 +82,8 @@ struct hf_sip_element_conf {
     uint32_t nonce_life_s; /* 0: 300 */
     const uint8_t *key;    /* HF_SIP_NONCE_KEY_LEN bytes, derived from the cluster key */
     uint64_t seed;
+    uint64_t boot; /* chosen at each start of the program, one for all its workers: names of
+                    * connections (in Path, Record-Route) mean nothing to its next life */
     uint32_t expires_default_s, expires_min_s, expires_max_s; /* 0: 3600, 60, 7200 */
     struct hf_slice service_route;
     size_t bindings_max, transactions_max, requests_max, cache_max, subs_max; /* 0: defaults */
@@ -91,9 +95,12 @@ HF_MUST int hf_sip_element_create(const struct hf_sip_element_conf *conf,
                                   uint32_t wall_s, struct hf_sip_element **ret_element);
 void hf_sip_element_destroy(struct hf_sip_element *e);
 
-/** Which worker a message belongs to: by its AoR's bucket, or the transaction in its Via. msg: as
- * parsed; also one with faults. Anything may be handled anywhere, correctly but for state. */
+/** Which worker a message belongs to: by its AoR, or the transaction in its Via. msg: as parsed;
+ * also one with faults. Anything may be handled anywhere, correctly but for state. */
 unsigned hf_sip_element_owner(const struct hf_sip_msg *msg, unsigned n_workers);
+/** ... and an AoR (canonical): by the bucket of its user part, as the host may be written in more
+ * than one way (a redirect puts the server's in place of the domain's). */
+unsigned hf_sip_element_owner_aor(struct hf_slice aor, unsigned n_workers);
 
 /** A message, parsed (faults included), from the flow it came by. wall_s: seconds since 1970. */
 void hf_sip_element_message(struct hf_sip_element *e, const struct hf_sip_msg *msg,
@@ -104,20 +111,22 @@ hf_time hf_sip_element_deadline(const struct hf_sip_element *e);
 /** What came of an op; a piece of the feed (rows of others' buckets are passed over). */
 void hf_sip_element_done(struct hf_sip_element *e, const struct hf_sip_result *result, hf_time now);
 void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *feed, hf_time now);
-/** At a start: rows that are ours with what is stored of them, as the feed's GAINED would load. */
+/** What a name stands for, the best first; n 0: nothing. */
 void hf_sip_element_resolved(struct hf_sip_element *e, uint64_t cookie,
                              const struct hf_sip_flow *to, size_t n, hf_time now);
 /** A connection was closed, or none could be made there. */
 void hf_sip_element_unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to,
                                 hf_time now);
 
-/** A server of the cluster as the tree has it; at: its addresses by transport (HF_SIP_UDP, TCP,
- * TLS), family NONE: it has none. Returns its number by the fleet in *ret_number. */
+/** A server of the cluster as the tree has it; at: its addresses by transport
+ * (HF_SIP_TRANSPORT_UDP, TCP, TLS), family NONE: it has none. Returns its number by the fleet in
+ * *ret_number. */
 struct hf_sip_peer {
     struct hf_slice name;
     struct hf_slice host;     /* as others write it in a Contact */
     struct hf_sip_server now; /* state, homes, busy, weight: see fleet.h */
-    struct hf_endpoint at[3]; /* by HF_SIP_UDP, HF_SIP_TCP, HF_SIP_TLS */
+    struct hf_endpoint
+        at[3]; /* by HF_SIP_TRANSPORT_UDP, HF_SIP_TRANSPORT_TCP, HF_SIP_TRANSPORT_TLS */
 };
 HF_MUST int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer,
                                 uint16_t *ret_number);
