@@ -141,12 +141,20 @@ static const struct hf_sip_binding *notifier_bindings(void *ctx, struct hf_slice
     return hf_sip_registrar_find(e->registrar, aor);
 }
 
-/* Himself; presence, which is there to be seen: everybody who has authenticated. */
+static uint64_t notifier_epoch(void *ctx, struct hf_slice aor)
+{
+    const struct hf_sip_element *e = ctx;
+    struct hf_sip_row row;
+    return hf_sip_assign_get(e->assign, aor, &row) ? row.epoch : 0;
+}
+
+/* Presence, which is there to be seen: everybody who has authenticated. The user himself is not
+ * asked for. */
 static int may_watch(void *ctx, struct hf_slice watcher, enum hf_sip_package p, struct hf_slice aor)
 {
     const struct hf_sip_element *e = ctx;
-    return !e->conf.must_authenticate || hf_slice_eq(watcher, aor) ||
-           (p == HF_SIP_PACKAGE_PRESENCE && watcher.n);
+    (void)aor;
+    return !e->conf.must_authenticate || (p == HF_SIP_PACKAGE_PRESENCE && watcher.n);
 }
 
 /* --- life and death --- */
@@ -282,6 +290,7 @@ static int make_parts(struct hf_sip_element *e, hf_time now)
                                                 .notify = hf_el_notify,
                                                 .store = notifier_store,
                                                 .bindings = notifier_bindings,
+                                                .epoch = notifier_epoch,
                                                 .may_watch = may_watch},
                   e, now, &e->notifier);
     return rc;
@@ -592,7 +601,6 @@ static bool watchers(struct hf_el_req *r)
         return false;
     }
     r->aor = hf_el_aor(e, &r->m->to.uri, r->aor_text, &foreign);
-    r->v.epoch = hf_sip_assign_get(e->assign, r->aor, &r->f.row) ? r->f.row.epoch : 0;
     hf_el_state(r);
     return true;
 }
@@ -716,8 +724,13 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         return;
     }
     /* who lives tells its watchers itself (D10); our own from before we started go on */
-    bool tells = had && before != e->self && hf_sip_fleet_alive(e->fleet, before);
-    hf_el_load(e, row->aor, !tells, e->was_fresh);
+    enum hf_sip_former former = HF_SIP_FORMER_DEAD;
+    if (!e->was_fresh) {
+        former = HF_SIP_FORMER_SELF;
+    } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
+        former = HF_SIP_FORMER_ALIVE;
+    }
+    hf_el_load(e, row->aor, former);
 }
 
 void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *feed, hf_time now)

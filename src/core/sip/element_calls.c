@@ -30,7 +30,7 @@ void hf_el_here(struct hf_el_req *r)
 void hf_el_state(struct hf_el_req *r)
 {
     struct hf_sip_flow to = hf_sip_flow_back(r->m, r->from);
-    hf_sip_notifier_request(r->e->notifier, r->m, &to, r->aor, r->v.epoch, r->known->user, r->now);
+    hf_sip_notifier_request(r->e->notifier, r->m, &to, r->aor, r->known->user, r->now);
 }
 
 /* --- calls --- */

@@ -88,7 +88,7 @@ struct hf_el_load {
     struct hf_list node; /* on element.to_load until it is asked for */
     struct hf_list waits;
     uint64_t cookie; /* of the op; 0: not asked yet */
-    bool kept, in_stead;
+    uint8_t former;  /* enum hf_sip_former: whose its watchers were */
     struct hf_slice aor;
     uint8_t bytes[];
 };
@@ -289,8 +289,8 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
                  hf_time now);
 void hf_el_expire(struct hf_sip_element *e, hf_time now);
 void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id);
-/** Bindings are to be loaded. kept: subscriptions, too; in_stead: of a dead server. */
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, bool kept, bool in_stead);
+/** Bindings and watchers are to be loaded. */
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former);
 struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice aor);
 void hf_el_load_next(struct hf_sip_element *e);
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);

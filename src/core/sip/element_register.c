@@ -296,7 +296,7 @@ static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf
     if (hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self &&
         !hf_el_loading(e, aor)) {
         (void)hf_sip_registrar_forget(e->registrar, aor); /* what is stored counts */
-        hf_el_load(e, aor, false, false);
+        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE);
     }
 }
 
@@ -386,12 +386,11 @@ struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice
     return e->loads.n ? hf_map_get(&e->loads, aor) : NULL;
 }
 
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, bool kept, bool in_stead)
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former)
 {
     struct hf_el_load *l = hf_el_loading(e, aor);
     if (l) {
-        l->kept = l->kept || kept;
-        l->in_stead = in_stead;
+        l->former = (uint8_t)former;
         return;
     }
     l = hf_alloc(sizeof(*l) + aor.n);
@@ -400,8 +399,7 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, bool kept, bool i
     }
     memcpy(l->bytes, aor.p, aor.n);
     l->aor = hf_slice(l->bytes, aor.n);
-    l->kept = kept;
-    l->in_stead = in_stead;
+    l->former = (uint8_t)former;
     hf_list_init(&l->node);
     hf_list_init(&l->waits);
     if (hf_map_put(&e->loads, l->aor, l)) {
@@ -480,8 +478,9 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
         (void)!hf_sip_registrar_load(e->registrar, &res->binding[i],
                                      now); /* one is better than none */
     }
-    if (l->kept && res->n_kept) {
-        hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept, l->in_stead, now);
+    if (res->n_kept) {
+        hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept,
+                             (enum hf_sip_former)l->former, now);
     }
     e->count.loaded++;
     end_load(e, l, now);
