@@ -144,19 +144,13 @@ static void told_feed(void *arg, const struct hf_sip_feed *f)
     pthread_mutex_unlock(&s->lock);
 }
 
-static uint16_t told_server(void *arg, struct hf_slice name)
-{
-    (void)arg;
-    assert_true(name.n > 1 && name.p[0] == 's');
-    return (uint16_t)atoi((const char *)memchr(name.p, 's', 1) + 1);
-}
-
-/* names in results are not terminated: digits only, up to what follows */
 static uint16_t number_of(void *arg, struct hf_slice name)
 {
     char text[16];
+    (void)arg;
     snprintf(text, sizeof(text), "%.*s", HF_SLICE_FMT(name));
-    return told_server(arg, hf_slice_str(text));
+    assert_int_equal(text[0], 's');
+    return (uint16_t)atoi(text + 1);
 }
 
 static void name_of(void *arg, uint16_t server, char *buf, size_t room)
@@ -851,6 +845,547 @@ static void test_csv(void **state)
     hf_sip_lead_close(l);
 }
 
+/* ---- together ---- */
+
+#define RACE_AORS 12
+
+/* Binds under the epochs that the mover told, or that it is about to make; the life of a binding is
+ * its number, its CSeq the epoch. Odd epochs are of one server, even ones of the other. */
+struct race {
+    struct server *s[2];
+    struct hf_sip_sql *look;
+    uint64_t epoch[RACE_AORS]; /* atomic: as last told */
+    unsigned moves;            /* atomic: to be made still */
+};
+
+static void race_aor(unsigned i, char aor[16])
+{
+    snprintf(aor, 16, "sip:%u@x", i % 1000000);
+}
+
+/* epoch * 1000000 + number of what is stored */
+static int64_t race_look(struct race *r, unsigned i)
+{
+    char aor[16];
+    race_aor(i, aor);
+    int64_t n = 0;
+    struct hf_sip_sql_value v = HF_SIP_SQL_Z(aor);
+    assert_true(hf_sip_sql_run(r->look, "SELECT cseq * 1000000 + life FROM binding WHERE aor = $1",
+                               &v, 1, take_number, &n, NULL) >= 0);
+    return n;
+}
+
+static void *race_move(void *arg)
+{
+    struct race *r = arg;
+    struct hf_sip_lead *l = open_lead();
+    struct hf_prng g;
+    hf_prng_init(&g, 11);
+    for (; __atomic_load_n(&r->moves, __ATOMIC_SEQ_CST); __atomic_fetch_sub(&r->moves, 1, 5)) {
+        unsigned i = (unsigned)hf_prng_below(&g, RACE_AORS);
+        char aor[16];
+        race_aor(i, aor);
+        uint64_t next = r->epoch[i] + 1;
+        OK(hf_sip_lead_assign(l, z(aor), next % 2 ? "s0" : "s1", -1, &err));
+        int64_t was = race_look(r, i);
+        if (hf_prng_below(&g, 3)) {
+            __atomic_store_n(&r->epoch[i], next, __ATOMIC_SEQ_CST);
+        }
+        usleep((useconds_t)hf_prng_below(&g, 3000));
+        int64_t is = race_look(r, i);
+        if (is != was && is / 1000000 != (int64_t)next) {
+            fail_msg("moved to epoch %llu, and then %lld was stored in place of %lld",
+                     (unsigned long long)next, (long long)is, (long long)was);
+        }
+        __atomic_store_n(&r->epoch[i], next, __ATOMIC_SEQ_CST);
+    }
+    hf_sip_lead_close(l);
+    return NULL;
+}
+
+static void test_epoch_race(void **state)
+{
+    (void)state;
+    enum { MOVES = 2000, OPS_MAX = 60000, AHEAD = 40 };
+    struct race r = {.moves = MOVES};
+    uint64_t *epoch = hf_alloc_array(OPS_MAX, sizeof(*epoch));
+    uint8_t *which = hf_alloc_array(OPS_MAX, 1);
+    struct hf_prng g;
+    hf_prng_init(&g, 3);
+    OK(hf_sip_sql_open(uri, &err, &r.look));
+    for (unsigned i = 0; i < 2; i++) {
+        r.s[i] = open_server(i, OPS_MAX, &(struct hf_sip_store_conf){.group_commit_us = 1000});
+    }
+    for (unsigned i = 0; i < RACE_AORS; i++) {
+        char aor[16];
+        race_aor(i, aor);
+        (void)assign(r.s[0], aor, 0);
+        r.epoch[i] = 1;
+    }
+    pthread_t mover;
+    assert_int_equal(pthread_create(&mover, NULL, race_move, &r), 0);
+    uint64_t n = 2;
+    for (; n < OPS_MAX && __atomic_load_n(&r.moves, __ATOMIC_SEQ_CST); n++) {
+        which[n] = (uint8_t)hf_prng_below(&g, RACE_AORS);
+        epoch[n] =
+            __atomic_load_n(&r.epoch[which[n]], __ATOMIC_SEQ_CST) + (hf_prng_below(&g, 4) == 0);
+        char aor[16];
+        race_aor(which[n], aor);
+        struct hf_sip_bind b = binding("k", "sip:race", (uint32_t)epoch[n]);
+        b.b.life_s = (uint32_t)n;
+        struct server *s = r.s[epoch[n] % 2 ? 0 : 1];
+        struct hf_sip_op op = {.kind = HF_SIP_OP_BIND,
+                               .wait = true,
+                               .cookie = n,
+                               .aor = z(aor),
+                               .epoch = epoch[n],
+                               .bind = &b,
+                               .n_binds = 1};
+        hf_sip_store_submit(s->store, 7, &op);
+        uint64_t back = n - AHEAD;
+        if (n > AHEAD + 2) {
+            (void)wait_for(r.s[epoch[back] % 2 ? 0 : 1], back);
+        }
+    }
+    pthread_join(mover, NULL);
+    unsigned done = 0, stale = 0;
+    int64_t last[RACE_AORS] = {0};
+    for (uint64_t c = 2; c < n; c++) {
+        const struct seen *x = wait_for(r.s[epoch[c] % 2 ? 0 : 1], c);
+        assert_int_not_equal(x->r.done, HF_SIP_OP_AWAY);
+        if (x->r.done == HF_SIP_OP_STALE) {
+            stale++;
+            assert_true(x->r.have_row);
+            assert_int_not_equal(x->r.row.epoch, epoch[c]);
+        } else {
+            done++;
+            assert_int_equal(x->r.done, HF_SIP_OP_DONE);
+            int64_t is = (int64_t)(epoch[c] * 1000000 + c);
+            last[which[c]] = is > last[which[c]] ? is : last[which[c]];
+        }
+    }
+    assert_true(n < OPS_MAX && done > 100 && stale > 100);
+    for (unsigned i = 0; i < RACE_AORS; i++) {
+        assert_int_equal(race_look(&r, i), last[i]);
+    }
+    print_message("# %d moves, %u BINDs done, %u stale\n", MOVES, done, stale);
+    hf_sip_sql_close(r.look);
+    hf_free(epoch);
+    hf_free(which);
+    close_server(r.s[0]);
+    close_server(r.s[1]);
+}
+
+struct feed_mover {
+    unsigned seed;
+};
+
+static void *move_many(void *arg)
+{
+    const struct feed_mover *m = arg;
+    struct hf_sip_lead *l = open_lead();
+    struct hf_sip_fleet *f = make_fleet();
+    struct hf_prng g;
+    struct hf_err why;
+    hf_prng_init(&g, m->seed);
+    for (unsigned i = 0; i < 150; i++) {
+        char aor[16];
+        uint64_t n;
+        uint16_t first = (uint16_t)hf_prng_below(&g, 60000);
+        struct hf_sip_move move = {.from = (uint16_t)hf_prng_below(&g, 3),
+                                   .to = (uint16_t)hf_prng_below(&g, 3),
+                                   .who = HF_SIP_WHO_ALL,
+                                   .bucket_first = first,
+                                   .bucket_last = (uint16_t)(first + 2000)};
+        race_aor((unsigned)hf_prng_below(&g, 200), aor);
+        int rc = i % 3 ? hf_sip_lead_move(l, f, &move, &why, &n)
+                       : hf_sip_lead_assign(l, z(aor), "s2", -1, &why);
+        if (rc && rc != -HF_ENOTREADY) { /* somebody cuts connections */
+            fail_msg("%d %s", rc, why.text);
+        }
+    }
+    hf_sip_fleet_destroy(f);
+    hf_sip_lead_close(l);
+    return NULL;
+}
+
+static int compare_row(void *arg, const struct hf_slice *column, size_t n)
+{
+    struct server *s = arg;
+    (void)n;
+    const struct cached *c = hf_map_get(&s->cache, column[0]);
+    char text[24];
+    if (!c) {
+        fail_msg("%s does not have %.*s", s->name, HF_SLICE_FMT(column[0]));
+        return 0;
+    }
+    snprintf(text, sizeof(text), "%.*s", HF_SLICE_FMT(column[2]));
+    assert_int_equal(c->row.epoch, strtoull(text, NULL, 10));
+    assert_int_equal(c->row.current, number_of(NULL, column[1]));
+    return 0;
+}
+
+static void has_all_changed(struct server *s)
+{
+    struct hf_sip_sql *q;
+    OK(hf_sip_sql_open(uri, &err, &q));
+    pthread_mutex_lock(&s->lock);
+    assert_true(hf_sip_sql_run(q, "SELECT aor, current, epoch FROM assignment WHERE change > 1",
+                               NULL, 0, compare_row, s, &err) > 100);
+    pthread_mutex_unlock(&s->lock);
+    hf_sip_sql_close(q);
+}
+
+static void cut_connections(void)
+{
+    sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND application_name = 'holdfast-sip'");
+}
+
+static void test_feed_complete(void **state)
+{
+    (void)state;
+    struct server *s[2] = {open_server(0, 2, NULL), open_server(1, 2, NULL)};
+    for (unsigned i = 0; i < 200; i++) {
+        char aor[16];
+        race_aor(i, aor);
+        (void)assign(s[0], aor, (uint16_t)(i % 3));
+    }
+    wait_change(s[1], 1);
+    pthread_t thread[3];
+    struct feed_mover m[3] = {{1}, {2}, {3}};
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, move_many, &m[i]), 0);
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        usleep(100000);
+        hf_sip_store_reread(s[1]->store);
+        if (is_pg) {
+            cut_connections();
+        }
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        pthread_join(thread[i], NULL);
+    }
+    uint64_t change = (uint64_t)sql_number("SELECT change FROM leader");
+    for (unsigned i = 0; i < 2; i++) {
+        wait_change(s[i], change);
+        has_all_changed(s[i]);
+        assert_int_equal(s[i]->n_aways > 0, is_pg);
+        close_server(s[i]);
+    }
+}
+
+/* ---- the database goes and comes back ---- */
+
+static int ask = -1, told = -1; /* for the server's death, see tests/system/test_sip_store.py */
+
+static void outage(struct server *s)
+{
+    struct hf_sip_sql *q = NULL;
+    pthread_mutex_lock(&s->lock);
+    uint64_t aways = s->n_aways, ups = s->n_ups;
+    pthread_mutex_unlock(&s->lock);
+    if (!is_pg) { /* somebody does not let go of the file */
+        OK(hf_sip_sql_open(uri, &err, &q));
+        OK(hf_sip_sql_script(q, "BEGIN EXCLUSIVE", &err));
+    } else if (ask >= 0) {
+        char c = 'x';
+        assert_int_equal(write(ask, &c, 1), 1);
+        assert_int_equal(read(told, &c, 1), 1);
+    } else {
+        cut_connections();
+    }
+    pthread_mutex_lock(&s->lock);
+    WAIT_FOR(s, s->n_aways > aways);
+    pthread_mutex_unlock(&s->lock);
+    hf_sip_sql_close(q); /* and so it is there again */
+    pthread_mutex_lock(&s->lock);
+    WAIT_FOR(s, s->n_ups > ups);
+    pthread_mutex_unlock(&s->lock);
+}
+
+struct traffic {
+    struct server *s;
+    unsigned n_aors, stop; /* stop: atomic */
+    uint64_t n;            /* ops submitted */
+};
+
+static void *bind_on(void *arg)
+{
+    struct traffic *t = arg;
+    for (t->n = 2; t->n < t->s->n_seen && !__atomic_load_n(&t->stop, __ATOMIC_SEQ_CST); t->n++) {
+        char aor[16];
+        race_aor((unsigned)(t->n % t->n_aors), aor);
+        struct hf_sip_bind b = binding("k", "sip:traffic", 1);
+        b.b.life_s = (uint32_t)t->n;
+        struct hf_sip_op op = {.kind = HF_SIP_OP_BIND,
+                               .wait = true,
+                               .cookie = t->n,
+                               .aor = z(aor),
+                               .epoch = 1,
+                               .bind = &b,
+                               .n_binds = 1};
+        hf_sip_store_submit(t->s->store, 7, &op);
+        usleep(500);
+    }
+    return NULL;
+}
+
+static void test_outage(void **state)
+{
+    (void)state;
+    enum { AORS = 50, OUTAGES = 6 };
+    struct server *s =
+        open_server(0, 100000, &(struct hf_sip_store_conf){.timeout_ms = is_pg ? 5000 : 200});
+    struct traffic t = {.s = s, .n_aors = AORS};
+    for (unsigned i = 0; i < AORS; i++) {
+        char aor[16];
+        race_aor(i, aor);
+        (void)assign(s, aor, 0);
+    }
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, bind_on, &t), 0);
+    for (unsigned i = 0; i < OUTAGES; i++) {
+        usleep(200000);
+        outage(s);
+    }
+    usleep(200000);
+    __atomic_store_n(&t.stop, 1, __ATOMIC_SEQ_CST);
+    pthread_join(thread, NULL);
+    uint64_t acked[AORS] = {0};
+    unsigned away = 0, done = 0;
+    for (uint64_t c = 2; c < t.n; c++) {
+        const struct seen *x = wait_for(s, c);
+        away += x->r.done == HF_SIP_OP_AWAY;
+        done += x->r.done == HF_SIP_OP_DONE;
+        if (x->r.done == HF_SIP_OP_DONE) {
+            acked[c % AORS] = c;
+        } else {
+            assert_int_equal(x->r.done, HF_SIP_OP_AWAY);
+        }
+    }
+    assert_true(away > 0 && done > 0);
+    struct race r;
+    OK(hf_sip_sql_open(uri, &err, &r.look));
+    for (unsigned i = 0; i < AORS; i++) {
+        uint64_t stored = (uint64_t)race_look(&r, i) - 1000000;
+        assert_true(stored >= acked[i]); /* later ones may have been stored unanswered */
+        assert_int_equal(stored % AORS, i);
+    }
+    hf_sip_sql_close(r.look);
+    assert_true(s->n_aways >= OUTAGES);
+    print_message("# %u outages: %u BINDs done, %u away\n", OUTAGES, done, away);
+    close_server(s);
+}
+
+/* ---- many at once ---- */
+
+static void test_gained_in_bulk(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    struct server *old = open_server(0, N + 2, NULL), *new = open_server(1, N + 2, NULL);
+    struct hf_sip_lead *l = open_lead();
+    struct hf_sip_fleet *f = make_fleet();
+    struct hf_buf csv;
+    char aor[N][16];
+    uint64_t n;
+    hf_buf_init(&csv, 1u << 20);
+    hf_buf_str(&csv, "aor,home\n");
+    for (unsigned i = 0; i < N; i++) {
+        race_aor(i, aor[i]);
+        hf_buf_printf(&csv, "%s,s0\n", aor[i]);
+    }
+    OK(hf_sip_lead_import(l, hf_buf_slice(&csv), &err, &n));
+    hf_buf_fini(&csv);
+    wait_change(new, 2);
+    for (unsigned i = 0; i < N; i++) {
+        struct hf_sip_bind b = binding("k", aor[i], i);
+        struct hf_sip_op op = {.kind = HF_SIP_OP_BIND,
+                               .wait = true,
+                               .cookie = i + 1,
+                               .aor = z(aor[i]),
+                               .epoch = 1,
+                               .bind = &b,
+                               .n_binds = 1};
+        hf_sip_store_submit(old->store, 7, &op);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(wait_for(old, i + 1)->r.done, HF_SIP_OP_DONE);
+    }
+    hf_time t0 = hf_now();
+    struct hf_sip_move m = {.from = 0, .to = 1, .who = HF_SIP_WHO_ALL, .bucket_last = 65535};
+    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    assert_int_equal(n, N);
+    hf_time t1 = hf_now();
+    wait_change(new, 3);
+    assert_int_equal(new->cache.n, N);
+    hf_time t2 = hf_now();
+    for (unsigned i = 0; i < N; i++) {
+        struct hf_sip_op op = {.kind = HF_SIP_OP_LOAD, .cookie = i + 1, .aor = z(aor[i])};
+        hf_sip_store_submit(new->store, 7, &op);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        const struct seen *x = wait_for(new, i + 1);
+        assert_int_equal(x->r.n_bindings, 1);
+        assert_int_equal(strncmp(x->text, aor[i], strlen(aor[i])), 0);
+        assert_string_equal(x->name, aor[i]);
+    }
+    hf_time t3 = hf_now();
+    print_message("# %d AoRs: moved %.0f ms, told %.0f ms, loaded %.0f ms\n", N,
+                  (double)(t1 - t0) / 1e6, (double)(t2 - t1) / 1e6, (double)(t3 - t2) / 1e6);
+    hf_sip_fleet_destroy(f);
+    hf_sip_lead_close(l);
+    close_server(old);
+    close_server(new);
+}
+
+/* ---- what is told ---- */
+
+static void test_feed_at_start(void **state)
+{
+    (void)state;
+    struct server *s = open_server(0, 2, NULL);
+    wait_change(s, 1); /* nothing was ever changed: that is told, too */
+    (void)assign(s, "sip:ours@x", 1);
+    (void)assign(s, "sip:theirs@x", 0);
+    close_server(s);
+    s = open_server(1, 2, NULL);
+    wait_change(s, 1);
+    assert_int_equal(s->n_rows, 1);
+    assert_non_null(hf_map_get(&s->cache, z("sip:ours@x")));
+    hf_sip_store_reread(s->store);
+    pthread_mutex_lock(&s->lock);
+    WAIT_FOR(s, s->n_rows == 2);
+    pthread_mutex_unlock(&s->lock);
+    close_server(s);
+}
+
+static void test_learnt(void **state)
+{
+    (void)state;
+    struct server *s = open_server(0, 2, NULL), *other = open_server(1, 2, NULL);
+    wait_change(s, 1);
+    wait_change(other, 1);
+    (void)assign(s, "sip:ann@x", 0);
+    struct hf_sip_op op = {
+        .kind = HF_SIP_OP_LEARN, .aor = z("sip:ann@x"), .row = {.agent = 2, .agent_id = 77}};
+    (void)do_op(s, op);
+    if (is_pg) { /* SQLite does not tell */
+        pthread_mutex_lock(&other->lock);
+        WAIT_FOR(other, other->n_rows == 1);
+        pthread_mutex_unlock(&other->lock);
+        const struct cached *c = hf_map_get(&other->cache, z("sip:ann@x"));
+        assert_int_equal(c->row.agent, 2);
+        assert_int_equal(c->row.agent_id, 77);
+        (void)do_op(s, op); /* the same again: nothing to tell */
+        op.row.agent = 3;
+        (void)do_op(s, op);
+        pthread_mutex_lock(&other->lock);
+        WAIT_FOR(other, other->n_rows == 2);
+        pthread_mutex_unlock(&other->lock);
+        assert_int_equal(c->row.agent, 3);
+    }
+    assert_int_equal(read_aor(other, "sip:ann@x")->r.row.agent_id, 77);
+    assert_int_equal(s->n_rows, 0); /* not to who learnt it */
+    close_server(s);
+    close_server(other);
+}
+
+static void test_restored_backup(void **state)
+{
+    (void)state;
+    struct server *s = open_server(0, 2, NULL);
+    struct hf_sip_lead *l = open_lead();
+    OK(hf_sip_lead_reign(l, 1, &err));
+    for (unsigned i = 0; i < 10; i++) {
+        OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s0", -1, &err));
+        OK(hf_sip_lead_assign(l, z("sip:bob@x"), "s1", -1, &err));
+    }
+    wait_change(s, 22);
+    sql("UPDATE leader SET change = 5; UPDATE assignment SET epoch = 2, change = 4, current = "
+        "'s3'");
+    pthread_mutex_lock(&s->lock);
+    WAIT_FOR(s, s->change == 5);
+    pthread_mutex_unlock(&s->lock);
+    /* what a server knows is right */
+    struct hf_sip_op op = {.kind = HF_SIP_OP_ASSERT, .aor = z("sip:ann@x"), .row = {.epoch = 10}};
+    is_row(do_op(s, op), 0, 0, 10);
+    /* the leader raises those that nobody asserts; so does one who has the feed's word */
+    struct hf_sip_lead *next = open_lead();
+    hf_sip_lead_seen(next, 22);
+    OK(hf_sip_lead_reign(next, 2, &err));
+    is_row(read_aor(s, "sip:bob@x"), 1, 3, 1002);
+    is_row(read_aor(s, "sip:ann@x"), 0, 0, 1010);
+    wait_change(s, 6);
+    assert_int_equal(((struct cached *)hf_map_get(&s->cache, z("sip:bob@x")))->row.epoch, 1002);
+    OK(hf_sip_lead_assign(next, z("sip:bob@x"), "s1", -1, &err));
+    is_row(read_aor(s, "sip:bob@x"), 1, 1, 1003); /* once */
+    hf_sip_lead_close(l);
+    hf_sip_lead_close(next);
+    close_server(s);
+}
+
+/* ---- PostgreSQL's own ---- */
+
+/* What the database will not take takes nobody else with it. */
+static void test_refused_alone(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    struct server *s = open_server(0, N + 2, NULL);
+    char aor[N][16];
+    for (unsigned i = 0; i < N; i++) {
+        race_aor(i, aor[i]);
+        (void)assign(s, aor[i], 0);
+    }
+    sql(is_pg ? "ALTER TABLE binding ADD CHECK (life <> 13)" : "SELECT 1");
+    s->seen[1].there = false;
+    for (unsigned i = 0; i < N; i++) {
+        struct hf_sip_bind b = binding("k", aor[i], 1);
+        b.b.life_s = is_pg ? i : 1;
+        struct hf_sip_op op = {.kind = HF_SIP_OP_BIND,
+                               .wait = true,
+                               .cookie = i + 1,
+                               .aor = z(aor[i]),
+                               .epoch = 1,
+                               .bind = &b,
+                               .n_binds = 1};
+        hf_sip_store_submit(s->store, 7, &op);
+    }
+    for (unsigned i = 0; i < N; i++) {
+        assert_int_equal(wait_for(s, i + 1)->r.done,
+                         is_pg && i == 13 ? HF_SIP_OP_AWAY : HF_SIP_OP_DONE);
+    }
+    assert_int_equal(s->n_aways, 0);
+    assert_int_equal(strstr(s->log, "violates check constraint") != NULL, is_pg);
+    close_server(s);
+}
+
+/* A server that was cut off within a transaction does not keep others' clients from being moved. */
+static void test_cut_off(void **state)
+{
+    (void)state;
+    struct hf_sip_lead *l = open_lead();
+    OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s0", -1, &err));
+    if (is_pg) {
+        struct hf_sip_sql *q;
+        OK(hf_sip_sql_open(uri, &err, &q));
+        OK(hf_sip_sql_script(q, "BEGIN; SELECT pg_advisory_xact_lock_shared(" HF_SIP_STORE_LOCK ")",
+                             &err));
+        OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s1", -1, &err));
+        assert_int_equal(hf_sip_sql_script(q, "SELECT 1", &err), -HF_ENOTREADY);
+        assert_true(hf_sip_sql_broken(q));
+        hf_sip_sql_close(q);
+        cut_connections(); /* the leader's: it comes back by itself */
+        int rc = hf_sip_lead_assign(l, z("sip:ann@x"), "s2", -1, &err);
+        assert_true(rc == 0 || rc == -HF_ENOTREADY);
+        OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s2", -1, &err));
+    }
+    hf_sip_lead_close(l);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -866,6 +1401,15 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(test_operator, empty),
         cmocka_unit_test_setup(test_former_leader, empty),
         cmocka_unit_test_setup(test_csv, empty),
+        cmocka_unit_test_setup(test_epoch_race, empty),
+        cmocka_unit_test_setup(test_feed_complete, empty),
+        cmocka_unit_test_setup(test_outage, empty),
+        cmocka_unit_test_setup(test_gained_in_bulk, empty),
+        cmocka_unit_test_setup(test_feed_at_start, empty),
+        cmocka_unit_test_setup(test_learnt, empty),
+        cmocka_unit_test_setup(test_restored_backup, empty),
+        cmocka_unit_test_setup(test_refused_alone, empty),
+        cmocka_unit_test_setup(test_cut_off, empty),
     };
     const char *given = getenv("HF_STORE_URI");
     is_pg = given != NULL;
@@ -873,6 +1417,10 @@ int main(int argc, char **argv)
     if (given) {
         snprintf(uri, sizeof(uri), "%s", given);
     } else if (!mkdtemp(dir)) {
+        return 1;
+    }
+    const char *outages = getenv("HF_STORE_OUTAGE");
+    if (outages && sscanf(outages, "%d %d", &ask, &told) != 2) {
         return 1;
     }
     if (argc > 1) {
