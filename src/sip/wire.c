@@ -14,7 +14,7 @@
 
 /* ---- failures ---- */
 
-int hf_sip_socket_fail(struct hf_err *err, const struct hf_sip_bind *b, const char *what)
+int hf_sip_socket_fail(struct hf_err *err, const struct hf_sip_place *b, const char *what)
 {
     int e = errno;
     char text[HF_ADDR_STR_LEN];
@@ -300,7 +300,7 @@ static int alloc_out(struct hf_sip_sock *s)
     return 0;
 }
 
-static int open_socket(struct hf_sip_wire *t, struct hf_sip_sock *s, const struct hf_sip_bind *b,
+static int open_socket(struct hf_sip_wire *t, struct hf_sip_sock *s, const struct hf_sip_place *b,
                        struct hf_err *err)
 {
     static const uint8_t none[16];

@@ -34,7 +34,7 @@
 struct hf_sip_wire;
 
 /** Where to listen. */
-struct hf_sip_bind {
+struct hf_sip_place {
     uint8_t transport; /* enum hf_sip_transport: UDP, TCP, TLS */
     struct hf_endpoint at;
     bool elsewhere; /* the address may be on another host now (a service address) */
@@ -42,7 +42,7 @@ struct hf_sip_bind {
 
 /** Options; 0 is the default in brackets. Copied; the TLS contexts are borrowed. */
 struct hf_sip_wire_conf {
-    const struct hf_sip_bind *bind;
+    const struct hf_sip_place *bind;
     size_t n_binds;
     uint8_t worker;
     struct hf_tls_context *tls_server, *tls_client; /* NULL: none */

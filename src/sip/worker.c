@@ -302,19 +302,25 @@ static void *run(void *arg)
     return NULL;
 }
 
-static int start(struct hf_sip_worker *w)
+int hf_sip_thread_start(pthread_t *ret_thread, const char *name, void *(*fn)(void *), void *arg)
 {
-    char name[16];
     sigset_t all, before;
     sigfillset(&all); /* signals are the main thread's */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = -pthread_create(&w->thread, NULL, run, w);
+    int rc = -pthread_create(ret_thread, NULL, fn, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc == 0) {
-        w->started = true;
-        snprintf(name, sizeof(name), "sip-%u", w->i);
-        pthread_setname_np(w->thread, name);
+        pthread_setname_np(*ret_thread, name);
     }
+    return rc;
+}
+
+static int start(struct hf_sip_worker *w)
+{
+    char name[16];
+    snprintf(name, sizeof(name), "sip-%u", w->i);
+    int rc = hf_sip_thread_start(&w->thread, name, run, w);
+    w->started = rc == 0;
     return rc;
 }
 
@@ -391,7 +397,7 @@ int hf_sip_workers_open(const struct hf_sip_workers_conf *conf, struct hf_err *e
 {
     assert(conf->n >= 1 && conf->n <= HF_SIP_WORKERS_MAX);
     struct hf_sip_workers *ws = hf_alloc(sizeof(*ws));
-    struct hf_sip_bind *bind = hf_alloc_array(conf->wire.n_binds, sizeof(*bind));
+    struct hf_sip_place *bind = hf_alloc_array(conf->wire.n_binds, sizeof(*bind));
     struct hf_sip_wire_conf wire = conf->wire;
     int rc = ws && bind ? 0 : -ENOMEM;
     if (rc == 0) {

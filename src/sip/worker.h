@@ -2,6 +2,7 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -69,6 +70,10 @@ HF_MUST int hf_sip_workers_start(struct hf_sip_workers *ws, struct hf_err *err);
 void hf_sip_workers_stop(struct hf_sip_workers *ws);
 /** Stopped, or never started. NULL is fine. */
 void hf_sip_workers_close(struct hf_sip_workers *ws);
+
+/** A thread that gets no signals, for this and others of the program. -errno. */
+HF_MUST int hf_sip_thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *),
+                                void *arg);
 
 /** Any thread: a mail for handler.mail(), not bounded: see hf_mailbox_send(). */
 HF_MUST int hf_sip_worker_post(struct hf_sip_worker *w, uint32_t kind, const struct hf_slice *part,

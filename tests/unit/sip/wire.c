@@ -139,9 +139,9 @@ static struct hf_endpoint loopback(bool v6)
     return hf_addr_to_endpoint(&addr);
 }
 
-static struct hf_sip_bind bind_at(uint8_t transport, bool v6)
+static struct hf_sip_place bind_at(uint8_t transport, bool v6)
 {
-    return (struct hf_sip_bind){.transport = transport, .at = loopback(v6)};
+    return (struct hf_sip_place){.transport = transport, .at = loopback(v6)};
 }
 
 static int connect_to(int type, const struct hf_endpoint *at)
@@ -189,7 +189,7 @@ static bool at_end(int fd)
 
 static void udp_batch(bool v6, bool any)
 {
-    struct hf_sip_bind bind = bind_at(HF_SIP_TRANSPORT_UDP, v6);
+    struct hf_sip_place bind = bind_at(HF_SIP_TRANSPORT_UDP, v6);
     struct hf_sip_wire_conf conf = {.bind = &bind, .n_binds = 1};
     struct hf_endpoint at = bind.at;
     if (any) {
@@ -243,7 +243,7 @@ static void test_udp_v6(void **state)
 static void test_udp_unreachable(void **state)
 {
     (void)state;
-    struct hf_sip_bind bind = bind_at(HF_SIP_TRANSPORT_UDP, false);
+    struct hf_sip_place bind = bind_at(HF_SIP_TRANSPORT_UDP, false);
     struct hf_sip_wire_conf conf = {.bind = &bind, .n_binds = 1};
     open_side(&a, &conf);
     struct hf_sip_flow to = {.transport = HF_SIP_TRANSPORT_UDP, .peer = loopback(true)};
@@ -260,7 +260,7 @@ static void test_udp_unreachable(void **state)
 
 static struct hf_endpoint open_tcp(struct hf_sip_wire_conf conf)
 {
-    struct hf_sip_bind bind = bind_at(HF_SIP_TRANSPORT_TCP, false);
+    struct hf_sip_place bind = bind_at(HF_SIP_TRANSPORT_TCP, false);
     conf.bind = &bind;
     conf.n_binds = 1;
     open_side(&a, &conf);
@@ -331,7 +331,7 @@ static void test_tcp_fault(void **state)
 static void test_tcp_reuse(void **state)
 {
     (void)state;
-    struct hf_sip_bind bind = bind_at(HF_SIP_TRANSPORT_TCP, false);
+    struct hf_sip_place bind = bind_at(HF_SIP_TRANSPORT_TCP, false);
     struct hf_sip_wire_conf conf = {.bind = &bind, .n_binds = 1, .worker = 3};
     a.answers = true;
     open_side(&a, &conf);
@@ -537,7 +537,7 @@ struct tls_case {
 
 static void tls_case(const struct tls_case *k)
 {
-    struct hf_sip_bind bind = bind_at(HF_SIP_TRANSPORT_TLS, false);
+    struct hf_sip_place bind = bind_at(HF_SIP_TRANSPORT_TLS, false);
     struct hf_sip_wire_conf conf = {.bind = &bind, .n_binds = 1};
     struct hf_tls_context *server = context(true, HF_TLS_VERIFY_IF_GIVEN, "alpha");
     struct hf_tls_context *client = context(false, HF_TLS_VERIFY_FULL, k->client);
@@ -602,8 +602,8 @@ static void test_tls_wrong_ca(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    struct hf_sip_bind bind[2] = {bind_at(HF_SIP_TRANSPORT_TCP, false),
-                                  bind_at(HF_SIP_TRANSPORT_UDP, false)};
+    struct hf_sip_place bind[2] = {bind_at(HF_SIP_TRANSPORT_TCP, false),
+                                   bind_at(HF_SIP_TRANSPORT_UDP, false)};
     struct hf_sip_wire_conf conf = {.bind = bind, .n_binds = 2};
     static const struct hf_sip_wire_events events = {.message = on_message, .closed = on_closed};
     struct hf_err err = {0};

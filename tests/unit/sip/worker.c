@@ -109,8 +109,8 @@ static int setup(void **state)
     struct hf_err err = {0};
     assert_int_equal(hf_addr_parse("127.0.0.1", 0, NULL, &addr), 0);
     struct hf_endpoint at = hf_addr_to_endpoint(&addr);
-    struct hf_sip_bind bind[] = {{.transport = HF_SIP_TRANSPORT_UDP, .at = at},
-                                 {.transport = HF_SIP_TRANSPORT_TCP, .at = at}};
+    struct hf_sip_place bind[] = {{.transport = HF_SIP_TRANSPORT_UDP, .at = at},
+                                  {.transport = HF_SIP_TRANSPORT_TCP, .at = at}};
     struct hf_sip_workers_conf conf = {.n = N, .wire = {.bind = bind, .n_binds = 2}};
     memset(echo, 0, sizeof(echo));
     assert_int_equal(hf_sip_workers_open(&conf, &err, &ws), 0);
@@ -229,7 +229,7 @@ static void test_ticks(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    struct hf_sip_bind bind = {
+    struct hf_sip_place bind = {
         .transport = HF_SIP_TRANSPORT_TCP, .at.family = HF_AF_INET, .at.addr = {192, 0, 2, 1}};
     struct hf_sip_workers_conf conf = {.n = N, .wire = {.bind = &bind, .n_binds = 1}};
     struct hf_sip_workers *none;
