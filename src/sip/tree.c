@@ -18,6 +18,7 @@
 #define LOOK HF_S(1)
 #define FIGURES HF_S(5)
 #define SOON HF_MS(20)
+#define START_ALONE HF_MS(500) /* there is no holdfastd */
 #define START_AT_LATEST HF_S(3)
 #define TREE_SETTLE HF_S(5)
 #define DUMP (JSON_COMPACT)
@@ -391,7 +392,9 @@ static void tell_unknown(struct hf_sip_tree *t)
 static void on_timer(void *arg)
 {
     struct hf_sip_tree *t = arg;
-    if (!t->s->started && (t->out_of_reach || hf_now() - t->opened_at > START_AT_LATEST)) {
+    hf_time waited = hf_now() - t->opened_at;
+    bool none = holdfast_status(t->h) < 0 && waited > START_ALONE;
+    if (!t->s->started && (none || waited > START_AT_LATEST)) {
         hf_log_warn("", "the tree is not known: this server takes itself for the only one");
         hf_sip_server_start(t->s);
     }
