@@ -49,7 +49,7 @@ static size_t rss_bytes(void)
 static void reg(struct hf_sip_registrar *r, unsigned i, unsigned seq, bool contact)
 {
     static char text[1024];
-    char aor_text[HF_SIP_URI_AOR_MAX], line[256] = "";
+    char aor_text[HF_SIP_AOR_MAX], line[256] = "";
     struct hf_wr w;
     struct hf_slice aor;
     if (contact) {

@@ -24,7 +24,7 @@ static struct hf_sip_msg m;
 static volatile uint64_t sink; /* so that nothing is left out */
 static uint8_t secret[MESSAGES][HF_SIP_HASH_MAX];
 static const uint8_t key[HF_SIP_NONCE_KEY_LEN] = "a key";
-static char aor[HF_SIP_URI_AOR_MAX];
+static char aor[HF_SIP_AOR_MAX];
 static char out[2048];
 
 static void die(const char *what)

@@ -1,5 +1,5 @@
-/* The lists of options in holdfast.conf(5), holdfast-group(5) and holdfast-pg.conf(5): prints one, or says whether a page
- * has exactly it. */
+/* The lists of options in the manual pages of section 5: prints one, or says whether a page has
+ * exactly it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@
 #include "hostd/group_def.h"
 #include "os/file.h"
 #include "pg/config.h"
+#include "sip/config.h"
 
 int main(int argc, char **argv)
 {
@@ -18,6 +19,8 @@ int main(int argc, char **argv)
         hf_group_def_print_mdoc(&list);
     } else if (argc > 1 && strcmp(argv[1], "pg") == 0) {
         hf_conf_print_mdoc(&hf_pg_config_schema, &list);
+    } else if (argc > 1 && strcmp(argv[1], "sip") == 0) {
+        hf_conf_print_mdoc(&hf_sip_config_schema, &list);
     } else {
         hf_conf_print_mdoc(&hf_hostd_config_schema, &list);
     }

@@ -115,6 +115,39 @@ void hf_buf_json_str(struct hf_buf *b, struct hf_slice s)
     hf_buf_str(b, "\"");
 }
 
+/* XML 1.0 2.2 and 2.4. */
+void hf_buf_xml(struct hf_buf *b, struct hf_slice s)
+{
+    for (size_t i = 0; i < s.n;) {
+        size_t len = hf_utf8_len(s.p + i, s.n - i);
+        uint8_t c = s.p[i];
+        bool noncharacter = len == 3 && c == 0xef && s.p[i + 1] == 0xbf && s.p[i + 2] >= 0xbe;
+        if (len == 0 || noncharacter || (c < ' ' && c != '\t') || c == 0x7f) {
+            hf_buf_str(b, "?");
+            i += len > 0 ? len : 1;
+            continue;
+        }
+        switch (c) {
+        case '&':
+            hf_buf_str(b, "&amp;");
+            break;
+        case '<':
+            hf_buf_str(b, "&lt;");
+            break;
+        case '>':
+            hf_buf_str(b, "&gt;");
+            break;
+        case '"':
+            hf_buf_str(b, "&quot;");
+            break;
+        default:
+            hf_buf_add(b, hf_slice(s.p + i, len));
+            break;
+        }
+        i += len;
+    }
+}
+
 void hf_buf_consume(struct hf_buf *b, size_t n)
 {
     assert(n <= b->n);

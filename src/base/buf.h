@@ -32,6 +32,10 @@ void hf_buf_printf(struct hf_buf *b, const char *fmt, ...) HF_PRINTF(2, 3);
 /** Append s as a JSON string with its quotes; what is not UTF-8 becomes U+FFFD. */
 void hf_buf_json_str(struct hf_buf *b, struct hf_slice s);
 
+/** Append s as XML text, in an element or between double quotes; what is not UTF-8 or not allowed
+ * in XML becomes '?'. */
+void hf_buf_xml(struct hf_buf *b, struct hf_slice s);
+
 /** Make room for n more bytes and return where they begin, or NULL; hf_buf_commit() counts them in.
  */
 HF_MUST uint8_t *hf_buf_reserve(struct hf_buf *b, size_t n);

@@ -65,7 +65,6 @@
 #define HF_SIP_MESSAGE_MAX 65535      /* bytes: positions are 16 bits */
 #define HF_SIP_FIELDS_MAX 160         /* header lines */
 #define HF_SIP_VIAS_MAX 70            /* values: as many hops as Max-Forwards begins with */
-#define HF_SIP_URI_AOR_MAX 255        /* bytes of an address of record in canonical form */
 #define HF_SIP_CONTACTS_MAX 16        /* bindings of one address of record */
 #define HF_SIP_BINDING_TEXT_MAX 2048  /* bytes of a contact, its parameters and its path */
 #define HF_SIP_EXPIRED_AT_ONCE_MAX 64 /* bindings that one tick ends */

@@ -7,14 +7,15 @@
 #define RECORDER_LINES 2048
 #define RECORDER_LINE_LEN 240
 
-/* The one process-wide state of base: a program has one log. */
+/* The one process-wide state of base: a program has one log. Several threads may log; the sinks
+ * are set before there are any. */
 static struct {
     hf_log_sink *sink, *tap;
     void *arg, *tap_arg;
     hf_log_clock *clock;
-    enum hf_log_level level;
-    uint32_t mask;
-    uint64_t n; /* lines ever recorded */
+    _Atomic(enum hf_log_level) level;
+    _Atomic uint32_t mask;
+    _Atomic uint64_t n; /* lines ever recorded */
     char line[RECORDER_LINES][RECORDER_LINE_LEN];
 } lg = {.level = HF_LOG_INFO};
 
@@ -112,8 +113,8 @@ void hf_trace_line(enum hf_trace t, const char *prefix, const char *fmt, ...)
 
 void hf_log_recorder_dump(void (*put)(void *arg, const char *line), void *arg)
 {
-    uint64_t from = lg.n > RECORDER_LINES ? lg.n - RECORDER_LINES : 0;
-    for (uint64_t i = from; i < lg.n; i++) {
+    uint64_t n = lg.n, from = n > RECORDER_LINES ? n - RECORDER_LINES : 0;
+    for (uint64_t i = from; i < n; i++) {
         put(arg, lg.line[i % RECORDER_LINES]);
     }
 }

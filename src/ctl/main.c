@@ -61,6 +61,23 @@ static const struct command {
     {"drain", hf_cmd_drain, 0, 1, TAKES_JSON, "[SERVER] [--json]",
      "holdfast-pg's servers; with SERVER: move its sessions away"},
     {"undrain", hf_cmd_undrain, 1, 1, TAKES_JSON, "SERVER [--json]", "it takes sessions again"},
+    {"sip status", hf_cmd_sip_status, 0, 0, TAKES_JSON, "[--json]",
+     "the local holdfast-sip and its workers"},
+    {"sip servers", hf_cmd_sip_servers, 0, 0, TAKES_JSON, "[--json]", "the cluster's SIP servers"},
+    {"sip show", hf_cmd_sip_show, 1, 1, 0, "USER",
+     "where a user belongs, bindings and subscriptions, as this server knows"},
+    {"sip trace", hf_cmd_sip_trace, 1, 1, TAKES_JSON, "USER [--json]",
+     "the messages of a user as they come and go"},
+    {"sip plan", hf_cmd_sip_plan, 0, 0, 0, "", "what the leader would move, and why"},
+    {"sip assign", hf_cmd_sip_assign, 2, 2, 0, "USER SERVER", "give a user another home"},
+    {"sip pin", hf_cmd_sip_pin, 1, 1, 0, "USER", "leave a user where he is"},
+    {"sip unpin", hf_cmd_sip_unpin, 1, 1, 0, "USER", "... no longer"},
+    {"sip drain", hf_cmd_sip_drain, 0, 0, 0, "", "move this server's users to others"},
+    {"sip undrain", hf_cmd_sip_undrain, 0, 0, 0, "", "it takes users again"},
+    {"sip user", hf_cmd_sip_user, 2, 2, 0, "add|delete USER",
+     "make a user (password on stdin), or delete one"},
+    {"sip import", hf_cmd_sip_import, 1, 1, SLOW, "FILE", "read assignments from CSV"},
+    {"sip export", hf_cmd_sip_export, 0, 0, SLOW, "", "write assignments as CSV"},
     {"trace", hf_cmd_trace, 0, 16, 0, "[SUBSYSTEM... | off]", "show what holdfastd does"},
     {"recorder", hf_cmd_recorder, 0, 0, 0, "", "the last log lines, of all levels"},
     {"keygen", hf_cmd_keygen, 0, 1, 0, "[FILE]", "make a cluster key"},
@@ -82,7 +99,8 @@ static void usage(FILE *to)
     fputs(
         "\n  -s SOCKET   of holdfastd (default $HOLDFAST_SOCKET, or /run/holdfast/control.sock);\n"
         "              for clients, drain and undrain holdfast-pg's (default $HOLDFAST_PG_SOCKET,\n"
-        "              or /run/holdfast-pg/.s.PGSQL.6432)\n"
+        "              or /run/holdfast-pg/.s.PGSQL.6432); for sip holdfast-sip's (default\n"
+        "              $HOLDFAST_SIP_SOCKET, or /run/holdfast-sip/control.sock)\n"
         "  -t SECONDS  longest wait for an answer (default 5; for group 120)\n"
         "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 nothing answers. See holdfast(1).\n",
         to);
@@ -209,8 +227,8 @@ int main(int argc, char **argv)
     }
     const char *name = argv[optind++];
     char words[64];
-    if (strcmp(name, "group") == 0 && optind < argc) {
-        snprintf(words, sizeof(words), "group %s", argv[optind++]);
+    if ((strcmp(name, "group") == 0 || strcmp(name, "sip") == 0) && optind < argc) {
+        snprintf(words, sizeof(words), "%s %s", name, argv[optind++]);
         name = words;
     }
     for (size_t i = 0; i < HF_ARRAY_LEN(commands); i++) {

@@ -1,5 +1,4 @@
-/* TLS for PostgreSQL connections, by OpenSSL over a BIO of our own: no copy of records waits
- * anywhere. */
+/* TLS with certificates, by OpenSSL over a BIO of our own: no copy of records waits anywhere. */
 #include "os/pgtls.h"
 
 #include <arpa/inet.h>
@@ -7,6 +6,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +18,7 @@ struct hf_tls_context {
     SSL_CTX *ctx;
     bool server;
     enum hf_tls_verify verify;
+    const char *alpn; /* static; NULL: none */
 };
 
 struct hf_tls_stream {
@@ -26,10 +27,9 @@ struct hf_tls_stream {
     void (*out)(void *arg, struct hf_slice records);
     void *arg;
     bool server;
+    const char *alpn;
     char why[160];
 };
-
-static const unsigned char alpn[] = "\x0apostgresql";
 
 /* ---- BIO ---- */
 
@@ -147,29 +147,48 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n_out,
                    const unsigned char *in, unsigned n_in, void *arg)
 {
     (void)ssl;
-    (void)arg;
+    const unsigned char *alpn = arg;
     unsigned char *picked;
-    int rc = SSL_select_next_proto(&picked, n_out, alpn, sizeof(alpn) - 1, in, n_in);
+    int rc = SSL_select_next_proto(&picked, n_out, alpn, alpn[0] + 1u, in, n_in);
     *out = picked;
     return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static void set_alpn(struct hf_tls_context *c, const struct hf_tls_context_opt *o)
+{
+    const unsigned char *alpn = (const unsigned char *)o->alpn;
+    c->alpn = o->alpn;
+    if (alpn && o->server) {
+        SSL_CTX_set_alpn_select_cb(c->ctx, on_alpn, (void *)(uintptr_t)alpn);
+    } else if (alpn) {
+        SSL_CTX_set_alpn_protos(c->ctx, alpn, alpn[0] + 1u);
+    }
+}
+
+/* Tickets only: no state here, and no lock between threads. */
+static void set_resumption(SSL_CTX *ctx, const struct hf_tls_context_opt *o)
+{
+    static const unsigned char id[] = "holdfast";
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    if (o->server && o->resume) {
+        SSL_CTX_set_session_id_context(ctx, id, sizeof(id) - 1);
+        SSL_CTX_set_num_tickets(ctx, 1);
+    } else {
+        SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(ctx, 0);
+    }
 }
 
 static void set_options(SSL_CTX *ctx, const struct hf_tls_context_opt *o)
 {
     SSL_CTX_set_min_proto_version(ctx, o->tls13 ? TLS1_3_VERSION : TLS1_2_VERSION);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION |
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
-    SSL_CTX_set_num_tickets(ctx, 0);
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    set_resumption(ctx, o);
     /* an idle connection keeps no record buffers */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_max_cert_list(ctx, 65536);
-    if (o->server) {
-        SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
-    } else {
-        SSL_CTX_set_alpn_protos(ctx, alpn, sizeof(alpn) - 1);
-    }
     int mode = SSL_VERIFY_NONE;
     if (o->verify != HF_TLS_VERIFY_NOT) {
         mode = SSL_VERIFY_PEER;
@@ -190,8 +209,10 @@ int hf_tls_context_create(const struct hf_tls_context_opt *o, struct hf_err *err
     c->verify = o->verify;
     ERR_clear_error();
     set_options(c->ctx, o);
-    int rc = 0;
-    if (given(o->ciphers) && SSL_CTX_set_cipher_list(c->ctx, o->ciphers) != 1) {
+    set_alpn(c, o);
+    int rc =
+        method() ? 0 : hf_err_set(err, -ENOMEM, "out of memory"); /* before there are threads */
+    if (rc == 0 && given(o->ciphers) && SSL_CTX_set_cipher_list(c->ctx, o->ciphers) != 1) {
         rc = refuse(err, "ciphers", o->ciphers);
     }
     rc = rc ? rc : load_own(c->ctx, o, err);
@@ -243,6 +264,7 @@ int hf_tls_stream_create(struct hf_tls_context *c, const char *name,
     s->out = out;
     s->arg = arg;
     s->server = c->server;
+    s->alpn = c->alpn;
     BIO_set_data(bio, s);
     BIO_set_init(bio, 1);
     SSL_set_bio(s->ssl, bio, bio); /* owns it */
@@ -402,7 +424,7 @@ bool hf_tls_stream_alpn(const struct hf_tls_stream *s)
     const unsigned char *p;
     unsigned n;
     SSL_get0_alpn_selected(s->ssl, &p, &n);
-    return n == sizeof(alpn) - 2 && memcmp(p, alpn + 1, n) == 0;
+    return n > 0 && s->alpn && n == (unsigned char)s->alpn[0] && memcmp(p, s->alpn + 1, n) == 0;
 }
 
 const char *hf_tls_stream_text(const struct hf_tls_stream *s, char *buf, size_t n)

@@ -1,5 +1,4 @@
-/* TLS with certificates for PostgreSQL connections: a record layer between bytes and bytes, which
- * sees no socket. */
+/* TLS with certificates: a record layer between bytes and bytes, which sees no socket. */
 #pragma once
 
 #include <stdbool.h>
@@ -8,6 +7,8 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/slice.h"
+
+#define HF_TLS_ALPN_PG "\x0apostgresql" /* with its length before it */
 
 struct hf_tls_context;
 struct hf_tls_stream;
@@ -24,12 +25,14 @@ struct hf_tls_context_opt {
     bool server;
     enum hf_tls_verify verify;
     const char *cert_file, *key_file, *ca_file, *crl_file, *ciphers;
-    bool tls13; /* not 1.2 */
+    bool tls13;       /* not 1.2 */
+    const char *alpn; /* static, its length before it; NULL: none is asked for or looked at */
+    bool resume;      /* server: sessions are resumed, by tickets */
 };
 
 /**
- * TLS 1.2 or later, no renegotiation, no tickets or resumption, no compression; ALPN "postgresql".
- * A key file that others can read is refused. -HF_ECONFIG with a text in err.
+ * TLS 1.2 or later, no renegotiation, no compression. A key file that others can read is refused.
+ * -HF_ECONFIG with a text in err. Several threads may use one context.
  */
 HF_MUST int hf_tls_context_create(const struct hf_tls_context_opt *opt, struct hf_err *err,
                                   struct hf_tls_context **ret_context);
@@ -66,7 +69,7 @@ size_t hf_tls_stream_binding(struct hf_tls_stream *s, uint8_t ret_hash[64]);
  * Empty where there is none or it has a NUL in it. */
 bool hf_tls_stream_peer(struct hf_tls_stream *s, char *ret_cn, size_t n_cn, char *ret_dn,
                         size_t n_dn);
-/** Was "postgresql" agreed on by ALPN? Direct TLS needs it. */
+/** Was the context's protocol agreed on by ALPN? Direct TLS of PostgreSQL needs it. */
 bool hf_tls_stream_alpn(const struct hf_tls_stream *s);
 /** "TLSv1.3/TLS_AES_256_GCM_SHA384" for logs and consoles. */
 const char *hf_tls_stream_text(const struct hf_tls_stream *s, char *buf, size_t n);

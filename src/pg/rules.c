@@ -91,7 +91,8 @@ static int load_tls(const struct hf_pg_config *c, struct hf_pg_rules *r, struct 
                                    .ca_file = t->ca_file,
                                    .crl_file = t->crl_file,
                                    .ciphers = t->ciphers,
-                                   .tls13 = t->min_protocol == 1};
+                                   .tls13 = t->min_protocol == 1,
+                                   .alpn = HF_TLS_ALPN_PG};
     int rc =
         t->sslmode == HF_PG_SSLMODE_DISABLE ? 0 : hf_tls_context_create(&o, err, &r->client_tls);
     if (rc) {
@@ -107,7 +108,8 @@ static int load_tls(const struct hf_pg_config *c, struct hf_pg_rules *r, struct 
                                     .ca_file = t->ca_file,
                                     .crl_file = t->crl_file,
                                     .ciphers = t->ciphers,
-                                    .tls13 = t->min_protocol == 1};
+                                    .tls13 = t->min_protocol == 1,
+                                    .alpn = HF_TLS_ALPN_PG};
     /* as libpq: with a ca_file "require" verifies, too */
     if (t->sslmode == HF_PG_SSLMODE_REQUIRE && *t->ca_file) {
         o.verify = HF_TLS_VERIFY_CA;

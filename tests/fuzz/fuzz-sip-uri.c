@@ -12,7 +12,7 @@ static bool canonical(struct hf_slice s, struct hf_sip_uri *ret_uri, char *buf, 
         return false;
     }
     assert(hf_sip_uri_equal(ret_uri, ret_uri));
-    hf_wr_init(w, buf, HF_SIP_URI_AOR_MAX);
+    hf_wr_init(w, buf, HF_SIP_AOR_MAX);
     return hf_sip_aor(ret_uri, w) == 0;
 }
 
@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const uint8_t *nl = n ? memchr(data, '\n', n) : NULL;
     size_t first = nl ? (size_t)(nl - data) : n;
     struct hf_sip_uri a, b, c;
-    char abuf[HF_SIP_URI_AOR_MAX], bbuf[HF_SIP_URI_AOR_MAX], again[HF_SIP_URI_AOR_MAX], plain[64];
+    char abuf[HF_SIP_AOR_MAX], bbuf[HF_SIP_AOR_MAX], again[HF_SIP_AOR_MAX], plain[64];
     struct hf_wr aw, bw, w;
     size_t len;
     bool a_ok = canonical(hf_slice(data, first), &a, abuf, &aw);

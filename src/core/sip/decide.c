@@ -140,7 +140,7 @@ static enum hf_sip_agent agent(const struct hf_sip_facts *f)
 /* Is this what a redirect, or its refusal, has taught us to wait for? */
 static bool offers_apply(const struct hf_sip_facts *f)
 {
-    return f->kind == HF_SIP_REGISTER &&
+    return f->kind == HF_SIP_KIND_REGISTER &&
            (hop(f) > 0 ? f->mark.offer : internal(f) && f->policy == HF_SIP_POLICY_AUTO);
 }
 
@@ -198,7 +198,7 @@ static void without_row(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
         give(f, f->away ? HF_SIP_RULE_NO_TABLE : HF_SIP_RULE_LOOK_UP, v);
         return;
     }
-    if (f->kind != HF_SIP_REGISTER && !(f->kind == HF_SIP_STATE && f->user_known)) {
+    if (f->kind != HF_SIP_KIND_REGISTER && !(f->kind == HF_SIP_KIND_STATE && f->user_known)) {
         give(f, HF_SIP_RULE_NO_USER, v);
         return;
     }
@@ -252,7 +252,7 @@ static void mine(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
 /* A REGISTER for a server that wants none now. */
 static bool unwelcome(const struct hf_sip_facts *f)
 {
-    return f->kind == HF_SIP_REGISTER && hf_sip_fleet_get(f->fleet, f->row.current)->busy;
+    return f->kind == HF_SIP_KIND_REGISTER && hf_sip_fleet_get(f->fleet, f->row.current)->busy;
 }
 
 static void anothers(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
@@ -283,7 +283,7 @@ static void anothers(const struct hf_sip_facts *f, struct hf_sip_verdict *v)
 void hf_sip_decide(const struct hf_sip_facts *f, struct hf_sip_verdict *ret_verdict)
 {
     assert(f->role < HF_SIP_ROLE_COUNT_ && f->fleet != NULL);
-    if (f->kind == HF_SIP_DIALOG) {
+    if (f->kind == HF_SIP_KIND_DIALOG) {
         give(f, HF_SIP_RULE_ROUTE, ret_verdict);
     } else if (f->n_via == 0) {
         give(f, HF_SIP_RULE_NO_VIA, ret_verdict);

@@ -92,10 +92,10 @@ const char *hf_sip_policy_name(enum hf_sip_policy p);
 
 /* Kinds of requests, as far as they differ here. */
 enum hf_sip_kind {
-    HF_SIP_REGISTER, /* of the AoR in To */
-    HF_SIP_STATE,    /* SUBSCRIBE or PUBLISH outside a dialog: kept at the home */
-    HF_SIP_CALL,     /* INVITE, MESSAGE, OPTIONS, ... outside a dialog: to the bindings */
-    HF_SIP_DIALOG,   /* with a To tag; ACK; CANCEL */
+    HF_SIP_KIND_REGISTER, /* of the AoR in To */
+    HF_SIP_KIND_STATE,    /* SUBSCRIBE or PUBLISH outside a dialog: kept at the home */
+    HF_SIP_KIND_CALL,     /* INVITE, MESSAGE, OPTIONS, ... outside a dialog: to the bindings */
+    HF_SIP_KIND_DIALOG,   /* with a To tag; ACK; CANCEL */
 };
 
 /* How much this server sheds. */

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
+#include <stdatomic.h>
 
 #include "base/err.h"
 #include "core/sip/write.h"
@@ -18,11 +18,11 @@
 static const struct {
     const char *name;
     uint8_t n;
-    const EVP_MD *(*md)(void);
+    const char *fetch; /* libcrypto's name */
 } algorithms[] = {
-    {"SHA-512-256", 32, EVP_sha512_256},
-    {"SHA-256", 32, EVP_sha256},
-    {"MD5", 16, EVP_md5},
+    {"SHA-512-256", 32, "SHA2-512/256"},
+    {"SHA-256", 32, "SHA2-256"},
+    {"MD5", 16, "MD5"},
 };
 #define ROW(id, name, n) +1
 _Static_assert(HF_ARRAY_LEN(algorithms) == 0 HF_SIP_ALGORITHM_LIST(ROW), "one row each");
@@ -201,19 +201,75 @@ int hf_sip_credentials_user(const struct hf_sip_credentials *c, char *buf, size_
     return hf_sip_unquote(c->username, buf, room, ret_user);
 }
 
+/* --- hashes --- */
+
+/* Looking an algorithm up costs more than using it: each is looked up once, and kept. NULL: this
+ * machine does not allow it. */
+static const EVP_MD *fetched(enum hf_sip_algorithm a)
+{
+    static _Atomic(EVP_MD *) kept[HF_SIP_ALGORITHM_COUNT_];
+    EVP_MD *md = atomic_load_explicit(&kept[a], memory_order_acquire), *first = NULL;
+    if (md) {
+        return md;
+    }
+    md = EVP_MD_fetch(NULL, algorithms[a].fetch, NULL);
+    if (md && !atomic_compare_exchange_strong(&kept[a], &first, md)) {
+        EVP_MD_free(md); /* another thread was quicker */
+        md = first;
+    }
+    return md;
+}
+
+/* H(s), all of it; -ENOTSUP. */
+static int hash(enum hf_sip_algorithm a, struct hf_slice s, uint8_t ret[EVP_MAX_MD_SIZE])
+{
+    const EVP_MD *md = fetched(a);
+    return md && EVP_Digest(s.p, s.n, ret, NULL, md, NULL) ? 0 : -ENOTSUP;
+}
+
+int hf_sip_hmac(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice s,
+                uint8_t ret_mac[HF_SIP_HASH_MAX])
+{
+    enum { BLOCK = 64 };
+    uint8_t text[BLOCK + HF_SIP_HMAC_MAX], made[EVP_MAX_MD_SIZE];
+    if (s.n > HF_SIP_HMAC_MAX) {
+        return -HF_EFULL;
+    }
+    memset(text, 0x36, BLOCK);
+    for (size_t i = 0; i < HF_SIP_NONCE_KEY_LEN; i++) {
+        text[i] ^= key[i];
+    }
+    if (s.n) {
+        memcpy(text + BLOCK, s.p, s.n);
+    }
+    int rc = hash(HF_SIP_SHA256, hf_slice(text, BLOCK + s.n), made);
+    if (rc) {
+        return rc;
+    }
+    for (size_t i = 0; i < BLOCK; i++) {
+        text[i] = 0x5c ^ (i < HF_SIP_NONCE_KEY_LEN ? key[i] : 0);
+    }
+    memcpy(text + BLOCK, made, HF_SIP_HASH_MAX);
+    rc = hash(HF_SIP_SHA256, hf_slice(text, BLOCK + HF_SIP_HASH_MAX), made);
+    if (rc == 0) {
+        memcpy(ret_mac, made, HF_SIP_HASH_MAX);
+    }
+    return rc;
+}
+
 /* --- nonces --- */
 
 /* HMAC over time, chance and realm, cut to what a nonce has room for. */
 static bool seal(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice realm,
                  uint8_t bytes[NONCE_BYTES])
 {
-    uint8_t text[STAMP_BYTES + TEXT_MAX], mac[EVP_MAX_MD_SIZE];
+    uint8_t text[STAMP_BYTES + TEXT_MAX], mac[HF_SIP_HASH_MAX];
     size_t n = realm.n < TEXT_MAX ? realm.n : TEXT_MAX;
     memcpy(text, bytes, STAMP_BYTES);
     if (n) {
         memcpy(text + STAMP_BYTES, realm.p, n);
     }
-    if (!HMAC(EVP_sha256(), key, HF_SIP_NONCE_KEY_LEN, text, STAMP_BYTES + n, mac, NULL)) {
+    if (hf_sip_hmac(key, hf_slice(text, STAMP_BYTES + n), mac)) {
         return false;
     }
     memcpy(bytes + STAMP_BYTES, mac, NONCE_BYTES - STAMP_BYTES);
@@ -280,11 +336,11 @@ static int digest(enum hf_sip_algorithm a, const struct hf_wr *text, uint8_t ret
     if (rc) {
         return rc;
     }
-    if (!EVP_Digest(s.p, s.n, made, NULL, algorithms[a].md(), NULL)) {
-        return -ENOTSUP;
+    rc = hash(a, s, made);
+    if (rc == 0) {
+        memcpy(ret, made, algorithms[a].n);
     }
-    memcpy(ret, made, algorithms[a].n);
-    return 0;
+    return rc;
 }
 
 static void put_colon(struct hf_wr *w, struct hf_slice s)

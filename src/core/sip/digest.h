@@ -65,6 +65,11 @@ HF_MUST int hf_sip_credentials_find(const struct hf_sip_msg *m, enum hf_sip_fiel
 HF_MUST int hf_sip_credentials_user(const struct hf_sip_credentials *c, char *buf, size_t room,
                                     struct hf_slice *ret_user);
 
+/** HMAC-SHA256 (RFC 2104) of at most HF_SIP_HMAC_MAX bytes. -HF_EFULL: more; -ENOTSUP. */
+#define HF_SIP_HMAC_MAX 1024
+HF_MUST int hf_sip_hmac(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice s,
+                        uint8_t ret_mac[HF_SIP_HASH_MAX]);
+
 /** A new nonce. now_s: seconds since 1970; chance: of the caller's generator, another for each. */
 void hf_sip_nonce_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice realm,
                        uint32_t now_s, uint64_t chance, char ret_nonce[HF_SIP_NONCE_LEN]);

@@ -63,6 +63,7 @@ const char *hf_sip_method_name(enum hf_sip_method method);
     X(CALL_ID, "Call-ID", 'i', 7, 'c', 'd')                                                        \
     X(CSEQ, "CSeq", 0, 4, 'c', 'q')                                                                \
     X(MAX_FORWARDS, "Max-Forwards", 0, 12, 'm', 's')                                               \
+    X(MAX_BREADTH, "Max-Breadth", 0, 11, 'm', 'h')                                                 \
     X(CONTENT_LENGTH, "Content-Length", 'l', 14, 'c', 'h')                                         \
     X(CONTACT, "Contact", 'm', 7, 'c', 't')                                                        \
     X(EXPIRES, "Expires", 0, 7, 'e', 's')                                                          \
@@ -102,7 +103,8 @@ const char *hf_sip_method_name(enum hf_sip_method method);
     X(REFERRED_BY, "Referred-By", 'b', 11, 'r', 'y')                                               \
     X(HISTORY_INFO, "History-Info", 0, 12, 'h', 'o')                                               \
     X(P_ASSERTED_IDENTITY, "P-Asserted-Identity", 0, 19, 'p', 'y')                                 \
-    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y')
+    X(P_PREFERRED_IDENTITY, "P-Preferred-Identity", 0, 20, 'p', 'y')                               \
+    X(HOLDFAST_HOP, "Holdfast-Hop", 0, 12, 'h', 'p') /* of our own: core/sip/mark.h */
 enum hf_sip_field_id {
 #define HF_SIP_FIELD_ENUM(id, name, compact, n, first, last) HF_SIP_H_##id,
     HF_SIP_FIELD_LIST(HF_SIP_FIELD_ENUM)

@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <stdbool.h>
 
-#include "base/utf8.h"
-
 const char *hf_sip_reg_event_name(enum hf_sip_reg_event e)
 {
     switch (e) {
@@ -30,44 +28,11 @@ static bool is_active(enum hf_sip_reg_event e)
     return (unsigned)e < HF_SIP_REG_EVENT_COUNT_ && active[e];
 }
 
-/* XML 1.0 2.2 and 2.4. */
-static void add_text(struct hf_buf *b, struct hf_slice s)
-{
-    for (size_t i = 0; i < s.n;) {
-        size_t len = hf_utf8_len(s.p + i, s.n - i);
-        uint8_t c = s.p[i];
-        bool noncharacter = len == 3 && c == 0xef && s.p[i + 1] == 0xbf && s.p[i + 2] >= 0xbe;
-        if (len == 0 || noncharacter || (c < ' ' && c != '\t') || c == 0x7f) {
-            hf_buf_str(b, "?");
-            i += len > 0 ? len : 1;
-            continue;
-        }
-        switch (c) {
-        case '&':
-            hf_buf_str(b, "&amp;");
-            break;
-        case '<':
-            hf_buf_str(b, "&lt;");
-            break;
-        case '>':
-            hf_buf_str(b, "&gt;");
-            break;
-        case '"':
-            hf_buf_str(b, "&quot;");
-            break;
-        default:
-            hf_buf_add(b, hf_slice(s.p + i, len));
-            break;
-        }
-        i += len;
-    }
-}
-
 static void add_contact(struct hf_buf *b, const struct hf_sip_reg_contact *c)
 {
     bool active = is_active(c->event);
     hf_buf_str(b, "    <contact id=\"");
-    add_text(b, c->id);
+    hf_buf_xml(b, c->id);
     hf_buf_printf(b, "\" state=\"%s\" event=\"%s\"", active ? "active" : "terminated",
                   hf_sip_reg_event_name(c->event));
     if (active) {
@@ -78,11 +43,11 @@ static void add_contact(struct hf_buf *b, const struct hf_sip_reg_contact *c)
     }
     if (c->call_id.n > 0) {
         hf_buf_str(b, " callid=\"");
-        add_text(b, c->call_id);
+        hf_buf_xml(b, c->call_id);
         hf_buf_printf(b, "\" cseq=\"%" PRIu32 "\"", c->cseq);
     }
     hf_buf_str(b, ">\n      <uri>");
-    add_text(b, c->uri);
+    hf_buf_xml(b, c->uri);
     hf_buf_str(b, "</uri>\n    </contact>\n");
 }
 
@@ -99,7 +64,7 @@ void hf_sip_reginfo_write(struct hf_buf *b, uint32_t version, struct hf_slice ao
                   "\" state=\"full\">\n"
                   "  <registration aor=\"",
                   version);
-    add_text(b, aor);
+    hf_buf_xml(b, aor);
     hf_buf_str(b, "\" id=\"a\" state=\"");
     hf_buf_str(b, active ? "active" : n > 0 ? "terminated" : "init");
     hf_buf_str(b, "\">\n");

@@ -475,7 +475,9 @@ static int match(struct job *j, struct want *w)
         }
     }
     if (w->old && hf_slice_eq(hf_sip_binding_call_id(&w->old->b), p->call_id)) {
-        w->skip = p->cseq == w->old->b.cseq;
+        /* what was granted when the database was still there is cut to the cap */
+        bool cut = j->cap_s && w->old->b.expires - j->now > HF_S((hf_time)j->cap_s);
+        w->skip = p->cseq == w->old->b.cseq && !cut;
         if (p->cseq < w->old->b.cseq) {
             return refuse(j, 500, "CSeq Out of Order");
         }
@@ -653,7 +655,7 @@ void hf_sip_registrar_register(struct hf_sip_registrar *r, const struct hf_sip_m
                                struct hf_slice aor, uint32_t cap_s, hf_time now,
                                struct hf_sip_registered *ret_registered)
 {
-    assert(m->fault == HF_SIP_OK && aor.n > 0 && aor.n <= HF_SIP_URI_AOR_MAX);
+    assert(m->fault == HF_SIP_OK && aor.n > 0 && aor.n <= HF_SIP_AOR_MAX);
     struct job j; /* its texts are not to be cleared each time */
     j.r = r;
     j.m = m;
@@ -793,7 +795,7 @@ static int check_stored(const struct hf_sip_stored_binding *s, struct hf_sip_uri
                       .cseq = s->cseq,
                       .outbound = s->outbound};
     hf_wr_init(&w, text, sizeof(text));
-    if (s->aor.n == 0 || s->aor.n > HF_SIP_URI_AOR_MAX || s->call_id.n == 0 ||
+    if (s->aor.n == 0 || s->aor.n > HF_SIP_AOR_MAX || s->call_id.n == 0 ||
         s->uri.n + s->params.n + s->path.n + s->call_id.n > HF_SIP_BINDING_TEXT_MAX ||
         hf_sip_uri_parse(s->uri, ret_uri) == -HF_EMALF || normalise(s->params, &w) ||
         !hf_slice_eq(s->params, hf_slice(text, hf_wr_len(&w))) || take_params(s->params, &p) ||

@@ -101,7 +101,8 @@ struct hf_sip_registered {
 
 /**
  * A REGISTER without fault. aor: canonical (hf_sip_aor() of To), borrowed for the call. cap_s: no
- * binding is granted more (60 while the database is away, S3); 0: no such cap. Statuses: 200; 400;
+ * binding is granted more (60 while the database is away, S3), nor keeps more by a retransmission;
+ * 0: no such cap. Statuses: 200; 400;
  * 403 (more than HF_SIP_CONTACTS_MAX); 420; 423; 439; 500 (CSeq is not above the binding's, or no
  * memory); 503 (bindings_max).
  */

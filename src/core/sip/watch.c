@@ -15,9 +15,11 @@
 #define BLOCK 128u /* numbers reserved at a time (S2) */
 #define AHEAD 32u  /* the next block is asked for when so many are left */
 #define DUMP_VERSION 1
-#define RETRY_MAX 300u /* seconds of a Retry-After that are believed */
+#define RETRY_MAX 300u   /* seconds of a Retry-After that are believed */
+#define STORE_AGAIN_S 10 /* what could not be stored is tried again after so long */
+#define STATE_UNSHOWN HF_SIP_SUB_STATE_COUNT_ /* as stored: it ended without ever being ACTIVE */
 
-enum { N_TEXTS = 7 }; /* of a dialog, beside its target */
+enum { N_TEXTS = 8 }; /* of a dialog, beside its target */
 
 /* In which queue it stands. */
 enum queue { QUEUE_NONE, QUEUE_URGENT, QUEUE_PACED, N_QUEUES };
@@ -25,6 +27,7 @@ enum queue { QUEUE_NONE, QUEUE_URGENT, QUEUE_PACED, N_QUEUES };
 struct aor {
     struct hf_list subs;
     uint32_t n_subs;
+    uint32_t n_refs; /* of them, and of those that are to be erased */
     uint16_t n;
     uint8_t text[];
 };
@@ -37,6 +40,7 @@ struct sub {
     uint32_t number;
     uint32_t heap; /* its place, + 1 */
     hf_time wake, expires, allowed;
+    hf_time store_again;                /* HF_NEVER: it is stored, or about to be */
     uint32_t cseq;                      /* used last */
     uint32_t reserved, storing, stored; /* asked for, on its way, and there: may be used */
     uint32_t remote_cseq, granted_s;
@@ -45,6 +49,7 @@ struct sub {
     bool urgent;     /* ... and somebody waits for it */
     bool under_way;  /* a NOTIFY is not answered yet */
     bool kept;       /* something of it is stored, or about to be */
+    bool shown;      /* it is, or was, ACTIVE */
     uint8_t *target; /* owned; a SUBSCRIBE may change it (RFC 3261 12.2.2) */
     uint16_t n_target;
     uint16_t n[N_TEXTS]; /* lengths */
@@ -150,7 +155,7 @@ const char *hf_sip_watch_out_name(enum hf_sip_watch_out_kind k)
 static void slices(const struct hf_sip_dialog *d, struct hf_slice ret[N_TEXTS])
 {
     const struct hf_slice s[N_TEXTS] = {d->call_id,   d->local_tag,  d->remote_tag, d->event_id,
-                                        d->local_uri, d->remote_uri, d->route};
+                                        d->local_uri, d->remote_uri, d->route,      d->watcher};
     memcpy(ret, s, sizeof(s));
 }
 
@@ -169,6 +174,7 @@ static struct hf_sip_dialog dialog_of(const struct sub *s)
                                   .local_uri = t[4],
                                   .remote_uri = t[5],
                                   .route = t[6],
+                                  .watcher = t[7],
                                   .target = hf_slice(s->target, s->n_target)};
 }
 
@@ -198,6 +204,17 @@ static void sub_free(struct sub *s)
     if (s != NULL) {
         hf_free(s->target);
         hf_free(s);
+    }
+}
+
+/* One that was in an AoR's list: the last one takes that with it. */
+static void sub_drop(struct sub *s)
+{
+    if (s != NULL) {
+        if (--s->aor->n_refs == 0) {
+            hf_free(s->aor);
+        }
+        sub_free(s);
     }
 }
 
@@ -319,11 +336,11 @@ static struct aor *aor_for(struct hf_sip_watch *w, struct hf_slice text)
     return a;
 }
 
-static void aor_drop(struct hf_sip_watch *w, struct aor *a)
+/* Nobody watches it any more; those that are to be erased may still have its name. */
+static void aor_unlist(struct hf_sip_watch *w, struct aor *a)
 {
     if (a->n_subs == 0) {
         hf_map_remove(&w->by_aor, hf_slice(a->text, a->n));
-        hf_free(a);
     }
 }
 
@@ -354,7 +371,7 @@ static struct sub *sub_alloc(const struct hf_sip_dialog *d)
     hf_list_init(&s->in_aor);
     hf_list_init(&s->queue);
     hf_list_init(&s->store);
-    s->expires = s->wake = HF_NEVER;
+    s->expires = s->wake = s->store_again = HF_NEVER;
     return s;
 }
 
@@ -367,8 +384,9 @@ static struct sub *add(struct hf_sip_watch *w, struct hf_slice aor, const struct
     struct sub *s = sub_alloc(d);
     struct aor *a = s != NULL ? aor_for(w, aor) : NULL;
     if (a == NULL || hf_map_put(&w->by_dialog, key_of(s), s) < 0) {
-        if (a != NULL) {
-            aor_drop(w, a);
+        if (a != NULL && a->n_subs == 0) {
+            aor_unlist(w, a);
+            hf_free(a);
         }
         sub_free(s);
         return NULL;
@@ -380,6 +398,7 @@ static struct sub *add(struct hf_sip_watch *w, struct hf_slice aor, const struct
     s->aor = a;
     hf_list_insert(&a->subs, &s->in_aor);
     a->n_subs++;
+    a->n_refs++;
     w->n_subs++;
     heap_set(w, w->n_heap, s);
     w->n_heap++;
@@ -399,12 +418,12 @@ static void forget(struct hf_sip_watch *w, struct sub *s)
     hf_list_unlink(&s->in_aor);
     w->n_subs--;
     a->n_subs--;
+    aor_unlist(w, a);
     if (s->kept) {
         hf_list_insert(&w->to_erase, &s->in_aor);
     } else {
-        sub_free(s);
+        sub_drop(s);
     }
-    aor_drop(w, a);
 }
 
 /* ---- what is due ---- */
@@ -412,6 +431,7 @@ static void forget(struct hf_sip_watch *w, struct sub *s)
 static void want_store(struct hf_sip_watch *w, struct sub *s)
 {
     s->kept = true;
+    s->store_again = HF_NEVER;
     hf_list_unlink(&s->store);
     hf_list_insert(&w->to_store, &s->store);
 }
@@ -425,7 +445,7 @@ static bool may_notify(const struct sub *s)
 static void arrange(struct hf_sip_watch *w, struct sub *s, hf_time now)
 {
     enum queue q = QUEUE_NONE;
-    hf_time t = s->state == HF_SIP_SUB_ENDING ? HF_NEVER : s->expires;
+    hf_time t = s->state == HF_SIP_SUB_ENDING ? HF_NEVER : hf_time_min(s->expires, s->store_again);
     if (may_notify(s)) {
         if (s->urgent || now >= s->allowed) {
             q = s->urgent ? QUEUE_URGENT : QUEUE_PACED;
@@ -457,6 +477,7 @@ static void enter_state(struct hf_sip_watch *w, struct sub *s, enum hf_sip_sub_s
     /* PENDING -> ACTIVE, ENDING; ACTIVE -> ENDING */
     assert(s->state < to);
     s->state = (uint8_t)to;
+    s->shown |= to == HF_SIP_SUB_ACTIVE;
     s->reason = (uint8_t)reason;
     if (to == HF_SIP_SUB_ENDING) {
         s->allowed = now; /* the last word waits for no interval */
@@ -520,14 +541,16 @@ static void refresh(struct hf_sip_watch *w, const struct hf_sip_subscribe *in, h
     struct sub *s;
     if (!find(w, &in->dialog, &s)) {
         refuse(w, ret, 503);
-    } else if (s == NULL || s->state == HF_SIP_SUB_ENDING || s->package != in->package) {
+    } else if (s == NULL || s->package != in->package) {
         refuse(w, ret, 481);
-    } else if (in->cseq < s->remote_cseq) {
-        refuse(w, ret, 500); /* RFC 3261 12.2.2 */
-    } else if (in->cseq == s->remote_cseq) {
+    } else if (in->cseq == s->remote_cseq) { /* a retransmission, also of the one that ended it */
         hf_time left = s->expires > now ? s->expires - now : 0;
         *ret = (struct hf_sip_subscribed){
             .status = 200, .expires_s = (uint32_t)(left / HF_NS_PER_S), .sub = s->number};
+    } else if (s->state == HF_SIP_SUB_ENDING) {
+        refuse(w, ret, 481);
+    } else if (in->cseq < s->remote_cseq) {
+        refuse(w, ret, 500); /* RFC 3261 12.2.2 */
     } else if (!hf_slice_eq(in->dialog.target, hf_slice(s->target, s->n_target)) &&
                !set_target(s, in->dialog.target)) {
         refuse(w, ret, 503);
@@ -569,6 +592,7 @@ void hf_sip_watch_subscribe(struct hf_sip_watch *w, const struct hf_sip_subscrib
     w->count.subscriptions++;
     s->package = (uint8_t)in->package;
     s->state = in->authorised ? HF_SIP_SUB_ACTIVE : HF_SIP_SUB_PENDING;
+    s->shown = in->authorised;
     s->reserved = BLOCK;
     if (e == 0) {
         s->stored = BLOCK; /* nothing is kept of a fetch */
@@ -656,6 +680,9 @@ void hf_sip_watch_stored(struct hf_sip_watch *w, uint32_t sub, bool ok, hf_time 
     if (s != NULL) {
         w->count.unstored += !ok;
         s->stored = s->storing;
+        if (!ok && s->state != HF_SIP_SUB_ENDING && hf_list_empty(&s->store)) {
+            s->store_again = now + HF_S(STORE_AGAIN_S);
+        }
         arrange(w, s, now);
     }
 }
@@ -673,7 +700,7 @@ bool hf_sip_watch_dump(const struct hf_sip_watch *w, uint32_t sub, struct hf_wr 
     slices(&d, t);
     hf_wr_u8(wr, DUMP_VERSION);
     hf_wr_u8(wr, s->package);
-    hf_wr_u8(wr, s->state);
+    hf_wr_u8(wr, s->state == HF_SIP_SUB_ENDING && !s->shown ? STATE_UNSHOWN : s->state);
     hf_wr_u32(wr, s->reserved);
     hf_wr_u32(wr, s->remote_cseq);
     hf_wr_str16(wr, hf_slice(s->aor->text, s->aor->n));
@@ -704,7 +731,7 @@ static int decode(struct hf_slice dump, struct stored *ret)
     x.aor = hf_rd_str16(&r, HF_SIP_AOR_MAX);
     struct hf_slice *const t[] = {&x.dialog.call_id,  &x.dialog.local_tag, &x.dialog.remote_tag,
                                   &x.dialog.event_id, &x.dialog.local_uri, &x.dialog.remote_uri,
-                                  &x.dialog.route,    &x.dialog.target};
+                                  &x.dialog.route,    &x.dialog.watcher,   &x.dialog.target};
     for (unsigned i = 0; i < HF_ARRAY_LEN(t); i++) {
         *t[i] = hf_rd_str16(&r, UINT16_MAX);
     }
@@ -715,8 +742,8 @@ static int decode(struct hf_slice dump, struct stored *ret)
     if (version != DUMP_VERSION) {
         return -HF_EVERSION;
     }
-    if (x.package >= HF_SIP_PACKAGE_COUNT_ || x.state >= HF_SIP_SUB_STATE_COUNT_ ||
-        x.reserved > INT32_MAX || x.aor.n == 0 || x.dialog.call_id.n == 0) {
+    if (x.package >= HF_SIP_PACKAGE_COUNT_ || x.state > STATE_UNSHOWN || x.reserved > INT32_MAX ||
+        x.aor.n == 0 || x.dialog.call_id.n == 0) {
         return -HF_EMALF; /* a CSeq is less than 2^31 (RFC 3261 8.1.1.5) */
     }
     *ret = x;
@@ -749,7 +776,9 @@ int hf_sip_watch_load(struct hf_sip_watch *w, struct hf_slice dump, hf_time left
     }
     w->count.loaded++;
     s->package = x.package;
-    s->state = x.state == HF_SIP_SUB_ENDING ? HF_SIP_SUB_ACTIVE : x.state;
+    s->state = x.state == HF_SIP_SUB_ACTIVE || x.state == HF_SIP_SUB_ENDING ? HF_SIP_SUB_ACTIVE
+                                                                            : HF_SIP_SUB_PENDING;
+    s->shown = s->state == HF_SIP_SUB_ACTIVE;
     s->remote_cseq = x.remote_cseq;
     s->cseq = x.reserved; /* whatever of the block was used */
     s->reserved = x.reserved + BLOCK;
@@ -759,7 +788,7 @@ int hf_sip_watch_load(struct hf_sip_watch *w, struct hf_slice dump, hf_time left
     if (in_stead) {
         w->count.in_stead++;
         end(w, s, HF_SIP_SUB_REASON_DEACTIVATED, false, now);
-    } else if (left <= 0 || x.state == HF_SIP_SUB_ENDING) {
+    } else if (left <= 0 || x.state >= HF_SIP_SUB_ENDING) {
         end(w, s, HF_SIP_SUB_REASON_TIMEOUT, false, now);
     } else {
         tell(w, s, false, now);
@@ -769,14 +798,22 @@ int hf_sip_watch_load(struct hf_sip_watch *w, struct hf_slice dump, hf_time left
 
 /* ---- what is to be done ---- */
 
-static void fill(const struct sub *s, enum hf_sip_watch_out_kind kind, struct hf_sip_watch_out *out)
+static void fill(const struct sub *s, enum hf_sip_watch_out_kind kind, hf_time now,
+                 struct hf_sip_watch_out *out)
 {
     *out = (struct hf_sip_watch_out){
         .kind = kind,
         .sub = s->number,
         .package = (enum hf_sip_package)s->package,
+        .aor = hf_slice(s->aor->text, s->aor->n),
         .dialog = dialog_of(s),
+        .state = (enum hf_sip_sub_state)s->state,
+        .reason = (enum hf_sip_sub_reason)s->reason,
+        .shown = s->shown,
     };
+    if (s->expires > now) {
+        out->expires_s = (uint32_t)((s->expires - now + HF_NS_PER_S - 1) / HF_NS_PER_S);
+    }
 }
 
 static void notify(struct hf_sip_watch *w, struct sub *s, hf_time now, struct hf_sip_watch_out *out)
@@ -791,14 +828,11 @@ static void notify(struct hf_sip_watch *w, struct sub *s, hf_time now, struct hf
     }
     arrange(w, s, now);
     w->count.notified++;
-    fill(s, HF_SIP_WATCH_NOTIFY, out);
-    out->aor = hf_slice(s->aor->text, s->aor->n);
+    fill(s, HF_SIP_WATCH_NOTIFY, now, out);
     out->cseq = s->cseq;
     out->version = s->cseq - 1;
-    out->state = (enum hf_sip_sub_state)s->state;
-    out->reason = (enum hf_sip_sub_reason)s->reason;
-    if (s->state != HF_SIP_SUB_ENDING && s->expires > now) {
-        out->expires_s = (uint32_t)((s->expires - now + HF_NS_PER_S - 1) / HF_NS_PER_S);
+    if (s->state == HF_SIP_SUB_ENDING) {
+        out->expires_s = 0;
     }
 }
 
@@ -826,6 +860,9 @@ static void wake_up(struct hf_sip_watch *w, hf_time now)
         if (s->state != HF_SIP_SUB_ENDING && s->expires <= now) {
             end(w, s, HF_SIP_SUB_REASON_TIMEOUT, false, now);
         } else {
+            if (s->store_again <= now) {
+                want_store(w, s);
+            }
             arrange(w, s, now);
         }
     }
@@ -833,22 +870,21 @@ static void wake_up(struct hf_sip_watch *w, hf_time now)
 
 bool hf_sip_watch_next(struct hf_sip_watch *w, hf_time now, struct hf_sip_watch_out *ret_out)
 {
-    sub_free(w->told_last);
+    sub_drop(w->told_last);
     w->told_last = NULL;
     wake_up(w, now);
     if (!hf_list_empty(&w->to_store)) {
         struct sub *s = HF_CONTAINER_OF(w->to_store.next, struct sub, store);
         hf_list_unlink(&s->store);
         s->storing = s->reserved;
-        fill(s, HF_SIP_WATCH_STORE, ret_out);
-        ret_out->aor = hf_slice(s->aor->text, s->aor->n);
+        fill(s, HF_SIP_WATCH_STORE, now, ret_out);
         return true;
     }
     if (!hf_list_empty(&w->to_erase)) {
         struct sub *s = HF_CONTAINER_OF(w->to_erase.next, struct sub, in_aor);
         hf_list_unlink(&s->in_aor);
         w->told_last = s;
-        fill(s, HF_SIP_WATCH_ERASE, ret_out);
+        fill(s, HF_SIP_WATCH_ERASE, now, ret_out);
         return true;
     }
     if (!hf_list_empty(&w->queue[QUEUE_URGENT])) {
@@ -878,6 +914,36 @@ hf_time hf_sip_watch_deadline(const struct hf_sip_watch *w)
         t = hf_time_min(t, w->refilled + (hf_time)(lacks * 1000000 / w->conf.rate) + 1000);
     }
     return t;
+}
+
+bool hf_sip_watch_get(const struct hf_sip_watch *w, uint32_t sub, hf_time now,
+                      struct hf_sip_watch_out *ret_sub)
+{
+    const struct sub *s = sub_of(w, sub);
+    if (s != NULL) {
+        fill(s, HF_SIP_WATCH_STORE, now, ret_sub);
+    }
+    return s != NULL;
+}
+
+uint32_t hf_sip_watch_find(const struct hf_sip_watch *w, const struct hf_sip_dialog *dialog)
+{
+    struct sub *s = NULL;
+    return find(w, dialog, &s) && s != NULL ? s->number : 0;
+}
+
+size_t hf_sip_watch_subs(const struct hf_sip_watch *w, struct hf_slice aor, uint32_t *ret_sub,
+                         size_t room)
+{
+    struct aor *a = hf_map_get(&w->by_aor, aor);
+    size_t n = 0;
+    if (a == NULL) {
+        return 0;
+    }
+    for (struct hf_list *l = a->subs.next; l != &a->subs && n < room; l = l->next) {
+        ret_sub[n++] = HF_CONTAINER_OF(l, struct sub, in_aor)->number;
+    }
+    return a->n_subs;
 }
 
 uint32_t hf_sip_watch_count(const struct hf_sip_watch *w)
@@ -926,16 +992,12 @@ void hf_sip_watch_destroy(struct hf_sip_watch *w)
         return;
     }
     HF_LIST_FOREACH (n, &w->to_erase) {
-        sub_free(HF_CONTAINER_OF(n, struct sub, in_aor));
+        sub_drop(HF_CONTAINER_OF(n, struct sub, in_aor));
     }
     for (uint32_t i = 0; i < w->n_heap; i++) {
-        struct aor *a = w->heap[i]->aor;
-        if (--a->n_subs == 0) {
-            hf_free(a);
-        }
-        sub_free(w->heap[i]);
+        sub_drop(w->heap[i]);
     }
-    sub_free(w->told_last);
+    sub_drop(w->told_last);
     hf_map_fini(&w->by_dialog);
     hf_map_fini(&w->by_aor);
     hf_free(w->slot);

@@ -40,6 +40,7 @@
  *   STORE    write hf_sip_watch_dump(), under Call-ID, tags and event id, and when it expires;
  *            hf_sip_watch_stored() then. With the
  *            database away say so at once: the watcher is told all the same, and is not protected
+ *            until it has been stored, which is tried again after 10 s
  *   ERASE    delete what is stored of it
  */
 #define HF_SIP_PACKAGE_LIST(X)                                                                     \
@@ -90,6 +91,7 @@ struct hf_sip_dialog {
     struct hf_slice target;                /* its Contact */
     struct hf_slice route;                 /* its Record-Route values, in order, as one field */
     struct hf_slice event_id;              /* of its Event; may be empty */
+    struct hf_slice watcher;               /* canonical AoR of who sent it; may be empty */
 };
 
 /** A SUBSCRIBE. */
@@ -123,18 +125,20 @@ enum hf_sip_watch_out_kind {
 };
 const char *hf_sip_watch_out_name(enum hf_sip_watch_out_kind k);
 
-/** Something to be done; slices are borrowed until the next call of anything. */
+/** Something to be done, or a subscription as it is; slices are borrowed until the next call of
+ * anything that changes one. */
 struct hf_sip_watch_out {
     enum hf_sip_watch_out_kind kind;
     uint32_t sub;
     enum hf_sip_package package;
     struct hf_slice aor;
     struct hf_sip_dialog dialog;
-    /* NOTIFY */
-    uint32_t cseq, version;
     enum hf_sip_sub_state state;
     enum hf_sip_sub_reason reason;
-    uint32_t expires_s; /* left; of PENDING and ACTIVE */
+    bool shown;         /* it is, or was, ACTIVE: the watcher may see the state */
+    uint32_t expires_s; /* left; 0 in the last NOTIFY */
+    /* NOTIFY */
+    uint32_t cseq, version;
 };
 
 #define HF_SIP_WATCH_COUNTER_LIST(X)                                                               \
@@ -204,6 +208,14 @@ HF_MUST int hf_sip_watch_load(struct hf_sip_watch *w, struct hf_slice dump, hf_t
 
 /** The next thing to be done; false: nothing more now. */
 bool hf_sip_watch_next(struct hf_sip_watch *w, hf_time now, struct hf_sip_watch_out *ret_out);
+/** A subscription by its number (kind, cseq and version mean nothing). false: there is none. */
+bool hf_sip_watch_get(const struct hf_sip_watch *w, uint32_t sub, hf_time now,
+                      struct hf_sip_watch_out *ret_sub);
+/** The number of the subscription of this dialog: Call-ID, tags, event id. 0: there is none. */
+uint32_t hf_sip_watch_find(const struct hf_sip_watch *w, const struct hf_sip_dialog *dialog);
+/** How many watch this AoR, of any package and state; the numbers of the first `room` of them. */
+size_t hf_sip_watch_subs(const struct hf_sip_watch *w, struct hf_slice aor, uint32_t *ret_sub,
+                         size_t room);
 hf_time hf_sip_watch_deadline(const struct hf_sip_watch *w);
 uint32_t hf_sip_watch_count(const struct hf_sip_watch *w);
 const struct hf_sip_watch_counters *hf_sip_watch_counters(const struct hf_sip_watch *w);

@@ -29,7 +29,7 @@ static void send_register(struct sw_world *w, uint32_t client, uint16_t to)
     struct sw_msg m = {
         .client = client,
         .request = c->request,
-        .kind = HF_SIP_REGISTER,
+        .kind = HF_SIP_KIND_REGISTER,
         .callee = client,
         .n_via = c->place == SW_FOREIGN ? 2 : 1,
         .carried = c->carried,
@@ -75,7 +75,7 @@ void sw_call(struct sw_world *w, uint32_t client, uint32_t callee, uint16_t serv
     struct sw_msg m = {
         .client = client,
         .request = UINT32_MAX,
-        .kind = HF_SIP_CALL,
+        .kind = HF_SIP_KIND_CALL,
         .callee = callee,
         .n_via = 2, /* calls of internal clients are redirected, too, but phones differ there */
         .credentials = true,
@@ -121,7 +121,7 @@ static void follow(struct sw_world *w, const struct sw_msg *m)
 void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
 {
     struct sw_client *c = &w->client[m->client];
-    if (m->kind == HF_SIP_CALL) {
+    if (m->kind == HF_SIP_KIND_CALL) {
         w->n_found += m->status == 180;
         sw_tell(w, "%s: %u for the call to %s", sw_client_name(m->client), m->status,
                 sw_client_name(m->callee));

@@ -518,7 +518,7 @@ static void act(struct sw_world *w, uint16_t server, struct sw_msg *m)
         if (v.learn) {
             learn(w, server, m->client, v.agent, f.agent_id);
         }
-        if (m->kind == HF_SIP_REGISTER) {
+        if (m->kind == HF_SIP_KIND_REGISTER) {
             serve_register(w, server, m);
         } else {
             serve_call(w, server, m);

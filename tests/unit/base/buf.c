@@ -63,6 +63,16 @@ static void json_strings(void **state)
     hf_buf_fini(&b);
 }
 
+static void xml_text(void **state)
+{
+    (void)state;
+    struct hf_buf b;
+    hf_buf_init(&b, 100);
+    hf_buf_xml(&b, hf_slice("<a b=\"&\">\t\n\xff\xc3\xa9\xef\xbf\xbf", 17));
+    hf_assert_slice_str(hf_buf_slice(&b), "&lt;a b=&quot;&amp;&quot;&gt;\t??\xc3\xa9?");
+    hf_buf_fini(&b);
+}
+
 static void out_of_memory_is_sticky(void **state)
 {
     (void)state;
@@ -82,7 +92,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HF_TEST(grows_to_its_limit),      HF_TEST(long_printf),
         HF_TEST(reserve_and_commit),      HF_TEST(json_strings),
-        HF_TEST(out_of_memory_is_sticky),
+        HF_TEST(out_of_memory_is_sticky), HF_TEST(xml_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

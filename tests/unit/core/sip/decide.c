@@ -43,7 +43,7 @@ static struct hf_sip_facts request(void)
         .role = HF_SIP_ROLE_HOME,
         .self = ALPHA,
         .fleet = fleet,
-        .kind = HF_SIP_REGISTER,
+        .kind = HF_SIP_KIND_REGISTER,
         .aor = hf_slice_str("sip:ann@example.org"),
         .n_via = 1,
         .max_forwards = 70,
@@ -100,7 +100,7 @@ static void test_not_the_tables_business(void **state)
 {
     (void)state;
     struct hf_sip_facts f = homed(BETA, 3);
-    f.kind = HF_SIP_DIALOG;
+    f.kind = HF_SIP_KIND_DIALOG;
     f.shed = HF_SIP_SHED_ALL;
     assert_int_equal(IS(f, ROUTE).action, HF_SIP_PASS);
     f = homed(ALPHA, 3);
@@ -154,12 +154,12 @@ static void test_a_call_gives_no_home(void **state)
 {
     (void)state;
     struct hf_sip_facts f = request();
-    f.kind = HF_SIP_CALL;
+    f.kind = HF_SIP_KIND_CALL;
     f.read = true;
     assert_int_equal(IS(f, NO_USER).status, 480);
     f.user_known = true;
     (void)IS(f, NO_USER);
-    f.kind = HF_SIP_STATE; /* who is watched needs a home, if he is a user */
+    f.kind = HF_SIP_KIND_STATE; /* who is watched needs a home, if he is a user */
     (void)IS(f, GIVE_HOME);
     f.user_known = false;
     (void)IS(f, NO_USER);
@@ -237,7 +237,7 @@ static void test_internal_redirect(void **state)
     (void)IS(f, AWAY_REDIRECT);
     f.max_forwards = 0; /* nothing is forwarded */
     (void)IS(f, AWAY_REDIRECT);
-    f.kind = HF_SIP_CALL; /* D6 */
+    f.kind = HF_SIP_KIND_CALL; /* D6 */
     (void)IS(f, AWAY_REDIRECT);
 }
 
@@ -282,7 +282,7 @@ static void test_auto(void **state)
     f.agent_id = 6; /* that was another device */
     (void)IS(f, AWAY_PROXY);
     f.agent_id = 5;
-    f.kind = HF_SIP_CALL;
+    f.kind = HF_SIP_KIND_CALL;
     assert_false(IS(f, AWAY_PROXY).mark.offer);
 }
 
@@ -419,7 +419,7 @@ static void test_busy(void **state)
     assert_int_equal(IS(f, NOT_NOW).status, 503);
     struct hf_sip_facts g = unknown_caller(f);
     (void)IS(g, AWAY_ASK); /* not 503: that would tell that there is such a user */
-    f.kind = HF_SIP_CALL;
+    f.kind = HF_SIP_KIND_CALL;
     (void)IS(f, AWAY_REDIRECT);
 }
 
@@ -510,7 +510,7 @@ static void test_every_combination_ends(void **state)
         uint32_t hop = TAKE(2);
         uint32_t mark_epoch = TAKE(2);
         f.kind = (enum hf_sip_kind)TAKE(1);
-        f.kind = f.kind ? HF_SIP_CALL : HF_SIP_REGISTER;
+        f.kind = f.kind ? HF_SIP_KIND_CALL : HF_SIP_KIND_REGISTER;
         f.n_via = 1 + TAKE(1);
         f.from_edge = TAKE(1);
         f.redirected = TAKE(1);

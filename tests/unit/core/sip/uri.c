@@ -197,7 +197,7 @@ static void aor(void **state)
         {"tel:704;phone-context", "tel:704"},
         {"tel:70-4A;phone-context=Example.COM", "tel:704a;phone-context=example.com"},
     };
-    char buf[HF_SIP_URI_AOR_MAX];
+    char buf[HF_SIP_AOR_MAX];
     struct hf_wr w;
     struct hf_slice s;
     for (size_t i = 0; i < HF_ARRAY_LEN(pairs); i++) {
@@ -206,7 +206,7 @@ static void aor(void **state)
         assert_int_equal(hf_sip_aor(&u, &w), 0);
         assert_int_equal(hf_wr_end(&w, &s), 0);
         hf_assert_slice_str(s, pairs[i][1]);
-        char again[HF_SIP_URI_AOR_MAX];
+        char again[HF_SIP_AOR_MAX];
         assert_int_equal(hf_sip_uri_parse(s, &u), 0); /* a URI again, and its own AoR */
         hf_wr_init(&w, again, sizeof(again));
         assert_int_equal(hf_sip_aor(&u, &w), 0);

@@ -53,6 +53,8 @@ static void note(const struct hf_sip_watch_out *o)
     } else {
         n = snprintf(line, sizeof(line), "%.*s %s\n", HF_SLICE_FMT(o->dialog.call_id),
                      hf_sip_watch_out_name(o->kind));
+        assert_true(o->aor.n > 0); /* what is stored is stored of an AoR */
+        hf_assert_slice_str(o->dialog.watcher, "sip:watcher@x");
     }
     if (rig.n_log + (size_t)n < sizeof(rig.log)) {
         memcpy(rig.log + rig.n_log, line, (size_t)n + 1);
@@ -125,7 +127,8 @@ static struct hf_sip_subscribe request(const char *call_id, const char *aor)
                    .local_uri = hf_slice_str("<sip:ann@x>"),
                    .remote_uri = hf_slice_str("<sip:watcher@x>"),
                    .target = hf_slice_str("sip:watcher@192.0.2.9"),
-                   .route = hf_slice_str("<sip:edge;lr>")},
+                   .route = hf_slice_str("<sip:edge;lr>"),
+                   .watcher = hf_slice_str("sip:watcher@x")},
         .cseq = 1,
         .has_expires = true,
         .expires_s = 600,
@@ -219,6 +222,7 @@ static void test_unsubscribe_and_fetch(void **state)
     in.cseq = 2;
     in.expires_s = 0;
     assert_int_equal(asks(&in).status, 200);
+    assert_int_equal(asks(&in).status, 200); /* the same once more: its answer was lost */
     run();
     said("w1 store\nw1 ann 1/0 active 600\nw1 ann 2/1 terminated timeout 0\nw1 erase\n");
     in = request("w2", "ann");
@@ -566,6 +570,72 @@ static void test_no_memory(void **state)
     end();
 }
 
+/* Which are there, and who may see what. */
+static void test_looked_up(void **state)
+{
+    (void)state;
+    begin(&(struct hf_sip_watch_conf){0});
+    struct hf_sip_subscribe in = request("w1", "ann");
+    uint32_t sub = asks(&in).sub, of_ann[2];
+    struct hf_sip_watch_out o;
+    assert_int_equal(hf_sip_watch_find(rig.w, &in.dialog), sub);
+    assert_true(hf_sip_watch_get(rig.w, sub, rig.now, &o));
+    hf_assert_slice_str(o.aor, "ann");
+    hf_assert_slice_str(o.dialog.target, "sip:watcher@192.0.2.9");
+    assert_int_equal(o.expires_s, 600);
+    assert_true(o.shown);
+    in.dialog.event_id = hf_slice_str("2");
+    assert_int_equal(hf_sip_watch_find(rig.w, &in.dialog), 0);
+    assert_false(hf_sip_watch_get(rig.w, sub + 1, rig.now, &o));
+    in.authorised = false;
+    assert_int_not_equal(asks(&in).sub, 0);
+    assert_int_equal(hf_sip_watch_subs(rig.w, in.aor, of_ann, 2), 2);
+    assert_int_equal(of_ann[0], sub);
+    assert_int_equal(hf_sip_watch_subs(rig.w, in.aor, NULL, 0), 2);
+    assert_int_equal(hf_sip_watch_subs(rig.w, hf_slice_str("ben"), of_ann, 2), 0);
+    /* one that was never authorised ends unseen, wherever it is loaded */
+    assert_true(hf_sip_watch_get(rig.w, of_ann[1], rig.now, &o));
+    assert_false(o.shown);
+    run();
+    hf_sip_watch_authorise(rig.w, of_ann[1], false, rig.now);
+    struct hf_wr wr;
+    struct hf_slice dump;
+    hf_wr_init(&wr, rig.dump, sizeof(rig.dump));
+    assert_true(hf_sip_watch_dump(rig.w, of_ann[1], &wr));
+    assert_int_equal(hf_wr_end(&wr, &dump), 0);
+    uint8_t text[4096];
+    memcpy(text, dump.p, dump.n);
+    for (int in_stead = 0; in_stead < 2; in_stead++) {
+        begin(&(struct hf_sip_watch_conf){0});
+        assert_int_equal(
+            hf_sip_watch_load(rig.w, hf_slice(text, dump.n), HF_S(9), in_stead, rig.now), 0);
+        while (hf_sip_watch_next(rig.w, rig.now, &o) && o.kind != HF_SIP_WATCH_NOTIFY) {
+            hf_sip_watch_stored(rig.w, o.sub, true, rig.now);
+        }
+        assert_int_equal(o.state, HF_SIP_SUB_ENDING);
+        assert_false(o.shown);
+    }
+    end();
+}
+
+/* The database is away when it begins: stored when that is back. */
+static void test_stored_later(void **state)
+{
+    (void)state;
+    begin(&(struct hf_sip_watch_conf){0});
+    rig.db_away = true;
+    (void)watches("w1", "ann");
+    run();
+    said("w1 store\nw1 ann 1/0 active 600\n");
+    pass(HF_S(25));
+    said("w1 store\nw1 store\n");
+    rig.db_away = false;
+    pass(HF_S(100));
+    said("w1 store\n");
+    assert_int_equal(hf_sip_watch_counters(rig.w)->unstored, 3);
+    end();
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -586,7 +656,8 @@ int main(void)
         HF_TEST(test_answers),   HF_TEST(test_deactivated_and_paced),
         HF_TEST(test_in_stead),  HF_TEST(test_blocks),
         HF_TEST(test_bad_dumps), HF_TEST(test_many),
-        HF_TEST(test_no_memory), HF_TEST(test_names),
+        HF_TEST(test_no_memory), HF_TEST(test_looked_up),
+        HF_TEST(test_names),     HF_TEST(test_stored_later),
     };
     return cmocka_run_group_tests_name("sip/watch", tests, NULL, NULL);
 }

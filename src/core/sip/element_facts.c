@@ -1,0 +1,388 @@
+/* From a message to what the decision goes by: who is meant, how it came here, what it carries. */
+#include "base/err.h"
+#include "base/hash.h"
+#include "core/sip/element_impl.h"
+#include "core/sip/fields.h"
+
+/* --- addresses of ours --- */
+
+static bool same_listen(const struct hf_el_listen *l, const struct hf_sip_flow *flow)
+{
+    return l->c.transport == flow->transport && l->c.at.port == flow->local.port &&
+           l->c.at.family == flow->local.family &&
+           memcmp(l->c.at.addr, flow->local.addr, sizeof(l->c.at.addr)) == 0;
+}
+
+const struct hf_el_listen *hf_el_listen_at(const struct hf_sip_element *e,
+                                           const struct hf_sip_flow *flow)
+{
+    const struct hf_el_listen *found = &e->listen[0];
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        if (same_listen(&e->listen[i], flow)) {
+            return &e->listen[i];
+        }
+        if (e->listen[i].c.transport == flow->transport && found->c.transport != flow->transport) {
+            found = &e->listen[i];
+        }
+    }
+    return found;
+}
+
+const struct hf_el_listen *hf_el_listen_by_id(const struct hf_sip_element *e, uint16_t id)
+{
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        if (e->listen[i].id == id) {
+            return &e->listen[i];
+        }
+    }
+    return NULL;
+}
+
+const struct hf_el_listen *hf_el_listen_for(const struct hf_sip_element *e, unsigned transport,
+                                            unsigned family)
+{
+    const struct hf_el_listen *found = NULL;
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        const struct hf_el_listen *l = &e->listen[i];
+        if (l->c.transport == transport && l->c.at.family == family &&
+            (!found || (found->c.external && !l->c.external))) {
+            found = l;
+        }
+    }
+    return found;
+}
+
+bool hf_el_is_domain(const struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    for (size_t i = 0; i < e->conf.n_domains; i++) {
+        if (hf_sip_eq(host->text, e->domain[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        const struct hf_el_listen *l = &e->listen[i];
+        uint16_t port = host->port ? host->port : hf_sip_transport_port(l->c.transport);
+        if (hf_sip_host_eq(&l->host, host) && (!host->port || port == l->c.at.port)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    if (hf_el_is_here(e, host)) {
+        return true;
+    }
+    for (uint16_t i = 0; i < hf_sip_fleet_count(e->fleet); i++) {
+        if (e->peer[i] && e->peer[i]->host.n && hf_sip_host_eq(&e->peer[i]->parsed, host)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- whom it is about --- */
+
+/* A redirect has put the server's address in the domain's place: the domain is the one that it
+ * says, or the first. */
+static struct hf_slice restored(const struct hf_sip_element *e, const struct hf_sip_uri *uri,
+                                uint8_t room[HF_SIP_AOR_MAX])
+{
+    struct hf_slice domain, s;
+    struct hf_wr w;
+    struct hf_sip_host host;
+    struct hf_sip_cur c;
+    if (!hf_sip_uri_param(uri, "hfd", &domain) || !domain.p) {
+        domain = e->conf.n_domains ? e->domain[0] : hf_slice(NULL, 0);
+    }
+    c = hf_sip_cur(domain);
+    if (hf_sip_host_parse(&c, false, &host) || !hf_sip_done(&c) || !hf_el_is_domain(e, &host)) {
+        return hf_slice(NULL, 0);
+    }
+    struct hf_sip_uri u = *uri;
+    u.host = host;
+    hf_wr_init(&w, room, HF_SIP_AOR_MAX);
+    return hf_sip_aor(&u, &w) == 0 && hf_wr_end(&w, &s) == 0 ? s : hf_slice(NULL, 0);
+}
+
+struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_uri *uri,
+                          uint8_t room[HF_SIP_AOR_MAX], bool *ret_foreign)
+{
+    struct hf_slice s = {NULL, 0};
+    struct hf_wr w;
+    *ret_foreign = false;
+    if (uri->scheme == HF_SIP_SCHEME_OTHER) {
+        *ret_foreign = true;
+        return s;
+    }
+    if (uri->scheme != HF_SIP_SCHEME_TEL && !hf_el_is_domain(e, &uri->host)) {
+        if (hf_el_is_server(e, &uri->host)) {
+            return uri->user.p ? restored(e, uri, room) : s;
+        }
+        *ret_foreign = true;
+    }
+    hf_wr_init(&w, room, HF_SIP_AOR_MAX);
+    return hf_sip_aor(uri, &w) == 0 && hf_wr_end(&w, &s) == 0 ? s : hf_slice(NULL, 0);
+}
+
+/* --- routes --- */
+
+static bool is_token(struct hf_el_req *r, const struct hf_sip_uri *uri)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_sip_flow flow;
+    uint16_t id;
+    if (!uri->user.n || hf_sip_token_get(&e->keys, e->conf.boot, uri->user, &flow, &id)) {
+        return false;
+    }
+    const struct hf_el_listen *l = hf_el_listen_by_id(e, id);
+    if (!l) {
+        return false;
+    }
+    flow.local = l->c.at;
+    r->route.flow = flow;
+    r->route.has_flow = true;
+    r->route.from_flow =
+        flow.transport == r->from->transport &&
+        (flow.conn ? flow.conn == r->from->conn : hf_endpoint_eq(&flow.peer, &r->from->peer));
+    return true;
+}
+
+/* A strict router has put what we recorded into the Request-URI: what was there is the last Route.
+ */
+static int strict(struct hf_el_req *r)
+{
+    struct hf_sip_walk walk;
+    struct hf_sip_address a, last;
+    struct hf_slice lr;
+    int rc;
+    bool any = false;
+    if (!hf_sip_has(r->m, HF_SIP_H_ROUTE) || !hf_el_is_here(r->e, &r->m->uri.host) ||
+        !hf_sip_uri_param(&r->m->uri, "lr", &lr)) {
+        return 0;
+    }
+    hf_sip_walk_begin(&walk, r->m, HF_SIP_H_ROUTE);
+    while ((rc = hf_sip_walk_address(&walk, &a)) == 1) {
+        last = a;
+        any = true;
+    }
+    if (rc || !any) {
+        return rc;
+    }
+    (void)is_token(r, &r->m->uri);
+    r->route.strict = r->route.pop_last = true;
+    r->route.uri = last.uri;
+    return 0;
+}
+
+uint16_t hf_el_routes(struct hf_el_req *r)
+{
+    struct hf_sip_walk walk;
+    struct hf_sip_address a;
+    int rc;
+    r->route.uri = r->m->uri;
+    if (!hf_sip_has(r->m, HF_SIP_H_ROUTE)) {
+        return 0;
+    }
+    if (strict(r)) {
+        return 400;
+    }
+    size_t n = 0, n_all = 0;
+    hf_sip_walk_begin(&walk, r->m, HF_SIP_H_ROUTE);
+    while ((rc = hf_sip_walk_address(&walk, &a)) == 1) {
+        n_all++;
+        /* what we recorded may be two (RFC 5658): one for each side */
+        if (n == n_all - 1 && n < 2 && a.uri.scheme <= HF_SIP_SCHEME_SIPS &&
+            hf_el_is_here(r->e, &a.uri.host)) {
+            bool had = r->route.has_flow;
+            struct hf_el_route before = r->route;
+            if (is_token(r, &a.uri) && had && r->route.from_flow) {
+                r->route = before; /* the other side's tells where to */
+            }
+            n++;
+        } else if (!r->route.more) {
+            r->route.more = true;
+            r->route.next = a;
+        }
+    }
+    r->route.pop = (uint8_t)n;
+    if (r->route.strict && n_all - n <= 1) {
+        r->route.more = false; /* the last one is the Request-URI now */
+    }
+    return rc ? 400 : 0;
+}
+
+/* --- loops --- */
+
+uint32_t hf_el_loop(const struct hf_sip_msg *m)
+{
+    uint64_t h = hf_hash(m->uri_text, m->cseq);
+    h = hf_hash(m->call_id, h);
+    h = hf_hash(hf_sip_address_tag(&m->from), h);
+    h = hf_hash(hf_sip_address_tag(&m->to), h);
+    for (uint8_t i = hf_sip_has(m, HF_SIP_H_ROUTE) ? m->first[HF_SIP_H_ROUTE] : HF_SIP_NO_FIELD;
+         i != HF_SIP_NO_FIELD; i = m->field[i].next) {
+        h = hf_hash(hf_sip_field_value(m, i), h);
+    }
+    return (uint32_t)h;
+}
+
+bool hf_el_loops(const struct hf_el_req *r)
+{
+    struct hf_sip_walk walk;
+    struct hf_sip_via via;
+    struct hf_sip_back back;
+    if (r->m->n_vias < 2) {
+        return false;
+    }
+    uint32_t loop = hf_el_loop(r->m);
+    hf_sip_walk_begin(&walk, r->m, HF_SIP_H_VIA);
+    while (hf_sip_walk_via(&walk, &via) == 1) {
+        if (hf_el_is_here(r->e, &via.sent_by) && hf_sip_back_get(&r->e->keys, &via, &back) == 0 &&
+            back.loop == loop) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- facts --- */
+
+bool hf_el_from_edge(const struct hf_sip_element *e, const struct hf_endpoint *peer)
+{
+    for (size_t i = 0; i < e->conf.n_edges; i++) {
+        const struct hf_sip_net *n = &e->edge[i];
+        unsigned bytes = n->bits / 8, rest = n->bits % 8;
+        if (n->at.family != peer->family || memcmp(n->at.addr, peer->addr, bytes) != 0) {
+            continue;
+        }
+        if (rest == 0 || ((n->at.addr[bytes] ^ peer->addr[bytes]) >> (8 - rest)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum hf_sip_kind kind_of(const struct hf_sip_msg *m)
+{
+    if (m->method == HF_SIP_REGISTER) {
+        return HF_SIP_KIND_REGISTER;
+    }
+    if (m->method == HF_SIP_ACK || m->method == HF_SIP_CANCEL || hf_sip_address_tag(&m->to).n) {
+        return HF_SIP_KIND_DIALOG;
+    }
+    return m->method == HF_SIP_SUBSCRIBE || m->method == HF_SIP_PUBLISH ? HF_SIP_KIND_STATE
+                                                                        : HF_SIP_KIND_CALL;
+}
+
+/* "hf=EPOCH.SECONDS" of a Request-URI that a redirect made. */
+static void carried(struct hf_el_req *r)
+{
+    struct hf_slice value;
+    struct hf_sip_cur c;
+    uint64_t epoch, seconds;
+    if (!r->m->uri.params.n || !hf_sip_uri_param(&r->m->uri, "hf", &value)) {
+        return;
+    }
+    c = hf_sip_cur(value);
+    if (hf_sip_number(&c, INT64_MAX, &epoch) || !hf_sip_eat(&c, '.') ||
+        hf_sip_number(&c, UINT32_MAX, &seconds) || !hf_sip_done(&c)) {
+        return;
+    }
+    int64_t age = (int64_t)hf_el_wall_s(r->e, r->now) - (int64_t)seconds;
+    r->f.carried = epoch;
+    r->f.redirected = age <= 32 && age >= -32;
+}
+
+static uint16_t agent_id(const struct hf_sip_msg *m)
+{
+    struct hf_slice value;
+    /* the same at all servers */
+    return hf_sip_one(m, HF_SIP_H_USER_AGENT, &value) == 1 ? (uint16_t)hf_hash(value, 0) : 0;
+}
+
+/* How long the binding has left that this REGISTER refreshes: only an offer needs to know. */
+static void binding(struct hf_el_req *r)
+{
+    if (!r->f.mark.offer || r->f.kind != HF_SIP_KIND_REGISTER) {
+        return;
+    }
+    for (const struct hf_sip_binding *b = hf_sip_registrar_find(r->e->registrar, r->aor); b;
+         b = b->next) {
+        if (b->expires > r->now && b->expires - r->now > r->f.binding_left &&
+            hf_slice_eq(hf_sip_binding_call_id(b), r->m->call_id)) {
+            r->f.binding_left = b->expires - r->now;
+            r->f.binding_life = HF_S((hf_time)b->life_s);
+        }
+    }
+}
+
+static uint16_t who(struct hf_el_req *r)
+{
+    const struct hf_sip_msg *m = r->m;
+    const struct hf_sip_uri *u = &r->route.uri;
+    bool reg = r->f.kind == HF_SIP_KIND_REGISTER, to_foreign;
+    r->at_server = !u->user.p && u->scheme <= HF_SIP_SCHEME_SIPS &&
+                   (hf_el_is_domain(r->e, &u->host) || hf_el_is_server(r->e, &u->host));
+    if (reg) {
+        r->aor = hf_el_aor(r->e, &m->to.uri, r->aor_text, &to_foreign);
+        r->foreign =
+            to_foreign || (u->scheme <= HF_SIP_SCHEME_SIPS && !r->at_server &&
+                           !hf_el_is_domain(r->e, &u->host) && !hf_el_is_server(r->e, &u->host));
+        return m->to.uri.user.p || m->to.uri.scheme == HF_SIP_SCHEME_TEL || r->foreign ? 0 : 404;
+    }
+    r->aor = hf_el_aor(r->e, u, r->aor_text, &r->foreign);
+    return 0;
+}
+
+uint16_t hf_el_facts(struct hf_el_req *r)
+{
+    struct hf_sip_element *e = r->e;
+    const struct hf_sip_msg *m = r->m;
+    const struct hf_el_listen *l = hf_el_listen_at(e, r->from);
+    struct hf_sip_facts *f = &r->f;
+    *f = (struct hf_sip_facts){
+        .role = e->conf.role,
+        .self = e->self,
+        .fleet = e->fleet,
+        .shed = e->shed,
+        .kind = kind_of(m),
+        .n_via = m->n_vias,
+        .max_forwards = m->max_forwards < 0 ? 70 : (unsigned)m->max_forwards,
+        .from_edge = hf_el_from_edge(e, &r->from->peer) || (e->conf.role == HF_SIP_ROLE_EDGE),
+        .must_authenticate = e->conf.must_authenticate && e->conf.role != HF_SIP_ROLE_EDGE,
+        .policy = l->c.policy,
+        .agent_id = agent_id(m),
+        .read = r->known->read,
+        .user_known = r->known->user_known,
+        .away = r->known->away || hf_sip_assign_table(e->assign) == HF_SIP_TABLE_AWAY,
+        .random = (uint32_t)hf_prng_u64(&e->prng),
+    };
+    f->credentials = hf_sip_has(m, f->kind == HF_SIP_KIND_REGISTER ? HF_SIP_H_AUTHORIZATION
+                                                                   : HF_SIP_H_PROXY_AUTHORIZATION);
+    f->authenticated = r->known->auth == HF_EL_AUTH_GOOD;
+    if (hf_sip_has(m, HF_SIP_H_HOLDFAST_HOP)) {
+        f->from_peer = hf_sip_mark_get(&e->keys, m, &f->mark) == 1;
+    }
+    uint16_t status = who(r);
+    if (status || !r->aor.n) {
+        return status;
+    }
+    f->aor = r->aor;
+    carried(r);
+    f->redirected = f->redirected || hf_el_was_redirected(e, m, r->aor, r->now);
+    binding(r);
+    f->have_row = hf_sip_assign_get(e->assign, r->aor, &f->row);
+    if (!f->have_row && r->known->have_row) { /* it did not fit in the cache */
+        f->have_row = true;
+        f->row = r->known->row;
+        f->row.aor = r->aor;
+    }
+    return 0;
+}

@@ -1,0 +1,608 @@
+/* REGISTERs of our own, and the bindings' way to the store and back (S3, D11). */
+#include <errno.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/rd.h"
+#include "core/sip/element_impl.h"
+
+/* --- flows --- */
+
+static struct hf_slice flow_key(struct hf_slice aor, struct hf_slice contact, uint8_t *room,
+                                size_t n)
+{
+    struct hf_slice s = {NULL, 0};
+    struct hf_wr w;
+    hf_wr_init(&w, room, n);
+    hf_wr_bytes(&w, aor);
+    hf_wr_u8(&w, 0);
+    hf_wr_bytes(&w, contact);
+    return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : s;
+}
+
+const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e, struct hf_slice aor,
+                                        struct hf_slice contact)
+{
+    uint8_t room[HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX];
+    if (e->flows.n == 0) {
+        return NULL;
+    }
+    const struct hf_el_flow *f = hf_map_get(&e->flows, flow_key(aor, contact, room, sizeof(room)));
+    return f ? &f->flow : NULL;
+}
+
+static void free_flow(struct hf_sip_element *e, struct hf_el_flow *f)
+{
+    struct hf_slice conn = hf_slice(&f->flow.conn, sizeof(f->flow.conn));
+    struct hf_el_conn *c = hf_map_get(&e->conns, conn);
+    (void)hf_map_remove(&e->flows, f->key);
+    hf_list_unlink(&f->node);
+    if (c && hf_list_empty(&c->flows)) {
+        (void)hf_map_remove(&e->conns, conn);
+        hf_free(c);
+    }
+    hf_free(f);
+}
+
+static struct hf_el_conn *conn_of(struct hf_sip_element *e, uint64_t conn)
+{
+    struct hf_el_conn *c = hf_map_get(&e->conns, hf_slice(&conn, sizeof(conn)));
+    if (c) {
+        return c;
+    }
+    c = hf_alloc(sizeof(*c));
+    if (!c) {
+        return NULL;
+    }
+    c->conn = conn;
+    hf_list_init(&c->flows);
+    if (hf_map_put(&e->conns, hf_slice(&c->conn, sizeof(c->conn)), c)) {
+        hf_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* The binding was registered by this flow; one of UDP is told by its Contact. Without memory the
+ * Contact is what there is. */
+static void set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice contact,
+                     const struct hf_sip_flow *flow)
+{
+    uint8_t room[HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX];
+    if (e->flows.n == 0 && (!flow || !flow->conn)) {
+        return;
+    }
+    struct hf_slice key = flow_key(aor, contact, room, sizeof(room));
+    struct hf_el_flow *f = hf_map_get(&e->flows, key);
+    if (f && flow && f->flow.conn == flow->conn) {
+        return;
+    }
+    if (f) {
+        free_flow(e, f);
+    }
+    struct hf_el_conn *c = flow && flow->conn ? conn_of(e, flow->conn) : NULL;
+    f = c ? hf_alloc(sizeof(*f) + key.n) : NULL;
+    if (f) {
+        memcpy(f->bytes, key.p, key.n);
+        f->key = hf_slice(f->bytes, key.n);
+        f->flow = *flow;
+        hf_list_init(&f->node);
+        if (hf_map_put(&e->flows, f->key, f)) {
+            hf_free(f);
+            f = NULL;
+        } else {
+            hf_list_insert(&c->flows, &f->node);
+        }
+    }
+    if (c && hf_list_empty(&c->flows)) {
+        (void)hf_map_remove(&e->conns, hf_slice(&c->conn, sizeof(c->conn)));
+        hf_free(c);
+    }
+}
+
+void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn)
+{
+    struct hf_el_conn *c;
+    while ((c = hf_map_get(&e->conns, hf_slice(&conn, sizeof(conn))))) {
+        free_flow(e, HF_CONTAINER_OF(c->flows.next, struct hf_el_flow, node));
+    }
+}
+
+/* --- what is written of bindings --- */
+
+struct binds {
+    struct hf_sip_bind bind[HF_SIP_BINDS_MAX];
+    size_t n;
+    struct hf_wr keys; /* of flows: instance and reg-id */
+    uint8_t room[4 * HF_SIP_BINDING_TEXT_MAX];
+};
+
+static void binds_init(struct binds *b)
+{
+    b->n = 0;
+    hf_wr_init(&b->keys, b->room, sizeof(b->room));
+}
+
+/* What tells it from the others of its AoR. */
+static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
+{
+    if (!x->outbound) {
+        return hf_sip_binding_uri(x);
+    }
+    size_t from = hf_wr_len(&b->keys);
+    hf_wr_bytes(&b->keys, hf_sip_binding_instance(x));
+    hf_wr_bytes(&b->keys, S(";reg-id="));
+    hf_sip_put_u64(&b->keys, x->reg_id);
+    return hf_slice(b->room + from, hf_wr_len(&b->keys) - from);
+}
+
+static void add_bind(struct binds *b, bool erase, struct hf_slice key,
+                     const struct hf_sip_binding *x, hf_time now)
+{
+    if (b->n == HF_SIP_BINDS_MAX) {
+        return;
+    }
+    b->bind[b->n] = (struct hf_sip_bind){.erase = erase, .key = key};
+    if (!erase) {
+        hf_sip_binding_dump(x, now, &b->bind[b->n].b);
+    }
+    b->n++;
+}
+
+static void add_change(struct binds *b, const struct hf_sip_change *c, hf_time now)
+{
+    if (!c->store) {
+        return;
+    }
+    bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED || c->kind == HF_SIP_CHANGE_EXPIRED;
+    struct hf_slice key = bind_key(b, c->binding);
+    if (c->replaced) {
+        struct hf_slice old = bind_key(b, c->replaced);
+        if (!hf_slice_eq(old, key)) {
+            add_bind(b, true, old, NULL, now);
+        }
+    }
+    add_bind(b, gone, key, c->binding, now);
+}
+
+static void store_binds(struct hf_sip_element *e, struct hf_slice aor, uint64_t epoch,
+                        const struct binds *b, uint64_t cookie)
+{
+    struct hf_sip_op op = {.kind = HF_SIP_OP_BIND,
+                           .wait = cookie != HF_EL_NOBODY,
+                           .cookie = cookie,
+                           .aor = aor,
+                           .epoch = epoch,
+                           .bind = b->bind,
+                           .n_binds = b->n};
+    e->ops.store(e->ctx, &op);
+}
+
+static struct hf_slice copy(struct hf_slice s)
+{
+    uint8_t *p = s.n ? hf_alloc(s.n) : NULL;
+    if (p) {
+        memcpy(p, s.p, s.n);
+    }
+    return hf_slice(p, p ? s.n : 0);
+}
+
+/* Keys that are erased, in case that this can't be written now. */
+static struct hf_slice erased(const struct binds *b)
+{
+    uint8_t room[8 * HF_SIP_BINDING_TEXT_MAX];
+    struct hf_slice s = {NULL, 0};
+    struct hf_wr w;
+    hf_wr_init(&w, room, sizeof(room));
+    for (size_t i = 0; i < b->n; i++) {
+        if (b->bind[i].erase) {
+            hf_wr_str16(&w, b->bind[i].key);
+        }
+    }
+    return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : copy(s);
+}
+
+/* --- REGISTER --- */
+
+static void put_answer(struct hf_el_req *r, const struct hf_sip_registered *reg, struct hf_wr *w)
+{
+    struct hf_sip_element *e = r->e;
+    if (!hf_el_begin(e, r->m, r->from, reg->status, reg->reason, w)) {
+        w->err = -HF_EMALF;
+        return;
+    }
+    hf_sip_registrar_put(e->registrar, reg, r->m, r->now, w);
+    if (reg->status == 503) {
+        hf_sip_put_number(w, HF_SIP_H_RETRY_AFTER, hf_sip_retry_after(r->f.random, 5, 30));
+    }
+}
+
+/* The 200 is written now, and goes when the store has it (S3). */
+static void hold_answer(struct hf_el_req *r, const struct hf_sip_registered *reg,
+                        const struct binds *b)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_el_wait *w = hf_el_hold(r, HF_EL_FOR_BIND);
+    struct hf_slice s;
+    struct hf_wr wr;
+    if (!w) {
+        hf_el_dirty(e, r->aor, erased(b));
+        return;
+    }
+    put_answer(r, reg, &wr);
+    hf_free((void *)(uintptr_t)w->reply.p);
+    hf_free((void *)(uintptr_t)w->erased.p);
+    w->reply = w->erased = hf_slice(NULL, 0);
+    if (hf_sip_end(&wr, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
+        w->reply = copy(s);
+    }
+    w->erased = erased(b);
+    w->to = hf_sip_flow_back(r->m, r->from);
+    if (hf_map_get(&e->binding, w->aor)) { /* under this one's bytes from now on */
+        (void)hf_map_remove(&e->binding, w->aor);
+    }
+    (void)!hf_map_put(&e->binding, w->aor, w); /* without memory it is answered a little early */
+    store_binds(e, w->aor, r->v.epoch, b, w->cookie);
+}
+
+void hf_el_register(struct hf_el_req *r)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_sip_registered reg;
+    struct binds b;
+    struct hf_wr w;
+    if (r->known->auth == HF_EL_AUTH_GOOD && !hf_slice_eq(r->known->user, r->aor)) {
+        hf_el_respond(r, 403, NULL); /* somebody else's, whether he exists or not */
+        return;
+    }
+    hf_sip_registrar_register(e->registrar, r->m, r->aor, r->f.away ? HF_EL_AWAY_EXPIRES_S : 0,
+                              r->now, &reg);
+    e->count.registers += reg.status == 200;
+    binds_init(&b);
+    for (size_t i = 0; i < reg.n_changes; i++) {
+        const struct hf_sip_change *c = &reg.change[i];
+        bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED;
+        bool direct = !gone && r->m->n_vias == 1 && !hf_sip_has(r->m, HF_SIP_H_PATH);
+        set_flow(e, r->aor, hf_sip_binding_uri(c->binding), direct ? r->from : NULL);
+        add_change(&b, c, r->now);
+    }
+    if (reg.n_changes) {
+        hf_sip_notifier_changed(e->notifier, r->aor, reg.change, reg.n_changes, r->now);
+    }
+    bool waits = reg.wait || hf_map_get(&e->binding, r->aor);
+    if (reg.status == 200 && waits && !r->f.away) {
+        hold_answer(r, &reg, &b);
+        return;
+    }
+    if (b.n) {
+        store_binds(e, r->aor, r->v.epoch, &b, HF_EL_NOBODY);
+    }
+    put_answer(r, &reg, &w);
+    if (w.err != -HF_EMALF) {
+        hf_el_end(e, r->m, r->from, &w);
+    }
+}
+
+/* The row has changed under a request that was served by it. */
+static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_result *res,
+                  hf_time now)
+{
+    struct hf_sip_row row;
+    if (res->have_row) {
+        hf_el_row(e, &res->row, false, false, now);
+    } else if (hf_sip_assign_forget(e->assign, aor)) {
+        hf_el_left(e, aor, false, now);
+    }
+    if (hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self &&
+        !hf_el_loading(e, aor)) {
+        (void)hf_sip_registrar_forget(e->registrar, aor); /* what is stored counts */
+        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE);
+    }
+}
+
+void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf_sip_result *res,
+                 hf_time now)
+{
+    if (!w) { /* HF_EL_NOBODY */
+        if (res->done == HF_SIP_OP_STALE) {
+            stale(e, res->aor, res, now);
+        } else if (res->done == HF_SIP_OP_AWAY) {
+            hf_el_dirty(e, res->aor, hf_slice(NULL, 0));
+        }
+        return;
+    }
+    if (res->done == HF_SIP_OP_DONE) {
+        if (w->reply.n) {
+            hf_el_send(e, &w->to, w->reply);
+        }
+        hf_el_wait_free(e, w);
+        return;
+    }
+    if (hf_map_get(&e->binding, w->aor) == w) {
+        (void)hf_map_remove(&e->binding, w->aor);
+    }
+    w->known.n_decided = 0; /* what was decided holds no more */
+    if (res->done == HF_SIP_OP_AWAY) {
+        w->known.away = true;
+        hf_el_dirty(e, w->aor, w->erased);
+        w->erased = hf_slice(NULL, 0);
+    } else {
+        w->known.read = true;
+        w->known.have_row = res->have_row;
+        w->known.row = res->row;
+        w->known.row.aor = w->aor;
+        stale(e, w->aor, res, now);
+    }
+    hf_el_resume(e, w, now);
+}
+
+void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id)
+{
+    struct hf_sip_op op = {.kind = HF_SIP_OP_LEARN, .aor = aor};
+    if (hf_sip_assign_learn(e->assign, aor, (enum hf_sip_agent)agent, agent_id) &&
+        hf_sip_assign_get(e->assign, aor, &op.row)) {
+        op.epoch = op.row.epoch;
+        e->ops.store(e->ctx, &op);
+    }
+}
+
+/* --- endings --- */
+
+static void expired(struct hf_sip_element *e, const struct hf_sip_change *c, hf_time now)
+{
+    struct hf_slice aor = hf_sip_binding_aor(c->binding);
+    struct hf_sip_row row;
+    struct binds b;
+    set_flow(e, aor, hf_sip_binding_uri(c->binding), NULL);
+    hf_sip_notifier_changed(e->notifier, aor, c, 1, now);
+    if (!hf_sip_assign_get(e->assign, aor, &row) || row.current != e->self) {
+        return;
+    }
+    binds_init(&b);
+    add_change(&b, c, now);
+    store_binds(e, aor, row.epoch, &b, HF_EL_NOBODY);
+    if (row.agent == HF_SIP_AGENT_FOLLOWS) { /* who did not come back may do otherwise now */
+        hf_el_learn(e, aor, HF_SIP_AGENT_UNKNOWN, 0);
+    }
+}
+
+void hf_el_expire(struct hf_sip_element *e, hf_time now)
+{
+    struct hf_sip_change ended[HF_SIP_EXPIRED_AT_ONCE_MAX];
+    size_t n;
+    bool more;
+    do {
+        more = hf_sip_registrar_tick(e->registrar, now, ended, &n);
+        for (size_t i = 0; i < n; i++) {
+            expired(e, &ended[i], now);
+        }
+    } while (more);
+}
+
+/* --- loading --- */
+
+struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice aor)
+{
+    return e->loads.n ? hf_map_get(&e->loads, aor) : NULL;
+}
+
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former)
+{
+    struct hf_el_load *l = hf_el_loading(e, aor);
+    if (l) {
+        l->former = (uint8_t)former;
+        return;
+    }
+    l = hf_alloc(sizeof(*l) + aor.n);
+    if (!l) {
+        return; /* calls don't find the user before it registers again */
+    }
+    memcpy(l->bytes, aor.p, aor.n);
+    l->aor = hf_slice(l->bytes, aor.n);
+    l->former = (uint8_t)former;
+    hf_list_init(&l->node);
+    hf_list_init(&l->waits);
+    if (hf_map_put(&e->loads, l->aor, l)) {
+        hf_free(l);
+        return;
+    }
+    hf_list_insert(&e->to_load, &l->node);
+    hf_el_load_next(e);
+}
+
+void hf_el_load_next(struct hf_sip_element *e)
+{
+    while (e->n_loading < HF_EL_LOADS_MAX && !hf_list_empty(&e->to_load) &&
+           e->now >= e->load_again && hf_sip_assign_table(e->assign) != HF_SIP_TABLE_AWAY) {
+        struct hf_el_load *l = HF_CONTAINER_OF(e->to_load.next, struct hf_el_load, node);
+        struct hf_sip_op op = {.kind = HF_SIP_OP_LOAD, .aor = l->aor, .cookie = ++e->cookie};
+        hf_list_unlink(&l->node);
+        l->cookie = op.cookie;
+        e->n_loading++;
+        e->ops.store(e->ctx, &op);
+    }
+}
+
+/* Who has waited for it goes on. */
+static void release(struct hf_sip_element *e, struct hf_list *waits, bool unloaded, hf_time now)
+{
+    while (!hf_list_empty(waits)) {
+        struct hf_el_wait *w = HF_CONTAINER_OF(waits->next, struct hf_el_wait, node);
+        hf_list_unlink(&w->node);
+        w->known.unloaded = unloaded;
+        w->known.away = w->known.away || unloaded;
+        w->known.n_decided = 0;
+        hf_el_resume(e, w, now);
+    }
+}
+
+/* Off the map, so that who has waited does not wait again. */
+static void end_load(struct hf_sip_element *e, struct hf_el_load *l, hf_time now)
+{
+    struct hf_list waits;
+    hf_list_init(&waits);
+    while (!hf_list_empty(&l->waits)) {
+        struct hf_list *node = l->waits.next;
+        hf_list_unlink(node);
+        hf_list_insert(&waits, node);
+    }
+    (void)hf_map_remove(&e->loads, l->aor);
+    hf_list_unlink(&l->node);
+    hf_free(l);
+    release(e, &waits, false, now);
+}
+
+void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now)
+{
+    struct hf_el_load *l = hf_el_loading(e, res->aor);
+    e->n_loading -= e->n_loading > 0;
+    if (!l || l->cookie != res->cookie) {
+        hf_el_load_next(e);
+        return; /* it is not ours any more */
+    }
+    l->cookie = 0;
+    if (res->done == HF_SIP_OP_AWAY) {
+        struct hf_list waits;
+        hf_list_init(&waits);
+        while (!hf_list_empty(&l->waits)) {
+            struct hf_list *node = l->waits.next;
+            hf_list_unlink(node);
+            hf_list_insert(&waits, node);
+        }
+        e->load_again = now + HF_S(1);
+        hf_list_insert(&e->to_load, &l->node);
+        release(e, &waits, true, now);
+        return;
+    }
+    for (size_t i = 0; i < res->n_bindings; i++) {
+        (void)!hf_sip_registrar_load(e->registrar, &res->binding[i],
+                                     now); /* one is better than none */
+    }
+    if (res->n_kept) {
+        hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept,
+                             (enum hf_sip_former)l->former, now);
+    }
+    e->count.loaded++;
+    end_load(e, l, now);
+    hf_el_load_next(e);
+}
+
+void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now)
+{
+    struct hf_el_load *l;
+    uint8_t room[HF_SIP_AOR_MAX];
+    if (aor.n > sizeof(room)) {
+        return;
+    }
+    memcpy(room, aor.p, aor.n); /* the caller's may be of what is forgotten here */
+    aor = hf_slice(room, aor.n);
+    e->count.left++;
+    if (gone) {
+        hf_sip_notifier_gone(e->notifier, aor, now);
+    } else {
+        hf_sip_notifier_left(e->notifier, aor, now);
+    }
+    for (const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, aor); b;
+         b = b->next) {
+        set_flow(e, aor, hf_sip_binding_uri(b), NULL);
+    }
+    (void)hf_sip_registrar_forget(e->registrar, aor);
+    l = hf_el_loading(e, aor);
+    if (l) {
+        end_load(e, l, now);
+    }
+}
+
+/* --- what could not be stored --- */
+
+#define DIRTY_MAX 65536u
+
+void hf_el_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice keys)
+{
+    struct hf_el_dirty *d = hf_map_get(&e->dirty, aor);
+    if (!d && e->dirty.n < DIRTY_MAX) {
+        d = hf_alloc(sizeof(*d) + aor.n);
+        if (d) {
+            memcpy(d->bytes, aor.p, aor.n);
+            d->aor = hf_slice(d->bytes, aor.n);
+            hf_list_init(&d->node);
+            if (hf_map_put(&e->dirty, d->aor, d)) {
+                hf_free(d);
+                d = NULL;
+            } else {
+                hf_list_insert(&e->dirties, &d->node);
+            }
+        }
+    }
+    if (d && keys.n) {
+        uint8_t *p = hf_realloc((void *)(uintptr_t)d->erased.p, d->erased.n + keys.n);
+        if (p) {
+            memcpy(p + d->erased.n, keys.p, keys.n);
+            d->erased = hf_slice(p, d->erased.n + keys.n);
+        }
+    }
+    hf_free((void *)(uintptr_t)keys.p);
+}
+
+static void free_dirty(struct hf_sip_element *e, struct hf_el_dirty *d)
+{
+    (void)hf_map_remove(&e->dirty, d->aor);
+    hf_list_unlink(&d->node);
+    hf_free((void *)(uintptr_t)d->erased.p);
+    hf_free(d);
+}
+
+/* All that the AoR has now, and what it has no more. */
+static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_time now)
+{
+    struct hf_sip_row row;
+    struct hf_rd rd;
+    struct binds b;
+    if (!hf_sip_assign_get(e->assign, d->aor, &row) || row.current != e->self) {
+        return;
+    }
+    binds_init(&b);
+    hf_rd_init(&rd, d->erased);
+    while (hf_rd_left(&rd)) {
+        struct hf_slice key = hf_rd_str16(&rd, HF_SIP_BINDING_TEXT_MAX * 2);
+        if (!key.n || b.n >= HF_SIP_CONTACTS_MAX) {
+            break;
+        }
+        add_bind(&b, true, key, NULL, now);
+    }
+    for (const struct hf_sip_binding *x = hf_sip_registrar_find(e->registrar, d->aor); x;
+         x = x->next) {
+        add_bind(&b, false, bind_key(&b, x), x, now);
+    }
+    if (b.n) {
+        store_binds(e, d->aor, row.epoch, &b, HF_EL_NOBODY);
+    }
+}
+
+void hf_el_store_dirty(struct hf_sip_element *e, hf_time now)
+{
+    while (!hf_list_empty(&e->dirties)) {
+        struct hf_el_dirty *d = HF_CONTAINER_OF(e->dirties.next, struct hf_el_dirty, node);
+        store_all(e, d, now);
+        free_dirty(e, d);
+    }
+}
+
+void hf_el_registers_fini(struct hf_sip_element *e)
+{
+    size_t pos = 0;
+    for (struct hf_el_load *l; (l = hf_map_next(&e->loads, &pos));) {
+        hf_free(l);
+    }
+    hf_map_fini(&e->loads);
+    while (!hf_list_empty(&e->dirties)) {
+        free_dirty(e, HF_CONTAINER_OF(e->dirties.next, struct hf_el_dirty, node));
+    }
+    hf_map_fini(&e->dirty);
+    pos = 0;
+    for (struct hf_el_flow *f; (f = hf_map_next(&e->flows, &pos));) {
+        free_flow(e, f);
+    }
+    hf_map_fini(&e->flows);
+    hf_map_fini(&e->conns);
+}

@@ -1,0 +1,228 @@
+/* Requests that wait for the store, a name or a secret; and how many a source may send. */
+#include <errno.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "core/sip/element_impl.h"
+
+/* --- waiting --- */
+
+/* One transaction's; of a CANCEL with `invite` the INVITE's. */
+uint64_t hf_el_key(const struct hf_sip_msg *m, bool invite)
+{
+    uint64_t h = hf_hash(m->via.branch, m->cseq);
+    h = hf_hash(m->via.sent_by.text, h + m->via.sent_by.port);
+    h = hf_hash(m->call_id, h);
+    return hf_hash(invite ? S("INVITE") : m->method_text, h);
+}
+
+static struct hf_slice key_of(const uint64_t *k)
+{
+    return hf_slice(k, sizeof(*k));
+}
+
+struct hf_el_wait *hf_el_waiting(const struct hf_sip_element *e, uint64_t cookie)
+{
+    return hf_map_get(&e->by_cookie, key_of(&cookie));
+}
+
+struct hf_el_wait *hf_el_waiting_key(const struct hf_sip_element *e, uint64_t key)
+{
+    return hf_map_get(&e->by_key, key_of(&key));
+}
+
+void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w)
+{
+    if (hf_el_waiting(e, w->cookie) == w) {
+        (void)hf_map_remove(&e->by_cookie, key_of(&w->cookie));
+    }
+    if (w->aor.n && hf_map_get(&e->binding, w->aor) == w) {
+        (void)hf_map_remove(&e->binding, w->aor);
+    }
+    if (w->keyed) {
+        (void)hf_map_remove(&e->by_key, key_of(&w->key));
+    }
+    hf_list_unlink(&w->age);
+    hf_list_unlink(&w->node);
+    hf_free((void *)(uintptr_t)w->reply.p);
+    hf_free((void *)(uintptr_t)w->erased.p);
+    hf_free(w);
+    e->n_waits--;
+}
+
+static struct hf_el_wait *make(struct hf_sip_element *e, struct hf_slice text, struct hf_slice aor)
+{
+    if (e->n_waits >= e->conf.requests_max) {
+        return NULL;
+    }
+    struct hf_el_wait *w = hf_alloc(sizeof(*w) + text.n + aor.n);
+    if (!w) {
+        return NULL;
+    }
+    memcpy(w->bytes, text.p, text.n);
+    if (aor.n) {
+        memcpy(w->bytes + text.n, aor.p, aor.n);
+    }
+    w->text = hf_slice(w->bytes, text.n);
+    w->aor = hf_slice(w->bytes + text.n, aor.n);
+    hf_list_init(&w->age);
+    hf_list_init(&w->node);
+    e->n_waits++;
+    return w;
+}
+
+/* Under a new cookie, the youngest. */
+static bool begin(struct hf_sip_element *e, struct hf_el_wait *w, enum hf_el_for what)
+{
+    if (hf_el_waiting(e, w->cookie) == w) {
+        (void)hf_map_remove(&e->by_cookie, key_of(&w->cookie));
+    }
+    hf_list_unlink(&w->age);
+    hf_list_unlink(&w->node);
+    w->cookie = ++e->cookie;
+    w->what = (uint8_t)what;
+    w->until = e->now + HF_EL_PATIENCE;
+    hf_list_insert(&e->waits, &w->age);
+    return hf_map_put(&e->by_cookie, key_of(&w->cookie), w) == 0;
+}
+
+struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_el_wait *w = r->w;
+    if (!w) {
+        w = make(e, hf_slice(r->m->text.p, r->m->used_n), r->aor);
+        if (!w) {
+            e->count.waiting_full++;
+            hf_el_refuse(r, 503, hf_sip_retry_after(r->f.random, 1, 8));
+            return NULL;
+        }
+        e->count.waiting++;
+        w->from = *r->from;
+        w->known = *r->known;
+        w->key = hf_el_key(r->m, false);
+        w->keyed = hf_map_put(&e->by_key, key_of(&w->key), w) == 0;
+    }
+    if (w->known.user.n) {
+        w->known.user.p = w->known.user_text;
+    }
+    if (!begin(e, w, what)) {
+        if (!r->w) {
+            hf_el_wait_free(e, w);
+        }
+        hf_el_refuse(r, 500, 0);
+        return NULL;
+    }
+    r->w = w;
+    r->held = true;
+    return w;
+}
+
+struct hf_el_wait *hf_el_hold_own(struct hf_sip_element *e, struct hf_slice message,
+                                  uint64_t cookie)
+{
+    struct hf_el_wait *w = make(e, message, hf_slice(NULL, 0));
+    if (!w) {
+        return NULL;
+    }
+    w->own = cookie;
+    if (!begin(e, w, HF_EL_FOR_OWN)) {
+        hf_el_wait_free(e, w);
+        return NULL;
+    }
+    return w;
+}
+
+void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
+{
+    struct hf_el_req r = {.e = e, .m = &e->again, .from = &w->from, .now = now, .w = w};
+    r.known = &w->known;
+    if (hf_sip_parse(w->text, false, &e->again) == 0) { /* as it was at first */
+        hf_el_handle(&r);
+    }
+    if (!r.held) {
+        hf_el_wait_free(e, w);
+    }
+}
+
+void hf_el_waits_tick(struct hf_sip_element *e, hf_time now)
+{
+    while (!hf_list_empty(&e->waits)) {
+        struct hf_el_wait *w = HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age);
+        if (w->until > now) {
+            return;
+        }
+        if (w->what == HF_EL_FOR_OWN) {
+            hf_el_say(e, w->own, 408, false);
+        }
+        hf_el_wait_free(e, w);
+    }
+}
+
+void hf_el_waits_fini(struct hf_sip_element *e)
+{
+    while (!hf_list_empty(&e->waits)) {
+        hf_el_wait_free(e, HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age));
+    }
+    hf_map_fini(&e->by_cookie);
+    hf_map_fini(&e->by_key);
+    hf_map_fini(&e->binding);
+}
+
+/* --- rates --- */
+
+#define RATE_SETS 4096u
+#define WAYS 4u
+
+static uint64_t source_hash(const struct hf_sip_element *e, const struct hf_endpoint *source)
+{
+    /* one IPv6 network is one source */
+    size_t n = source->family == HF_AF_INET6 ? 8 : 4;
+    return hf_hash(hf_slice(source->addr, n), e->conf.seed) | 1;
+}
+
+static struct hf_el_rate *bucket(struct hf_sip_element *e, uint64_t source, hf_time now)
+{
+    struct hf_el_rate *set = &e->rate[(source >> 20) % RATE_SETS * WAYS], *oldest = set;
+    for (size_t i = 0; i < WAYS; i++) {
+        if (set[i].source == source) {
+            return &set[i];
+        }
+        if (set[i].at < oldest->at) {
+            oldest = &set[i];
+        }
+    }
+    *oldest =
+        (struct hf_el_rate){.source = source, .at = now, .milli = e->conf.source_rate * 1000u};
+    return oldest;
+}
+
+bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_time now)
+{
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
+    if (hf_el_from_edge(e, source) ||
+        hf_map_get(&e->known_peers,
+                   hf_slice(source->addr, source->family == HF_AF_INET6 ? 16 : 4))) {
+        return true;
+    }
+    struct hf_el_rate *b = bucket(e, source_hash(e, source), now);
+    uint64_t passed = now > b->at ? (uint64_t)(now - b->at) / 1000u : 0; /* us */
+    uint64_t more = passed > 1000000u ? most : passed * e->conf.source_rate / 1000u;
+    if (more) {
+        b->milli = (uint32_t)(b->milli + more > most ? most : b->milli + more);
+        b->at = now;
+    }
+    if (b->milli < 1000u) {
+        return false;
+    }
+    b->milli -= 1000u;
+    return true;
+}
+
+void hf_el_trusted(struct hf_sip_element *e, const struct hf_endpoint *source)
+{
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
+    struct hf_el_rate *b = bucket(e, source_hash(e, source), e->now);
+    b->milli = (uint32_t)(b->milli + 1000u > most ? most : b->milli + 1000u);
+}

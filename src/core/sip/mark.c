@@ -1,0 +1,278 @@
+#include "core/sip/mark.h"
+
+#include <openssl/crypto.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/rd.h"
+
+#define S(x) hf_slice((x), sizeof(x) - 1)
+#define MARK_TAG 16 /* bytes of tags: no more than one guess each can be tried */
+#define BACK_TAG 8
+#define TOKEN_TAG 10
+#define BACK_BYTES ((HF_SIP_BACK_LEN - 4) / 2)
+
+/* --- hex --- */
+
+static void put_hex(const uint8_t *p, size_t n, char *ret_text)
+{
+    for (size_t i = 0; i < n; i++) {
+        ret_text[2 * i] = "0123456789abcdef"[p[i] >> 4];
+        ret_text[2 * i + 1] = "0123456789abcdef"[p[i] & 15];
+    }
+}
+
+static uint8_t hex_value(uint8_t c)
+{
+    return (uint8_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
+}
+
+static bool get_hex(struct hf_slice s, size_t room, uint8_t *ret_p, size_t *ret_n)
+{
+    if (s.n % 2 || s.n / 2 > room || !hf_sip_all(s, HF_SIP_C_HEX)) {
+        return false;
+    }
+    for (size_t i = 0; i < s.n / 2; i++) {
+        ret_p[i] = (uint8_t)(hex_value(s.p[2 * i]) << 4 | hex_value(s.p[2 * i + 1]));
+    }
+    *ret_n = s.n / 2;
+    return true;
+}
+
+/* --- keys --- */
+
+int hf_sip_keys_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_sip_keys *ret_keys)
+{
+    struct hf_sip_keys k;
+    uint8_t seeds[HF_SIP_HASH_MAX];
+    int rc = hf_sip_hmac(key, S("sip-mark-v1"), k.mark);
+    rc = rc ? rc : hf_sip_hmac(key, S("sip-via-v1"), k.via);
+    rc = rc ? rc : hf_sip_hmac(key, S("sip-flow-v1"), k.flow);
+    rc = rc ? rc : hf_sip_hmac(key, S("sip-seed-v1"), seeds);
+    if (rc == 0) {
+        memcpy(&k.branch, seeds, sizeof(k.branch));
+        memcpy(&k.tag, seeds + sizeof(k.branch), sizeof(k.tag));
+        *ret_keys = k;
+    }
+    return rc;
+}
+
+/* What the tag of a text is; false: it can't be made, so it fits nothing. */
+static bool seal(const uint8_t key[HF_SIP_HASH_MAX], const struct hf_wr *text, size_t n,
+                 uint8_t *ret_tag)
+{
+    uint8_t mac[HF_SIP_HASH_MAX];
+    struct hf_slice s;
+    if (hf_wr_end(text, &s) || hf_sip_hmac(key, s, mac)) {
+        return false;
+    }
+    memcpy(ret_tag, mac, n);
+    return true;
+}
+
+/* --- marks --- */
+
+static bool mark_tag(const struct hf_sip_keys *keys, const struct hf_sip_msg *m,
+                     struct hf_slice branch, const struct hf_sip_mark *mark,
+                     uint8_t ret_tag[MARK_TAG])
+{
+    uint8_t text[HF_SIP_HMAC_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, text, sizeof(text));
+    hf_wr_u8(&w, mark->hop);
+    hf_wr_u64(&w, mark->epoch);
+    hf_wr_u8(&w, mark->offer);
+    hf_wr_u32(&w, m->cseq);
+    hf_wr_str16(&w, m->method_text);
+    hf_wr_str16(&w, branch);
+    if (m->call_id.n <= HF_SIP_HMAC_MAX / 2) {
+        hf_wr_str16(&w, m->call_id);
+    } else { /* longer than anybody's */
+        hf_wr_u64(&w, hf_hash(m->call_id, keys->branch));
+        hf_wr_u64(&w, hf_hash(m->call_id, keys->tag));
+    }
+    return seal(keys->mark, &w, MARK_TAG, ret_tag);
+}
+
+void hf_sip_mark_put(struct hf_wr *w, const struct hf_sip_keys *keys,
+                     const struct hf_sip_msg *request, struct hf_slice branch,
+                     const struct hf_sip_mark *mark)
+{
+    uint8_t tag[MARK_TAG];
+    char hex[2 * MARK_TAG];
+    if (!mark_tag(keys, request, branch, mark, tag)) {
+        return;
+    }
+    put_hex(tag, sizeof(tag), hex);
+    hf_sip_put_name(w, HF_SIP_H_HOLDFAST_HOP);
+    hf_sip_put_u64(w, mark->hop);
+    hf_wr_bytes(w, S(";epoch="));
+    hf_sip_put_u64(w, mark->epoch);
+    hf_wr_bytes(w, mark->offer ? S(";offer") : S(""));
+    hf_wr_bytes(w, S(";tag="));
+    hf_wr_bytes(w, hf_slice(hex, sizeof(hex)));
+    hf_sip_put_eol(w);
+}
+
+static int read_mark(struct hf_slice value, struct hf_sip_mark *ret_mark, struct hf_slice *ret_tag)
+{
+    struct hf_sip_cur c = hf_sip_cur(value);
+    struct hf_sip_param p;
+    uint64_t v;
+    int rc = hf_sip_number(&c, UINT8_MAX, &v);
+    if (rc) {
+        return rc;
+    }
+    *ret_mark = (struct hf_sip_mark){.hop = (uint8_t)v};
+    while ((rc = hf_sip_param_next(&c, &p)) == 1) {
+        struct hf_sip_cur in = hf_sip_cur(p.value);
+        if (hf_sip_eq(p.name, S("epoch")) &&
+            (hf_sip_number(&in, UINT64_MAX, &ret_mark->epoch) || !hf_sip_done(&in))) {
+            return -HF_EMALF;
+        }
+        ret_mark->offer = ret_mark->offer || hf_sip_eq(p.name, S("offer"));
+        *ret_tag = hf_sip_eq(p.name, S("tag")) ? p.value : *ret_tag;
+    }
+    return rc == 0 && hf_sip_done(&c) ? 0 : -HF_EMALF;
+}
+
+int hf_sip_mark_get(const struct hf_sip_keys *keys, const struct hf_sip_msg *request,
+                    struct hf_sip_mark *ret_mark)
+{
+    struct hf_sip_mark mark;
+    struct hf_slice value, tag = {NULL, 0};
+    uint8_t good[MARK_TAG], got[MARK_TAG];
+    size_t n;
+    int rc = hf_sip_one(request, HF_SIP_H_HOLDFAST_HOP, &value);
+    if (rc == 0) {
+        return 0;
+    }
+    if (rc < 0 || read_mark(value, &mark, &tag) || !get_hex(tag, sizeof(got), got, &n) ||
+        n != sizeof(got) || !mark_tag(keys, request, request->via.branch, &mark, good) ||
+        CRYPTO_memcmp(good, got, sizeof(good)) != 0) {
+        return -HF_EAUTH;
+    }
+    *ret_mark = mark;
+    return 1;
+}
+
+/* --- the way back --- */
+
+uint16_t hf_sip_listen_id(uint8_t transport, const struct hf_endpoint *at)
+{
+    uint8_t text[20] = {transport, at->family, (uint8_t)(at->port >> 8), (uint8_t)at->port};
+    memcpy(text + 4, at->addr, at->family == HF_AF_INET6 ? 16 : 4);
+    return (uint16_t)hf_hash(hf_slice(text, sizeof(text)), 1);
+}
+
+static bool back_tag(const struct hf_sip_keys *keys, const uint8_t *bytes, struct hf_slice branch,
+                     uint8_t ret_tag[BACK_TAG])
+{
+    uint8_t text[HF_SIP_HMAC_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, text, sizeof(text));
+    hf_wr_bytes(&w, hf_slice(bytes, BACK_BYTES - BACK_TAG));
+    hf_wr_bytes(&w, branch);
+    return seal(keys->via, &w, BACK_TAG, ret_tag);
+}
+
+void hf_sip_back_make(const struct hf_sip_keys *keys, const struct hf_sip_back *back,
+                      struct hf_slice branch, char ret_text[HF_SIP_BACK_LEN])
+{
+    uint8_t bytes[BACK_BYTES] = {0};
+    struct hf_wr w;
+    hf_wr_init(&w, bytes, sizeof(bytes));
+    hf_wr_u16(&w, back->listen);
+    hf_wr_u64(&w, back->conn);
+    hf_wr_u32(&w, back->loop);
+    (void)back_tag(keys, bytes, branch, bytes + BACK_BYTES - BACK_TAG);
+    memcpy(ret_text, ";hf=", 4);
+    put_hex(bytes, sizeof(bytes), ret_text + 4);
+}
+
+int hf_sip_back_get(const struct hf_sip_keys *keys, const struct hf_sip_via *via,
+                    struct hf_sip_back *ret_back)
+{
+    struct hf_sip_param p;
+    uint8_t bytes[BACK_BYTES], good[BACK_TAG];
+    struct hf_rd r;
+    size_t n;
+    if (!hf_sip_param_get(via->params, "hf", &p) || !get_hex(p.value, sizeof(bytes), bytes, &n) ||
+        n != sizeof(bytes) || !back_tag(keys, bytes, via->branch, good) ||
+        CRYPTO_memcmp(good, bytes + BACK_BYTES - BACK_TAG, BACK_TAG) != 0) {
+        return -HF_EAUTH;
+    }
+    hf_rd_init(&r, hf_slice(bytes, sizeof(bytes)));
+    ret_back->listen = hf_rd_u16(&r);
+    ret_back->conn = hf_rd_u64(&r);
+    ret_back->loop = hf_rd_u32(&r);
+    return 0;
+}
+
+/* --- flows --- */
+
+static bool token_tag(const struct hf_sip_keys *keys, uint64_t boot, struct hf_slice bytes,
+                      bool stream, uint8_t ret_tag[TOKEN_TAG])
+{
+    uint8_t text[HF_SIP_TOKEN_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, text, sizeof(text));
+    hf_wr_u64(&w, stream ? boot : 0);
+    hf_wr_bytes(&w, bytes);
+    return seal(keys->flow, &w, TOKEN_TAG, ret_tag);
+}
+
+size_t hf_sip_token_make(const struct hf_sip_keys *keys, uint64_t boot, uint16_t listen,
+                         const struct hf_sip_flow *flow, char ret_text[HF_SIP_TOKEN_MAX])
+{
+    uint8_t bytes[HF_SIP_TOKEN_MAX / 2], tag[TOKEN_TAG] = {0};
+    struct hf_slice s = {NULL, 0};
+    struct hf_wr w;
+    hf_wr_init(&w, bytes, sizeof(bytes));
+    hf_wr_u8(&w, flow->transport);
+    hf_wr_u16(&w, listen);
+    hf_wr_bytes(&w, hf_slice(flow->peer.addr, flow->peer.family == HF_AF_INET6 ? 16 : 4));
+    hf_wr_u16(&w, flow->peer.port);
+    if (flow->conn) {
+        hf_wr_u64(&w, flow->conn);
+    }
+    (void)token_tag(keys, boot, hf_slice(bytes, hf_wr_len(&w)), flow->conn != 0, tag);
+    hf_wr_bytes(&w, hf_slice(tag, sizeof(tag)));
+    if (hf_wr_end(&w, &s)) {
+        return 0;
+    }
+    put_hex(s.p, s.n, ret_text);
+    return 2 * s.n;
+}
+
+int hf_sip_token_get(const struct hf_sip_keys *keys, uint64_t boot, struct hf_slice text,
+                     struct hf_sip_flow *ret_flow, uint16_t *ret_listen)
+{
+    enum { FIXED = 1 + 2 + 2 + TOKEN_TAG };
+    uint8_t bytes[HF_SIP_TOKEN_MAX / 2], good[TOKEN_TAG];
+    struct hf_sip_flow f = {0};
+    struct hf_rd r;
+    size_t n;
+    if (!get_hex(text, sizeof(bytes), bytes, &n) || n < FIXED) {
+        return -HF_EMALF;
+    }
+    size_t rest = n - FIXED;
+    if (rest != 4 && rest != 16 && rest != 4 + 8 && rest != 16 + 8) {
+        return -HF_EMALF;
+    }
+    bool stream = rest == 4 + 8 || rest == 16 + 8, v6 = rest >= 16;
+    if (!token_tag(keys, boot, hf_slice(bytes, n - TOKEN_TAG), stream, good) ||
+        CRYPTO_memcmp(good, bytes + n - TOKEN_TAG, TOKEN_TAG) != 0) {
+        return -HF_EAUTH;
+    }
+    hf_rd_init(&r, hf_slice(bytes, n - TOKEN_TAG));
+    f.transport = hf_rd_u8(&r);
+    *ret_listen = hf_rd_u16(&r);
+    struct hf_slice addr = hf_rd_bytes(&r, v6 ? 16 : 4);
+    f.peer.family = v6 ? HF_AF_INET6 : HF_AF_INET;
+    memcpy(f.peer.addr, addr.p, addr.n);
+    f.peer.port = hf_rd_u16(&r);
+    f.conn = stream ? hf_rd_u64(&r) : 0;
+    *ret_flow = f;
+    return 0;
+}

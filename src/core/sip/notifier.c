@@ -1,0 +1,1095 @@
+/* Subscriptions and publications in messages: what is answered, what is sent, what is kept. */
+#include "core/sip/notifier.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/prng.h"
+#include "core/sip/fields.h"
+#include "core/sip/pidf.h"
+#include "core/sip/reginfo.h"
+#include "core/sip/write.h"
+
+#define S(x) hf_slice((x), sizeof(x) - 1)
+#define BODY_MAX 49152u          /* of a NOTIFY: leaves room for its header */
+#define ENDED_MAX 16u            /* contacts of an AoR that are shown after their end ... */
+#define ENDED_SHOWN_S 60         /* ... so long */
+#define PUBLICATION (1ull << 63) /* in cookies of KEEP */
+#define TAG_N 16
+#define ID_N 16
+#define KEY_MAX (TAG_N + 1 + ID_N)
+
+/* A contact that is no more. */
+struct ended {
+    struct hf_list list;
+    hf_time at;
+    enum hf_sip_reg_event event;
+    uint32_t cseq;
+    uint16_t q;
+    char id[ID_N];
+    uint16_t n_uri, n_call_id;
+    uint8_t text[]; /* URI, Call-ID */
+};
+
+/* What is to be told of an AoR that the registrar no longer knows; only while it is watched. */
+struct past {
+    struct hf_list ended; /* the latest first */
+    uint32_t n_ended;
+    bool left;              /* it is another server's; this is how it was at last */
+    struct hf_buf presence; /* left: the document */
+    uint16_t n;
+    uint8_t aor[];
+};
+
+struct hf_sip_notifier {
+    struct hf_sip_notifier_conf conf;
+    struct hf_sip_notifier_ops ops;
+    void *ctx;
+    struct hf_sip_watch *watch;
+    struct hf_sip_presence *presence;
+    struct hf_map past; /* by AoR */
+    struct hf_prng prng;
+    char *contact; /* owned */
+    bool running;
+    struct hf_buf body;
+    uint8_t dump[HF_SIP_MESSAGE_MAX + 1024];
+    uint8_t text[HF_SIP_MESSAGE_MAX]; /* values of what is written */
+    uint8_t out[HF_SIP_MESSAGE_MAX];  /* a response */
+};
+
+/* A request that is being answered. */
+struct request {
+    struct hf_sip_notifier *n;
+    const struct hf_sip_msg *m;
+    const struct hf_sip_flow *from;
+    struct hf_slice aor, watcher;
+    hf_time now;
+    char tag[TAG_N]; /* of this transaction */
+    struct hf_slice to_tag;
+};
+
+/* ---- contacts ---- */
+
+/* The same for a binding as long as it lives, at each of its homes. */
+static void contact_id(const struct hf_sip_binding *b, char ret_id[ID_N])
+{
+    uint64_t h = b->outbound ? hf_hash(hf_sip_binding_instance(b), b->reg_id)
+                             : hf_hash(hf_sip_binding_uri(b), 0);
+    for (int i = ID_N; i-- > 0; h >>= 4) {
+        ret_id[i] = "0123456789abcdef"[h & 15];
+    }
+}
+
+static struct past *past_of(const struct hf_sip_notifier *n, struct hf_slice aor)
+{
+    return hf_map_get(&n->past, aor);
+}
+
+static struct past *past_for(struct hf_sip_notifier *n, struct hf_slice aor)
+{
+    struct past *p = past_of(n, aor);
+    if (p != NULL) {
+        return p;
+    }
+    p = hf_alloc(sizeof(*p) + aor.n);
+    if (p == NULL) {
+        return NULL;
+    }
+    hf_list_init(&p->ended);
+    hf_buf_init(&p->presence, BODY_MAX);
+    p->n = (uint16_t)aor.n;
+    memcpy(p->aor, aor.p, aor.n);
+    if (hf_map_put(&n->past, hf_slice(p->aor, p->n), p) < 0) {
+        hf_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void ended_drop(struct past *p, struct ended *e)
+{
+    hf_list_unlink(&e->list);
+    p->n_ended--;
+    hf_free(e);
+}
+
+static void past_free(struct past *p)
+{
+    HF_LIST_FOREACH (l, &p->ended) {
+        ended_drop(p, HF_CONTAINER_OF(l, struct ended, list));
+    }
+    hf_buf_fini(&p->presence);
+    hf_free(p);
+}
+
+static void past_drop(struct hf_sip_notifier *n, struct hf_slice aor)
+{
+    struct past *p = hf_map_remove(&n->past, aor);
+    if (p != NULL) {
+        past_free(p);
+    }
+}
+
+/* Without memory for it, it is missing in the documents, which says the same. */
+static void add_ended(struct past *p, const struct hf_sip_binding *b, enum hf_sip_reg_event event,
+                      hf_time now)
+{
+    struct hf_slice uri = hf_sip_binding_uri(b), call_id = hf_sip_binding_call_id(b);
+    struct ended *e = hf_alloc(sizeof(*e) + uri.n + call_id.n);
+    if (e == NULL) {
+        return;
+    }
+    e->at = now;
+    e->event = event;
+    e->cseq = b->cseq;
+    e->q = b->q;
+    e->n_uri = (uint16_t)uri.n;
+    e->n_call_id = (uint16_t)call_id.n;
+    contact_id(b, e->id);
+    memcpy(e->text, uri.p, uri.n);
+    if (call_id.n > 0) {
+        memcpy(e->text + uri.n, call_id.p, call_id.n);
+    }
+    hf_list_init(&e->list);
+    hf_list_insert(p->ended.next, &e->list);
+    if (++p->n_ended > ENDED_MAX) {
+        ended_drop(p, HF_CONTAINER_OF(p->ended.prev, struct ended, list));
+    }
+}
+
+static uint16_t q_shown(uint16_t q)
+{
+    return q < 1000 ? q : 1001; /* 1 is what none says, too */
+}
+
+static struct hf_sip_reg_contact from_binding(const struct hf_sip_binding *b, char id[ID_N],
+                                              bool deactivated, hf_time now)
+{
+    uint32_t left_s = hf_sip_binding_left_s(b, now);
+    contact_id(b, id);
+    return (struct hf_sip_reg_contact){
+        .id = hf_slice(id, ID_N),
+        .uri = hf_sip_binding_uri(b),
+        .event = deactivated   ? HF_SIP_REG_DEACTIVATED
+                 : left_s == 0 ? HF_SIP_REG_EXPIRED
+                               : HF_SIP_REG_REGISTERED,
+        .expires_s = left_s,
+        .q = q_shown(b->q),
+        .call_id = hf_sip_binding_call_id(b),
+        .cseq = b->cseq,
+    };
+}
+
+static struct hf_sip_reg_contact from_ended(const struct ended *e)
+{
+    return (struct hf_sip_reg_contact){
+        .id = hf_slice(e->id, ID_N),
+        .uri = hf_slice(e->text, e->n_uri),
+        .event = e->event,
+        .q = q_shown(e->q),
+        .call_id = hf_slice(e->text + e->n_uri, e->n_call_id),
+        .cseq = e->cseq,
+    };
+}
+
+/* RFC 3680 5: all contacts as they are, and those that ended lately. */
+static void write_reg(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
+{
+    enum { MAX = HF_SIP_CONTACTS_MAX + ENDED_MAX };
+    struct hf_sip_reg_contact c[MAX];
+    char id[HF_SIP_CONTACTS_MAX][ID_N];
+    size_t k = 0;
+    bool deactivated = o->reason == HF_SIP_SUB_REASON_DEACTIVATED;
+    struct past *p = past_of(n, o->aor);
+    const struct hf_sip_binding *b = p != NULL && p->left ? NULL : n->ops.bindings(n->ctx, o->aor);
+    for (; b != NULL && k < HF_SIP_CONTACTS_MAX; b = b->next, k++) {
+        c[k] = from_binding(b, id[k], deactivated, now);
+    }
+    size_t n_bound = k;
+    for (struct hf_list *l = p != NULL ? p->ended.next : NULL;
+         l != NULL && l != &p->ended && k < MAX; l = l->next) {
+        const struct ended *e = HF_CONTAINER_OF(l, struct ended, list);
+        bool there = !p->left && e->at + HF_S(ENDED_SHOWN_S) < now; /* long enough */
+        for (size_t i = 0; i < n_bound && !there; i++) {
+            there = hf_slice_eq(c[i].id, hf_slice(e->id, ID_N));
+        }
+        if (!there) {
+            c[k++] = from_ended(e);
+        }
+    }
+    hf_sip_reginfo_write(&n->body, o->version, o->aor, c, k);
+}
+
+static bool reachable(const struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    const struct hf_sip_binding *b = n->ops.bindings(n->ctx, aor);
+    while (b != NULL && hf_sip_binding_left_s(b, now) == 0) {
+        b = b->next;
+    }
+    return b != NULL;
+}
+
+static void write_presence(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
+{
+    const struct past *p = past_of(n, o->aor);
+    if (p != NULL && p->left) {
+        hf_buf_add(&n->body, hf_buf_slice(&p->presence));
+    } else {
+        hf_sip_presence_write(n->presence, o->aor, reachable(n, o->aor, now), &n->body);
+    }
+}
+
+/* ---- NOTIFY ---- */
+
+static void put(struct hf_wr *w, const char *s)
+{
+    hf_wr_bytes(w, hf_slice_str(s));
+}
+
+/* What was written since the mark. */
+static struct hf_slice since(const struct hf_wr *w, size_t mark)
+{
+    return hf_slice(w->base + mark, hf_wr_len(w) - mark);
+}
+
+static struct hf_slice put_party(struct hf_wr *w, struct hf_slice uri, struct hf_slice tag)
+{
+    size_t mark = hf_wr_len(w);
+    hf_wr_bytes(w, uri);
+    if (tag.n > 0) {
+        put(w, ";tag=");
+        hf_wr_bytes(w, tag);
+    }
+    return since(w, mark);
+}
+
+/* Event and Subscription-State (RFC 6665 4.1.3). */
+static struct hf_slice put_state(struct hf_wr *w, const struct hf_sip_watch_out *o)
+{
+    size_t mark = hf_wr_len(w);
+    hf_sip_put_name(w, HF_SIP_H_EVENT);
+    put(w, hf_sip_package_name(o->package));
+    if (o->dialog.event_id.n > 0) {
+        put(w, ";id=");
+        hf_wr_bytes(w, o->dialog.event_id);
+    }
+    hf_sip_put_eol(w);
+    hf_sip_put_name(w, HF_SIP_H_SUBSCRIPTION_STATE);
+    put(w, hf_sip_sub_state_name(o->state));
+    if (o->state == HF_SIP_SUB_ENDING) {
+        put(w, ";reason=");
+        put(w, hf_sip_sub_reason_name(o->reason));
+    } else {
+        put(w, ";expires=");
+        hf_sip_put_u64(w, o->expires_s);
+    }
+    hf_sip_put_eol(w);
+    return since(w, mark);
+}
+
+/* RFC 3261 12.2.1.1: the route set is followed; if its first is a strict router (without lr), that
+ * is the Request-URI and the target goes last. */
+static struct hf_slice route(struct hf_wr *w, const struct hf_sip_dialog *d,
+                             struct hf_sip_request *request)
+{
+    struct hf_sip_cur c = hf_sip_cur(d->route);
+    struct hf_sip_address first;
+    struct hf_slice lr;
+    request->uri = d->target;
+    request->route = d->route;
+    if (d->route.n == 0 || hf_sip_address_parse(&c, false, &first) < 0) {
+        request->route = hf_slice(NULL, 0);
+        return d->target;
+    }
+    if (hf_sip_uri_param(&first.uri, "lr", &lr)) {
+        return first.uri.text;
+    }
+    size_t mark = hf_wr_len(w);
+    if (hf_sip_separator(&c, ',')) {
+        hf_wr_bytes(w, hf_sip_left(&c));
+        put(w, ", ");
+    }
+    put(w, "<");
+    hf_wr_bytes(w, d->target);
+    put(w, ">");
+    request->route = since(w, mark);
+    request->uri = first.uri.text;
+    return first.uri.text;
+}
+
+static bool has_body(const struct hf_sip_watch_out *o)
+{
+    return o->shown && o->reason != HF_SIP_SUB_REASON_REJECTED &&
+           o->reason != HF_SIP_SUB_REASON_NORESOURCE;
+}
+
+/* Nothing in it that would end a line: what is stored is not believed to be ours. */
+static bool is_clean(const struct hf_sip_dialog *d)
+{
+    const struct hf_slice s[] = {d->call_id,    d->local_tag, d->remote_tag, d->local_uri,
+                                 d->remote_uri, d->target,    d->route,      d->event_id};
+    for (size_t i = 0; i < HF_ARRAY_LEN(s); i++) {
+        for (size_t k = 0; k < s[i].n; k++) {
+            if (hf_sip_class[s[i].p[k]] & HF_SIP_C_CONTROL) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void notify(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
+{
+    struct hf_wr w;
+    struct hf_slice type = {NULL, 0};
+    const struct hf_sip_dialog *d = &o->dialog;
+    uint64_t cookie = (uint64_t)o->sub << 32 | o->cseq;
+    hf_buf_clear(&n->body);
+    if (has_body(o) && o->package == HF_SIP_PACKAGE_REG) {
+        write_reg(n, o, now);
+        type = S("application/reginfo+xml");
+    } else if (has_body(o)) {
+        write_presence(n, o, now);
+        type = S(HF_SIP_PIDF_TYPE);
+    }
+    if (n->body.err != 0 || n->body.n == 0) { /* what is too large, or gone, is not told */
+        hf_buf_clear(&n->body);
+        type = hf_slice(NULL, 0);
+    }
+    hf_wr_init(&w, n->text, sizeof(n->text));
+    struct hf_sip_request request = {
+        .method = S("NOTIFY"),
+        .from = put_party(&w, d->local_uri, d->local_tag),
+        .to = put_party(&w, d->remote_uri, d->remote_tag),
+        .call_id = d->call_id,
+        .cseq = o->cseq,
+        .max_forwards = 70,
+        .contact = n->conf.contact,
+    };
+    struct hf_slice more = put_state(&w, o), next_hop = route(&w, d, &request);
+    if (w.err != 0 || !is_clean(d)) { /* a dialog that no message can be written of */
+        hf_sip_watch_answered(n->watch, o->sub, o->cseq, 513, 0, now);
+        return;
+    }
+    n->ops.notify(n->ctx, cookie, next_hop, &request, more, type, hf_buf_slice(&n->body));
+}
+
+/* ---- what is kept ---- */
+
+static struct hf_slice key_of(const struct hf_sip_dialog *d, char ret_key[HF_SIP_AOR_MAX])
+{
+    int n = snprintf(ret_key, HF_SIP_AOR_MAX, "%.*s",
+                     (int)(d->local_tag.n < 128 ? d->local_tag.n : 128),
+                     d->local_tag.n > 0 ? (const char *)d->local_tag.p : "");
+    if (d->event_id.n > 0) {
+        n += snprintf(ret_key + n, HF_SIP_AOR_MAX - (size_t)n, "-%016llx",
+                      (unsigned long long)hf_hash(d->event_id, 0));
+    }
+    return hf_slice(ret_key, (size_t)n);
+}
+
+static void keep(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
+{
+    char key[HF_SIP_AOR_MAX];
+    struct hf_wr w;
+    struct hf_sip_op op = {
+        .kind = o->kind == HF_SIP_WATCH_STORE ? HF_SIP_OP_KEEP : HF_SIP_OP_DROP,
+        .aor = o->aor,
+        .kept = {.what = 's', .key = key_of(&o->dialog, key)},
+    };
+    if (op.kind == HF_SIP_OP_KEEP) {
+        hf_wr_init(&w, n->dump, sizeof(n->dump));
+        if (!hf_sip_watch_dump(n->watch, o->sub, &w) || hf_wr_end(&w, &op.kept.data) < 0) {
+            hf_sip_watch_stored(n->watch, o->sub, false, now);
+            return;
+        }
+        op.cookie = o->sub;
+        op.epoch = n->ops.epoch(n->ctx, o->aor);
+        op.kept.left_s = o->expires_s;
+    }
+    n->ops.store(n->ctx, &op);
+}
+
+static void keep_publication(struct hf_sip_notifier *n, const struct hf_sip_presence_out *o)
+{
+    struct hf_sip_op op = {
+        .kind = o->kind == HF_SIP_PRESENCE_KEEP ? HF_SIP_OP_KEEP : HF_SIP_OP_DROP,
+        .aor = o->aor,
+        .kept = {.what = 'p', .key = o->key, .data = o->data, .left_s = o->left_s},
+    };
+    if (op.kind == HF_SIP_OP_KEEP) {
+        op.cookie = PUBLICATION | o->number;
+        op.epoch = n->ops.epoch(n->ctx, o->aor);
+    }
+    n->ops.store(n->ctx, &op);
+}
+
+/* All that is due now. Called again from within, it leaves that to the one that runs. */
+static void run(struct hf_sip_notifier *n, hf_time now)
+{
+    struct hf_sip_presence_out p;
+    struct hf_sip_watch_out o;
+    if (n->running) {
+        return;
+    }
+    n->running = true;
+    for (bool more = true; more;) {
+        more = false;
+        while (hf_sip_presence_next(n->presence, now, &p)) {
+            if (p.kind == HF_SIP_PRESENCE_CHANGED) {
+                hf_sip_watch_changed(n->watch, HF_SIP_PACKAGE_PRESENCE, p.aor, now);
+            } else {
+                keep_publication(n, &p);
+            }
+        }
+        while (hf_sip_watch_next(n->watch, now, &o)) {
+            more = true; /* the element may have called in */
+            if (o.kind == HF_SIP_WATCH_NOTIFY) {
+                notify(n, &o, now);
+            } else {
+                keep(n, &o, now);
+            }
+        }
+    }
+    n->running = false;
+}
+
+/* ---- answers ---- */
+
+static struct hf_wr begin(struct request *r, uint16_t status, const char *reason)
+{
+    struct hf_wr w;
+    hf_wr_init(&w, r->n->out, sizeof(r->n->out));
+    if (hf_sip_begin_response(&w, r->m, status, hf_slice_str(reason), r->to_tag, &r->from->peer)) {
+        w.err = w.err != 0 ? w.err : -HF_EMALF;
+    }
+    return w;
+}
+
+static void finish(struct request *r, struct hf_wr *w)
+{
+    struct hf_slice message;
+    if (w->err == 0 && hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &message) == 0) {
+        r->n->ops.reply(r->n->ctx, r->from, message);
+    }
+}
+
+static void refuse(struct request *r, uint16_t status, const char *reason)
+{
+    struct hf_wr w = begin(r, status, reason);
+    finish(r, &w);
+}
+
+static void refuse_with(struct request *r, uint16_t status, enum hf_sip_field_id id,
+                        struct hf_slice value)
+{
+    struct hf_wr w = begin(r, status, "");
+    hf_sip_put_field(&w, id, value);
+    finish(r, &w);
+}
+
+static void refuse_number(struct request *r, uint16_t status, enum hf_sip_field_id id, uint32_t v)
+{
+    struct hf_wr w = begin(r, status, "");
+    hf_sip_put_number(&w, id, v);
+    finish(r, &w);
+}
+
+/* No room: come again, not all at once. */
+static void refuse_for_now(struct request *r)
+{
+    refuse_number(r, 503, HF_SIP_H_RETRY_AFTER, 5 + (uint32_t)hf_prng_below(&r->n->prng, 16));
+}
+
+/* Extensions that must be understood: we have none here (RFC 3261 8.2.2.3). true: answered. */
+static bool wants_too_much(struct request *r)
+{
+    static const char *const known[] = {NULL};
+    struct hf_slice token;
+    int rc = hf_sip_unknown_token(r->m, HF_SIP_H_REQUIRE, known, &token);
+    if (rc == 1) {
+        refuse_with(r, 420, HF_SIP_H_UNSUPPORTED, token);
+    } else if (rc < 0) {
+        refuse(r, 400, "Malformed Require");
+    }
+    return rc != 0;
+}
+
+/* ---- SUBSCRIBE ---- */
+
+/* Does Accept have the package's type? Without Accept it does (RFC 6665 4.1.2.1). */
+static bool accepts(const struct hf_sip_msg *m, enum hf_sip_package p)
+{
+    const char *subtype = p == HF_SIP_PACKAGE_REG ? "reginfo+xml" : "pidf+xml";
+    struct hf_sip_walk w;
+    struct hf_slice v;
+    hf_sip_walk_begin(&w, m, HF_SIP_H_ACCEPT);
+    while (hf_sip_walk_text(&w, &v) == 1) {
+        struct hf_sip_cur c = hf_sip_cur(v);
+        struct hf_slice type = hf_sip_span(&c, HF_SIP_C_TOKEN);
+        struct hf_slice sub = hf_sip_separator(&c, '/') ? hf_sip_span(&c, HF_SIP_C_TOKEN) : S("");
+        bool any = hf_slice_eq(sub, S("*"));
+        if ((hf_sip_eq_str(type, "application") && (any || hf_sip_eq_str(sub, subtype))) ||
+            (any && hf_slice_eq(type, S("*")))) {
+            return true;
+        }
+    }
+    return !hf_sip_has(m, HF_SIP_H_ACCEPT);
+}
+
+/* A body that we have to understand: we know none of SUBSCRIBE (RFC 3261 8.2.3). */
+static bool has_foreign_body(const struct hf_sip_msg *m)
+{
+    struct hf_slice v;
+    struct hf_sip_param handling;
+    if (m->body.n == 0 || hf_sip_one(m, HF_SIP_H_CONTENT_DISPOSITION, &v) != 1) {
+        return m->body.n > 0;
+    }
+    struct hf_sip_cur c = hf_sip_cur(v);
+    (void)hf_sip_span(&c, HF_SIP_C_TOKEN);
+    return !hf_sip_param_get(hf_sip_left(&c), "handling", &handling) ||
+           !hf_sip_eq_str(handling.value, "optional");
+}
+
+/* All Record-Route values, with commas, on one line. */
+static struct hf_slice record_route(const struct hf_sip_msg *m, struct hf_wr *w)
+{
+    struct hf_sip_walk walk;
+    struct hf_slice v;
+    size_t mark = hf_wr_len(w);
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_RECORD_ROUTE);
+    while (hf_sip_walk_text(&walk, &v) == 1) {
+        if (hf_wr_len(w) > mark) {
+            put(w, ", ");
+        }
+        for (size_t i = 0; i < v.n; i++) {
+            if (v.p[i] != '\r' && v.p[i] != '\n') { /* a fold has white space behind it */
+                hf_wr_u8(w, v.p[i]);
+            }
+        }
+    }
+    return since(w, mark);
+}
+
+/* The URI alone of a From or To, in brackets. */
+static struct hf_slice bracketed(struct hf_slice uri, struct hf_wr *w)
+{
+    size_t mark = hf_wr_len(w);
+    put(w, "<");
+    hf_wr_bytes(w, uri);
+    put(w, ">");
+    return since(w, mark);
+}
+
+/* The one Contact: 1; 0: there is none; -HF_EMALF: several, or nothing that a request can go to. */
+static int contact(const struct hf_sip_msg *m, struct hf_slice *ret_uri)
+{
+    struct hf_sip_walk w;
+    struct hf_sip_address a, another;
+    hf_sip_walk_begin(&w, m, HF_SIP_H_CONTACT);
+    int rc = hf_sip_walk_address(&w, &a);
+    if (rc != 1) {
+        return rc;
+    }
+    if (a.star || a.uri.scheme > HF_SIP_SCHEME_SIPS || hf_sip_walk_address(&w, &another) != 0) {
+        return -HF_EMALF;
+    }
+    *ret_uri = a.uri.text;
+    return 1;
+}
+
+/* What finds a dialog; false: its names are none (RFC 3261 25.1, RFC 6665 8.4: tokens). */
+static bool names(const struct hf_sip_msg *m, struct hf_slice local_tag,
+                  struct hf_sip_dialog *ret_dialog)
+{
+    struct hf_sip_event e = {.id = {NULL, 0}};
+    *ret_dialog = (struct hf_sip_dialog){
+        .call_id = m->call_id,
+        .local_tag = local_tag,
+        .remote_tag = hf_sip_address_tag(&m->from),
+    };
+    int rc = hf_sip_event(m, &e);
+    ret_dialog->event_id = e.id;
+    return rc >= 0 && hf_sip_all(e.id, HF_SIP_C_VALUE) &&
+           hf_sip_all(ret_dialog->remote_tag, HF_SIP_C_VALUE);
+}
+
+static void answer(struct request *r, const struct hf_sip_subscribed *a, bool in_dialog)
+{
+    switch (a->status) {
+    case 200: {
+        struct hf_wr w = begin(r, 200, "");
+        if (!in_dialog) {
+            hf_sip_put_copies(&w, r->m, HF_SIP_H_RECORD_ROUTE);
+        }
+        hf_sip_put_field(&w, HF_SIP_H_CONTACT, r->n->conf.contact);
+        hf_sip_put_number(&w, HF_SIP_H_EXPIRES, a->expires_s);
+        finish(r, &w);
+        break;
+    }
+    case 423:
+        refuse_number(r, 423, HF_SIP_H_MIN_EXPIRES, a->expires_s);
+        break;
+    case 503:
+        refuse_for_now(r);
+        break;
+    default:
+        refuse(r, (uint16_t)a->status, "");
+        break;
+    }
+}
+
+/* The rest of the dialog, and whether it may be. true: go on; false: answered. */
+static bool admit(struct request *r, struct hf_sip_subscribe *in, struct hf_wr *w)
+{
+    struct hf_sip_notifier *n = r->n;
+    const struct hf_sip_msg *m = r->m;
+    struct hf_sip_watch_out there;
+    uint32_t sub = hf_sip_watch_find(n->watch, &in->dialog);
+    int rc = contact(m, &in->dialog.target);
+    bool known = hf_sip_watch_get(n->watch, sub, r->now, &there);
+    if (rc < 0 || (rc == 0 && !in->in_dialog)) {
+        refuse(r, 400, rc < 0 ? "Malformed Contact" : "Missing Contact");
+        return false;
+    }
+    if (known) { /* also a retransmission of the one that began it */
+        in->in_dialog = true;
+        in->aor = there.aor;
+        in->dialog.target = rc == 1 ? in->dialog.target : there.dialog.target;
+        if (!hf_slice_eq(there.dialog.watcher, r->watcher)) {
+            refuse(r, 403, "");
+            return false;
+        }
+        return true;
+    }
+    int may = in->in_dialog || hf_slice_eq(r->watcher, r->aor)
+                  ? 1
+                  : n->ops.may_watch(n->ctx, r->watcher, in->package, r->aor);
+    if (may == 0) {
+        refuse(r, 403, "");
+        return false;
+    }
+    in->authorised = may > 0;
+    in->dialog.local_uri = bracketed(m->to.uri.text, w);
+    in->dialog.remote_uri = bracketed(m->from.uri.text, w);
+    in->dialog.route = record_route(m, w);
+    in->dialog.watcher = r->watcher;
+    if (w->err != 0) {
+        refuse(r, 513, "");
+        return false;
+    }
+    return true;
+}
+
+static void subscribe(struct request *r)
+{
+    const struct hf_sip_msg *m = r->m;
+    struct hf_sip_event e = {.id = {NULL, 0}};
+    int rc = hf_sip_event(m, &e);
+    struct hf_sip_subscribe in = {.aor = r->aor, .cseq = m->cseq};
+    in.package = rc == 1 ? hf_sip_package_of(e.package) : HF_SIP_PACKAGE_COUNT_;
+    if (rc < 0) {
+        refuse(r, 400, "Malformed Event");
+        return;
+    }
+    if (in.package == HF_SIP_PACKAGE_COUNT_) {
+        refuse_with(r, 489, HF_SIP_H_ALLOW_EVENTS, S("reg, presence"));
+        return;
+    }
+    if (wants_too_much(r)) {
+        return;
+    }
+    if (has_foreign_body(m)) {
+        refuse_with(r, 415, HF_SIP_H_ACCEPT, S(""));
+        return;
+    }
+    if (!accepts(m, in.package)) {
+        refuse(r, 406, "");
+        return;
+    }
+    rc = hf_sip_expires(m, HF_SIP_H_EXPIRES, &in.expires_s);
+    if (rc < 0) {
+        refuse(r, 400, "Header Field Repeated");
+        return;
+    }
+    in.has_expires = rc == 1;
+    struct hf_slice to_tag = hf_sip_address_tag(&m->to);
+    bool had_tag = in.in_dialog = to_tag.n > 0;
+    struct hf_wr w;
+    hf_wr_init(&w, r->n->text, sizeof(r->n->text));
+    struct hf_sip_subscribed a;
+    if (!names(m, had_tag ? to_tag : r->to_tag, &in.dialog)) {
+        refuse(r, 400, "Malformed Dialog");
+    } else if (admit(r, &in, &w)) {
+        hf_sip_watch_subscribe(r->n->watch, &in, r->now, &a);
+        answer(r, &a, had_tag);
+    }
+}
+
+bool hf_sip_notifier_has_dialog(const struct hf_sip_notifier *n, const struct hf_sip_msg *m)
+{
+    struct hf_sip_dialog d;
+    struct hf_slice tag = hf_sip_address_tag(&m->to);
+    return tag.n > 0 && names(m, tag, &d) && hf_sip_watch_find(n->watch, &d) != 0;
+}
+
+/* ---- PUBLISH ---- */
+
+static bool is_pidf(const struct hf_sip_msg *m)
+{
+    struct hf_sip_type t;
+    return hf_sip_content_type(m, &t) == 1 && hf_sip_eq_str(t.type, "application") &&
+           hf_sip_eq_str(t.subtype, "pidf+xml");
+}
+
+/* May it be taken at all (RFC 3903 6, steps 1 to 3, 5)? true: go on; false: answered. */
+static bool admit_publish(struct request *r)
+{
+    const struct hf_sip_msg *m = r->m;
+    struct hf_sip_event e;
+    int rc = hf_sip_event(m, &e);
+    if (rc < 0) {
+        refuse(r, 400, "Malformed Event");
+    } else if (rc == 0 || hf_sip_package_of(e.package) != HF_SIP_PACKAGE_PRESENCE) {
+        refuse_with(r, 489, HF_SIP_H_ALLOW_EVENTS, S("presence"));
+    } else if (wants_too_much(r)) {
+        return false;
+    } else if (!hf_slice_eq(r->watcher, r->aor)) {
+        refuse(r, 403, "");
+    } else if (hf_sip_has(m, HF_SIP_H_CONTENT_ENCODING)) {
+        refuse_with(r, 415, HF_SIP_H_ACCEPT_ENCODING, S("identity"));
+    } else if (m->body.n > r->n->conf.body_max) {
+        refuse(r, 413, "");
+    } else if (m->body.n > 0 && !is_pidf(m)) {
+        refuse_with(r, 415, HF_SIP_H_ACCEPT, S(HF_SIP_PIDF_TYPE));
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static void publish(struct request *r)
+{
+    const struct hf_sip_msg *m = r->m;
+    struct hf_sip_publish in = {
+        .aor = r->aor, .transaction = hf_slice(r->tag, TAG_N), .body = m->body};
+    if (!admit_publish(r)) {
+        return;
+    }
+    int rc = hf_sip_expires(m, HF_SIP_H_EXPIRES, &in.expires_s);
+    if (rc < 0 || hf_sip_etag(m, HF_SIP_H_SIP_IF_MATCH, &in.etag) < 0) {
+        refuse(r, 400, rc < 0 ? "Header Field Repeated" : "Malformed SIP-If-Match");
+        return;
+    }
+    in.has_expires = rc == 1;
+    struct hf_sip_published p;
+    hf_sip_presence_publish(r->n->presence, &in, r->now, &p);
+    switch (p.status) {
+    case 200: {
+        struct hf_wr w = begin(r, 200, "");
+        hf_sip_put_field(&w, HF_SIP_H_SIP_ETAG, hf_slice_str(p.etag));
+        hf_sip_put_number(&w, HF_SIP_H_EXPIRES, p.expires_s);
+        finish(r, &w);
+        break;
+    }
+    case 400:
+        refuse(r, 400, m->body.n > 0 ? "Malformed Presence Document" : "Missing Body");
+        break;
+    case 423:
+        refuse_number(r, 423, HF_SIP_H_MIN_EXPIRES, p.expires_s);
+        break;
+    case 503:
+        refuse_for_now(r);
+        break;
+    default:
+        refuse(r, (uint16_t)p.status, "");
+        break;
+    }
+}
+
+/* ---- what happens ---- */
+
+/* Who asks: as authenticated, else as he says. */
+static struct hf_slice who(const struct hf_sip_msg *m, struct hf_slice user,
+                           char text[HF_SIP_AOR_MAX])
+{
+    struct hf_wr w;
+    struct hf_slice aor;
+    hf_wr_init(&w, text, HF_SIP_AOR_MAX);
+    if (user.n > 0 || hf_sip_aor(&m->from.uri, &w) < 0 || hf_wr_end(&w, &aor) < 0) {
+        return user;
+    }
+    return aor;
+}
+
+void hf_sip_notifier_request(struct hf_sip_notifier *n, const struct hf_sip_msg *m,
+                             const struct hf_sip_flow *from, struct hf_slice aor,
+                             struct hf_slice user, hf_time now)
+{
+    char text[HF_SIP_AOR_MAX];
+    struct request r = {
+        .n = n, .m = m, .from = from, .aor = aor, .watcher = who(m, user, text), .now = now};
+    hf_sip_stateless_tag(m, n->conf.seed, r.tag);
+    r.to_tag = hf_slice(r.tag, TAG_N);
+    if (m->method == HF_SIP_SUBSCRIBE) {
+        subscribe(&r);
+    } else if (m->method == HF_SIP_PUBLISH) {
+        publish(&r);
+    }
+    run(n, now);
+}
+
+void hf_sip_notifier_answered(struct hf_sip_notifier *n, uint64_t cookie, uint16_t status,
+                              const struct hf_sip_msg *response, hf_time now)
+{
+    struct hf_sip_watch_out o;
+    uint32_t sub = (uint32_t)(cookie >> 32), retry_after = 0;
+    uint8_t aor[HF_SIP_AOR_MAX];
+    size_t n_aor = 0;
+    if (hf_sip_watch_get(n->watch, sub, now, &o)) {
+        n_aor = o.aor.n;
+        memcpy(aor, o.aor.p, n_aor);
+    }
+    if (response != NULL && hf_sip_retry_after_s(response, &retry_after) != 1) {
+        retry_after = 0;
+    }
+    hf_sip_watch_answered(n->watch, sub, (uint32_t)cookie, status, retry_after, now);
+    if (n_aor > 0 && hf_sip_watch_subs(n->watch, hf_slice(aor, n_aor), NULL, 0) == 0) {
+        past_drop(n, hf_slice(aor, n_aor));
+    }
+    run(n, now);
+}
+
+static void note_ended(struct hf_sip_notifier *n, struct hf_slice aor,
+                       const struct hf_sip_change *c, hf_time now)
+{
+    const struct hf_sip_binding *b = NULL;
+    enum hf_sip_reg_event event = HF_SIP_REG_UNREGISTERED;
+    if (c->kind == HF_SIP_CHANGE_UNREGISTERED || c->kind == HF_SIP_CHANGE_EXPIRED) {
+        b = c->binding;
+        event = c->kind == HF_SIP_CHANGE_EXPIRED ? HF_SIP_REG_EXPIRED : event;
+    } else if (c->replaced != NULL && c->replaced != c->binding) {
+        char was[ID_N], is[ID_N];
+        contact_id(c->replaced, was);
+        contact_id(c->binding, is);
+        b = memcmp(was, is, ID_N) != 0 ? c->replaced : NULL; /* written differently */
+    }
+    struct past *p = b != NULL ? past_for(n, aor) : NULL;
+    if (p != NULL) {
+        add_ended(p, b, event, now);
+    }
+}
+
+void hf_sip_notifier_changed(struct hf_sip_notifier *n, struct hf_slice aor,
+                             const struct hf_sip_change *change, size_t n_changes, hf_time now)
+{
+    bool came_or_went = false;
+    if (n_changes == 0 || hf_sip_watch_subs(n->watch, aor, NULL, 0) == 0) {
+        return;
+    }
+    for (size_t i = 0; i < n_changes; i++) {
+        note_ended(n, aor, &change[i], now);
+        came_or_went |= change[i].kind != HF_SIP_CHANGE_REFRESHED;
+    }
+    hf_sip_watch_changed(n->watch, HF_SIP_PACKAGE_REG, aor, now);
+    if (came_or_went && hf_sip_presence_of(n->presence, aor) == 0) {
+        hf_sip_watch_changed(n->watch, HF_SIP_PACKAGE_PRESENCE, aor, now);
+    }
+    run(n, now);
+}
+
+static void decide(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    uint32_t sub[256];
+    size_t k = hf_sip_watch_subs(n->watch, aor, sub, HF_ARRAY_LEN(sub));
+    k = k < HF_ARRAY_LEN(sub) ? k : HF_ARRAY_LEN(sub);
+    for (size_t i = 0; i < k; i++) {
+        struct hf_sip_watch_out o;
+        if (!hf_sip_watch_get(n->watch, sub[i], now, &o) || o.state != HF_SIP_SUB_PENDING) {
+            continue;
+        }
+        int may = n->ops.may_watch(n->ctx, o.dialog.watcher, o.package, aor);
+        if (may >= 0) {
+            hf_sip_watch_authorise(n->watch, sub[i], may > 0, now);
+        }
+    }
+}
+
+void hf_sip_notifier_decided(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    decide(n, aor, now);
+    run(n, now);
+}
+
+/* How it was at last. Without memory its watchers are told all the same. */
+static void remember(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    struct past *p = past_for(n, aor);
+    if (p == NULL || p->left) {
+        return;
+    }
+    HF_LIST_FOREACH (l, &p->ended) {
+        ended_drop(p, HF_CONTAINER_OF(l, struct ended, list));
+    }
+    const struct hf_sip_binding *b = n->ops.bindings(n->ctx, aor);
+    for (; b != NULL; b = b->next) {
+        add_ended(p, b, HF_SIP_REG_DEACTIVATED, now);
+    }
+    hf_sip_presence_write(n->presence, aor, reachable(n, aor, now), &p->presence);
+    p->left = true;
+}
+
+void hf_sip_notifier_left(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    if (hf_sip_watch_subs(n->watch, aor, NULL, 0) > 0) {
+        remember(n, aor, now);
+        hf_sip_watch_left(n->watch, aor, now);
+    }
+    hf_sip_presence_forget(n->presence, aor);
+    run(n, now);
+}
+
+void hf_sip_notifier_gone(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
+{
+    hf_sip_watch_gone(n->watch, aor, now);
+    hf_sip_presence_gone(n->presence, aor);
+    run(n, now);
+}
+
+void hf_sip_notifier_load(struct hf_sip_notifier *n, struct hf_slice aor,
+                          const struct hf_sip_kept *kept, size_t n_kept, enum hf_sip_former former,
+                          hf_time now)
+{
+    struct past *p = past_of(n, aor);
+    if (p != NULL && p->left) {
+        past_drop(n, aor); /* it is ours again */
+    }
+    for (size_t i = 0; i < n_kept; i++) { /* what can't be read is counted there */
+        const struct hf_sip_kept *k = &kept[i];
+        if (k->what == 'p') {
+            (void)!hf_sip_presence_load(n->presence, aor, k->key, k->data, k->left_s, now);
+        } else if (k->what == 's' && former != HF_SIP_FORMER_ALIVE) {
+            (void)!hf_sip_watch_load(n->watch, k->data, HF_S(k->left_s),
+                                     former == HF_SIP_FORMER_DEAD, now);
+        }
+    }
+    decide(n, aor, now);
+    run(n, now);
+}
+
+void hf_sip_notifier_stored(struct hf_sip_notifier *n, const struct hf_sip_result *r, hf_time now)
+{
+    bool ok = r->done == HF_SIP_OP_DONE;
+    if (r->kind != HF_SIP_OP_KEEP || r->cookie == 0) {
+        return;
+    }
+    if (r->cookie & PUBLICATION) {
+        hf_sip_presence_stored(n->presence, r->aor, (uint32_t)r->cookie, ok, now);
+    } else {
+        hf_sip_watch_stored(n->watch, (uint32_t)r->cookie, ok, now);
+    }
+    run(n, now);
+}
+
+void hf_sip_notifier_tick(struct hf_sip_notifier *n, hf_time now)
+{
+    run(n, now);
+}
+
+hf_time hf_sip_notifier_deadline(const struct hf_sip_notifier *n)
+{
+    return hf_time_min(hf_sip_watch_deadline(n->watch), hf_sip_presence_deadline(n->presence));
+}
+
+size_t hf_sip_notifier_count(const struct hf_sip_notifier *n)
+{
+    return hf_sip_watch_count(n->watch);
+}
+
+size_t hf_sip_notifier_publications(const struct hf_sip_notifier *n)
+{
+    return hf_sip_presence_count(n->presence);
+}
+
+const struct hf_sip_watch_counters *hf_sip_notifier_counters(const struct hf_sip_notifier *n)
+{
+    return hf_sip_watch_counters(n->watch);
+}
+
+const struct hf_sip_presence_counters *hf_sip_notifier_presence_counters(
+    const struct hf_sip_notifier *n)
+{
+    return hf_sip_presence_counters(n->presence);
+}
+
+/* ---- its life ---- */
+
+static int init(struct hf_sip_notifier *n, hf_time now)
+{
+    struct hf_sip_notifier_conf *c = &n->conf;
+    const struct hf_sip_presence_conf presence = {
+        .publications_max = c->publications_max,
+        .expires_min_s = c->publish_min_s,
+        .expires_max_s = c->publish_max_s,
+        .seed = c->seed,
+    };
+    n->contact = hf_alloc(c->contact.n + 1);
+    if (n->contact == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(n->contact, c->contact.p, c->contact.n);
+    c->contact.p = (const uint8_t *)n->contact;
+    int rc = hf_sip_watch_create(&c->watch, now, &n->watch);
+    return rc < 0 ? rc : hf_sip_presence_create(&presence, now, &n->presence);
+}
+
+int hf_sip_notifier_create(const struct hf_sip_notifier_conf *conf,
+                           const struct hf_sip_notifier_ops *ops, void *ctx, hf_time now,
+                           struct hf_sip_notifier **ret_notifier)
+{
+    assert(ops->reply && ops->notify && ops->store && ops->bindings && ops->epoch &&
+           ops->may_watch && conf->contact.n > 0);
+    struct hf_sip_notifier *n = hf_alloc(sizeof(*n));
+    if (n == NULL) {
+        return -ENOMEM;
+    }
+    n->conf = *conf;
+    n->conf.body_max = n->conf.body_max != 0 ? n->conf.body_max : 16384;
+    n->conf.watch.seed = n->conf.watch.seed != 0 ? n->conf.watch.seed : conf->seed + 2;
+    n->ops = *ops;
+    n->ctx = ctx;
+    hf_map_init(&n->past, conf->seed + 3);
+    hf_prng_init(&n->prng, conf->seed + 4);
+    hf_buf_init(&n->body, BODY_MAX);
+    int rc = init(n, now);
+    if (rc < 0) {
+        hf_sip_notifier_destroy(n);
+        return rc;
+    }
+    *ret_notifier = n;
+    return 0;
+}
+
+void hf_sip_notifier_destroy(struct hf_sip_notifier *n)
+{
+    if (n == NULL) {
+        return;
+    }
+    size_t pos = 0;
+    for (struct past *p; (p = hf_map_next(&n->past, &pos)) != NULL;) {
+        past_free(p);
+    }
+    hf_map_fini(&n->past);
+    hf_sip_watch_destroy(n->watch);
+    hf_sip_presence_destroy(n->presence);
+    hf_buf_fini(&n->body);
+    hf_free(n->contact);
+    hf_free(n);
+}

@@ -1,0 +1,484 @@
+/* The servers of the cluster, through the directory's tree; and the group that says who leads. */
+#include "sip/tree.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "base/mem.h"
+#include "base/name.h"
+#include "holdfast/holdfast.h"
+#include "os/load.h"
+#include "sip/lead.h"
+#include "sip/node.h"
+
+#define PREFIX "/sip/servers"
+#define LOOK HF_S(1)
+#define FIGURES HF_S(5)
+#define SOON HF_MS(20)
+#define START_ALONE HF_MS(500) /* there is no holdfastd */
+#define START_AT_LATEST HF_S(3)
+#define TREE_SETTLE HF_S(5)
+#define DUMP (JSON_COMPACT)
+#define WEIGHT_MAX 1000
+
+struct other {
+    struct hf_list node;
+    char name[HF_HOST_NAME_MAX + 1];
+    json_t *value; /* owned; NULL: left the tree */
+};
+
+struct hf_sip_tree {
+    struct hf_sip *s; /* borrowed */
+    char name[HF_SERVICE_NAME_MAX + 1];
+    struct holdfast *h;
+    struct hf_io *io;
+    struct hf_timer *timer;
+    uint32_t watch, follow;
+    char *told, *told_state; /* owned */
+    hf_time told_at, opened_at, synced_at;
+    bool refused, out_of_reach;
+    struct hf_list others;
+    uint16_t n_names;          /* servers that the leader has heard of */
+    struct hf_sip_server self; /* as the workers were told */
+    bool told_self;
+    bool is_here; /* the group's primary */
+    uint64_t epoch;
+    bool leads;
+};
+
+static const char *const transports[] = {
+    [HF_SIP_TRANSPORT_UDP] = "udp", [HF_SIP_TRANSPORT_TCP] = "tcp", [HF_SIP_TRANSPORT_TLS] = "tls"};
+
+/* ---- what others tell ---- */
+
+static void parse_addresses(const json_t *value, struct hf_endpoint at[3])
+{
+    for (size_t i = 0; i < HF_ARRAY_LEN(transports); i++) {
+        struct hf_addr a;
+        const char *text = json_string_value(json_object_get(value, transports[i]));
+        if (text && hf_addr_parse(text, 0, NULL, &a) == 0) {
+            at[i] = hf_addr_to_endpoint(&a);
+            at[i].port = at[i].port ? at[i].port : hf_sip_transport_port((enum hf_sip_transport)i);
+        }
+    }
+}
+
+static uint32_t number_of(const json_t *value, const char *key, uint32_t most)
+{
+    json_int_t n = json_integer_value(json_object_get(value, key));
+    return n < 0 ? 0 : n > (json_int_t)most ? most : (uint32_t)n;
+}
+
+static const char *text_of(const json_t *value, const char *key)
+{
+    const char *s = json_string_value(json_object_get(value, key));
+    return s ? s : "";
+}
+
+int hf_sip_tree_parse(const char *name, const json_t *value, struct hf_sip_peer *ret_peer,
+                      struct hf_sip_load *ret_load)
+{
+    const char *state = text_of(value, "state"), *role = text_of(value, "role");
+    bool draining = strcmp(state, "draining") == 0;
+    if (!hf_host_name_ok(hf_slice_str(name)) || !json_is_object(value) ||
+        (!draining && strcmp(state, "live") != 0)) {
+        return -HF_EVALUE;
+    }
+    *ret_peer = (struct hf_sip_peer){
+        .name = hf_slice_str(name),
+        .host = hf_slice_str(text_of(value, "host")),
+        .now = {.state = draining ? HF_SIP_SERVER_DRAINING : HF_SIP_SERVER_LIVE,
+                .homes = strcmp(role, hf_sip_role_name(HF_SIP_ROLE_HOME)) == 0,
+                .busy = json_is_true(json_object_get(value, "busy")),
+                .weight = (uint16_t)number_of(value, "weight", WEIGHT_MAX)},
+    };
+    parse_addresses(value, ret_peer->at);
+    *ret_load = (struct hf_sip_load){.clients = number_of(value, "rows", UINT32_MAX),
+                                     .pinned = number_of(value, "pinned", UINT32_MAX),
+                                     .requests_s = number_of(value, "requests_s", UINT32_MAX),
+                                     .cpu = number_of(value, "cpu", 1000)};
+    return 0;
+}
+
+static struct other *find(struct hf_sip_tree *t, const char *name)
+{
+    HF_LIST_FOREACH (node, &t->others) {
+        struct other *o = HF_CONTAINER_OF(node, struct other, node);
+        if (strcmp(o->name, name) == 0) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+static void hear(struct hf_sip_tree *t, const char *name, const char *text)
+{
+    struct hf_sip_peer peer;
+    struct hf_sip_load load;
+    json_t *value = json_loads(text, 0, NULL);
+    struct other *o = find(t, name);
+    if (hf_sip_tree_parse(name, value, &peer, &load) || (!o && !(o = hf_alloc(sizeof(*o))))) {
+        hf_log_warn("", "the entry of server %s in the tree is not understood: it is left out",
+                    name);
+        json_decref(value);
+        return;
+    }
+    if (!*o->name) {
+        snprintf(o->name, sizeof(o->name), "%s", name);
+        hf_list_insert(&t->others, &o->node);
+    }
+    if (!o->value) {
+        hf_log_info("", "server %s is there", name);
+    }
+    json_decref(o->value);
+    o->value = value;
+    hf_sip_names_tell(t->s->names, &peer);
+    hf_sip_lead_peer(t->s->lead, peer.name, &peer.now, &load);
+}
+
+static void gone(struct hf_sip_tree *t, const char *name)
+{
+    struct other *o = find(t, name);
+    struct hf_sip_load none = {0};
+    struct hf_sip_peer peer = {.name = hf_slice_str(name), .now.state = HF_SIP_SERVER_DEAD};
+    if (!o || !o->value) {
+        return;
+    }
+    hf_log_info("", "server %s is gone", name);
+    json_decref(o->value);
+    o->value = NULL;
+    hf_sip_names_tell(t->s->names, &peer);
+    hf_sip_lead_peer(t->s->lead, peer.name, &peer.now, &none);
+}
+
+static void on_event(void *arg, enum holdfast_event event, const char *owner, const char *name,
+                     const char *value)
+{
+    struct hf_sip_tree *t = arg;
+    (void)owner;
+    if (event == HOLDFAST_SYNCED) {
+        t->synced_at = t->synced_at ? t->synced_at : hf_now();
+        hf_sip_server_start(t->s);
+        return;
+    }
+    const char *server = strrchr(name, '/') + 1;
+    if (strcmp(name, t->name) == 0 || strlen(name) != strlen(PREFIX) + 1 + strlen(server)) {
+        return;
+    }
+    if (event == HOLDFAST_REMOVED) {
+        gone(t, server);
+    } else {
+        hear(t, server, value);
+    }
+}
+
+/* ---- what this one tells ---- */
+
+static void sum_figures(struct hf_sip *s, struct hf_sip_node_figures *sum, uint32_t *requests_s,
+                        unsigned *cpu, bool *busy)
+{
+    struct hf_load load;
+    memset(sum, 0, sizeof(*sum));
+    *requests_s = *cpu = 0;
+    *busy = false;
+    for (unsigned i = 0; i < hf_sip_workers_n(s->workers); i++) {
+        struct hf_sip_node_figures f;
+        struct hf_sip_worker_figures w;
+        hf_sip_node_figures(s->node[i], &f);
+        hf_sip_worker_figures(hf_sip_worker(s->workers, i), &w);
+        sum->info.rows += f.info.rows;
+        sum->info.bindings += f.info.bindings;
+        sum->info.subs += f.info.subs;
+        *requests_s += w.messages_s;
+        *cpu += w.cpu;
+        *busy = *busy || w.shed != HF_SIP_SHED_NOTHING;
+    }
+    hf_load_read(&load);
+    *cpu /= load.cpus ? load.cpus : 1;
+}
+
+/* The first address of each transport on the side of the other servers. */
+static void add_addresses(const struct hf_sip *s, json_t *v)
+{
+    char text[HF_ADDR_STR_LEN];
+    for (size_t k = 0; k < HF_ARRAY_LEN(transports); k++) {
+        for (size_t i = 0; i < s->n_listen; i++) {
+            const struct hf_sip_listen *l = &s->listen[i];
+            if (l->transport == k && !l->external && !json_object_get(v, transports[k])) {
+                struct hf_addr a = hf_addr_from_endpoint(&l->at);
+                json_object_set_new(v, transports[k], json_string(hf_addr_str(&a, text)));
+                if (!json_object_get(v, "host")) {
+                    json_object_set_new(v, "host",
+                                        json_stringn((const char *)l->host.p, l->host.n));
+                    json_object_set_new(v, "port", json_integer(l->at.port));
+                }
+            }
+        }
+    }
+}
+
+static const char *state_name(const struct hf_sip *s)
+{
+    return s->draining ? "draining" : "live";
+}
+
+/* Changes of these are told at once. */
+static json_t *state_of(struct hf_sip_tree *t, bool busy)
+{
+    const struct hf_sip_config *c = t->s->config;
+    json_t *v = json_object();
+    add_addresses(t->s, v);
+    json_object_set_new(v, "role", json_string(hf_sip_role_name((enum hf_sip_role)c->sip.role)));
+    json_object_set_new(v, "weight", json_integer(c->sip.weight));
+    json_object_set_new(v, "state", json_string(state_name(t->s)));
+    json_object_set_new(v, "busy", json_boolean(busy));
+    json_object_set_new(v, "leads", json_boolean(t->leads));
+    return v;
+}
+
+static void add_figures(json_t *v, const struct hf_sip_node_figures *f, uint32_t requests_s,
+                        unsigned cpu)
+{
+    json_object_set_new(v, "rows", json_integer((json_int_t)f->info.rows));
+    json_object_set_new(v, "bindings", json_integer((json_int_t)f->info.bindings));
+    json_object_set_new(v, "subscriptions", json_integer((json_int_t)f->info.subs));
+    json_object_set_new(v, "requests_s", json_integer(requests_s));
+    json_object_set_new(v, "cpu", json_integer(cpu));
+}
+
+json_t *hf_sip_tree_self(struct hf_sip_tree *t)
+{
+    struct hf_sip_node_figures f;
+    uint32_t requests_s;
+    unsigned cpu;
+    bool busy;
+    sum_figures(t->s, &f, &requests_s, &cpu, &busy);
+    json_t *v = state_of(t, busy);
+    add_figures(v, &f, requests_s, cpu);
+    return v;
+}
+
+json_t *hf_sip_tree_servers(struct hf_sip_tree *t)
+{
+    json_t *all = json_array(), *self = hf_sip_tree_self(t);
+    json_object_set_new(self, "name", json_string(t->s->config->sip.name));
+    json_array_append_new(all, self);
+    HF_LIST_FOREACH (node, &t->others) {
+        const struct other *o = HF_CONTAINER_OF(node, struct other, node);
+        json_t *v = o->value ? json_copy(o->value) : json_pack("{s:s}", "state", "dead");
+        json_object_set_new(v, "name", json_string(o->name));
+        json_array_append_new(all, v);
+    }
+    return all;
+}
+
+/* The workers and the leader hear of this server as of any other. */
+static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load *load)
+{
+    struct hf_sip *s = t->s;
+    struct hf_sip_peer peer = {
+        .name = hf_slice_str(s->config->sip.name),
+        .now = {.state = s->draining ? HF_SIP_SERVER_DRAINING : HF_SIP_SERVER_LIVE,
+                .homes = s->config->sip.role == HF_SIP_ROLE_HOME,
+                .busy = busy,
+                .weight = (uint16_t)s->config->sip.weight}};
+    for (size_t i = 0; i < s->n_listen; i++) {
+        const struct hf_sip_listen *l = &s->listen[i];
+        if (!l->external && peer.at[l->transport].family == HF_AF_NONE) {
+            peer.at[l->transport] = l->at;
+            peer.host = peer.host.n ? peer.host : l->host;
+        }
+    }
+    bool same = t->told_self && memcmp(&peer.now, &t->self, sizeof(t->self)) == 0;
+    if (!same) {
+        t->self = peer.now;
+        t->told_self = true;
+        hf_sip_names_tell(s->names, &peer);
+    }
+    hf_sip_lead_peer(s->lead, peer.name, &peer.now, load);
+}
+
+static void on_published(void *arg, int code, const char *text)
+{
+    struct hf_sip_tree *t = arg;
+    if (code < 0 && code != -ECANCELED && !t->refused) {
+        t->refused = true;
+        hf_log_warn("", "other servers do not see this one: %s is refused: %s", t->name, text);
+    }
+}
+
+static void publish(struct hf_sip_tree *t, char *value, char *state)
+{
+    (void)!holdfast_publish(t->h, t->name, value, 0, on_published, t); /* else with the next one */
+    free(t->told);
+    free(t->told_state);
+    t->told = value;
+    t->told_state = state;
+    t->told_at = hf_now();
+}
+
+static bool same(const char *a, const char *b)
+{
+    return a && b && strcmp(a, b) == 0;
+}
+
+static void say(struct hf_sip_tree *t)
+{
+    struct hf_sip_node_figures f;
+    uint32_t requests_s;
+    unsigned cpu;
+    bool busy;
+    sum_figures(t->s, &f, &requests_s, &cpu, &busy);
+    struct hf_sip_load load = {
+        .clients = (uint32_t)f.info.rows, .requests_s = requests_s, .cpu = cpu};
+    tell_self(t, busy, &load);
+    json_t *v = state_of(t, busy);
+    char *state = json_dumps(v, DUMP), *value = NULL;
+    bool due = !same(state, t->told_state);
+    if (due || hf_now() - t->told_at >= FIGURES) {
+        add_figures(v, &f, requests_s, cpu);
+        value = json_dumps(v, DUMP);
+        due = due || !same(value, t->told);
+    }
+    json_decref(v);
+    if (due && state && value && t->s->started) {
+        publish(t, value, state);
+        return;
+    }
+    free(state);
+    free(value);
+}
+
+/* ---- who leads ---- */
+
+static void look_who_leads(struct hf_sip_tree *t)
+{
+    const struct hf_sip_config *c = t->s->config;
+    bool alone = !*c->sip.group && strncmp(c->sip.database, "sqlite:", 7) == 0;
+    bool known = t->synced_at && hf_now() - t->synced_at >= TREE_SETTLE;
+    bool leads = alone || (t->is_here && known && !t->out_of_reach);
+    if (leads != t->leads) {
+        t->leads = leads;
+        hf_sip_tree_touch(t);
+    }
+    hf_sip_lead_set(t->s->lead, leads, alone ? 0 : t->epoch);
+}
+
+static void on_group(void *arg, const struct holdfast_group *g)
+{
+    struct hf_sip_tree *t = arg;
+    t->is_here = g->is_here;
+    t->epoch = g->epoch;
+    look_who_leads(t);
+}
+
+/* Servers that rows name and the tree never had. */
+static void tell_unknown(struct hf_sip_tree *t)
+{
+    char name[HF_HOST_NAME_MAX + 1];
+    struct hf_sip_server unknown = {.state = HF_SIP_SERVER_UNKNOWN};
+    struct hf_sip_load none = {0};
+    for (uint16_t n = hf_sip_names_count(t->s->names); t->n_names < n; t->n_names++) {
+        hf_sip_names_name(t->s->names, t->n_names, name, sizeof(name));
+        if (t->n_names > 0 && !find(t, name)) {
+            hf_sip_lead_peer(t->s->lead, hf_slice_str(name), &unknown, &none);
+        }
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct hf_sip_tree *t = arg;
+    hf_time waited = hf_now() - t->opened_at;
+    bool none = holdfast_status(t->h) < 0 && waited > START_ALONE;
+    if (!t->s->started && (none || waited > START_AT_LATEST)) {
+        hf_log_warn("", "the tree is not known: this server takes itself for the only one");
+        hf_sip_server_start(t->s);
+    }
+    tell_unknown(t);
+    look_who_leads(t);
+    say(t);
+    hf_timer_set(t->timer, hf_now() + (t->s->started ? LOOK : SOON * 5));
+}
+
+void hf_sip_tree_touch(struct hf_sip_tree *t)
+{
+    if (t) {
+        hf_timer_set(t->timer, hf_now() + SOON);
+    }
+}
+
+/* ---- life ---- */
+
+static void on_status(void *arg, int code)
+{
+    struct hf_sip_tree *t = arg;
+    if (code < 0 && !t->out_of_reach) {
+        hf_log_warn("",
+                    "no word to or from other servers: no connection to holdfastd: %s; trying "
+                    "again",
+                    holdfast_strerror(code));
+    } else if (code == 0 && t->out_of_reach) {
+        hf_log_info("", "connected to holdfastd");
+    }
+    t->out_of_reach = code < 0;
+    hf_sip_tree_touch(t);
+}
+
+static void on_io(void *arg, unsigned events)
+{
+    struct hf_sip_tree *t = arg;
+    (void)events;
+    (void)!holdfast_dispatch(t->h, 0); /* out of memory: it is readable again */
+}
+
+int hf_sip_tree_open(struct hf_sip *s, struct hf_err *err)
+{
+    struct hf_sip_tree *t = hf_alloc(sizeof(*t));
+    if (!t) {
+        return hf_err_set(err, -ENOMEM, "out of memory");
+    }
+    t->s = s;
+    t->opened_at = hf_now();
+    hf_list_init(&t->others);
+    snprintf(t->name, sizeof(t->name), PREFIX "/%s", s->config->sip.name);
+    int rc = holdfast_create(NULL, "holdfast-sip", &t->h);
+    rc = rc ? rc : hf_timer_create(s->loop, on_timer, t, &t->timer);
+    rc = rc ? rc : hf_io_create(s->loop, holdfast_fd(t->h), HF_IO_READ, on_io, t, &t->io);
+    rc = rc ? rc : holdfast_watch(t->h, PREFIX, on_event, t, &t->watch);
+    if (rc == 0 && *s->config->sip.group) {
+        rc = holdfast_group_follow(t->h, s->config->sip.group, on_group, t, &t->follow);
+    }
+    if (rc) {
+        hf_sip_tree_close(t);
+        return hf_err_set(err, rc, "cannot watch other servers: %s", holdfast_strerror(rc));
+    }
+    s->tree = t;
+    holdfast_on_status(t->h, on_status, t);
+    say(t);
+    hf_timer_set(t->timer, hf_now() + SOON);
+    (void)!holdfast_dispatch(t->h, 0); /* begins to connect */
+    return 0;
+}
+
+void hf_sip_tree_close(struct hf_sip_tree *t)
+{
+    if (!t) {
+        return;
+    }
+    HF_LIST_FOREACH (node, &t->others) {
+        struct other *o = HF_CONTAINER_OF(node, struct other, node);
+        json_decref(o->value);
+        hf_list_unlink(&o->node);
+        hf_free(o);
+    }
+    hf_io_destroy(t->io);
+    hf_timer_destroy(t->timer);
+    holdfast_destroy(t->h);
+    free(t->told);
+    free(t->told_state);
+    hf_free(t);
+}
