@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hash.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "core/sip/transaction.h"
 
 #define NOTHING hf_slice(NULL, 0)
 #define CHALLENGES_MAX 16384u /* bytes of the challenges of others than the first */
-#define BREADTH 60u           /* Max-Breadth of who has none (RFC 5393 5.3.3) */
+#define BREADTH 60u           /* Max-Breadth of who has none (RFC 5393) */
 
 /* What is needed to begin more branches and to answer ourselves: until an answer went back. */
 struct plan {
@@ -85,7 +87,7 @@ static struct hf_slice add_text(uint8_t **at, struct hf_slice s)
     return copy;
 }
 
-/* Max-Breadth as received (RFC 5393 5.3.3). */
+/* Max-Breadth as received (RFC 5393). */
 static uint32_t breadth_of(const struct hf_sip_msg *m)
 {
     struct hf_slice s;
@@ -536,19 +538,22 @@ int hf_sip_proxy_create(const struct hf_sip_proxy_conf *conf, const struct hf_si
                                                   .failed = on_failed,
                                                   .trying = on_trying,
                                                   .gone = on_gone};
+    char unguessable[HF_SIP_OWN_BRANCH_LEN];
     struct hf_sip_proxy *p = hf_alloc(sizeof(*p));
     if (!p) {
         return -ENOMEM;
     }
     p->ops = *ops;
     p->ctx = ctx;
-    p->seed = conf->seed;
     hf_list_init(&p->contexts);
     int rc = hf_sip_txns_create(conf, &txn_ops, p, &p->count, &p->txns);
     if (rc) {
         hf_free(p);
         return rc;
     }
+    /* Who finds the tags' seed out must not know the branches by it. */
+    hf_sip_txns_branch(p->txns, unguessable);
+    p->seed = hf_hash(hf_slice(unguessable, sizeof(unguessable)), 0);
     *ret_proxy = p;
     return 0;
 }

@@ -24,11 +24,11 @@
  * and the client's CANCEL begin no more and cancel what is pending; 2xx of an INVITE passes at once
  * and cancels the rest. When all have answered the best response goes back (16.7 step 6): 6xx, then
  * the lowest class; of one class 401 and 407 (with the challenges of all of them), 415, 420, 484,
- * the first of the others, 487, 430 and 408. 503 goes back as 500 (16.7), 430 as 480 (RFC 5626
- * 11.5), 408 of a request that was cancelled as 487. 408 is never sent to a non-INVITE, nor is a
+ * the first of the others, 487, 430 and 408. 503 goes back as 500 (16.7), 430 as 480 (RFC
+ * 5626), 408 of a request that was cancelled as 487. 408 is never sent to a non-INVITE, nor is a
  * provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not recursed.
  *
- * Targets that are tried together share the request's Max-Breadth (RFC 5393 5.3); more than it
+ * Targets that are tried together share the request's Max-Breadth (RFC 5393); more than it
  * allows are tried after the others.
  *
  * Branches that we make begin with the cookie, then two hex digits of `worker`, then what finds the
@@ -45,7 +45,7 @@ struct hf_sip_proxy_ops {
     /** Send this there. */
     void (*send)(void *ctx, const struct hf_sip_flow *to, struct hf_slice message);
     /** A request of our own has its final answer (408: none came; 503: could not be sent). msg:
-     * the response or NULL. cookie: as given. */
+     * the response or NULL. cookie: as given. The next one may be begun in it. */
     void (*answered)(void *ctx, uint64_t cookie, uint16_t status, const struct hf_sip_msg *msg);
     /** A target answered 408, 430 or 503, or could not be reached: its flow is broken (RFC 5626
      * 5.3: the binding may be dropped). cookie: the target's. */
@@ -64,7 +64,7 @@ struct hf_sip_target {
 
 struct hf_sip_proxy_conf {
     uint8_t worker;
-    uint64_t seed;
+    uint64_t seed;           /* secret, another one at each start, and used for nothing else */
     size_t transactions_max; /* server and client ones together; 0: 65536 */
     size_t bytes_max;        /* of all that is kept; 0: 256 MB */
     hf_time t1, t2, t4;      /* 0: 500 ms, 4 s, 5 s */
