@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -13,6 +15,8 @@
 #define NOTHING hf_slice(NULL, 0)
 #define CHALLENGES_MAX 16384u /* bytes of the challenges of others than the first */
 #define BREADTH 60u           /* Max-Breadth of who has none (RFC 5393) */
+#define LOOP_PARAM "hfl"      /* of our Vias: which request this was */
+#define LOOP_N 16             /* its hex digits */
 
 /* What is needed to begin more branches and to answer ourselves: until an answer went back. */
 struct plan {
@@ -103,11 +107,43 @@ static uint32_t breadth_of(const struct hf_sip_msg *m)
     return rc == 0 ? (uint32_t)v : 1; /* what can't be read breeds nothing */
 }
 
+/* What makes a request the same one when it comes round: all by which it is routed, and what it is
+ * (RFC 5393, RFC 3261 16.6 step 8). */
+static void loop_mark(const struct hf_sip_proxy *p, const struct hf_sip_msg *m,
+                      char ret_mark[LOOP_N + 1])
+{
+    uint64_t h = hf_hash(m->uri_text, ~p->seed);
+    h = hf_hash(m->method_text, h + m->cseq);
+    h = hf_hash(hf_sip_address_tag(&m->from), h);
+    h = hf_hash(hf_sip_address_tag(&m->to), h);
+    h = hf_hash(m->call_id, h);
+    snprintf(ret_mark, LOOP_N + 1, "%0*" PRIx64, LOOP_N, h);
+}
+
+/* Has it been forked here before, by this Request-URI? (With another one it is a spiral: fine.) */
+static bool is_loop(const struct hf_sip_proxy *p, const struct hf_sip_msg *m)
+{
+    char mark[LOOP_N + 1];
+    struct hf_sip_walk walk;
+    struct hf_sip_via v;
+    struct hf_sip_param param;
+    loop_mark(p, m, mark);
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
+    while (hf_sip_walk_via(&walk, &v) == 1) {
+        if (hf_sip_branch_worker(v.branch) >= 0 && hf_sip_param_get(v.params, LOOP_PARAM, &param) &&
+            hf_slice_eq(param.value, hf_slice(mark, LOOP_N))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static size_t size_of_plan(const struct hf_sip_msg *m, const struct hf_sip_forward *how,
                            const struct hf_sip_target *target, size_t n)
 {
     size_t size = sizeof(struct plan) + n * sizeof(*target) + m->used_n + how->sent_by.n +
-                  how->via_params.n + how->record_route.n + how->path.n;
+                  how->via_params.n + sizeof(";" LOOP_PARAM "=") - 1 + LOOP_N +
+                  how->record_route.n + how->path.n;
     for (size_t i = 0; i < n; i++) {
         size += target[i].uri.n + target[i].route.n + target[i].sent_by.n;
     }
@@ -142,13 +178,17 @@ static int make_plan(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
         hf_sip_txns_give(p->txns, size);
         return -ENOMEM;
     }
+    char mark[LOOP_N + 1];
     uint8_t *at = (uint8_t *)(plan->target + n);
+    loop_mark(p, m, mark);
     plan->size = size;
     plan->source = from->peer;
     plan->how = *how;
     plan->how.source = &plan->source;
     plan->how.sent_by = add_text(&at, how->sent_by);
     plan->how.via_params = add_text(&at, how->via_params);
+    plan->how.via_params.n += add_text(&at, hf_slice_str(";" LOOP_PARAM "=")).n;
+    plan->how.via_params.n += add_text(&at, hf_slice(mark, LOOP_N)).n;
     plan->how.record_route = add_text(&at, how->record_route);
     plan->how.path = add_text(&at, how->path);
     plan->how.drop |= 1ULL << HF_SIP_H_MAX_BREADTH;
@@ -194,25 +234,31 @@ static void free_if_unused(struct hf_sip_proxy *p, struct context *c)
 
 /* --- messages --- */
 
-/* Our own response to the request; in p->text. */
-static struct hf_slice own_response(struct hf_sip_proxy *p, const struct context *c,
-                                    uint16_t status)
+/* A response of our own; in p->text. Empty: it does not fit. */
+static struct hf_slice response_to(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                                   const struct hf_endpoint *source, uint16_t status)
 {
     struct hf_wr w;
     struct hf_slice message;
     char tag[16];
-    if (hf_sip_parse(c->plan->request, false, &p->msg)) {
-        return NOTHING; /* it was read before */
-    }
-    hf_sip_stateless_tag(&p->msg, p->seed, tag);
+    hf_sip_stateless_tag(request, p->seed, tag);
     hf_wr_init(&w, p->text, sizeof(p->text));
-    if (hf_sip_begin_response(&w, &p->msg, status, NOTHING,
-                              status > 100 ? hf_slice(tag, sizeof(tag)) : NOTHING,
-                              &c->plan->source) ||
+    if (hf_sip_begin_response(&w, request, status, NOTHING,
+                              status > 100 ? hf_slice(tag, sizeof(tag)) : NOTHING, source) ||
         hf_sip_end(&w, NOTHING, NOTHING, &message)) {
         return NOTHING;
     }
     return message;
+}
+
+/* Likewise to what was forked. */
+static struct hf_slice own_response(struct hf_sip_proxy *p, const struct context *c,
+                                    uint16_t status)
+{
+    if (hf_sip_parse(c->plan->request, false, &p->msg)) {
+        return NOTHING; /* it was read before */
+    }
+    return response_to(p, &p->msg, &c->plan->source, status);
 }
 
 /* A branch's response as it goes back, with more challenges; in p->text. */
@@ -579,13 +625,8 @@ static void take_cancel(struct hf_sip_proxy *p, struct hf_sip_txn *x, const stru
 {
     struct context *c = x->owner;
     struct hf_sip_flow to = hf_sip_flow_back(m, from);
-    struct hf_wr w;
-    struct hf_slice message;
-    char tag[16];
-    hf_sip_stateless_tag(m, p->seed, tag);
-    hf_wr_init(&w, p->text, sizeof(p->text));
-    if (hf_sip_begin_response(&w, m, 200, NOTHING, hf_slice(tag, sizeof(tag)), &from->peer) == 0 &&
-        hf_sip_end(&w, NOTHING, NOTHING, &message) == 0) {
+    struct hf_slice message = response_to(p, m, &from->peer, 200);
+    if (message.n) {
         p->ops.send(p->ctx, &to, message);
     }
     if (c && c->plan && !c->cancelled) {
@@ -670,6 +711,20 @@ static int begin_context(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
     return 0;
 }
 
+static int reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                 const struct hf_sip_flow *from, uint16_t status, struct hf_slice message,
+                 hf_time now)
+{
+    struct hf_sip_txn *x;
+    int rc = hf_sip_txn_serve(p->txns, request, from, now, &x);
+    if (rc) {
+        p->count.full++;
+        return rc;
+    }
+    hf_sip_txn_respond(p->txns, x, status, message, now);
+    return 0;
+}
+
 int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                       const struct hf_sip_flow *from, const struct hf_sip_forward *how,
                       const struct hf_sip_target *target, size_t n, hf_time now)
@@ -681,6 +736,10 @@ int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
     }
     if (hf_sip_proxy_absorb(p, request, from, now)) {
         return 0;
+    }
+    if (is_loop(p, request)) {
+        p->count.looped++;
+        return reply(p, request, from, 482, response_to(p, request, &from->peer, 482), now);
     }
     n = n < HF_SIP_CONTACTS_MAX ? n : HF_SIP_CONTACTS_MAX;
     int rc = begin_context(p, request, from, how, target, n, now, &c);
@@ -700,21 +759,13 @@ int hf_sip_proxy_reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                        const struct hf_sip_flow *from, uint16_t status, struct hf_slice message,
                        hf_time now)
 {
-    struct hf_sip_txn *x;
     assert(status >= 200);
     if (!may_begin(request)) {
         return -HF_EVALUE;
     }
-    if (hf_sip_proxy_absorb(p, request, from, now)) {
-        return 0;
-    }
-    int rc = hf_sip_txn_serve(p->txns, request, from, now, &x);
-    if (rc) {
-        p->count.full++;
-        return rc;
-    }
-    hf_sip_txn_respond(p->txns, x, status, message, now);
-    return 0;
+    return hf_sip_proxy_absorb(p, request, from, now)
+               ? 0
+               : reply(p, request, from, status, message, now);
 }
 
 void hf_sip_proxy_branch(struct hf_sip_proxy *p, char ret_branch[HF_SIP_OWN_BRANCH_LEN])

@@ -29,7 +29,8 @@
  * provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not recursed.
  *
  * Targets that are tried together share the request's Max-Breadth (RFC 5393); more than it
- * allows are tried after the others.
+ * allows are tried after the others. A request that comes round to be forked again (same
+ * Request-URI, tags, Call-ID, CSeq; our Vias have a mark of these) is answered with 482.
  *
  * Branches that we make begin with the cookie, then two hex digits of `worker`, then what finds the
  * transaction and can't be guessed: hf_sip_branch_worker() tells whose a response is.
@@ -80,6 +81,7 @@ struct hf_sip_proxy_conf {
     X(stray, "responses that belong to nothing")                                                   \
     X(timeouts, "branches without an answer")                                                      \
     X(cancelled, "requests cancelled by the client")                                               \
+    X(looped, "requests that came round")                                                          \
     X(full, "requests refused for want of room")
 struct hf_sip_proxy_counters {
 #define HF_SIP_PROXY_COUNTER_FIELD(name, text) uint64_t name;

@@ -279,7 +279,7 @@ void hf_sip_txns_destroy(struct hf_sip_txns *t)
     if (!t) {
         return;
     }
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = 0; t->heap && i < t->n; i++) {
         hf_free(t->heap[i]->text);
         hf_free(t->heap[i]);
     }

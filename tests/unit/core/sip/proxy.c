@@ -559,11 +559,12 @@ static void forwarded(void **state)
     assert_non_null(strstr(peer[3].request, "\r\nRecord-Route: <sip:h.example;lr>\r\n"
                                             "Route: <sip:edge;lr>\r\n"));
     assert_non_null(strstr(peer[3].request, "Max-Breadth: 60\r\n"));
+    assert_non_null(strstr(peer[3].request, ";x=1;hfl="));
     hf_assert_slice_str(m.body, "hi!");
     answer(3, 486);
     assert_int_equal(hf_sip_parse(hf_slice_str(peer[1].request), false, &m), 0);
     hf_assert_slice_str(m.via.sent_by.text, "h.example");
-    assert_non_null(strstr(peer[1].request, ";x=1\r\n"));
+    assert_non_null(strstr(peer[1].request, ";x=1;hfl="));
     assert_null(strstr(peer[1].request, "\r\nRoute:"));
     answer(1, 486);
     assert_true(alice("ACK"));
@@ -599,6 +600,38 @@ static void max_breadth(void **state)
         end();
     }
     more = "";
+}
+
+/* RFC 5393: a binding that points back here. */
+static void loop(void **state)
+{
+    static char round[4096];
+    struct hf_sip_flow from = flow(1);
+    struct hf_sip_forward how = {.sent_by = S("192.0.2.100")};
+    struct hf_sip_target target = {.uri = S("sip:bob@h"), .to = flow(1), .cookie = 1};
+    (void)state;
+    begin();
+    FORK("INVITE", 5); /* to sip:b@192.0.2.1, which knows it as sip:bob@h, or as sip:carol@h */
+    for (int i = 0; i < 3; i++) {
+        const char *uri = strchr(peer[1].request, ' '), *rest = strstr(uri, " SIP/2.0");
+        snprintf(round, sizeof(round), "INVITE %s%s", i == 0 ? "sip:carol@h" : "sip:bob@h", rest);
+        assert_int_equal(hf_sip_parse(hf_slice_str(round), true, &m), 0);
+        if (i == 2) { /* marks of other people's mean nothing */
+            char *branch = strstr(round, HF_SIP_COOKIE);
+            branch[7] = 'x';
+            branch = strstr(branch + 7, HF_SIP_COOKIE);
+            branch[7] = 'x';
+            assert_int_equal(hf_sip_parse(hf_slice_str(round), true, &m), 0);
+        }
+        assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, &target, 1, now), 0);
+    }
+    is_told("0   alice INVITE\n0 alice: 100\n0 t1: INVITE\n" /* t1 is the client, too */
+            "0 t1: 100\n0 t1: INVITE\n0 t1: 482\n0 t1: 100\n0 t1: INVITE\n");
+    assert_int_equal(hf_sip_proxy_counters(p)->looped, 1);
+    n_told = 0;
+    until(60000);
+    n_told = 0;
+    end();
 }
 
 /* --- requests and replies of our own --- */
@@ -809,11 +842,22 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(parallel),        HF_TEST(serial),           HF_TEST(cancelled),
-        HF_TEST(busy_everywhere), HF_TEST(challenges),       HF_TEST(rings_for_ever),
-        HF_TEST(unreachable),     HF_TEST(messages),         HF_TEST(best),
-        HF_TEST(forwarded),       HF_TEST(max_breadth),      HF_TEST(own_requests),
-        HF_TEST(replies),         HF_TEST(where_answers_go), HF_TEST(full),
+        HF_TEST(parallel),
+        HF_TEST(serial),
+        HF_TEST(cancelled),
+        HF_TEST(busy_everywhere),
+        HF_TEST(challenges),
+        HF_TEST(rings_for_ever),
+        HF_TEST(unreachable),
+        HF_TEST(messages),
+        HF_TEST(best),
+        HF_TEST(forwarded),
+        HF_TEST(max_breadth),
+        HF_TEST(loop),
+        HF_TEST(own_requests),
+        HF_TEST(replies),
+        HF_TEST(where_answers_go),
+        HF_TEST(full),
         HF_TEST(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
