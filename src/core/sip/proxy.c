@@ -560,11 +560,12 @@ static void on_gone(void *ctx, struct hf_sip_txn *x, hf_time now)
         c->server = NULL;
         if (c->plan) { /* a non-INVITE's time is over: nobody waits for it any more */
             for (size_t i = 0; i < c->n; i++) {
-                if (c->open >> i & 1) {
+                /* who has been silent all the time says so himself: 408, a flow that is broken */
+                if (c->open >> i & 1 && c->branch[i]->end > now) {
+                    c->open &= (uint16_t) ~(1u << i);
                     hf_sip_txn_drop(p->txns, c->branch[i], now);
                 }
             }
-            c->open = 0;
             close_context(p, c);
         }
     } else {

@@ -489,6 +489,19 @@ static void messages(void **state)
     is_told("32000 t2 failed: 408\n100000   t2 200\n100000     stray\n");
     assert_int_equal(hf_sip_proxy_counters(p)->stray, 1);
     end();
+    begin(); /* each flow that says nothing is told, though the client's time ends at once */
+    FORK("MESSAGE", 500, 500, 500, 500);
+    until(31999);
+    n_told = 0;
+    told[0] = 0;
+    until(32000);
+    for (unsigned i = 1; i <= 4; i++) {
+        char line[32];
+        snprintf(line, sizeof(line), "32000 t%u failed: 408\n", i);
+        assert_non_null(strstr(told, line));
+    }
+    assert_null(strstr(told, "alice"));
+    end();
     begin(); /* but what another one says is better than nothing */
     FORK("MESSAGE", 500, 500);
     answer(1, 408);
