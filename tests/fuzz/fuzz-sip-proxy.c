@@ -101,7 +101,8 @@ static void fork_or_absorb(const struct hf_sip_msg *of, uint8_t mask, uint8_t qs
                                                  .route = qs & 128 ? S("<sip:r;lr>") : S(""),
                                                  .q = (uint16_t)(qs >> i & 1),
                                                  .to = flow(100 + i),
-                                                 .cookie = i};
+                                                 .cookie = i,
+                                                 .agent = qs >> 5 & 3 & i};
         }
     }
     if (!hf_sip_proxy_absorb(p, of, &from, now) && n) {

@@ -35,6 +35,7 @@ struct context {
     struct plan *plan;         /* owned; NULL: an answer went back */
     uint8_t n, next;           /* targets; the first that was not tried */
     uint8_t live;              /* branches that are there */
+    uint32_t share;            /* of Max-Breadth, for each of the group */
     uint16_t open;             /* bits: those without a final answer */
     bool invite;
     bool over;      /* no more branches: 2xx, 6xx, cancelled, or nobody waits */
@@ -301,10 +302,10 @@ static unsigned rank(const struct context *c, uint16_t status)
         return 41;
     case 487:
         return 43;
-    case 430:
-        return 44;
     case 408:
-        return c->invite ? 45 : 99; /* can't be sent at all */
+        return c->invite ? 44 : 99; /* can't be sent at all */
+    case 430:
+        return 58; /* no agent's answer */
     case 503:
         return 59;
     default:
@@ -393,7 +394,7 @@ static void cancel_open(struct hf_sip_proxy *p, struct context *c, hf_time now)
 }
 
 static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
-                         size_t i, uint32_t breadth, hf_time now)
+                         size_t i, hf_time now)
 {
     const struct hf_sip_target *target = &c->plan->target[i];
     struct hf_sip_forward how = c->plan->how;
@@ -412,7 +413,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
         note(p, c, 500, NULL);
         return;
     }
-    hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, breadth);
+    hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, c->share);
     if (hf_sip_end(&w, NOTHING, m->body, &message) ||
         hf_sip_txn_call(p->txns, how.branch, m->method, message, &target->to, now, &x)) {
         note(p, c, 500, NULL);
@@ -427,39 +428,70 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
     p->count.branches++;
 }
 
-/* The next targets of one q, as many as Max-Breadth allows at once. */
-static void start_group(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
-                        hf_time now)
+/* Another flow to an agent that is tried before? */
+static bool is_spare(const struct context *c, size_t i)
+{
+    const struct hf_sip_target *target = c->plan->target;
+    size_t before = 0;
+    while (before < i && target[before].agent != target[i].agent) {
+        before++;
+    }
+    return target[i].agent && before < i;
+}
+
+/* The next targets of one q, as many as Max-Breadth allows at once; c->next behind them. */
+static uint16_t next_group(struct context *c, uint32_t *ret_n)
 {
     const struct hf_sip_target *target = c->plan->target;
     size_t first = c->next;
-    uint32_t breadth = c->plan->breadth;
-    if (breadth == 0) {
-        note(p, c, 440, NULL);
-        c->next = c->n;
-        return;
+    uint16_t group = 0;
+    *ret_n = 0;
+    for (; c->next < c->n && target[c->next].q == target[first].q; c->next++) {
+        if (is_spare(c, c->next)) {
+            continue;
+        }
+        if (*ret_n == c->plan->breadth) {
+            break;
+        }
+        group |= (uint16_t)(1u << c->next);
+        ++*ret_n;
     }
-    while (c->next < c->n && target[c->next].q == target[first].q && c->next - first < breadth) {
-        c->next++;
-    }
-    for (size_t i = first; i < c->next; i++) {
-        begin_branch(p, c, m, i, breadth / (uint32_t)(c->next - first), now);
-    }
+    return group;
+}
+
+/* The request, read again. */
+static const struct hf_sip_msg *request_of(struct hf_sip_proxy *p, const struct context *c)
+{
+    int rc = hf_sip_parse(c->plan->request, false, &p->msg);
+    assert(rc == 0); /* it was read before */
+    return &p->msg;
+}
+
+/* May more be begun? */
+static bool goes_on(const struct context *c, hf_time now)
+{
+    /* at its end a non-INVITE's client has just given up (64 T1) */
+    return c->plan && !c->over && c->server && c->server->end > now;
 }
 
 /* What comes next when nothing is open. m: the request, NULL: is read again. */
 static void advance(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
                     hf_time now)
 {
-    if (c->server && c->server->end <= now) {
-        c->over = true; /* a non-INVITE whose client has just given up (64 T1) */
+    if (goes_on(c, now) && c->plan->breadth == 0) {
+        note(p, c, 440, NULL);
+        c->next = c->n;
     }
-    while (c->plan && !c->open && !c->over && c->next < c->n) {
-        if (!m && hf_sip_parse(c->plan->request, false, &p->msg) == 0) {
-            m = &p->msg;
+    while (goes_on(c, now) && !c->open && c->next < c->n) {
+        uint32_t n;
+        uint16_t group = next_group(c, &n);
+        m = m || !n ? m : request_of(p, c);
+        c->share = n ? c->plan->breadth / n : 0;
+        for (size_t i = 0; i < c->n; i++) {
+            if (group >> i & 1) {
+                begin_branch(p, c, m, i, now);
+            }
         }
-        assert(m); /* it was read before */
-        start_group(p, c, m, now);
     }
     if (c->plan && !c->open) {
         finish(p, c, now);
@@ -474,11 +506,6 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     p->ops.send(p->ctx, to, message);
 }
 
-static bool is_broken(uint16_t status)
-{
-    return status == 408 || status == 430 || status == 503;
-}
-
 static void on_success(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
                        hf_time now)
 {
@@ -490,13 +517,34 @@ static void on_success(struct hf_sip_proxy *p, struct context *c, const struct h
     close_context(p, c);
 }
 
-static void on_final(struct hf_sip_proxy *p, struct context *c, uint16_t status,
+/* RFC 5626: an agent's next flow when one is broken. */
+static void try_spare(struct hf_sip_proxy *p, struct context *c, size_t i, hf_time now)
+{
+    const struct hf_sip_target *target = goes_on(c, now) ? c->plan->target : NULL;
+    for (size_t k = i + 1; target && target[i].agent && k < c->n; k++) {
+        if (target[k].agent == target[i].agent) {
+            begin_branch(p, c, request_of(p, c), k, now);
+            return;
+        }
+    }
+}
+
+/* x: the branch; m: NULL: there is none. */
+static void on_final(struct hf_sip_proxy *p, struct hf_sip_txn *x, uint16_t status,
                      const struct hf_sip_msg *m, hf_time now)
 {
+    struct context *c = x->owner;
+    bool broken = status == 408 || status == 430 || status == 503;
+    if (broken) {
+        p->ops.failed(p->ctx, x->cookie, status);
+    }
     if (status >= 600) {
         cancel_open(p, c, now);
     }
     note(p, c, status, m);
+    if (broken) {
+        try_spare(p, c, x->index, now);
+    }
     advance(p, c, NULL, now);
 }
 
@@ -521,10 +569,7 @@ static void on_response(void *ctx, struct hf_sip_txn *x, const struct hf_sip_msg
         on_success(p, c, m, now);
         return;
     }
-    if (is_broken(m->status)) {
-        p->ops.failed(p->ctx, x->cookie, m->status);
-    }
-    on_final(p, c, m->status, m, now);
+    on_final(p, x, m->status, m, now);
 }
 
 static void on_failed(void *ctx, struct hf_sip_txn *x, uint16_t status, hf_time now)
@@ -536,8 +581,7 @@ static void on_failed(void *ctx, struct hf_sip_txn *x, uint16_t status, hf_time 
         return;
     }
     c->open &= (uint16_t) ~(1u << x->index);
-    p->ops.failed(p->ctx, x->cookie, status);
-    on_final(p, c, status, NULL, now);
+    on_final(p, x, status, NULL, now);
 }
 
 static void on_trying(void *ctx, struct hf_sip_txn *x, hf_time now)

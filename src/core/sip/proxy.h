@@ -24,9 +24,10 @@
  * and the client's CANCEL begin no more and cancel what is pending; 2xx of an INVITE passes at once
  * and cancels the rest. When all have answered the best response goes back (16.7 step 6): 6xx, then
  * the lowest class; of one class 401 and 407 (with the challenges of all of them), 415, 420, 484,
- * the first of the others, 487, 430 and 408. 503 goes back as 500 (16.7), 430 as 480 (RFC
- * 5626), 408 of a request that was cancelled as 487. 408 is never sent to a non-INVITE, nor is a
- * provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not recursed.
+ * the first of the others, 487 and 408; 430 and 503 are behind all 5xx. 503 goes back as 500
+ * (16.7), 430 as 480 (RFC 5626), 408 of a request that was cancelled as 487. 408 is never sent to a
+ * non-INVITE, nor is a provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not
+ * recursed.
  *
  * Targets that are tried together share the request's Max-Breadth (RFC 5393); more than it
  * allows are tried after the others. A request that comes round to be forked again (same
@@ -60,6 +61,8 @@ struct hf_sip_target {
     uint16_t q;              /* thousandths */
     struct hf_sip_flow to;   /* next hop, resolved */
     uint64_t cookie;         /* for failed() */
+    uint32_t agent;          /* not 0: targets of one number are flows to one agent (RFC 5626): the
+                              * next one is tried only when one is broken, as failed() tells */
     struct hf_slice sent_by; /* of our Via towards it; empty: as in `how` */
 };
 

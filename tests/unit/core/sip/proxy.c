@@ -522,7 +522,8 @@ static void best(void **state)
         {486, 404, "486"}, {486, 407, "407"}, {415, 401, "401"}, {486, 420, "420"},
         {404, 484, "484"}, {487, 404, "404"}, {408, 480, "480"}, {408, 500, "408"},
         {503, 504, "504"}, {503, 503, "500"}, {302, 600, "600"}, {430, 487, "487"},
-        {600, 603, "600"}, {401, 302, "302"}, {513, 502, "513"},
+        {430, 500, "500"}, {503, 430, "480"}, {600, 603, "600"}, {401, 302, "302"},
+        {513, 502, "513"},
     };
     (void)state;
     for (size_t i = 0; i < HF_ARRAY_LEN(cases); i++) {
@@ -613,6 +614,55 @@ static void max_breadth(void **state)
         end();
     }
     more = "";
+}
+
+/* RFC 5626: flows of one agent. */
+static void flows(void **state)
+{
+    struct hf_sip_flow from = flow(0), to = flow(3);
+    struct hf_sip_forward how = {.sent_by = S("192.0.2.100")};
+    struct hf_sip_target target[5];
+    static const uint32_t agent[] = {7, 0, 7, 9, 7};
+    (void)state;
+    for (size_t i = 0; i < 5; i++) {
+        target[i] = (struct hf_sip_target){.uri = S("sip:b@one"),
+                                           .q = i == 4 ? 100 : 500,
+                                           .to = flow((unsigned)i + 1),
+                                           .cookie = i + 1,
+                                           .agent = agent[i]};
+    }
+    begin(); /* one at a time; the last one has a lower q, which does not matter */
+    parse_request("INVITE", 1);
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 5, now), 0);
+    answer(1, 430);
+    answer(2, 486);
+    answer(4, 480);
+    hf_sip_proxy_unreachable(p, &to, now);
+    answer(5, 200);
+    is_told("0 alice: 100\n0 t1: INVITE\n0 t2: INVITE\n0 t4: INVITE\n0   t1 430\n0 t1: ACK\n"
+            "0 t1 failed: 430\n0 t3: INVITE\n0   t2 486\n0 t2: ACK\n0   t4 480\n0 t4: ACK\n"
+            "0 t3 failed: 503\n0 t5: INVITE\n0   t5 200\n0 alice: 200\n");
+    assert_non_null(strstr(peer[5].request, "Max-Breadth: 20\r\n"));
+    end();
+    begin(); /* an answer is an answer */
+    parse_request("INVITE", 1);
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 3, now), 0);
+    answer(1, 486);
+    answer(2, 408);
+    is_told("0 alice: 100\n0 t1: INVITE\n0 t2: INVITE\n0   t1 486\n0 t1: ACK\n0   t2 408\n"
+            "0 t2: ACK\n0 t2 failed: 408\n0 alice: 486\n");
+    assert_true(alice("ACK"));
+    end();
+    begin(); /* cancelled: no other one */
+    parse_request("INVITE", 1);
+    target[1].agent = 7;
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 2, now), 0);
+    assert_true(alice("CANCEL"));
+    answer(1, 430);
+    assert_true(alice("ACK"));
+    is_told("0 alice: 100\n0 t1: INVITE\n0   alice CANCEL\n0 alice: 200 CANCEL\n0   t1 430\n"
+            "0 t1: ACK\n0 t1 failed: 430\n0 alice: 480\n0   alice ACK\n");
+    end();
 }
 
 /* RFC 5393: a binding that points back here. */
@@ -855,23 +905,15 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(parallel),
-        HF_TEST(serial),
-        HF_TEST(cancelled),
-        HF_TEST(busy_everywhere),
-        HF_TEST(challenges),
-        HF_TEST(rings_for_ever),
-        HF_TEST(unreachable),
-        HF_TEST(messages),
-        HF_TEST(best),
-        HF_TEST(forwarded),
-        HF_TEST(max_breadth),
-        HF_TEST(loop),
-        HF_TEST(own_requests),
-        HF_TEST(replies),
-        HF_TEST(where_answers_go),
-        HF_TEST(full),
-        HF_TEST(no_memory),
+        HF_TEST(parallel),    HF_TEST(serial),
+        HF_TEST(cancelled),   HF_TEST(busy_everywhere),
+        HF_TEST(challenges),  HF_TEST(rings_for_ever),
+        HF_TEST(unreachable), HF_TEST(messages),
+        HF_TEST(best),        HF_TEST(forwarded),
+        HF_TEST(max_breadth), HF_TEST(flows),
+        HF_TEST(loop),        HF_TEST(own_requests),
+        HF_TEST(replies),     HF_TEST(where_answers_go),
+        HF_TEST(full),        HF_TEST(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
