@@ -558,24 +558,26 @@ static bool has_foreign_body(const struct hf_sip_msg *m)
            !hf_sip_eq_str(handling.value, "optional");
 }
 
-/* All Record-Route values, with commas, on one line. */
-static struct hf_slice record_route(const struct hf_sip_msg *m, struct hf_wr *w)
+/* All Record-Route values, with commas, on one line; false: one of them is nothing to route by. */
+static bool record_route(const struct hf_sip_msg *m, struct hf_wr *w, struct hf_slice *ret_route)
 {
     struct hf_sip_walk walk;
-    struct hf_slice v;
+    struct hf_sip_address a;
     size_t mark = hf_wr_len(w);
+    int rc;
     hf_sip_walk_begin(&walk, m, HF_SIP_H_RECORD_ROUTE);
-    while (hf_sip_walk_text(&walk, &v) == 1) {
+    while ((rc = hf_sip_walk_address(&walk, &a)) == 1 && a.uri.scheme <= HF_SIP_SCHEME_SIPS) {
         if (hf_wr_len(w) > mark) {
             put(w, ", ");
         }
-        for (size_t i = 0; i < v.n; i++) {
-            if (v.p[i] != '\r' && v.p[i] != '\n') { /* a fold has white space behind it */
-                hf_wr_u8(w, v.p[i]);
+        for (size_t i = 0; i < a.text.n; i++) {
+            if (a.text.p[i] != '\r' && a.text.p[i] != '\n') { /* a fold has white space behind it */
+                hf_wr_u8(w, a.text.p[i]);
             }
         }
     }
-    return since(w, mark);
+    *ret_route = since(w, mark);
+    return rc == 0;
 }
 
 /* The URI alone of a From or To, in brackets. */
@@ -679,13 +681,15 @@ static bool admit(struct request *r, struct hf_sip_subscribe *in, struct hf_wr *
     in->authorised = may > 0;
     in->dialog.local_uri = bracketed(m->to.uri.text, w);
     in->dialog.remote_uri = bracketed(m->from.uri.text, w);
-    in->dialog.route = record_route(m, w);
     in->dialog.watcher = r->watcher;
-    if (w->err != 0) {
+    if (!record_route(m, w, &in->dialog.route)) {
+        refuse(r, 400, "Malformed Record-Route");
+    } else if (w->err != 0) {
         refuse(r, 513, "");
-        return false;
+    } else {
+        return true;
     }
-    return true;
+    return false;
 }
 
 static void subscribe(struct request *r)

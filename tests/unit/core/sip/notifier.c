@@ -730,6 +730,8 @@ static void test_refusals(void **state)
         {"reg;id", "<sip:a>", "Expires: 1\nExpires: 2\n", 400, " 400 Header Field Repeated"},
         {"\"", "<sip:a>", "", 400, " 400 Malformed Event"},
         {"reg;id=\"a b\"", "<sip:a>", "", 400, " 400 Malformed Dialog"},
+        {"reg", "<sip:a>", "Record-Route: <tel:+1>\n", 400, " 400 Malformed Record-Route"},
+        {"reg", "<sip:a>", "Record-Route: <sip:e>,\n", 400, " 400 Malformed Record-Route"},
         {"dialog", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"presence.winfo", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"REG", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
