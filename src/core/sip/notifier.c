@@ -18,13 +18,10 @@
 #include "core/sip/write.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
-#define BODY_MAX 49152u          /* of a NOTIFY: leaves room for its header */
-#define ENDED_MAX 16u            /* contacts of an AoR that are shown after their end ... */
-#define ENDED_SHOWN_S 60         /* ... so long */
+#define ENDED_SHOWN_S 60         /* so long contacts are shown after their end */
 #define PUBLICATION (1ull << 63) /* in cookies of KEEP */
 #define TAG_N 16
 #define ID_N 16
-#define KEY_MAX (TAG_N + 1 + ID_N)
 
 /* A contact that is no more. */
 struct ended {
@@ -103,7 +100,7 @@ static struct past *past_for(struct hf_sip_notifier *n, struct hf_slice aor)
         return NULL;
     }
     hf_list_init(&p->ended);
-    hf_buf_init(&p->presence, BODY_MAX);
+    hf_buf_init(&p->presence, HF_SIP_NOTIFY_BODY_MAX);
     p->n = (uint16_t)aor.n;
     memcpy(p->aor, aor.p, aor.n);
     if (hf_map_put(&n->past, hf_slice(p->aor, p->n), p) < 0) {
@@ -137,6 +134,15 @@ static void past_drop(struct hf_sip_notifier *n, struct hf_slice aor)
     }
 }
 
+/* It is served here: what it was like when it left counts no more. */
+static void is_ours(struct hf_sip_notifier *n, struct hf_slice aor)
+{
+    const struct past *p = past_of(n, aor);
+    if (p != NULL && p->left) {
+        past_drop(n, aor);
+    }
+}
+
 /* Without memory for it, it is missing in the documents, which says the same. */
 static void add_ended(struct past *p, const struct hf_sip_binding *b, enum hf_sip_reg_event event,
                       hf_time now)
@@ -159,7 +165,7 @@ static void add_ended(struct past *p, const struct hf_sip_binding *b, enum hf_si
     }
     hf_list_init(&e->list);
     hf_list_insert(p->ended.next, &e->list);
-    if (++p->n_ended > ENDED_MAX) {
+    if (++p->n_ended > HF_SIP_ENDED_MAX) {
         ended_drop(p, HF_CONTAINER_OF(p->ended.prev, struct ended, list));
     }
 }
@@ -202,7 +208,7 @@ static struct hf_sip_reg_contact from_ended(const struct ended *e)
 /* RFC 3680 5: all contacts as they are, and those that ended lately. */
 static void write_reg(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
 {
-    enum { MAX = HF_SIP_CONTACTS_MAX + ENDED_MAX };
+    enum { MAX = HF_SIP_CONTACTS_MAX + HF_SIP_ENDED_MAX };
     struct hf_sip_reg_contact c[MAX];
     char id[HF_SIP_CONTACTS_MAX][ID_N];
     size_t k = 0;
@@ -671,6 +677,7 @@ static bool admit(struct request *r, struct hf_sip_subscribe *in, struct hf_wr *
         }
         return true;
     }
+    is_ours(n, r->aor);
     int may = in->in_dialog || hf_slice_eq(r->watcher, r->aor)
                   ? 1
                   : n->ops.may_watch(n->ctx, r->watcher, in->package, r->aor);
@@ -895,6 +902,7 @@ void hf_sip_notifier_changed(struct hf_sip_notifier *n, struct hf_slice aor,
                              const struct hf_sip_change *change, size_t n_changes, hf_time now)
 {
     bool came_or_went = false;
+    is_ours(n, aor);
     if (n_changes == 0 || hf_sip_watch_subs(n->watch, aor, NULL, 0) == 0) {
         return;
     }
@@ -971,10 +979,7 @@ void hf_sip_notifier_load(struct hf_sip_notifier *n, struct hf_slice aor,
                           const struct hf_sip_kept *kept, size_t n_kept, enum hf_sip_former former,
                           hf_time now)
 {
-    struct past *p = past_of(n, aor);
-    if (p != NULL && p->left) {
-        past_drop(n, aor); /* it is ours again */
-    }
+    is_ours(n, aor);
     for (size_t i = 0; i < n_kept; i++) { /* what can't be read is counted there */
         const struct hf_sip_kept *k = &kept[i];
         if (k->what == 'p') {
@@ -1071,7 +1076,7 @@ int hf_sip_notifier_create(const struct hf_sip_notifier_conf *conf,
     n->ctx = ctx;
     hf_map_init(&n->past, conf->seed + 3);
     hf_prng_init(&n->prng, conf->seed + 4);
-    hf_buf_init(&n->body, BODY_MAX);
+    hf_buf_init(&n->body, HF_SIP_NOTIFY_BODY_MAX);
     int rc = init(n, now);
     if (rc < 0) {
         hf_sip_notifier_destroy(n);
