@@ -560,18 +560,23 @@ static bool authenticate(struct hf_el_req *r)
     return false;
 }
 
-static void decide(struct hf_el_req *r)
+static void ask_table(struct hf_el_req *r)
 {
     hf_sip_decide(&r->f, &r->v);
+    if (r->e->n_traced) {
+        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
+                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+    }
+}
+
+static void decide(struct hf_el_req *r)
+{
+    ask_table(r);
     if (r->v.action == HF_SIP_CHALLENGE) {
         if (!authenticate(r)) {
             return;
         }
-        hf_sip_decide(&r->f, &r->v);
-    }
-    if (r->e->n_traced) {
-        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
-                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+        ask_table(r);
     }
     if (++r->known->n_decided > 4) { /* decide.h promises three */
         hf_el_refuse(r, 500, 0);
@@ -631,7 +636,9 @@ void hf_el_handle(struct hf_el_req *r)
         }
         return;
     }
-    if (r->route.has_flow && !r->route.from_flow) {
+    if (r->route.broken) {
+        hf_el_respond(r, 430, NULL); /* RFC 5626 5.3.1: its home hears it at once */
+    } else if (r->route.has_flow && !r->route.from_flow) {
         hf_el_pass(r);
     } else if (dialog && watchers(r)) {
         return;
