@@ -188,7 +188,7 @@ struct hf_sip_element {
     struct hf_map secrets;
     struct hf_list secrets_age;
     struct hf_el_nonce *nonce; /* sets of 4 */
-    uint32_t nonce_sets;
+    uint32_t nonce_sets, rate_sets, redirected_sets;
     struct hf_el_rate *rate;             /* sets of 4 */
     struct hf_el_redirected *redirected; /* sets of 4 */
     struct hf_map flows, conns;
