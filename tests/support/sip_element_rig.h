@@ -5,7 +5,7 @@
 #include "core/sip/element.h"
 
 #define RIG_SENT 64
-#define RIG_OPS 64
+#define RIG_OPS 300
 
 struct rig_sent {
     struct hf_sip_flow to;

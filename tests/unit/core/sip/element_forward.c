@@ -314,6 +314,8 @@ static void routes(void **state)
     in_dialog("sip:10.0.0.1;lr", "Route: <sip:b@203.0.113.5>\r\n", 4);
     assert_int_equal(strncmp(rig_out(&r, 0), "BYE sip:b@203.0.113.5 ", 22), 0);
     assert_int_equal(r.sent[0].to.peer.addr[0], 203);
+    in_dialog("sip:10.0.0.1;lr", "Route: <sip:198.51.100.9;lr>, <siz:b@203.0.113.5>\r\n", 10);
+    assert_int_equal(rig_status(&r, 0), 416);
     in_dialog("sip:b@203.0.113.5", "Route: <sip:\r\n", 5);
     assert_int_equal(rig_status(&r, 0), 400);
     in_dialog("sip:b@224.0.0.1", "", 6);
