@@ -91,6 +91,7 @@ static int targets(struct hf_el_req *r, struct hf_sip_target target[HF_SIP_CONTA
         }
         if (rc == 1) {
             t.sent_by = hf_el_listen_at(r->e, &t.to)->sent_by;
+            t.agent = b->outbound ? (uint32_t)hf_hash(hf_sip_binding_instance(b), 0) | 1u : 0;
             target[n++] = t;
         }
     }
