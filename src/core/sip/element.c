@@ -369,6 +369,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->rate);
     hf_free(e->redirected);
     hf_free(e->sent);
+    hf_free(e->came);
     hf_free(e->said);
     hf_free(e->texts);
     hf_free(e->domain);
@@ -431,7 +432,11 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
         p->at[i] = peer->at[i];
         rc = rc ? rc : know_address(e, &p->at[i]);
     }
+    bool was_alive = hf_sip_fleet_alive(e->fleet, number);
     hf_sip_fleet_set(e->fleet, number, &peer->now);
+    if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
+        hf_el_died(e, number, e->now);
+    }
     *ret_number = number;
     return rc;
 }
@@ -736,6 +741,7 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         former = HF_SIP_FORMER_SELF;
     } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
         former = HF_SIP_FORMER_ALIVE;
+        hf_el_came_from(e, row->aor, before, now);
     }
     hf_el_load(e, row->aor, former);
 }

@@ -315,6 +315,32 @@ static void watchers(void **state)
     rig_close(&r);
 }
 
+/* Whose server lives is told by that; if it dies before it has told all, by us (S2). */
+static void in_stead(void **state)
+{
+    (void)state;
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    struct hf_sip_result known = {.kind = HF_SIP_OP_ASSERT,
+                                  .cookie = 1,
+                                  .have_row = true,
+                                  .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = 2}};
+    hf_sip_element_done(r.e, &known, r.now);
+    rig_row(&r, ANN, "alpha", 3); /* from beta, which lives */
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false); /* once is enough */
+    assert_int_equal(r.n_ops, 0);
+    rig_close(&r);
+}
+
 /* What is decided by what is cached asks nobody for memory. */
 static void no_memory(void **state)
 {
@@ -411,6 +437,7 @@ int main(void)
         cmocka_unit_test(expiry_and_time),
         cmocka_unit_test(watchers),
         cmocka_unit_test(no_memory),
+        cmocka_unit_test(in_stead),
         cmocka_unit_test(shows_and_traces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
