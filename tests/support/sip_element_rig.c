@@ -31,6 +31,9 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     s->n = message.n < sizeof(s->text) ? message.n : sizeof(s->text) - 1;
     memcpy(s->text, message.p, s->n);
     s->text[s->n] = 0;
+    if (to->conn && to->conn == r->breaks) {
+        hf_sip_element_unreachable(r->e, to, r->now);
+    }
 }
 
 static struct hf_slice keep(struct rig_op *o, size_t *n, struct hf_slice s)

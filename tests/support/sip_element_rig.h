@@ -30,6 +30,7 @@ struct rig {
     char traced[1024]; /* what trace was told */
     char rules[512];   /* of that, the decisions since the last message, with their reasons */
     struct hf_sip_flow from;
+    uint64_t breaks; /* sending over this connection finds that it is closed */
 };
 
 /** alpha at 10.0.0.1 (UDP and TCP 5060, TLS 5061), a home server of example.com with beta at

@@ -74,7 +74,9 @@ void hf_el_send(struct hf_sip_element *e, const struct hf_sip_flow *to, struct h
     if (e->n_traced) {
         hf_el_trace(e, hf_slice(NULL, 0), "send", to, message);
     }
+    e->sending = true;
     e->ops.send(e->ctx, to, message);
+    e->sending = false;
 }
 
 /* aor empty: by the message, if it names who is traced. */
@@ -97,9 +99,23 @@ void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what
     }
 }
 
-/* What the proxy and the notifier said is told when nobody is inside them any more. */
+static void unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to)
+{
+    if (to->conn) {
+        hf_el_conn_closed(e, to->conn);
+        hf_el_broken(e, to, e->now);
+    }
+    hf_sip_proxy_unreachable(e->proxy, to, e->now);
+}
+
+/* What the proxy and the notifier said, and what is broken as sending has shown, is told when
+ * nobody is inside them any more. */
 static void drain(struct hf_sip_element *e)
 {
+    while (e->n_broken) {
+        struct hf_sip_flow to = e->broken[--e->n_broken];
+        unreachable(e, &to);
+    }
     for (size_t i = 0; i < e->n_said; i++) { /* more may be said meanwhile */
         struct hf_el_said s = e->said[i];
         hf_sip_notifier_answered(e->notifier, s.cookie, s.status, s.has_msg ? e->response : NULL,
@@ -875,11 +891,13 @@ void hf_sip_element_resolved(struct hf_sip_element *e, uint64_t cookie,
 void hf_sip_element_unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to, hf_time now)
 {
     e->now = now > e->now ? now : e->now;
-    if (to->conn) {
-        hf_el_conn_closed(e, to->conn);
-        hf_el_broken(e, to, now);
+    if (e->sending) { /* within ops->send */
+        if (e->n_broken < HF_ARRAY_LEN(e->broken)) {
+            e->broken[e->n_broken++] = *to;
+        } /* else: time-outs tell */
+        return;
     }
-    hf_sip_proxy_unreachable(e->proxy, to, now);
+    unreachable(e, to);
     drain(e);
 }
 

@@ -211,6 +211,9 @@ struct hf_sip_element {
     const struct hf_sip_msg *response; /* that is being handled */
     struct hf_el_said *said;           /* owned */
     size_t n_said, said_room;
+    bool sending;
+    struct hf_sip_flow broken[16]; /* ... as sending found out: told afterwards, likewise */
+    size_t n_broken;
     uint8_t traced[HF_SIP_AOR_MAX];
     size_t n_traced;
     struct hf_sip_element_counters count;

@@ -188,6 +188,18 @@ static void connections(void **state)
     rig_in(&r, text);
     assert_true(r.sent[0].to.conn == 0);
     assert_int_equal(r.sent[0].to.transport, HF_SIP_TRANSPORT_TCP);
+    /* one that turns out to be closed as it is written to */
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 9);
+    send("Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n", 6);
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    r.breaks = 9;
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 7);
+    rig_in(&r, text);
+    unsigned failed = 0;
+    for (size_t i = 0; i < r.n_sent; i++) {
+        failed += rig_status(&r, i) == 500 && strstr(rig_out(&r, i), "CSeq: 7 MESSAGE");
+    }
+    assert_int_equal(failed, 1);
     rig_close(&r);
 }
 
