@@ -11,8 +11,6 @@
 #include "core/sip/element_impl.h"
 #include "core/sip/fields.h"
 
-#define RATE_SETS 4096u
-#define REDIRECT_SETS 16384u
 #define WAYS 4u
 
 /* --- who has what --- */
@@ -76,7 +74,9 @@ void hf_el_send(struct hf_sip_element *e, const struct hf_sip_flow *to, struct h
     if (e->n_traced) {
         hf_el_trace(e, hf_slice(NULL, 0), "send", to, message);
     }
+    e->sending = true;
     e->ops.send(e->ctx, to, message);
+    e->sending = false;
 }
 
 /* aor empty: by the message, if it names who is traced. */
@@ -99,9 +99,23 @@ void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what
     }
 }
 
-/* What the proxy and the notifier said is told when nobody is inside them any more. */
+static void unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to)
+{
+    if (to->conn) {
+        hf_el_conn_closed(e, to->conn);
+        hf_el_broken(e, to, e->now);
+    }
+    hf_sip_proxy_unreachable(e->proxy, to, e->now);
+}
+
+/* What the proxy and the notifier said, and what is broken as sending has shown, is told when
+ * nobody is inside them any more. */
 static void drain(struct hf_sip_element *e)
 {
+    while (e->n_broken) {
+        struct hf_sip_flow to = e->broken[--e->n_broken];
+        unreachable(e, &to);
+    }
     for (size_t i = 0; i < e->n_said; i++) { /* more may be said meanwhile */
         struct hf_el_said s = e->said[i];
         hf_sip_notifier_answered(e->notifier, s.cookie, s.status, s.has_msg ? e->response : NULL,
@@ -237,11 +251,11 @@ static void defaults(struct hf_sip_element_conf *c)
     c->source_rate = c->source_rate > 4000000 ? 4000000 : c->source_rate;
 }
 
-/* As many sets as a quarter of the bindings, a power of two. */
-static uint32_t nonce_sets(size_t bindings)
+/* As many sets as a quarter of the bindings, a power of two, up to `most`. */
+static uint32_t sets(size_t bindings, uint32_t most)
 {
-    uint32_t n = 1024;
-    while (n < bindings / WAYS && n < 1u << 18) {
+    uint32_t n = 64;
+    while (n < bindings / WAYS && n < most) {
         n *= 2;
     }
     return n;
@@ -325,10 +339,12 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     int rc = copy_conf(e, conf);
     if (rc == 0) {
         defaults(&e->conf);
-        e->nonce_sets = nonce_sets(e->conf.bindings_max);
+        e->nonce_sets = sets(e->conf.bindings_max, 1u << 18);
+        e->rate_sets = sets(e->conf.bindings_max, 1u << 12);
+        e->redirected_sets = sets(e->conf.bindings_max, 1u << 14);
         e->nonce = hf_alloc_array((size_t)e->nonce_sets * WAYS, sizeof(*e->nonce));
-        e->rate = hf_alloc_array((size_t)RATE_SETS * WAYS, sizeof(*e->rate));
-        e->redirected = hf_alloc_array((size_t)REDIRECT_SETS * WAYS, sizeof(*e->redirected));
+        e->rate = hf_alloc_array((size_t)e->rate_sets * WAYS, sizeof(*e->rate));
+        e->redirected = hf_alloc_array((size_t)e->redirected_sets * WAYS, sizeof(*e->redirected));
         rc = e->nonce && e->rate && e->redirected ? 0 : -ENOMEM;
     }
     rc = rc ? rc : hf_sip_keys_make(e->conf.key, &e->keys);
@@ -369,6 +385,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->rate);
     hf_free(e->redirected);
     hf_free(e->sent);
+    hf_free(e->came);
     hf_free(e->said);
     hf_free(e->texts);
     hf_free(e->domain);
@@ -431,7 +448,11 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
         p->at[i] = peer->at[i];
         rc = rc ? rc : know_address(e, &p->at[i]);
     }
+    bool was_alive = hf_sip_fleet_alive(e->fleet, number);
     hf_sip_fleet_set(e->fleet, number, &peer->now);
+    if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
+        hf_el_died(e, number, e->now);
+    }
     *ret_number = number;
     return rc;
 }
@@ -560,18 +581,23 @@ static bool authenticate(struct hf_el_req *r)
     return false;
 }
 
-static void decide(struct hf_el_req *r)
+static void ask_table(struct hf_el_req *r)
 {
     hf_sip_decide(&r->f, &r->v);
+    if (r->e->n_traced) {
+        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
+                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+    }
+}
+
+static void decide(struct hf_el_req *r)
+{
+    ask_table(r);
     if (r->v.action == HF_SIP_CHALLENGE) {
         if (!authenticate(r)) {
             return;
         }
-        hf_sip_decide(&r->f, &r->v);
-    }
-    if (r->e->n_traced) {
-        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
-                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+        ask_table(r);
     }
     if (++r->known->n_decided > 4) { /* decide.h promises three */
         hf_el_refuse(r, 500, 0);
@@ -631,7 +657,9 @@ void hf_el_handle(struct hf_el_req *r)
         }
         return;
     }
-    if (r->route.has_flow && !r->route.from_flow) {
+    if (r->route.broken) {
+        hf_el_respond(r, 430, NULL); /* RFC 5626 5.3.1: its home hears it at once */
+    } else if (r->route.has_flow && !r->route.from_flow) {
         hf_el_pass(r);
     } else if (dialog && watchers(r)) {
         return;
@@ -729,6 +757,7 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         former = HF_SIP_FORMER_SELF;
     } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
         former = HF_SIP_FORMER_ALIVE;
+        hf_el_came_from(e, row->aor, before, now);
     }
     hf_el_load(e, row->aor, former);
 }
@@ -862,11 +891,13 @@ void hf_sip_element_resolved(struct hf_sip_element *e, uint64_t cookie,
 void hf_sip_element_unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to, hf_time now)
 {
     e->now = now > e->now ? now : e->now;
-    if (to->conn) {
-        hf_el_conn_closed(e, to->conn);
-        hf_el_broken(e, to, now);
+    if (e->sending) { /* within ops->send */
+        if (e->n_broken < HF_ARRAY_LEN(e->broken)) {
+            e->broken[e->n_broken++] = *to;
+        } /* else: time-outs tell */
+        return;
     }
-    hf_sip_proxy_unreachable(e->proxy, to, now);
+    unreachable(e, to);
     drain(e);
 }
 

@@ -114,7 +114,8 @@ void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *fee
 /** What a name stands for, the best first; n 0: nothing. */
 void hf_sip_element_resolved(struct hf_sip_element *e, uint64_t cookie,
                              const struct hf_sip_flow *to, size_t n, hf_time now);
-/** A connection was closed, or none could be made there. */
+/** A connection was closed, or none could be made there. To be told to all workers: bindings and
+ * requests of any may have gone by it. The only one that may be called within ops->send. */
 void hf_sip_element_unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to,
                                 hf_time now);
 

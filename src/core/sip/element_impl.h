@@ -136,6 +136,15 @@ struct hf_el_dirty {
     struct hf_slice erased; /* keys with 16-bit lengths; owned */
     uint8_t bytes[];
 };
+/* An AoR that came from a server that lives: that tells its watchers, unless it dies first. */
+struct hf_el_came {
+    hf_time at;
+    uint16_t from, n;
+    uint8_t aor[HF_SIP_AOR_MAX];
+};
+#define HF_EL_CAME 1024
+#define HF_EL_TELLING HF_S(120) /* how long that may take */
+
 /* A request that was sent over a connection without state, in case that it is broken. */
 struct hf_el_sent {
     uint64_t conn;
@@ -188,18 +197,23 @@ struct hf_sip_element {
     struct hf_map secrets;
     struct hf_list secrets_age;
     struct hf_el_nonce *nonce; /* sets of 4 */
-    uint32_t nonce_sets;
+    uint32_t nonce_sets, rate_sets, redirected_sets;
     struct hf_el_rate *rate;             /* sets of 4 */
     struct hf_el_redirected *redirected; /* sets of 4 */
     struct hf_map flows, conns;
     struct hf_map dirty;
     struct hf_list dirties;
     struct hf_map known_peers; /* addresses that are not limited: key and value are hf_el_addr */
-    struct hf_el_sent *sent;   /* HF_EL_SENT of them, made when first needed */
+    struct hf_el_came *came;   /* HF_EL_CAME of them, made when first needed */
+    uint32_t n_came;
+    struct hf_el_sent *sent; /* HF_EL_SENT of them, made when first needed */
     uint32_t n_sent;
     const struct hf_sip_msg *response; /* that is being handled */
     struct hf_el_said *said;           /* owned */
     size_t n_said, said_room;
+    bool sending;
+    struct hf_sip_flow broken[16]; /* ... as sending found out: told afterwards, likewise */
+    size_t n_broken;
     uint8_t traced[HF_SIP_AOR_MAX];
     size_t n_traced;
     struct hf_sip_element_counters count;
@@ -214,6 +228,7 @@ struct hf_el_route {
     bool strict;   /* uri: what a strict router's last Route says */
     bool has_flow; /* a token of ours on top named one: */
     struct hf_sip_flow flow;
+    bool broken;    /* ... did, in a former life of ours, or is somebody's guess */
     bool from_flow; /* ... it is the one by which this came: outwards */
     bool more;      /* Routes are left: */
     struct hf_sip_address next;
@@ -291,6 +306,10 @@ void hf_el_expire(struct hf_sip_element *e, hf_time now);
 void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id);
 /** Bindings and watchers are to be loaded. */
 void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former);
+/** Its watchers are `from`'s to tell, which lives. */
+void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now);
+/** That server is dead: who is still stored is told in its stead (S2). */
+void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now);
 struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice aor);
 void hf_el_load_next(struct hf_sip_element *e);
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);

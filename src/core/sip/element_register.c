@@ -410,6 +410,32 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     hf_el_load_next(e);
 }
 
+void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now)
+{
+    e->came = e->came ? e->came : hf_alloc_array(HF_EL_CAME, sizeof(*e->came));
+    if (e->came && aor.n <= HF_SIP_AOR_MAX) {
+        struct hf_el_came *c = &e->came[e->n_came++ % HF_EL_CAME];
+        c->at = now;
+        c->from = from;
+        c->n = (uint16_t)aor.n;
+        memcpy(c->aor, aor.p, aor.n);
+    }
+}
+
+void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now)
+{
+    for (size_t i = 0; e->came && i < HF_EL_CAME; i++) {
+        struct hf_el_came *c = &e->came[i];
+        struct hf_sip_row row;
+        struct hf_slice aor = hf_slice(c->aor, c->n);
+        if (c->n && c->from == server && now - c->at < HF_EL_TELLING &&
+            hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self) {
+            hf_el_load(e, aor, HF_SIP_FORMER_DEAD);
+            c->n = 0;
+        }
+    }
+}
+
 void hf_el_load_next(struct hf_sip_element *e)
 {
     while (e->n_loading < HF_EL_LOADS_MAX && !hf_list_empty(&e->to_load) &&
