@@ -390,7 +390,7 @@ static bool goes_along(const struct hf_sip_batch *b, size_t since, const struct 
     if (since == b->n) {
         return true;
     }
-    if (b->n - since >= LINE_OPS_MAX || q->alone || lane_of(q) != b->lane) {
+    if (b->n - since >= LINE_OPS_MAX || q->alone || b->op[since]->alone || lane_of(q) != b->lane) {
         return false;
     }
     if (b->lane == HF_SIP_READS) {

@@ -607,9 +607,10 @@ int hf_sip_lead_user(struct hf_sip_lead *l, const char *user, const char *realm,
     uint8_t secret[HF_SIP_ALGORITHM_COUNT_][HF_SIP_HASH_MAX];
     for (int i = 0; i < HF_SIP_ALGORITHM_COUNT_; i++) {
         enum hf_sip_algorithm a = (enum hf_sip_algorithm)i;
-        int rc = hf_sip_secret(a, name, where, hf_slice_str(password), secret[i]);
-        v[3 + i] = rc ? (struct hf_sip_sql_value){.kind = HF_SIP_SQL_NULL}
-                      : HF_SIP_SQL_B(hf_slice(secret[i], hf_sip_algorithm_len(a)));
+        v[3 + i].kind = HF_SIP_SQL_NULL;
+        if (hf_sip_secret(a, name, where, hf_slice_str(password), secret[i]) == 0) {
+            v[3 + i] = HF_SIP_SQL_B(hf_slice(secret[i], hf_sip_algorithm_len(a)));
+        }
     }
     int64_t rc = connect_to(l, err);
     rc = rc ? rc

@@ -136,7 +136,8 @@ static int open_pg(struct hf_sip_sql *q, const char *uri, struct hf_err *err)
         return pg_failed(q, NULL, err);
     }
     PQsetNoticeProcessor(q->pg, ignore, NULL);
-    return 0;
+    /* what is compared after a lock was got must be read after that */
+    return hf_sip_sql_script(q, "SET default_transaction_isolation = 'read committed'", err);
 }
 
 static int open_lite(struct hf_sip_sql *q, const char *file, struct hf_err *err)

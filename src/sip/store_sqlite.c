@@ -255,7 +255,10 @@ static bool epoch_is(struct hf_sip_backend *b, const struct hf_sip_op *op, struc
 
 static void do_bind(struct hf_sip_backend *b, const struct hf_sip_op *op, struct hf_sip_result *r)
 {
-    for (size_t i = 0; epoch_is(b, op, r) && i < op->n_binds; i++) {
+    if (!epoch_is(b, op, r)) {
+        return;
+    }
+    for (size_t i = 0; i < op->n_binds; i++) {
         const struct hf_sip_bind *x = &op->bind[i];
         enum statement id = x->erase ? S_UNBIND : S_BIND;
         uint8_t key[HF_SIP_STORE_ID_LEN];

@@ -1327,6 +1327,35 @@ static void test_restored_backup(void **state)
     close_server(s);
 }
 
+/* ... in SQLite by another file in its place. */
+static void test_other_file(void **state)
+{
+    (void)state;
+    struct server *s = open_server(0, 2, NULL);
+    struct hf_sip_lead *l = open_lead();
+    OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s0", -1, &err));
+    if (!is_pg) {
+        char text[700], from[600];
+        const char *file = hf_sip_store_file(uri);
+        snprintf(from, sizeof(from), "%s-backup", file);
+        snprintf(text, sizeof(text), "VACUUM INTO '%s'", from);
+        sql(text);
+        OK(hf_sip_lead_assign(l, z("sip:ann@x"), "s1", -1, &err));
+        wait_change(s, 3);
+        snprintf(text, sizeof(text), "%s-wal", file);
+        (void)unlink(text);
+        snprintf(text, sizeof(text), "%s-shm", file);
+        (void)unlink(text);
+        assert_int_equal(rename(from, file), 0);
+        pthread_mutex_lock(&s->lock);
+        WAIT_FOR(s, s->there && s->n_aways == 1 && s->change == 2);
+        pthread_mutex_unlock(&s->lock);
+        is_row(read_aor(s, "sip:ann@x"), 0, 0, 1);
+    }
+    hf_sip_lead_close(l);
+    close_server(s);
+}
+
 /* ---- PostgreSQL's own ---- */
 
 /* It is away, also while it is tried again. */
@@ -1429,6 +1458,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(test_feed_at_start, empty),
         cmocka_unit_test_setup(test_learnt, empty),
         cmocka_unit_test_setup(test_restored_backup, empty),
+        cmocka_unit_test_setup(test_other_file, empty),
         cmocka_unit_test_setup(test_nobody_there, empty),
         cmocka_unit_test_setup(test_refused_alone, empty),
         cmocka_unit_test_setup(test_cut_off, empty),
