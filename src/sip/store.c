@@ -28,6 +28,7 @@
 #define RETRY_MAX HF_S(5)
 #define HEARTBEAT HF_S(2) /* the feed is read so often at least: also finds out who is gone */
 #define FEED_ROWS 256     /* of one piece */
+#define FEED_BYTES ((size_t)2 * FEED_ROWS * HF_SIP_AOR_MAX)
 
 /*
  *   none --first op--> READY --in a batch--> BUSY --answered--> READY, or none
@@ -854,12 +855,12 @@ static struct hf_sip_store *make_store(const struct hf_sip_store_conf *conf,
     }
     hf_prng_init(&s->chance, (uint64_t)hf_now());
     hf_map_init(&s->lines, (uint64_t)hf_wall_now() ^ (uintptr_t)s);
-    hf_buf_init(&s->feed.text, 2 * FEED_ROWS * HF_SIP_AOR_MAX);
+    hf_buf_init(&s->feed.text, FEED_BYTES);
     s->close_at = s->write_due = HF_NEVER;
     s->retry_after = RETRY_MIN;
     s->type = hf_sip_store_file(conf->uri) ? &hf_sip_backend_sqlite : &hf_sip_backend_pg;
     s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    uint8_t *room = hf_buf_reserve(&s->feed.text, 2 * FEED_ROWS * HF_SIP_AOR_MAX);
+    uint8_t *room = hf_buf_reserve(&s->feed.text, FEED_BYTES);
     if (!s->conf.uri || !s->conf.self || !s->conf.realm || s->wake < 0 || !room ||
         s->type->create(s, &s->backend)) {
         free_store(s);

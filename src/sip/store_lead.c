@@ -207,7 +207,7 @@ int hf_sip_lead_reign(struct hf_sip_lead *l, uint64_t reign, struct hf_err *err)
     if (reign == 0 || reign > INT64_MAX) {
         return hf_err_set(err, -HF_EVALUE, "reigns are from 1 on");
     }
-    uint64_t change, was = l->reign;
+    uint64_t change = 0, was = l->reign;
     l->reign = reign;
     int rc = begin(l, &change, err);
     rc = rc ? rc : end(l, 0, change, err);
@@ -439,7 +439,7 @@ int hf_sip_lead_assign(struct hf_sip_lead *l, struct hf_slice aor, const char *s
     if (server && !hf_host_name_ok(hf_slice_str(server))) {
         return hf_err_set(err, -HF_ENAME, "\"%.80s\" is not a server's name", server);
     }
-    uint64_t change;
+    uint64_t change = 0;
     int rc = begin(l, &change, err);
     return rc ? rc : end(l, assign(l, aor, server, pin, change, err), change, err);
 }
@@ -545,7 +545,7 @@ int hf_sip_lead_import(struct hf_sip_lead *l, struct hf_slice csv, struct hf_err
     if (rc) {
         return rc;
     }
-    hf_buf_init(&m.json, IMPORT_ROWS * (6 * HF_SIP_AOR_MAX + 2 * HF_HOST_NAME_MAX + 64));
+    hf_buf_init(&m.json, (size_t)IMPORT_ROWS * (6 * HF_SIP_AOR_MAX + 2 * HF_HOST_NAME_MAX + 64));
     hf_map_init(&m.seen, (uint64_t)hf_wall_now());
     rc = end(l, import_lines(&m, csv, err), m.change, err);
     size_t pos = 0;
@@ -682,7 +682,7 @@ static int64_t delete_user(struct hf_sip_lead *l, const char *user, const char *
 int hf_sip_lead_user_delete(struct hf_sip_lead *l, const char *user, const char *realm,
                             struct hf_err *err)
 {
-    uint64_t change;
+    uint64_t change = 0;
     int rc = begin(l, &change, err);
     return rc ? rc : end(l, delete_user(l, user, realm, change, err), change, err);
 }

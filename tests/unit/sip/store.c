@@ -1134,7 +1134,7 @@ static void *bind_on(void *arg)
 static void test_outage(void **state)
 {
     (void)state;
-    enum { AORS = 50, OUTAGES = 6 };
+    enum { AORS = 50, OUTAGES = 4 };
     struct server *s =
         open_server(0, 100000, &(struct hf_sip_store_conf){.timeout_ms = is_pg ? 5000 : 200});
     struct traffic t = {.s = s, .n_aors = AORS};
