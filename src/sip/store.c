@@ -28,6 +28,7 @@
 #define RETRY_MAX HF_S(5)
 #define HEARTBEAT HF_S(2) /* the feed is read so often at least: also finds out who is gone */
 #define FEED_ROWS 256     /* of one piece */
+#define FEED_BYTES ((size_t)2 * FEED_ROWS * HF_SIP_AOR_MAX)
 
 /*
  *   none --first op--> READY --in a batch--> BUSY --answered--> READY, or none
@@ -60,6 +61,7 @@ struct hf_sip_store {
 
     /* the thread's: */
     enum state state;
+    bool tried; /* since it was there: it is away, also while connecting */
     hf_time now, retry_at, retry_after, close_at;
     struct hf_prng chance;
     struct hf_map lines;
@@ -333,7 +335,7 @@ static void take_op(struct hf_sip_store *s, struct hf_sip_queued *q)
         refuse_op(s, q, HF_SIP_OP_NONE);
         return;
     }
-    struct hf_sip_line *l = s->state == AWAY ? NULL : line_for(s, &q->op);
+    struct hf_sip_line *l = s->state != THERE && s->tried ? NULL : line_for(s, &q->op);
     if (!l) {
         refuse_op(s, q, HF_SIP_OP_AWAY);
         return;
@@ -389,7 +391,7 @@ static bool goes_along(const struct hf_sip_batch *b, size_t since, const struct 
     if (since == b->n) {
         return true;
     }
-    if (b->n - since >= LINE_OPS_MAX || q->alone || lane_of(q) != b->lane) {
+    if (b->n - since >= LINE_OPS_MAX || q->alone || b->op[since]->alone || lane_of(q) != b->lane) {
         return false;
     }
     if (b->lane == HF_SIP_READS) {
@@ -564,6 +566,7 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
 {
     assert(s->state != THERE);
     s->state = THERE;
+    s->tried = false;
     s->retry_after = RETRY_MIN;
     if (!s->feed.known) { /* nothing is cached yet that was read before */
         s->feed.known = true;
@@ -578,8 +581,9 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
 
 void hf_sip_store_down(struct hf_sip_store *s, const char *text)
 {
-    bool news = s->state != AWAY;
+    bool news = !s->tried;
     s->state = AWAY;
+    s->tried = true;
     s->retry_at = hf_now() + s->retry_after / 2 +
                   (hf_time)hf_prng_below(&s->chance, (uint64_t)s->retry_after / 2);
     s->retry_after = s->retry_after < RETRY_MAX / 2 ? s->retry_after * 2 : RETRY_MAX;
@@ -851,12 +855,12 @@ static struct hf_sip_store *make_store(const struct hf_sip_store_conf *conf,
     }
     hf_prng_init(&s->chance, (uint64_t)hf_now());
     hf_map_init(&s->lines, (uint64_t)hf_wall_now() ^ (uintptr_t)s);
-    hf_buf_init(&s->feed.text, 2 * FEED_ROWS * HF_SIP_AOR_MAX);
+    hf_buf_init(&s->feed.text, FEED_BYTES);
     s->close_at = s->write_due = HF_NEVER;
     s->retry_after = RETRY_MIN;
     s->type = hf_sip_store_file(conf->uri) ? &hf_sip_backend_sqlite : &hf_sip_backend_pg;
     s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    uint8_t *room = hf_buf_reserve(&s->feed.text, 2 * FEED_ROWS * HF_SIP_AOR_MAX);
+    uint8_t *room = hf_buf_reserve(&s->feed.text, FEED_BYTES);
     if (!s->conf.uri || !s->conf.self || !s->conf.realm || s->wake < 0 || !room ||
         s->type->create(s, &s->backend)) {
         free_store(s);

@@ -230,7 +230,9 @@ static void do_secret(struct hf_sip_backend *b, const struct hf_sip_op *op, stru
         struct hf_slice s = get_bytes(b, S_SECRET, 0);
         r->done = HF_SIP_OP_DONE;
         s.n = s.n < HF_SIP_AOR_MAX ? s.n : HF_SIP_AOR_MAX;
-        memcpy(aor, s.p, s.n);
+        if (s.n) {
+            memcpy(aor, s.p, s.n);
+        }
         r->aor = hf_slice(aor, s.n);
         for (int i = 0; i < HF_SIP_ALGORITHM_COUNT_; i++) {
             s = get_bytes(b, S_SECRET, 1 + i);
@@ -255,7 +257,10 @@ static bool epoch_is(struct hf_sip_backend *b, const struct hf_sip_op *op, struc
 
 static void do_bind(struct hf_sip_backend *b, const struct hf_sip_op *op, struct hf_sip_result *r)
 {
-    for (size_t i = 0; epoch_is(b, op, r) && i < op->n_binds; i++) {
+    if (!epoch_is(b, op, r)) {
+        return;
+    }
+    for (size_t i = 0; i < op->n_binds; i++) {
         const struct hf_sip_bind *x = &op->bind[i];
         enum statement id = x->erase ? S_UNBIND : S_BIND;
         uint8_t key[HF_SIP_STORE_ID_LEN];
@@ -446,12 +451,13 @@ static void run_reads(struct hf_sip_backend *b, struct hf_sip_batch *batch)
 static void run_writes(struct hf_sip_backend *b, struct hf_sip_batch *batch)
 {
     struct hf_sip_result *r = hf_alloc_array(batch->n, sizeof(*r));
+    uint8_t unused[HF_SIP_AOR_MAX]; /* by writes */
     b->failed = r == NULL;
     if (r) {
         once(b, S_WRITE);
     }
     for (size_t i = 0; i < batch->n && !b->failed; i++) {
-        do_op(b, &batch->op[i]->op, &r[i], NULL);
+        do_op(b, &batch->op[i]->op, &r[i], unused);
     }
     if (!b->failed) {
         once(b, S_COMMIT);
