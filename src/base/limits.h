@@ -46,6 +46,10 @@
 /* SIP homes */
 #define HF_SIP_SERVERS_MAX 1024 /* servers of a cluster, also those that were */
 #define HF_SIP_AOR_MAX 255      /* bytes of an address of record */
+/* watchers */
+#define HF_SIP_NOTIFY_BODY_MAX 49152 /* bytes of a document: leaves room for the header */
+#define HF_SIP_ENDED_MAX 16          /* contacts of an AoR that are shown after their end */
+#define HF_SIP_PIDF_ELEMENTS_MAX 256 /* of documents made one; more are left out */
 
 /* wire */
 #define HF_ADVERT_LEN_MAX 1400 /* bytes of a datagram, header and tag included */

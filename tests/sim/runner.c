@@ -104,6 +104,28 @@ static void note(struct shared *sh, uint64_t seed, const char *kind, const char 
     }
 }
 
+static size_t names(const char *const *name)
+{
+    size_t n = 0;
+    while (name && name[n]) {
+        n++;
+    }
+    return n;
+}
+
+static void add_figures(const struct sim_runner *r, struct shared *sh, const struct sim_run *run)
+{
+    size_t n_sums = names(r->figures), n = n_sums + names(r->highest);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t was = __atomic_load_n(&sh->figure[i], __ATOMIC_SEQ_CST), is;
+        do {
+            is = run->figure[i];
+            is = i < n_sums ? was + is : was > is ? was : is;
+        } while (!__atomic_compare_exchange_n(&sh->figure[i], &was, is, false, __ATOMIC_SEQ_CST,
+                                              __ATOMIC_SEQ_CST));
+    }
+}
+
 static void work(const struct sim_runner *r, const struct options *o, struct shared *sh,
                  uint32_t worker, time_t end)
 {
@@ -117,9 +139,7 @@ static void work(const struct sim_runner *r, const struct options *o, struct sha
         r->run(o->seed + k, NULL, &run);
         sh->now[worker] = 0;
         __atomic_fetch_add(&sh->done, 1, __ATOMIC_SEQ_CST);
-        for (size_t i = 0; i < SIM_FIGURES_MAX; i++) {
-            __atomic_fetch_add(&sh->figure[i], run.figure[i], __ATOMIC_SEQ_CST);
-        }
+        add_figures(r, sh, &run);
         if (run.why[0]) {
             note(sh, o->seed + k, run.kind, run.why);
             sh->stop = !o->keep_going;
@@ -252,6 +272,9 @@ static int many(const struct sim_runner *r, const struct options *o)
     for (size_t i = 0; r->figures[i]; i++) {
         printf(", %" PRIu64 " %s", sh->figure[i], r->figures[i]);
     }
+    for (size_t i = 0, n = names(r->figures); i < names(r->highest); i++) {
+        printf(", at most %" PRIu64 " %s", sh->figure[n + i], r->highest[i]);
+    }
     printf("; %" PRIu64 " schedules failed\n", sh->n_failures);
     return sh->n_failures != 0;
 }
@@ -317,6 +340,7 @@ static void usage(const struct sim_runner *r)
     if (r->bench) {
         fprintf(stderr, "%s --bench\n    %s\n", p, r->measure);
     }
+    fputs(r->more ? r->more : "", stderr);
     exit(2);
 }
 

@@ -25,8 +25,10 @@ struct sim_story {
 struct sim_runner {
     const char *program;        /* as it is called: "sim-pair" */
     const char *what;           /* one line of usage: what a run is */
-    const char *const *figures; /* names of figure[], NULL at the end */
-    uint64_t runs;              /* by default */
+    const char *const *figures; /* names of figure[], NULL at the end: sums of all runs */
+    const char *const
+        *highest;  /* likewise of those behind them: the highest of all runs; or NULL */
+    uint64_t runs; /* by default */
     /** One run from its seed; trace: every line of it, or NULL. */
     void (*run)(uint64_t seed, FILE *trace, struct sim_run *ret);
 
@@ -38,6 +40,7 @@ struct sim_runner {
 
     int (*bench)(void);  /* --bench, or NULL */
     const char *measure; /* one line of usage: what it measures */
+    const char *more;    /* whole lines of usage, of what the program itself takes; or NULL */
 };
 
 /** The program: takes options, runs, reports. 0: all held. */

@@ -133,24 +133,46 @@ struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_ur
 
 /* --- routes --- */
 
-static bool is_token(struct hf_el_req *r, const struct hf_sip_uri *uri)
+#define OWN_ROUTES_MAX 8
+
+/* The flow that a Route of ours names. */
+static bool named_flow(struct hf_el_req *r, const struct hf_sip_uri *uri,
+                       struct hf_sip_flow *ret_flow)
 {
     struct hf_sip_element *e = r->e;
-    struct hf_sip_flow flow;
     uint16_t id;
-    if (!uri->user.n || hf_sip_token_get(&e->keys, e->conf.boot, uri->user, &flow, &id)) {
-        return false;
+    int rc = uri->user.n ? hf_sip_token_get(&e->keys, e->conf.boot, uri->user, ret_flow, &id)
+                         : -HF_EMALF;
+    const struct hf_el_listen *l = rc == 0 ? hf_el_listen_by_id(e, id) : NULL;
+    r->route.broken = r->route.broken || rc == -HF_EAUTH || (rc == 0 && !l);
+    if (l) {
+        ret_flow->local = l->c.at;
     }
-    const struct hf_el_listen *l = hf_el_listen_by_id(e, id);
-    if (!l) {
-        return false;
+    return l;
+}
+
+static bool same_flow(const struct hf_sip_flow *a, const struct hf_sip_flow *b)
+{
+    return a->transport == b->transport &&
+           (a->conn ? a->conn == b->conn : hf_endpoint_eq(&a->peer, &b->peer));
+}
+
+/* A Route of ours: the flow by which this came, which means outwards, or the one where it goes;
+ * each may be there twice, once for each side (RFC 5658). false: it is for a second visit. */
+static bool take_own(struct hf_el_req *r, const struct hf_sip_uri *uri)
+{
+    struct hf_el_route *route = &r->route;
+    struct hf_sip_flow flow;
+    if (!named_flow(r, uri, &flow)) {
+        return true;
     }
-    flow.local = l->c.at;
-    r->route.flow = flow;
-    r->route.has_flow = true;
-    r->route.from_flow =
-        flow.transport == r->from->transport &&
-        (flow.conn ? flow.conn == r->from->conn : hf_endpoint_eq(&flow.peer, &r->from->peer));
+    bool from = same_flow(&flow, r->from);
+    if (route->has_flow && !route->from_flow) {
+        return !from && same_flow(&flow, &route->flow);
+    }
+    route->flow = flow;
+    route->has_flow = true;
+    route->from_flow = from;
     return true;
 }
 
@@ -175,7 +197,10 @@ static int strict(struct hf_el_req *r)
     if (rc || !any) {
         return rc;
     }
-    (void)is_token(r, &r->m->uri);
+    if (last.uri.scheme == HF_SIP_SCHEME_OTHER) {
+        return -HF_EVALUE;
+    }
+    (void)take_own(r, &r->m->uri);
     r->route.strict = r->route.pop_last = true;
     r->route.uri = last.uri;
     return 0;
@@ -185,26 +210,20 @@ uint16_t hf_el_routes(struct hf_el_req *r)
 {
     struct hf_sip_walk walk;
     struct hf_sip_address a;
-    int rc;
     r->route.uri = r->m->uri;
     if (!hf_sip_has(r->m, HF_SIP_H_ROUTE)) {
         return 0;
     }
-    if (strict(r)) {
-        return 400;
+    int rc = strict(r);
+    if (rc) {
+        return rc == -HF_EVALUE ? 416 : 400;
     }
     size_t n = 0, n_all = 0;
     hf_sip_walk_begin(&walk, r->m, HF_SIP_H_ROUTE);
     while ((rc = hf_sip_walk_address(&walk, &a)) == 1) {
         n_all++;
-        /* what we recorded may be two (RFC 5658): one for each side */
-        if (n == n_all - 1 && n < 2 && a.uri.scheme <= HF_SIP_SCHEME_SIPS &&
-            hf_el_is_here(r->e, &a.uri.host)) {
-            bool had = r->route.has_flow;
-            struct hf_el_route before = r->route;
-            if (is_token(r, &a.uri) && had && r->route.from_flow) {
-                r->route = before; /* the other side's tells where to */
-            }
+        if (n == n_all - 1 && n < OWN_ROUTES_MAX && a.uri.scheme <= HF_SIP_SCHEME_SIPS &&
+            hf_el_is_here(r->e, &a.uri.host) && take_own(r, &a.uri)) {
             n++;
         } else if (!r->route.more) {
             r->route.more = true;

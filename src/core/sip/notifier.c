@@ -1,6 +1,4 @@
 /* Subscriptions and publications in messages: what is answered, what is sent, what is kept. */
-#include "core/sip/notifier.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -8,61 +6,14 @@
 
 #include "base/err.h"
 #include "base/hash.h"
-#include "base/list.h"
-#include "base/map.h"
 #include "base/mem.h"
-#include "base/prng.h"
 #include "core/sip/fields.h"
+#include "core/sip/notifier_impl.h"
 #include "core/sip/pidf.h"
-#include "core/sip/reginfo.h"
-#include "core/sip/write.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
-#define BODY_MAX 49152u          /* of a NOTIFY: leaves room for its header */
-#define ENDED_MAX 16u            /* contacts of an AoR that are shown after their end ... */
-#define ENDED_SHOWN_S 60         /* ... so long */
 #define PUBLICATION (1ull << 63) /* in cookies of KEEP */
 #define TAG_N 16
-#define ID_N 16
-#define KEY_MAX (TAG_N + 1 + ID_N)
-
-/* A contact that is no more. */
-struct ended {
-    struct hf_list list;
-    hf_time at;
-    enum hf_sip_reg_event event;
-    uint32_t cseq;
-    uint16_t q;
-    char id[ID_N];
-    uint16_t n_uri, n_call_id;
-    uint8_t text[]; /* URI, Call-ID */
-};
-
-/* What is to be told of an AoR that the registrar no longer knows; only while it is watched. */
-struct past {
-    struct hf_list ended; /* the latest first */
-    uint32_t n_ended;
-    bool left;              /* it is another server's; this is how it was at last */
-    struct hf_buf presence; /* left: the document */
-    uint16_t n;
-    uint8_t aor[];
-};
-
-struct hf_sip_notifier {
-    struct hf_sip_notifier_conf conf;
-    struct hf_sip_notifier_ops ops;
-    void *ctx;
-    struct hf_sip_watch *watch;
-    struct hf_sip_presence *presence;
-    struct hf_map past; /* by AoR */
-    struct hf_prng prng;
-    char *contact; /* owned */
-    bool running;
-    struct hf_buf body;
-    uint8_t dump[HF_SIP_MESSAGE_MAX + 1024];
-    uint8_t text[HF_SIP_MESSAGE_MAX]; /* values of what is written */
-    uint8_t out[HF_SIP_MESSAGE_MAX];  /* a response */
-};
 
 /* A request that is being answered. */
 struct request {
@@ -74,177 +25,6 @@ struct request {
     char tag[TAG_N]; /* of this transaction */
     struct hf_slice to_tag;
 };
-
-/* ---- contacts ---- */
-
-/* The same for a binding as long as it lives, at each of its homes. */
-static void contact_id(const struct hf_sip_binding *b, char ret_id[ID_N])
-{
-    uint64_t h = b->outbound ? hf_hash(hf_sip_binding_instance(b), b->reg_id)
-                             : hf_hash(hf_sip_binding_uri(b), 0);
-    for (int i = ID_N; i-- > 0; h >>= 4) {
-        ret_id[i] = "0123456789abcdef"[h & 15];
-    }
-}
-
-static struct past *past_of(const struct hf_sip_notifier *n, struct hf_slice aor)
-{
-    return hf_map_get(&n->past, aor);
-}
-
-static struct past *past_for(struct hf_sip_notifier *n, struct hf_slice aor)
-{
-    struct past *p = past_of(n, aor);
-    if (p != NULL) {
-        return p;
-    }
-    p = hf_alloc(sizeof(*p) + aor.n);
-    if (p == NULL) {
-        return NULL;
-    }
-    hf_list_init(&p->ended);
-    hf_buf_init(&p->presence, BODY_MAX);
-    p->n = (uint16_t)aor.n;
-    memcpy(p->aor, aor.p, aor.n);
-    if (hf_map_put(&n->past, hf_slice(p->aor, p->n), p) < 0) {
-        hf_free(p);
-        return NULL;
-    }
-    return p;
-}
-
-static void ended_drop(struct past *p, struct ended *e)
-{
-    hf_list_unlink(&e->list);
-    p->n_ended--;
-    hf_free(e);
-}
-
-static void past_free(struct past *p)
-{
-    HF_LIST_FOREACH (l, &p->ended) {
-        ended_drop(p, HF_CONTAINER_OF(l, struct ended, list));
-    }
-    hf_buf_fini(&p->presence);
-    hf_free(p);
-}
-
-static void past_drop(struct hf_sip_notifier *n, struct hf_slice aor)
-{
-    struct past *p = hf_map_remove(&n->past, aor);
-    if (p != NULL) {
-        past_free(p);
-    }
-}
-
-/* Without memory for it, it is missing in the documents, which says the same. */
-static void add_ended(struct past *p, const struct hf_sip_binding *b, enum hf_sip_reg_event event,
-                      hf_time now)
-{
-    struct hf_slice uri = hf_sip_binding_uri(b), call_id = hf_sip_binding_call_id(b);
-    struct ended *e = hf_alloc(sizeof(*e) + uri.n + call_id.n);
-    if (e == NULL) {
-        return;
-    }
-    e->at = now;
-    e->event = event;
-    e->cseq = b->cseq;
-    e->q = b->q;
-    e->n_uri = (uint16_t)uri.n;
-    e->n_call_id = (uint16_t)call_id.n;
-    contact_id(b, e->id);
-    memcpy(e->text, uri.p, uri.n);
-    if (call_id.n > 0) {
-        memcpy(e->text + uri.n, call_id.p, call_id.n);
-    }
-    hf_list_init(&e->list);
-    hf_list_insert(p->ended.next, &e->list);
-    if (++p->n_ended > ENDED_MAX) {
-        ended_drop(p, HF_CONTAINER_OF(p->ended.prev, struct ended, list));
-    }
-}
-
-static uint16_t q_shown(uint16_t q)
-{
-    return q < 1000 ? q : 1001; /* 1 is what none says, too */
-}
-
-static struct hf_sip_reg_contact from_binding(const struct hf_sip_binding *b, char id[ID_N],
-                                              bool deactivated, hf_time now)
-{
-    uint32_t left_s = hf_sip_binding_left_s(b, now);
-    contact_id(b, id);
-    return (struct hf_sip_reg_contact){
-        .id = hf_slice(id, ID_N),
-        .uri = hf_sip_binding_uri(b),
-        .event = deactivated   ? HF_SIP_REG_DEACTIVATED
-                 : left_s == 0 ? HF_SIP_REG_EXPIRED
-                               : HF_SIP_REG_REGISTERED,
-        .expires_s = left_s,
-        .q = q_shown(b->q),
-        .call_id = hf_sip_binding_call_id(b),
-        .cseq = b->cseq,
-    };
-}
-
-static struct hf_sip_reg_contact from_ended(const struct ended *e)
-{
-    return (struct hf_sip_reg_contact){
-        .id = hf_slice(e->id, ID_N),
-        .uri = hf_slice(e->text, e->n_uri),
-        .event = e->event,
-        .q = q_shown(e->q),
-        .call_id = hf_slice(e->text + e->n_uri, e->n_call_id),
-        .cseq = e->cseq,
-    };
-}
-
-/* RFC 3680 5: all contacts as they are, and those that ended lately. */
-static void write_reg(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
-{
-    enum { MAX = HF_SIP_CONTACTS_MAX + ENDED_MAX };
-    struct hf_sip_reg_contact c[MAX];
-    char id[HF_SIP_CONTACTS_MAX][ID_N];
-    size_t k = 0;
-    bool deactivated = o->reason == HF_SIP_SUB_REASON_DEACTIVATED;
-    struct past *p = past_of(n, o->aor);
-    const struct hf_sip_binding *b = p != NULL && p->left ? NULL : n->ops.bindings(n->ctx, o->aor);
-    for (; b != NULL && k < HF_SIP_CONTACTS_MAX; b = b->next, k++) {
-        c[k] = from_binding(b, id[k], deactivated, now);
-    }
-    size_t n_bound = k;
-    for (struct hf_list *l = p != NULL ? p->ended.next : NULL;
-         l != NULL && l != &p->ended && k < MAX; l = l->next) {
-        const struct ended *e = HF_CONTAINER_OF(l, struct ended, list);
-        bool there = !p->left && e->at + HF_S(ENDED_SHOWN_S) < now; /* long enough */
-        for (size_t i = 0; i < n_bound && !there; i++) {
-            there = hf_slice_eq(c[i].id, hf_slice(e->id, ID_N));
-        }
-        if (!there) {
-            c[k++] = from_ended(e);
-        }
-    }
-    hf_sip_reginfo_write(&n->body, o->version, o->aor, c, k);
-}
-
-static bool reachable(const struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
-{
-    const struct hf_sip_binding *b = n->ops.bindings(n->ctx, aor);
-    while (b != NULL && hf_sip_binding_left_s(b, now) == 0) {
-        b = b->next;
-    }
-    return b != NULL;
-}
-
-static void write_presence(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
-{
-    const struct past *p = past_of(n, o->aor);
-    if (p != NULL && p->left) {
-        hf_buf_add(&n->body, hf_buf_slice(&p->presence));
-    } else {
-        hf_sip_presence_write(n->presence, o->aor, reachable(n, o->aor, now), &n->body);
-    }
-}
 
 /* ---- NOTIFY ---- */
 
@@ -324,12 +104,6 @@ static struct hf_slice route(struct hf_wr *w, const struct hf_sip_dialog *d,
     return first.uri.text;
 }
 
-static bool has_body(const struct hf_sip_watch_out *o)
-{
-    return o->shown && o->reason != HF_SIP_SUB_REASON_REJECTED &&
-           o->reason != HF_SIP_SUB_REASON_NORESOURCE;
-}
-
 /* Nothing in it that would end a line: what is stored is not believed to be ours. */
 static bool is_clean(const struct hf_sip_dialog *d)
 {
@@ -348,21 +122,9 @@ static bool is_clean(const struct hf_sip_dialog *d)
 static void notify(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf_time now)
 {
     struct hf_wr w;
-    struct hf_slice type = {NULL, 0};
+    struct hf_slice type = hf_sip_notifier_body(n, o, now);
     const struct hf_sip_dialog *d = &o->dialog;
     uint64_t cookie = (uint64_t)o->sub << 32 | o->cseq;
-    hf_buf_clear(&n->body);
-    if (has_body(o) && o->package == HF_SIP_PACKAGE_REG) {
-        write_reg(n, o, now);
-        type = S("application/reginfo+xml");
-    } else if (has_body(o)) {
-        write_presence(n, o, now);
-        type = S(HF_SIP_PIDF_TYPE);
-    }
-    if (n->body.err != 0 || n->body.n == 0) { /* what is too large, or gone, is not told */
-        hf_buf_clear(&n->body);
-        type = hf_slice(NULL, 0);
-    }
     hf_wr_init(&w, n->text, sizeof(n->text));
     struct hf_sip_request request = {
         .method = S("NOTIFY"),
@@ -558,24 +320,26 @@ static bool has_foreign_body(const struct hf_sip_msg *m)
            !hf_sip_eq_str(handling.value, "optional");
 }
 
-/* All Record-Route values, with commas, on one line. */
-static struct hf_slice record_route(const struct hf_sip_msg *m, struct hf_wr *w)
+/* All Record-Route values, with commas, on one line; false: one of them is nothing to route by. */
+static bool record_route(const struct hf_sip_msg *m, struct hf_wr *w, struct hf_slice *ret_route)
 {
     struct hf_sip_walk walk;
-    struct hf_slice v;
+    struct hf_sip_address a;
     size_t mark = hf_wr_len(w);
+    int rc;
     hf_sip_walk_begin(&walk, m, HF_SIP_H_RECORD_ROUTE);
-    while (hf_sip_walk_text(&walk, &v) == 1) {
+    while ((rc = hf_sip_walk_address(&walk, &a)) == 1 && a.uri.scheme <= HF_SIP_SCHEME_SIPS) {
         if (hf_wr_len(w) > mark) {
             put(w, ", ");
         }
-        for (size_t i = 0; i < v.n; i++) {
-            if (v.p[i] != '\r' && v.p[i] != '\n') { /* a fold has white space behind it */
-                hf_wr_u8(w, v.p[i]);
+        for (size_t i = 0; i < a.text.n; i++) {
+            if (a.text.p[i] != '\r' && a.text.p[i] != '\n') { /* a fold has white space behind it */
+                hf_wr_u8(w, a.text.p[i]);
             }
         }
     }
-    return since(w, mark);
+    *ret_route = since(w, mark);
+    return rc == 0;
 }
 
 /* The URI alone of a From or To, in brackets. */
@@ -669,6 +433,7 @@ static bool admit(struct request *r, struct hf_sip_subscribe *in, struct hf_wr *
         }
         return true;
     }
+    hf_sip_notifier_is_ours(n, r->aor);
     int may = in->in_dialog || hf_slice_eq(r->watcher, r->aor)
                   ? 1
                   : n->ops.may_watch(n->ctx, r->watcher, in->package, r->aor);
@@ -679,13 +444,15 @@ static bool admit(struct request *r, struct hf_sip_subscribe *in, struct hf_wr *
     in->authorised = may > 0;
     in->dialog.local_uri = bracketed(m->to.uri.text, w);
     in->dialog.remote_uri = bracketed(m->from.uri.text, w);
-    in->dialog.route = record_route(m, w);
     in->dialog.watcher = r->watcher;
-    if (w->err != 0) {
+    if (!record_route(m, w, &in->dialog.route)) {
+        refuse(r, 400, "Malformed Record-Route");
+    } else if (w->err != 0) {
         refuse(r, 513, "");
-        return false;
+    } else {
+        return true;
     }
-    return true;
+    return false;
 }
 
 static void subscribe(struct request *r)
@@ -862,40 +629,21 @@ void hf_sip_notifier_answered(struct hf_sip_notifier *n, uint64_t cookie, uint16
     }
     hf_sip_watch_answered(n->watch, sub, (uint32_t)cookie, status, retry_after, now);
     if (n_aor > 0 && hf_sip_watch_subs(n->watch, hf_slice(aor, n_aor), NULL, 0) == 0) {
-        past_drop(n, hf_slice(aor, n_aor));
+        hf_sip_notifier_past_drop(n, hf_slice(aor, n_aor));
     }
     run(n, now);
-}
-
-static void note_ended(struct hf_sip_notifier *n, struct hf_slice aor,
-                       const struct hf_sip_change *c, hf_time now)
-{
-    const struct hf_sip_binding *b = NULL;
-    enum hf_sip_reg_event event = HF_SIP_REG_UNREGISTERED;
-    if (c->kind == HF_SIP_CHANGE_UNREGISTERED || c->kind == HF_SIP_CHANGE_EXPIRED) {
-        b = c->binding;
-        event = c->kind == HF_SIP_CHANGE_EXPIRED ? HF_SIP_REG_EXPIRED : event;
-    } else if (c->replaced != NULL && c->replaced != c->binding) {
-        char was[ID_N], is[ID_N];
-        contact_id(c->replaced, was);
-        contact_id(c->binding, is);
-        b = memcmp(was, is, ID_N) != 0 ? c->replaced : NULL; /* written differently */
-    }
-    struct past *p = b != NULL ? past_for(n, aor) : NULL;
-    if (p != NULL) {
-        add_ended(p, b, event, now);
-    }
 }
 
 void hf_sip_notifier_changed(struct hf_sip_notifier *n, struct hf_slice aor,
                              const struct hf_sip_change *change, size_t n_changes, hf_time now)
 {
     bool came_or_went = false;
+    hf_sip_notifier_is_ours(n, aor);
     if (n_changes == 0 || hf_sip_watch_subs(n->watch, aor, NULL, 0) == 0) {
         return;
     }
     for (size_t i = 0; i < n_changes; i++) {
-        note_ended(n, aor, &change[i], now);
+        hf_sip_notifier_note_ended(n, aor, &change[i], now);
         came_or_went |= change[i].kind != HF_SIP_CHANGE_REFRESHED;
     }
     hf_sip_watch_changed(n->watch, HF_SIP_PACKAGE_REG, aor, now);
@@ -928,28 +676,10 @@ void hf_sip_notifier_decided(struct hf_sip_notifier *n, struct hf_slice aor, hf_
     run(n, now);
 }
 
-/* How it was at last. Without memory its watchers are told all the same. */
-static void remember(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
-{
-    struct past *p = past_for(n, aor);
-    if (p == NULL || p->left) {
-        return;
-    }
-    HF_LIST_FOREACH (l, &p->ended) {
-        ended_drop(p, HF_CONTAINER_OF(l, struct ended, list));
-    }
-    const struct hf_sip_binding *b = n->ops.bindings(n->ctx, aor);
-    for (; b != NULL; b = b->next) {
-        add_ended(p, b, HF_SIP_REG_DEACTIVATED, now);
-    }
-    hf_sip_presence_write(n->presence, aor, reachable(n, aor, now), &p->presence);
-    p->left = true;
-}
-
 void hf_sip_notifier_left(struct hf_sip_notifier *n, struct hf_slice aor, hf_time now)
 {
     if (hf_sip_watch_subs(n->watch, aor, NULL, 0) > 0) {
-        remember(n, aor, now);
+        hf_sip_notifier_remember(n, aor, now);
         hf_sip_watch_left(n->watch, aor, now);
     }
     hf_sip_presence_forget(n->presence, aor);
@@ -967,10 +697,7 @@ void hf_sip_notifier_load(struct hf_sip_notifier *n, struct hf_slice aor,
                           const struct hf_sip_kept *kept, size_t n_kept, enum hf_sip_former former,
                           hf_time now)
 {
-    struct past *p = past_of(n, aor);
-    if (p != NULL && p->left) {
-        past_drop(n, aor); /* it is ours again */
-    }
+    hf_sip_notifier_is_ours(n, aor);
     for (size_t i = 0; i < n_kept; i++) { /* what can't be read is counted there */
         const struct hf_sip_kept *k = &kept[i];
         if (k->what == 'p') {
@@ -1067,7 +794,7 @@ int hf_sip_notifier_create(const struct hf_sip_notifier_conf *conf,
     n->ctx = ctx;
     hf_map_init(&n->past, conf->seed + 3);
     hf_prng_init(&n->prng, conf->seed + 4);
-    hf_buf_init(&n->body, BODY_MAX);
+    hf_buf_init(&n->body, HF_SIP_NOTIFY_BODY_MAX);
     int rc = init(n, now);
     if (rc < 0) {
         hf_sip_notifier_destroy(n);
@@ -1082,11 +809,7 @@ void hf_sip_notifier_destroy(struct hf_sip_notifier *n)
     if (n == NULL) {
         return;
     }
-    size_t pos = 0;
-    for (struct past *p; (p = hf_map_next(&n->past, &pos)) != NULL;) {
-        past_free(p);
-    }
-    hf_map_fini(&n->past);
+    hf_sip_notifier_past_fini(n);
     hf_sip_watch_destroy(n->watch);
     hf_sip_presence_destroy(n->presence);
     hf_buf_fini(&n->body);

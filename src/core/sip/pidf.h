@@ -6,6 +6,7 @@
 
 #include "base/attr.h"
 #include "base/buf.h"
+#include "base/limits.h"
 #include "base/slice.h"
 
 /*
@@ -16,7 +17,6 @@
  * declared.
  */
 #define HF_SIP_PIDF_TYPE "application/pidf+xml"
-#define HF_SIP_PIDF_ELEMENTS_MAX 256 /* of a merged document; what is over is left out */
 
 /** Is this a presence document: well-formed, and its root PIDF's <presence>? salt: against keys
  * that collide, any number. 0; -HF_EMALF: no; -HF_EVALUE: it has a document type; -ENOMEM. */

@@ -2,15 +2,21 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hash.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "core/sip/transaction.h"
 
 #define NOTHING hf_slice(NULL, 0)
 #define CHALLENGES_MAX 16384u /* bytes of the challenges of others than the first */
-#define BREADTH 60u           /* Max-Breadth of who has none (RFC 5393 5.3.3) */
+#define BREADTH 60u           /* Max-Breadth of who has none (RFC 5393) */
+#define LOOP_PARAM "hfl"      /* of our Vias: which request this was */
+#define LOOP_N 16             /* its hex digits */
 
 /* What is needed to begin more branches and to answer ourselves: until an answer went back. */
 struct plan {
@@ -29,6 +35,7 @@ struct context {
     struct plan *plan;         /* owned; NULL: an answer went back */
     uint8_t n, next;           /* targets; the first that was not tried */
     uint8_t live;              /* branches that are there */
+    uint32_t share;            /* of Max-Breadth, for each of the group */
     uint16_t open;             /* bits: those without a final answer */
     bool invite;
     bool over;      /* no more branches: 2xx, 6xx, cancelled, or nobody waits */
@@ -85,7 +92,7 @@ static struct hf_slice add_text(uint8_t **at, struct hf_slice s)
     return copy;
 }
 
-/* Max-Breadth as received (RFC 5393 5.3.3). */
+/* Max-Breadth as received (RFC 5393). */
 static uint32_t breadth_of(const struct hf_sip_msg *m)
 {
     struct hf_slice s;
@@ -101,11 +108,43 @@ static uint32_t breadth_of(const struct hf_sip_msg *m)
     return rc == 0 ? (uint32_t)v : 1; /* what can't be read breeds nothing */
 }
 
+/* What makes a request the same one when it comes round: all by which it is routed, and what it is
+ * (RFC 5393, RFC 3261 16.6 step 8). */
+static void loop_mark(const struct hf_sip_proxy *p, const struct hf_sip_msg *m,
+                      char ret_mark[LOOP_N + 1])
+{
+    uint64_t h = hf_hash(m->uri_text, ~p->seed);
+    h = hf_hash(m->method_text, h + m->cseq);
+    h = hf_hash(hf_sip_address_tag(&m->from), h);
+    h = hf_hash(hf_sip_address_tag(&m->to), h);
+    h = hf_hash(m->call_id, h);
+    snprintf(ret_mark, LOOP_N + 1, "%0*" PRIx64, LOOP_N, h);
+}
+
+/* Has it been forked here before, by this Request-URI? (With another one it is a spiral: fine.) */
+static bool is_loop(const struct hf_sip_proxy *p, const struct hf_sip_msg *m)
+{
+    char mark[LOOP_N + 1];
+    struct hf_sip_walk walk;
+    struct hf_sip_via v;
+    struct hf_sip_param param;
+    loop_mark(p, m, mark);
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
+    while (hf_sip_walk_via(&walk, &v) == 1) {
+        if (hf_sip_branch_worker(v.branch) >= 0 && hf_sip_param_get(v.params, LOOP_PARAM, &param) &&
+            hf_slice_eq(param.value, hf_slice(mark, LOOP_N))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static size_t size_of_plan(const struct hf_sip_msg *m, const struct hf_sip_forward *how,
                            const struct hf_sip_target *target, size_t n)
 {
     size_t size = sizeof(struct plan) + n * sizeof(*target) + m->used_n + how->sent_by.n +
-                  how->via_params.n + how->record_route.n + how->path.n;
+                  how->via_params.n + sizeof(";" LOOP_PARAM "=") - 1 + LOOP_N +
+                  how->record_route.n + how->path.n;
     for (size_t i = 0; i < n; i++) {
         size += target[i].uri.n + target[i].route.n + target[i].sent_by.n;
     }
@@ -140,13 +179,17 @@ static int make_plan(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
         hf_sip_txns_give(p->txns, size);
         return -ENOMEM;
     }
+    char mark[LOOP_N + 1];
     uint8_t *at = (uint8_t *)(plan->target + n);
+    loop_mark(p, m, mark);
     plan->size = size;
     plan->source = from->peer;
     plan->how = *how;
     plan->how.source = &plan->source;
     plan->how.sent_by = add_text(&at, how->sent_by);
     plan->how.via_params = add_text(&at, how->via_params);
+    plan->how.via_params.n += add_text(&at, hf_slice_str(";" LOOP_PARAM "=")).n;
+    plan->how.via_params.n += add_text(&at, hf_slice(mark, LOOP_N)).n;
     plan->how.record_route = add_text(&at, how->record_route);
     plan->how.path = add_text(&at, how->path);
     plan->how.drop |= 1ULL << HF_SIP_H_MAX_BREADTH;
@@ -192,25 +235,31 @@ static void free_if_unused(struct hf_sip_proxy *p, struct context *c)
 
 /* --- messages --- */
 
-/* Our own response to the request; in p->text. */
-static struct hf_slice own_response(struct hf_sip_proxy *p, const struct context *c,
-                                    uint16_t status)
+/* A response of our own; in p->text. Empty: it does not fit. */
+static struct hf_slice response_to(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                                   const struct hf_endpoint *source, uint16_t status)
 {
     struct hf_wr w;
     struct hf_slice message;
     char tag[16];
-    if (hf_sip_parse(c->plan->request, false, &p->msg)) {
-        return NOTHING; /* it was read before */
-    }
-    hf_sip_stateless_tag(&p->msg, p->seed, tag);
+    hf_sip_stateless_tag(request, p->seed, tag);
     hf_wr_init(&w, p->text, sizeof(p->text));
-    if (hf_sip_begin_response(&w, &p->msg, status, NOTHING,
-                              status > 100 ? hf_slice(tag, sizeof(tag)) : NOTHING,
-                              &c->plan->source) ||
+    if (hf_sip_begin_response(&w, request, status, NOTHING,
+                              status > 100 ? hf_slice(tag, sizeof(tag)) : NOTHING, source) ||
         hf_sip_end(&w, NOTHING, NOTHING, &message)) {
         return NOTHING;
     }
     return message;
+}
+
+/* Likewise to what was forked. */
+static struct hf_slice own_response(struct hf_sip_proxy *p, const struct context *c,
+                                    uint16_t status)
+{
+    if (hf_sip_parse(c->plan->request, false, &p->msg)) {
+        return NOTHING; /* it was read before */
+    }
+    return response_to(p, &p->msg, &c->plan->source, status);
 }
 
 /* A branch's response as it goes back, with more challenges; in p->text. */
@@ -253,10 +302,10 @@ static unsigned rank(const struct context *c, uint16_t status)
         return 41;
     case 487:
         return 43;
-    case 430:
-        return 44;
     case 408:
-        return c->invite ? 45 : 99; /* can't be sent at all */
+        return c->invite ? 44 : 99; /* can't be sent at all */
+    case 430:
+        return 58; /* no agent's answer */
     case 503:
         return 59;
     default:
@@ -345,7 +394,7 @@ static void cancel_open(struct hf_sip_proxy *p, struct context *c, hf_time now)
 }
 
 static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
-                         size_t i, uint32_t breadth, hf_time now)
+                         size_t i, hf_time now)
 {
     const struct hf_sip_target *target = &c->plan->target[i];
     struct hf_sip_forward how = c->plan->how;
@@ -364,7 +413,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
         note(p, c, 500, NULL);
         return;
     }
-    hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, breadth);
+    hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, c->share);
     if (hf_sip_end(&w, NOTHING, m->body, &message) ||
         hf_sip_txn_call(p->txns, how.branch, m->method, message, &target->to, now, &x)) {
         note(p, c, 500, NULL);
@@ -379,39 +428,70 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
     p->count.branches++;
 }
 
-/* The next targets of one q, as many as Max-Breadth allows at once. */
-static void start_group(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
-                        hf_time now)
+/* Another flow to an agent that is tried before? */
+static bool is_spare(const struct context *c, size_t i)
+{
+    const struct hf_sip_target *target = c->plan->target;
+    size_t before = 0;
+    while (before < i && target[before].agent != target[i].agent) {
+        before++;
+    }
+    return target[i].agent && before < i;
+}
+
+/* The next targets of one q, as many as Max-Breadth allows at once; c->next behind them. */
+static uint16_t next_group(struct context *c, uint32_t *ret_n)
 {
     const struct hf_sip_target *target = c->plan->target;
     size_t first = c->next;
-    uint32_t breadth = c->plan->breadth;
-    if (breadth == 0) {
-        note(p, c, 440, NULL);
-        c->next = c->n;
-        return;
+    uint16_t group = 0;
+    *ret_n = 0;
+    for (; c->next < c->n && target[c->next].q == target[first].q; c->next++) {
+        if (is_spare(c, c->next)) {
+            continue;
+        }
+        if (*ret_n == c->plan->breadth) {
+            break;
+        }
+        group |= (uint16_t)(1u << c->next);
+        ++*ret_n;
     }
-    while (c->next < c->n && target[c->next].q == target[first].q && c->next - first < breadth) {
-        c->next++;
-    }
-    for (size_t i = first; i < c->next; i++) {
-        begin_branch(p, c, m, i, breadth / (uint32_t)(c->next - first), now);
-    }
+    return group;
+}
+
+/* The request, read again. */
+static const struct hf_sip_msg *request_of(struct hf_sip_proxy *p, const struct context *c)
+{
+    int rc = hf_sip_parse(c->plan->request, false, &p->msg);
+    assert(rc == 0); /* it was read before */
+    return &p->msg;
+}
+
+/* May more be begun? */
+static bool goes_on(const struct context *c, hf_time now)
+{
+    /* at its end a non-INVITE's client has just given up (64 T1) */
+    return c->plan && !c->over && c->server && c->server->end > now;
 }
 
 /* What comes next when nothing is open. m: the request, NULL: is read again. */
 static void advance(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
                     hf_time now)
 {
-    if (c->server && c->server->end <= now) {
-        c->over = true; /* a non-INVITE whose client has just given up (64 T1) */
+    if (goes_on(c, now) && c->plan->breadth == 0) {
+        note(p, c, 440, NULL);
+        c->next = c->n;
     }
-    while (c->plan && !c->open && !c->over && c->next < c->n) {
-        if (!m && hf_sip_parse(c->plan->request, false, &p->msg) == 0) {
-            m = &p->msg;
+    while (goes_on(c, now) && !c->open && c->next < c->n) {
+        uint32_t n;
+        uint16_t group = next_group(c, &n);
+        m = m || !n ? m : request_of(p, c);
+        c->share = n ? c->plan->breadth / n : 0;
+        for (size_t i = 0; i < c->n; i++) {
+            if (group >> i & 1) {
+                begin_branch(p, c, m, i, now);
+            }
         }
-        assert(m); /* it was read before */
-        start_group(p, c, m, now);
     }
     if (c->plan && !c->open) {
         finish(p, c, now);
@@ -426,11 +506,6 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     p->ops.send(p->ctx, to, message);
 }
 
-static bool is_broken(uint16_t status)
-{
-    return status == 408 || status == 430 || status == 503;
-}
-
 static void on_success(struct hf_sip_proxy *p, struct context *c, const struct hf_sip_msg *m,
                        hf_time now)
 {
@@ -442,13 +517,34 @@ static void on_success(struct hf_sip_proxy *p, struct context *c, const struct h
     close_context(p, c);
 }
 
-static void on_final(struct hf_sip_proxy *p, struct context *c, uint16_t status,
+/* RFC 5626: an agent's next flow when one is broken. */
+static void try_spare(struct hf_sip_proxy *p, struct context *c, size_t i, hf_time now)
+{
+    const struct hf_sip_target *target = goes_on(c, now) ? c->plan->target : NULL;
+    for (size_t k = i + 1; target && target[i].agent && k < c->n; k++) {
+        if (target[k].agent == target[i].agent) {
+            begin_branch(p, c, request_of(p, c), k, now);
+            return;
+        }
+    }
+}
+
+/* x: the branch; m: NULL: there is none. */
+static void on_final(struct hf_sip_proxy *p, struct hf_sip_txn *x, uint16_t status,
                      const struct hf_sip_msg *m, hf_time now)
 {
+    struct context *c = x->owner;
+    bool broken = status == 408 || status == 430 || status == 503;
+    if (broken) {
+        p->ops.failed(p->ctx, x->cookie, status);
+    }
     if (status >= 600) {
         cancel_open(p, c, now);
     }
     note(p, c, status, m);
+    if (broken) {
+        try_spare(p, c, x->index, now);
+    }
     advance(p, c, NULL, now);
 }
 
@@ -473,10 +569,7 @@ static void on_response(void *ctx, struct hf_sip_txn *x, const struct hf_sip_msg
         on_success(p, c, m, now);
         return;
     }
-    if (is_broken(m->status)) {
-        p->ops.failed(p->ctx, x->cookie, m->status);
-    }
-    on_final(p, c, m->status, m, now);
+    on_final(p, x, m->status, m, now);
 }
 
 static void on_failed(void *ctx, struct hf_sip_txn *x, uint16_t status, hf_time now)
@@ -488,8 +581,7 @@ static void on_failed(void *ctx, struct hf_sip_txn *x, uint16_t status, hf_time 
         return;
     }
     c->open &= (uint16_t) ~(1u << x->index);
-    p->ops.failed(p->ctx, x->cookie, status);
-    on_final(p, c, status, NULL, now);
+    on_final(p, x, status, NULL, now);
 }
 
 static void on_trying(void *ctx, struct hf_sip_txn *x, hf_time now)
@@ -512,11 +604,12 @@ static void on_gone(void *ctx, struct hf_sip_txn *x, hf_time now)
         c->server = NULL;
         if (c->plan) { /* a non-INVITE's time is over: nobody waits for it any more */
             for (size_t i = 0; i < c->n; i++) {
-                if (c->open >> i & 1) {
+                /* who has been silent all the time says so himself: 408, a flow that is broken */
+                if (c->open >> i & 1 && c->branch[i]->end > now) {
+                    c->open &= (uint16_t) ~(1u << i);
                     hf_sip_txn_drop(p->txns, c->branch[i], now);
                 }
             }
-            c->open = 0;
             close_context(p, c);
         }
     } else {
@@ -536,19 +629,22 @@ int hf_sip_proxy_create(const struct hf_sip_proxy_conf *conf, const struct hf_si
                                                   .failed = on_failed,
                                                   .trying = on_trying,
                                                   .gone = on_gone};
+    char unguessable[HF_SIP_OWN_BRANCH_LEN];
     struct hf_sip_proxy *p = hf_alloc(sizeof(*p));
     if (!p) {
         return -ENOMEM;
     }
     p->ops = *ops;
     p->ctx = ctx;
-    p->seed = conf->seed;
     hf_list_init(&p->contexts);
     int rc = hf_sip_txns_create(conf, &txn_ops, p, &p->count, &p->txns);
     if (rc) {
         hf_free(p);
         return rc;
     }
+    /* Who finds the tags' seed out must not know the branches by it. */
+    hf_sip_txns_branch(p->txns, unguessable);
+    p->seed = hf_hash(hf_slice(unguessable, sizeof(unguessable)), 0);
     *ret_proxy = p;
     return 0;
 }
@@ -574,13 +670,8 @@ static void take_cancel(struct hf_sip_proxy *p, struct hf_sip_txn *x, const stru
 {
     struct context *c = x->owner;
     struct hf_sip_flow to = hf_sip_flow_back(m, from);
-    struct hf_wr w;
-    struct hf_slice message;
-    char tag[16];
-    hf_sip_stateless_tag(m, p->seed, tag);
-    hf_wr_init(&w, p->text, sizeof(p->text));
-    if (hf_sip_begin_response(&w, m, 200, NOTHING, hf_slice(tag, sizeof(tag)), &from->peer) == 0 &&
-        hf_sip_end(&w, NOTHING, NOTHING, &message) == 0) {
+    struct hf_slice message = response_to(p, m, &from->peer, 200);
+    if (message.n) {
         p->ops.send(p->ctx, &to, message);
     }
     if (c && c->plan && !c->cancelled) {
@@ -665,6 +756,20 @@ static int begin_context(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
     return 0;
 }
 
+static int reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
+                 const struct hf_sip_flow *from, uint16_t status, struct hf_slice message,
+                 hf_time now)
+{
+    struct hf_sip_txn *x;
+    int rc = hf_sip_txn_serve(p->txns, request, from, now, &x);
+    if (rc) {
+        p->count.full++;
+        return rc;
+    }
+    hf_sip_txn_respond(p->txns, x, status, message, now);
+    return 0;
+}
+
 int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                       const struct hf_sip_flow *from, const struct hf_sip_forward *how,
                       const struct hf_sip_target *target, size_t n, hf_time now)
@@ -676,6 +781,10 @@ int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
     }
     if (hf_sip_proxy_absorb(p, request, from, now)) {
         return 0;
+    }
+    if (is_loop(p, request)) {
+        p->count.looped++;
+        return reply(p, request, from, 482, response_to(p, request, &from->peer, 482), now);
     }
     n = n < HF_SIP_CONTACTS_MAX ? n : HF_SIP_CONTACTS_MAX;
     int rc = begin_context(p, request, from, how, target, n, now, &c);
@@ -695,21 +804,13 @@ int hf_sip_proxy_reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                        const struct hf_sip_flow *from, uint16_t status, struct hf_slice message,
                        hf_time now)
 {
-    struct hf_sip_txn *x;
     assert(status >= 200);
     if (!may_begin(request)) {
         return -HF_EVALUE;
     }
-    if (hf_sip_proxy_absorb(p, request, from, now)) {
-        return 0;
-    }
-    int rc = hf_sip_txn_serve(p->txns, request, from, now, &x);
-    if (rc) {
-        p->count.full++;
-        return rc;
-    }
-    hf_sip_txn_respond(p->txns, x, status, message, now);
-    return 0;
+    return hf_sip_proxy_absorb(p, request, from, now)
+               ? 0
+               : reply(p, request, from, status, message, now);
 }
 
 void hf_sip_proxy_branch(struct hf_sip_proxy *p, char ret_branch[HF_SIP_OWN_BRANCH_LEN])

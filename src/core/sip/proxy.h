@@ -24,12 +24,14 @@
  * and the client's CANCEL begin no more and cancel what is pending; 2xx of an INVITE passes at once
  * and cancels the rest. When all have answered the best response goes back (16.7 step 6): 6xx, then
  * the lowest class; of one class 401 and 407 (with the challenges of all of them), 415, 420, 484,
- * the first of the others, 487, 430 and 408. 503 goes back as 500 (16.7), 430 as 480 (RFC 5626
- * 11.5), 408 of a request that was cancelled as 487. 408 is never sent to a non-INVITE, nor is a
- * provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not recursed.
+ * the first of the others, 487 and 408; 430 and 503 are behind all 5xx. 503 goes back as 500
+ * (16.7), 430 as 480 (RFC 5626), 408 of a request that was cancelled as 487. 408 is never sent to a
+ * non-INVITE, nor is a provisional response but 100, after 3.5 s (RFC 4320). 3xx of a branch is not
+ * recursed.
  *
- * Targets that are tried together share the request's Max-Breadth (RFC 5393 5.3); more than it
- * allows are tried after the others.
+ * Targets that are tried together share the request's Max-Breadth (RFC 5393); more than it
+ * allows are tried after the others. A request that comes round to be forked again (same
+ * Request-URI, tags, Call-ID, CSeq; our Vias have a mark of these) is answered with 482.
  *
  * Branches that we make begin with the cookie, then two hex digits of `worker`, then what finds the
  * transaction and can't be guessed: hf_sip_branch_worker() tells whose a response is.
@@ -45,7 +47,7 @@ struct hf_sip_proxy_ops {
     /** Send this there. */
     void (*send)(void *ctx, const struct hf_sip_flow *to, struct hf_slice message);
     /** A request of our own has its final answer (408: none came; 503: could not be sent). msg:
-     * the response or NULL. cookie: as given. */
+     * the response or NULL. cookie: as given. The next one may be begun in it. */
     void (*answered)(void *ctx, uint64_t cookie, uint16_t status, const struct hf_sip_msg *msg);
     /** A target answered 408, 430 or 503, or could not be reached: its flow is broken (RFC 5626
      * 5.3: the binding may be dropped). cookie: the target's. */
@@ -59,12 +61,14 @@ struct hf_sip_target {
     uint16_t q;              /* thousandths */
     struct hf_sip_flow to;   /* next hop, resolved */
     uint64_t cookie;         /* for failed() */
+    uint32_t agent;          /* not 0: targets of one number are flows to one agent (RFC 5626): the
+                              * next one is tried only when one is broken, as failed() tells */
     struct hf_slice sent_by; /* of our Via towards it; empty: as in `how` */
 };
 
 struct hf_sip_proxy_conf {
     uint8_t worker;
-    uint64_t seed;
+    uint64_t seed;           /* secret, another one at each start, and used for nothing else */
     size_t transactions_max; /* server and client ones together; 0: 65536 */
     size_t bytes_max;        /* of all that is kept; 0: 256 MB */
     hf_time t1, t2, t4;      /* 0: 500 ms, 4 s, 5 s */
@@ -80,6 +84,7 @@ struct hf_sip_proxy_conf {
     X(stray, "responses that belong to nothing")                                                   \
     X(timeouts, "branches without an answer")                                                      \
     X(cancelled, "requests cancelled by the client")                                               \
+    X(looped, "requests that came round")                                                          \
     X(full, "requests refused for want of room")
 struct hf_sip_proxy_counters {
 #define HF_SIP_PROXY_COUNTER_FIELD(name, text) uint64_t name;

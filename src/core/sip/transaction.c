@@ -279,7 +279,7 @@ void hf_sip_txns_destroy(struct hf_sip_txns *t)
     if (!t) {
         return;
     }
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = 0; t->heap && i < t->n; i++) {
         hf_free(t->heap[i]->text);
         hf_free(t->heap[i]);
     }
@@ -776,8 +776,11 @@ static void fail(struct hf_sip_txns *t, struct hf_sip_txn *x, uint16_t status, h
 
 void hf_sip_txns_unreachable(struct hf_sip_txns *t, const struct hf_sip_flow *to, hf_time now)
 {
-    HF_LIST_FOREACH (it, &t->waiting) {
+    const struct hf_list *last = t->waiting.prev; /* what is begun meanwhile tries it anew */
+    bool more = !hf_list_empty(&t->waiting);
+    for (struct hf_list *it = t->waiting.next; more; it = it->next) {
         struct hf_sip_txn *x = HF_CONTAINER_OF(it, struct hf_sip_txn, waiting);
+        more = it != last;
         bool same = x->flow.conn ? x->flow.conn == to->conn
                                  : x->flow.transport == to->transport &&
                                        hf_endpoint_eq(&x->flow.peer, &to->peer);

@@ -464,8 +464,8 @@ static void end(void)
 
 int swx_balance(const struct swx_options *o)
 {
-    if (o->servers < 20 || o->servers > ROOM - 50 || o->clients < o->servers * 100) {
-        fprintf(stderr, "sim-sip: 20 to %u servers, 100 clients for each\n", ROOM - 50);
+    if (o->servers < 40 || o->servers > ROOM - 50 || o->clients < o->servers * 100) {
+        fprintf(stderr, "sim-sip: 40 to %u servers, 100 clients for each\n", ROOM - 50);
         return 2;
     }
     begin(o);

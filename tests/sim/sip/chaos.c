@@ -1,19 +1,7 @@
 /* Random schedules of homes: many small worlds, one seed each. */
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "sim/sip/world.h"
-
-struct outcome {
-    char why[300];
-    uint64_t requests, served, redirects, proxied, refused, reads, moves, faults, calls, found;
-    uint64_t hops_max, strip_hops_max;
-};
 
 static struct sw_world x;
 static uint64_t n_faults;
@@ -161,10 +149,19 @@ static void come_to_an_end(void)
     }
 }
 
-static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
+const char *const swx_figures[] = {
+    "faults",    "registrations begun", "served", "redirects", "proxied", "refused",
+    "rows read", "clients moved",       "calls",  "found",     NULL,
+};
+const char *const swx_highest[] = {
+    "servers for one request",
+    "where URI parameters are dropped",
+    NULL,
+};
+
+void swx_run(uint64_t seed, FILE *trace, struct sim_run *ret)
 {
     jmp_buf fail;
-    memset(o, 0, sizeof(*o));
     memset(&x, 0, sizeof(x));
     x.fail = &fail;
     x.trace = trace;
@@ -180,133 +177,9 @@ static void run_seed(uint64_t seed, FILE *trace, struct outcome *o)
     }
     x.trace = NULL;
     sw_fini(&x);
-    snprintf(o->why, sizeof(o->why), "%s", x.why);
-    o->requests = x.n_requests;
-    o->served = x.n_served;
-    o->redirects = x.n_redirects;
-    o->proxied = x.n_proxied;
-    o->refused = x.n_refused;
-    o->reads = x.n_reads;
-    o->moves = x.n_moves;
-    o->faults = n_faults;
-    o->calls = x.n_calls;
-    o->found = x.n_found;
-    o->hops_max = x.hops_max;
-    o->strip_hops_max = x.strip_hops_max;
-}
-
-/* ---- many ---- */
-
-struct shared {
-    uint64_t seed; /* under way */
-    uint64_t n_failed, done;
-    struct outcome sum;
-};
-
-static void add(struct outcome *sum, const struct outcome *o)
-{
-    sum->requests += o->requests;
-    sum->served += o->served;
-    sum->redirects += o->redirects;
-    sum->proxied += o->proxied;
-    sum->refused += o->refused;
-    sum->reads += o->reads;
-    sum->moves += o->moves;
-    sum->faults += o->faults;
-    sum->calls += o->calls;
-    sum->found += o->found;
-    sum->hops_max = o->hops_max > sum->hops_max ? o->hops_max : sum->hops_max;
-    sum->strip_hops_max =
-        o->strip_hops_max > sum->strip_hops_max ? o->strip_hops_max : sum->strip_hops_max;
-}
-
-static void work(const struct swx_options *o, struct shared *sh, uint64_t from, uint64_t to,
-                 time_t end)
-{
-    struct outcome out;
-    for (uint64_t seed = from; seed < to && (!end || time(NULL) < end); seed++) {
-        sh->seed = seed;
-        run_seed(seed, NULL, &out);
-        sh->done++;
-        add(&sh->sum, &out);
-        if (out.why[0]) {
-            fprintf(stderr,
-                    "seed %" PRIu64 " failed: %s\n  again: sim-sip --seed %" PRIu64
-                    " --runs 1 --trace\n",
-                    seed, out.why, seed);
-            sh->n_failed++;
-            if (!o->keep_going) {
-                return;
-            }
-        }
-    }
-}
-
-/* In a process of its own, so that an assert of a core ends only that. */
-static bool range(const struct swx_options *o, struct shared *sh, uint64_t from, uint64_t to)
-{
-    time_t end = o->seconds ? time(NULL) + (time_t)o->seconds : 0;
-    while (from < to) {
-        fflush(NULL);
-        pid_t pid = fork();
-        if (pid == 0) {
-            work(o, sh, from, to, end);
-            fflush(NULL);
-            _exit(0);
-        }
-        int status = 0;
-        (void)waitpid(pid, &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-            return sh->n_failed == 0;
-        }
-        fprintf(stderr,
-                "seed %" PRIu64 " failed: the process died (%d)\n  again: sim-sip --seed %" PRIu64
-                " --runs 1 --trace\n",
-                sh->seed, status, sh->seed);
-        sh->n_failed++;
-        if (!o->keep_going) {
-            return false;
-        }
-        from = sh->seed + 1;
-    }
-    return sh->n_failed == 0;
-}
-
-int swx_chaos(const struct swx_options *o)
-{
-    struct outcome out;
-    if (o->trace) {
-        setvbuf(stdout, NULL, _IOLBF, 0);
-        run_seed(o->seed, stdout, &out);
-        printf("%s\n", out.why[0] ? out.why : "all held");
-        return out.why[0] != 0;
-    }
-    struct shared *sh =
-        mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (sh == MAP_FAILED) {
-        perror("mmap");
-        return 2;
-    }
-    FILE *f = o->seeds ? fopen(o->seeds, "r") : NULL;
-    char line[200], *after;
-    while (f && fgets(line, sizeof(line), f)) { /* seeds that failed once */
-        uint64_t seed = strtoull(line, &after, 10);
-        if (after != line && !range(o, sh, seed, seed + 1) && !o->keep_going) {
-            return 1;
-        }
-    }
-    if (f) {
-        fclose(f);
-    }
-    (void)range(o, sh, o->seed, o->seconds ? UINT64_MAX : o->seed + o->runs);
-    const struct outcome *s = &sh->sum;
-    printf(
-        "%" PRIu64 " schedules (from seed %" PRIu64 "), %" PRIu64 " faults, %" PRIu64
-        " registrations begun: %" PRIu64 " served, %" PRIu64 " redirects, %" PRIu64
-        " proxied, %" PRIu64 " refused, %" PRIu64 " rows read; %" PRIu64 " clients moved; %" PRIu64
-        " calls, %" PRIu64 " found; at most %" PRIu64 " servers for one request, %" PRIu64
-        " where URI parameters are dropped; %" PRIu64 " schedules failed\n",
-        sh->done, o->seed, s->faults, s->requests, s->served, s->redirects, s->proxied, s->refused,
-        s->reads, s->moves, s->calls, s->found, s->hops_max, s->strip_hops_max, sh->n_failed);
-    return sh->n_failed != 0;
+    snprintf(ret->why, sizeof(ret->why), "%s", x.why);
+    const uint64_t figures[] = {n_faults,    x.n_requests, x.n_served, x.n_redirects,
+                                x.n_proxied, x.n_refused,  x.n_reads,  x.n_moves,
+                                x.n_calls,   x.n_found,    x.hops_max, x.strip_hops_max};
+    memcpy(ret->figure, figures, sizeof(figures));
 }

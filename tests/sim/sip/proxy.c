@@ -284,7 +284,8 @@ static void fork_it(struct world *w, struct request *r, const struct hf_sip_msg 
         target[i] = (struct hf_sip_target){.uri = hf_slice_str(uri[i]),
                                            .q = (uint16_t)(below(w, 3) * 100),
                                            .to = flow_to(TARGET, i, w->target_tcp[i]),
-                                           .cookie = r->id * 10 + i};
+                                           .cookie = r->id * 10 + i,
+                                           .agent = (uint32_t)below(w, 4)};
     }
     r->forked = true;
     r->begun = w->net.now;

@@ -3,99 +3,89 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "sim/sip/world.h"
 
+static const char more[] =
+    "sim-sip --balance [--servers N] [--clients N] [--seed N] [--json FILE]\n"
+    "    the rebalancer with many clients: failures, additions, skewed load\n"
+    "sim-sip --bench [--servers N] [--clients N]\n"
+    "    what the cores cost\n";
+
 static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},    {"runs", required_argument, NULL, 'r'},
-    {"seconds", required_argument, NULL, 't'}, {"seeds", required_argument, NULL, 'k'},
-    {"trace", no_argument, NULL, 'T'},         {"keep-going", no_argument, NULL, 'K'},
-    {"golden", required_argument, NULL, 'g'},  {"write", no_argument, NULL, 'w'},
-    {"balance", no_argument, NULL, 'b'},       {"servers", required_argument, NULL, 'n'},
-    {"clients", required_argument, NULL, 'c'}, {"json", required_argument, NULL, 'j'},
-    {"bench", no_argument, NULL, 'B'},         {0},
+    {"balance", no_argument, NULL, 'b'},
+    {"bench", no_argument, NULL, 'B'},
+    {"servers", required_argument, NULL, 'n'},
+    {"clients", required_argument, NULL, 'c'},
+    {"seed", required_argument, NULL, 's'},
+    {"json", required_argument, NULL, 'j'},
+    {0},
 };
 
-static void usage(void)
-{
-    fprintf(stderr, "sim-sip [--seed N] [--runs N | --seconds N] [--seeds FILE] [--keep-going]\n"
-                    "    many small worlds with all faults, one seed each; first those of FILE\n"
-                    "sim-sip --seed N --runs 1 --trace\n"
-                    "    one of them, told line by line\n"
-                    "sim-sip --golden DIRECTORY [--write]\n"
-                    "    documented scenarios, compared with (or written as) golden traces\n"
-                    "sim-sip --balance [--servers N] [--clients N] [--seed N] [--json FILE]\n"
-                    "    the rebalancer with many clients: failures, additions, skewed load\n"
-                    "sim-sip --bench [--servers N] [--clients N]\n"
-                    "    what the cores cost\n");
-    exit(2);
-}
-
-static uint64_t number(void)
+static uint64_t number(uint64_t max)
 {
     char *end;
     errno = 0;
     unsigned long long n = strtoull(optarg, &end, 10);
-    if (errno || end == optarg || *end) {
-        usage();
+    if (errno || end == optarg || *end || n > max) {
+        fputs(more, stderr);
+        exit(2);
     }
     return n;
 }
 
-int main(int argc, char **argv)
+/* --balance, --bench */
+static int many(int argc, char **argv)
 {
-    struct swx_options o = {.seed = 1, .runs = 1000, .servers = 200, .clients = 10000000};
-    bool balance = false, bench = false;
+    struct swx_options o = {.seed = 1, .servers = 200, .clients = 10000000};
+    bool bench = false;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
-        case 's':
-            o.seed = number();
-            break;
-        case 'r':
-            o.runs = number();
-            break;
-        case 't':
-            o.seconds = (uint32_t)number();
-            break;
-        case 'k':
-            o.seeds = optarg;
-            break;
-        case 'T':
-            o.trace = true;
-            break;
-        case 'K':
-            o.keep_going = true;
-            break;
-        case 'g':
-            o.golden = optarg;
-            break;
-        case 'w':
-            o.write_golden = true;
-            break;
         case 'b':
-            balance = true;
             break;
         case 'B':
             bench = true;
             break;
         case 'n':
-            o.servers = (uint32_t)number();
+            o.servers = (uint32_t)number(UINT32_MAX);
             break;
         case 'c':
-            o.clients = (uint32_t)number();
+            o.clients = (uint32_t)number(UINT32_MAX);
+            break;
+        case 's':
+            o.seed = number(UINT64_MAX);
             break;
         case 'j':
             o.json = optarg;
             break;
         default:
-            usage();
+            fputs(more, stderr);
+            return 2;
         }
     }
-    if (optind != argc) {
-        usage();
+    return bench ? swx_bench(&o) : swx_balance(&o);
+}
+
+int main(int argc, char **argv)
+{
+    const struct sim_runner r = {
+        .program = "sim-sip",
+        .what = "many small worlds with all faults, one seed each",
+        .runs = 1000,
+        .figures = swx_figures,
+        .highest = swx_highest,
+        .run = swx_run,
+        .prefix = "sip",
+        .n_stories = swx_n_stories(),
+        .story = swx_story,
+        .tell = swx_tell,
+        .more = more,
+    };
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--balance") == 0 || strcmp(argv[i], "--bench") == 0) {
+            return many(argc, argv);
+        }
     }
-    if (bench) {
-        return swx_bench(&o);
-    }
-    return balance ? swx_balance(&o) : o.golden ? swx_stories(&o) : swx_chaos(&o);
+    return sim_main(argc, argv, &r);
 }

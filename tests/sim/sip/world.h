@@ -12,6 +12,7 @@
 #include "core/sip/decide.h"
 #include "core/sip/fleet.h"
 #include "core/sip/rebalance.h"
+#include "sim/runner.h"
 #include "support/sim_net.h"
 
 enum {
@@ -184,15 +185,21 @@ void sw_send(struct sw_world *w, uint16_t server, const struct sw_msg *m);
 /** Its timer: a refresh, or patience with the request. */
 void sw_set_timer(struct sw_world *w, uint32_t client, hf_time in);
 
+/* ---- what the program runs ---- */
+
+/** A schedule from its seed, for the runner; its figures' names. */
+void swx_run(uint64_t seed, FILE *trace, struct sim_run *ret);
+extern const char *const swx_figures[], *const swx_highest[];
+
+size_t swx_n_stories(void);
+struct sim_story swx_story(size_t i);
+void swx_tell(size_t i, FILE *out);
+
+/* --balance, --bench */
 struct swx_options {
-    uint64_t seed, runs;
-    uint32_t seconds;
-    const char *seeds, *golden;
-    bool trace, keep_going, write_golden;
-    uint32_t servers, clients; /* of the rebalancer's simulation */
+    uint64_t seed;
+    uint32_t servers, clients;
     const char *json;
 };
-int swx_chaos(const struct swx_options *o);
-int swx_stories(const struct swx_options *o);
 int swx_balance(const struct swx_options *o);
 int swx_bench(const struct swx_options *o);

@@ -232,11 +232,29 @@ static void finding(void **state)
     assert_int_equal(hf_sip_credentials_find(&m, HF_SIP_H_AUTHORIZATION, S("mine"), &c), -HF_EMALF);
 }
 
+static void hmac(void **state)
+{
+    (void)state;
+    /* RFC 4231 4.2: the key, 20 bytes of 0x0b, is filled up with zeros (RFC 2104 2) */
+    static const uint8_t want[HF_SIP_HASH_MAX] = {0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53,
+                                                  0x5c, 0xa8, 0xaf, 0xce, 0xaf, 0x0b, 0xf1, 0x2b,
+                                                  0x88, 0x1d, 0xc2, 0x00, 0xc9, 0x83, 0x3d, 0xa7,
+                                                  0x26, 0xe9, 0x37, 0x6c, 0x2e, 0x32, 0xcf, 0xf7};
+    static const char long_text[HF_SIP_HMAC_MAX + 1];
+    uint8_t k[HF_SIP_NONCE_KEY_LEN] = {0}, mac[HF_SIP_HASH_MAX];
+    memset(k, 0x0b, 20);
+    assert_int_equal(hf_sip_hmac(k, hf_slice("Hi There", 8), mac), 0);
+    assert_memory_equal(mac, want, sizeof(want));
+    assert_int_equal(hf_sip_hmac(k, hf_slice(long_text, sizeof(long_text)), mac), -HF_EFULL);
+    assert_int_equal(hf_sip_hmac(k, hf_slice(long_text, HF_SIP_HMAC_MAX), mac), 0);
+    assert_int_equal(hf_sip_hmac(k, hf_slice(NULL, 0), mac), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(vectors),    HF_TEST(round_trip), HF_TEST(nonces),
-        HF_TEST(challenges), HF_TEST(parsing),    HF_TEST(finding),
+        HF_TEST(hmac),       HF_TEST(vectors), HF_TEST(round_trip), HF_TEST(nonces),
+        HF_TEST(challenges), HF_TEST(parsing), HF_TEST(finding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,17 +256,89 @@ static void mass(void **state)
     (void)state;
     static struct hf_sip_row rows[1000];
     static char names[1000][40];
-    static unsigned n_loads;
     struct hf_sip_element_conf c = rig_conf();
     rig_open(&r, &c);
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 1000; i++) {
         snprintf(names[i], sizeof(names[i]), "sip:u%d@example.com", i);
         rows[i] = (struct hf_sip_row){.aor = hf_slice_str(names[i]), .epoch = 2};
     }
     r.n_ops = 0;
-    hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .row = rows, .n = 60}, r.now);
-    n_loads = (unsigned)r.n_ops;
-    assert_int_equal(n_loads, 60);
+    hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .row = rows, .n = 1000}, r.now);
+    assert_int_equal(r.n_ops, 256);
+    static struct rig_op op[256];
+    memcpy(op, r.op, sizeof(op));
+    for (int i = 0; i < 256; i++) { /* as each is done, the next one is asked for */
+        r.op[0] = op[i];
+        r.n_ops = 1;
+        rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+        assert_int_equal(r.n_ops, 1);
+    }
+    assert_int_equal(hf_sip_element_counters(r.e)->loaded, 256);
+    rig_close(&r);
+}
+
+/* A watcher at the home: told at once, told of changes, told to come again when the AoR has moved.
+ */
+static void watchers(void **state)
+{
+    (void)state;
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    registered();
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    send("SUBSCRIBE", ANN, ANN, "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n", 7);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP)); /* first it is kept, then it is told */
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    static char notify[8192];
+    snprintf(notify, sizeof(notify), "%s", rig_out(&r, 0));
+    assert_int_equal(strncmp(notify, "NOTIFY sip:ben@192.0.2.2 SIP/2.0\r\n", 34), 0);
+    assert_non_null(strstr(notify, "Subscription-State: active"));
+    assert_non_null(strstr(notify, "Contact: <sip:10.0.0.1;hfw=0>"));
+    struct hf_sip_element_info info;
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.subs, 1);
+    /* its answer finds its transaction */
+    const char *via = strstr(notify, "Via:"), *from = strstr(notify, "From:"),
+               *to = strstr(notify, "To:"), *id = strstr(notify, "Call-ID:"),
+               *seq = strstr(notify, "CSeq:");
+    snprintf(text, sizeof(text),
+             "SIP/2.0 200 OK\r\n%.*s\r\n%.*s\r\n%.*s\r\n%.*s\r\n%.*s\r\nContent-Length: 0\r\n\r\n",
+             (int)strcspn(via, "\r"), via, (int)strcspn(from, "\r"), from, (int)strcspn(to, "\r"),
+             to, (int)strcspn(id, "\r"), id, (int)strcspn(seq, "\r"), seq);
+    rig_in(&r, text);
+    rig_row(&r, ANN, "beta", 9);
+    if (r.n_sent == 0) {
+        rig_pass(&r, HF_S(1));
+    }
+    assert_non_null(strstr(rig_out(&r, 0), "Subscription-State: terminated;reason=deactivated"));
+    rig_close(&r);
+}
+
+/* What is decided by what is cached asks nobody for memory. */
+static void no_memory(void **state)
+{
+    (void)state;
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    registered();
+    hf_mem_fail_after(0);
+    send("REGISTER", "sip:example.com", ANN, CONTACT, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    hf_mem_fail_after(-1);
+    rig_row(&r, ANN, "beta", 2);
+    hf_mem_fail_after(0);
+    send("REGISTER", "sip:example.com", ANN, CONTACT, 3);
+    assert_int_equal(rig_status(&r, 0), 302);
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN,
+                "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx\r\n" CONTACT, 4);
+    memcpy(strstr(text, "c1@"), "c4@", 3);
+    rig_in(&r, text);
+    assert_int_equal(strncmp(rig_out(&r, 0), "REGISTER ", 9), 0);
+    /* and what does is refused, or answered without */
+    send("REGISTER", "sip:example.com", "sip:ben@example.com", CONTACT, 5);
+    assert_int_equal(rig_status(&r, 0), 503);
+    hf_mem_fail_after(-1);
     rig_close(&r);
 }
 
@@ -337,6 +409,8 @@ int main(void)
         cmocka_unit_test(load_fails),
         cmocka_unit_test(mass),
         cmocka_unit_test(expiry_and_time),
+        cmocka_unit_test(watchers),
+        cmocka_unit_test(no_memory),
         cmocka_unit_test(shows_and_traces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -668,6 +668,28 @@ static void test_move(void **state)
     fini();
 }
 
+/* It comes back before its watchers have been told that it went: who comes anew sees it as it is.
+ */
+static void test_comes_back(void **state)
+{
+    (void)state;
+    init(2, &(struct hf_sip_watch_conf){0});
+    registers(0, ANN, "r1", 1, "<sip:ann@192.0.2.1>", 3600);
+    struct dialog d = ann_reg();
+    subscribes(0, &d, "<sip:w@192.0.2.9>", "");
+    rig.status = 0;
+    moves(0, 1, ANN, HF_SIP_FORMER_ALIVE);
+    assert_non_null(strstr(rig.last, "event=\"deactivated\""));
+    registers(0, ANN, "r1", 2, "<sip:ann@192.0.2.1>", 3600);
+    d = ann_reg();
+    d.call_id = "reg2";
+    subscribes(0, &d, "<sip:w@192.0.2.9>", "");
+    assert_non_null(strstr(rig.last, "event=\"registered\""));
+    assert_null(strstr(rig.last, "event=\"deactivated\""));
+    assert_int_equal(hf_sip_notifier_count(rig.server[0].n), 2);
+    fini();
+}
+
 static void test_in_stead(void **state)
 {
     (void)state;
@@ -730,6 +752,8 @@ static void test_refusals(void **state)
         {"reg;id", "<sip:a>", "Expires: 1\nExpires: 2\n", 400, " 400 Header Field Repeated"},
         {"\"", "<sip:a>", "", 400, " 400 Malformed Event"},
         {"reg;id=\"a b\"", "<sip:a>", "", 400, " 400 Malformed Dialog"},
+        {"reg", "<sip:a>", "Record-Route: <tel:+1>\n", 400, " 400 Malformed Record-Route"},
+        {"reg", "<sip:a>", "Record-Route: <sip:e>,\n", 400, " 400 Malformed Record-Route"},
         {"dialog", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"presence.winfo", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
         {"REG", "<sip:a>", "", 489, "\r\nAllow-Events: reg, presence\r\n"},
@@ -1375,7 +1399,7 @@ int main(void)
         HF_TEST(test_move),           HF_TEST(test_in_stead),         HF_TEST(test_restart),
         HF_TEST(test_refusals),       HF_TEST(test_publish_refusals), HF_TEST(test_poll),
         HF_TEST(test_refused_notify), HF_TEST(test_mass_move),        HF_TEST(test_mass_in_stead),
-        HF_TEST(test_random_world),   HF_TEST(test_no_memory),
+        HF_TEST(test_random_world),   HF_TEST(test_no_memory),        HF_TEST(test_comes_back),
     };
     return cmocka_run_group_tests_name("sip/notifier", tests, NULL, NULL);
 }

@@ -67,6 +67,8 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     tell(name(i), line);
 }
 
+static int own(const char *method, uint64_t cookie);
+
 static void on_answered(void *ctx, uint64_t cookie, uint16_t status, const struct hf_sip_msg *r)
 {
     char line[64];
@@ -74,6 +76,9 @@ static void on_answered(void *ctx, uint64_t cookie, uint16_t status, const struc
     snprintf(line, sizeof(line), "own %llu: %u%s", (unsigned long long)cookie, status,
              r ? "" : " (nothing came)");
     tell("", line);
+    if (cookie > 90) { /* the next one at once */
+        assert_int_equal(own("NOTIFY", cookie - 1), 0);
+    }
 }
 
 static void on_failed(void *ctx, uint64_t cookie, uint16_t status)
@@ -484,6 +489,19 @@ static void messages(void **state)
     is_told("32000 t2 failed: 408\n100000   t2 200\n100000     stray\n");
     assert_int_equal(hf_sip_proxy_counters(p)->stray, 1);
     end();
+    begin(); /* each flow that says nothing is told, though the client's time ends at once */
+    FORK("MESSAGE", 500, 500, 500, 500);
+    until(31999);
+    n_told = 0;
+    told[0] = 0;
+    until(32000);
+    for (unsigned i = 1; i <= 4; i++) {
+        char line[32];
+        snprintf(line, sizeof(line), "32000 t%u failed: 408\n", i);
+        assert_non_null(strstr(told, line));
+    }
+    assert_null(strstr(told, "alice"));
+    end();
     begin(); /* but what another one says is better than nothing */
     FORK("MESSAGE", 500, 500);
     answer(1, 408);
@@ -504,7 +522,8 @@ static void best(void **state)
         {486, 404, "486"}, {486, 407, "407"}, {415, 401, "401"}, {486, 420, "420"},
         {404, 484, "484"}, {487, 404, "404"}, {408, 480, "480"}, {408, 500, "408"},
         {503, 504, "504"}, {503, 503, "500"}, {302, 600, "600"}, {430, 487, "487"},
-        {600, 603, "600"}, {401, 302, "302"}, {513, 502, "513"},
+        {430, 500, "500"}, {503, 430, "480"}, {600, 603, "600"}, {401, 302, "302"},
+        {513, 502, "513"},
     };
     (void)state;
     for (size_t i = 0; i < HF_ARRAY_LEN(cases); i++) {
@@ -554,18 +573,19 @@ static void forwarded(void **state)
     assert_non_null(strstr(peer[3].request, "\r\nRecord-Route: <sip:h.example;lr>\r\n"
                                             "Route: <sip:edge;lr>\r\n"));
     assert_non_null(strstr(peer[3].request, "Max-Breadth: 60\r\n"));
+    assert_non_null(strstr(peer[3].request, ";x=1;hfl="));
     hf_assert_slice_str(m.body, "hi!");
     answer(3, 486);
     assert_int_equal(hf_sip_parse(hf_slice_str(peer[1].request), false, &m), 0);
     hf_assert_slice_str(m.via.sent_by.text, "h.example");
-    assert_non_null(strstr(peer[1].request, ";x=1\r\n"));
+    assert_non_null(strstr(peer[1].request, ";x=1;hfl="));
     assert_null(strstr(peer[1].request, "\r\nRoute:"));
     answer(1, 486);
     assert_true(alice("ACK"));
     end();
 }
 
-/* RFC 5393 5.3 */
+/* RFC 5393 */
 static void max_breadth(void **state)
 {
     (void)state;
@@ -594,6 +614,87 @@ static void max_breadth(void **state)
         end();
     }
     more = "";
+}
+
+/* RFC 5626: flows of one agent. */
+static void flows(void **state)
+{
+    struct hf_sip_flow from = flow(0), to = flow(3);
+    struct hf_sip_forward how = {.sent_by = S("192.0.2.100")};
+    struct hf_sip_target target[5];
+    static const uint32_t agent[] = {7, 0, 7, 9, 7};
+    (void)state;
+    for (size_t i = 0; i < 5; i++) {
+        target[i] = (struct hf_sip_target){.uri = S("sip:b@one"),
+                                           .q = i == 4 ? 100 : 500,
+                                           .to = flow((unsigned)i + 1),
+                                           .cookie = i + 1,
+                                           .agent = agent[i]};
+    }
+    begin(); /* one at a time; the last one has a lower q, which does not matter */
+    parse_request("INVITE", 1);
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 5, now), 0);
+    answer(1, 430);
+    answer(2, 486);
+    answer(4, 480);
+    hf_sip_proxy_unreachable(p, &to, now);
+    answer(5, 200);
+    is_told("0 alice: 100\n0 t1: INVITE\n0 t2: INVITE\n0 t4: INVITE\n0   t1 430\n0 t1: ACK\n"
+            "0 t1 failed: 430\n0 t3: INVITE\n0   t2 486\n0 t2: ACK\n0   t4 480\n0 t4: ACK\n"
+            "0 t3 failed: 503\n0 t5: INVITE\n0   t5 200\n0 alice: 200\n");
+    assert_non_null(strstr(peer[5].request, "Max-Breadth: 20\r\n"));
+    end();
+    begin(); /* an answer is an answer */
+    parse_request("INVITE", 1);
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 3, now), 0);
+    answer(1, 486);
+    answer(2, 408);
+    is_told("0 alice: 100\n0 t1: INVITE\n0 t2: INVITE\n0   t1 486\n0 t1: ACK\n0   t2 408\n"
+            "0 t2: ACK\n0 t2 failed: 408\n0 alice: 486\n");
+    assert_true(alice("ACK"));
+    end();
+    begin(); /* cancelled: no other one */
+    parse_request("INVITE", 1);
+    target[1].agent = 7;
+    assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, target, 2, now), 0);
+    assert_true(alice("CANCEL"));
+    answer(1, 430);
+    assert_true(alice("ACK"));
+    is_told("0 alice: 100\n0 t1: INVITE\n0   alice CANCEL\n0 alice: 200 CANCEL\n0   t1 430\n"
+            "0 t1: ACK\n0 t1 failed: 430\n0 alice: 480\n0   alice ACK\n");
+    end();
+}
+
+/* RFC 5393: a binding that points back here. */
+static void loop(void **state)
+{
+    static char round[4096];
+    struct hf_sip_flow from = flow(1);
+    struct hf_sip_forward how = {.sent_by = S("192.0.2.100")};
+    struct hf_sip_target target = {.uri = S("sip:bob@h"), .to = flow(1), .cookie = 1};
+    (void)state;
+    begin();
+    FORK("INVITE", 5); /* to sip:b@192.0.2.1, which knows it as sip:bob@h, or as sip:carol@h */
+    for (int i = 0; i < 3; i++) {
+        const char *uri = strchr(peer[1].request, ' '), *rest = strstr(uri, " SIP/2.0");
+        snprintf(round, sizeof(round), "INVITE %s%s", i == 0 ? "sip:carol@h" : "sip:bob@h", rest);
+        assert_int_equal(hf_sip_parse(hf_slice_str(round), true, &m), 0);
+        if (i == 2) { /* marks of other people's mean nothing */
+            char *branch = strstr(round, HF_SIP_COOKIE);
+            branch[7] = 'x';
+            branch = strstr(branch + 7, HF_SIP_COOKIE);
+            branch[7] = 'x';
+            assert_int_equal(hf_sip_parse(hf_slice_str(round), true, &m), 0);
+        }
+        assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, &target, 1, now), 0);
+    }
+    is_told("0   alice INVITE\n0 alice: 100\n0 t1: INVITE\n" /* t1 is the client, too */
+            "0 t1: 100\n0 t1: INVITE\n0 t1: 482\n0 t1: 100\n0 t1: INVITE\n");
+    assert_int_equal(hf_sip_proxy_counters(p)->looped, 1);
+    n_told = 0;
+    until(60000);
+    n_told = 0;
+    end();
 }
 
 /* --- requests and replies of our own --- */
@@ -625,6 +726,12 @@ static void own_requests(void **state)
     hf_sip_proxy_unreachable(p, &to, now);
     is_told("0 t1: NOTIFY\n500 t1: NOTIFY\n600   t1 100\n600   t1 200\n600 own 7: 200\n"
             "600   t1 200\n600 t1: NOTIFY\n600 own 8: 503 (nothing came)\n");
+    assert_int_equal(own("NOTIFY", 92), 0);
+    answer(1, 200);
+    hf_sip_proxy_unreachable(p, &to, now); /* the one that follows tries again */
+    answer(1, 200);
+    is_told("600 t1: NOTIFY\n600   t1 200\n600 own 92: 200\n600 t1: NOTIFY\n"
+            "600 own 91: 503 (nothing came)\n600 t1: NOTIFY\n600   t1 200\n600 own 90: 200\n");
     assert_int_equal(own("NOTIFY", 9), 0);
     until(32599);
     n_told = 0;
@@ -639,7 +746,7 @@ static void own_requests(void **state)
                                         "CSeq: 5 NOTIFY\r\n\r\n"),
                                       &to, 1, now),
                      -HF_EMALF);
-    assert_int_equal(hf_sip_proxy_counters(p)->own, 3);
+    assert_int_equal(hf_sip_proxy_counters(p)->own, 6);
     end();
 }
 
@@ -798,12 +905,15 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(parallel),        HF_TEST(serial),           HF_TEST(cancelled),
-        HF_TEST(busy_everywhere), HF_TEST(challenges),       HF_TEST(rings_for_ever),
-        HF_TEST(unreachable),     HF_TEST(messages),         HF_TEST(best),
-        HF_TEST(forwarded),       HF_TEST(max_breadth),      HF_TEST(own_requests),
-        HF_TEST(replies),         HF_TEST(where_answers_go), HF_TEST(full),
-        HF_TEST(no_memory),
+        HF_TEST(parallel),    HF_TEST(serial),
+        HF_TEST(cancelled),   HF_TEST(busy_everywhere),
+        HF_TEST(challenges),  HF_TEST(rings_for_ever),
+        HF_TEST(unreachable), HF_TEST(messages),
+        HF_TEST(best),        HF_TEST(forwarded),
+        HF_TEST(max_breadth), HF_TEST(flows),
+        HF_TEST(loop),        HF_TEST(own_requests),
+        HF_TEST(replies),     HF_TEST(where_answers_go),
+        HF_TEST(full),        HF_TEST(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
