@@ -60,6 +60,7 @@ struct hf_sip_store {
 
     /* the thread's: */
     enum state state;
+    bool tried; /* since it was there: it is away, also while connecting */
     hf_time now, retry_at, retry_after, close_at;
     struct hf_prng chance;
     struct hf_map lines;
@@ -333,7 +334,7 @@ static void take_op(struct hf_sip_store *s, struct hf_sip_queued *q)
         refuse_op(s, q, HF_SIP_OP_NONE);
         return;
     }
-    struct hf_sip_line *l = s->state == AWAY ? NULL : line_for(s, &q->op);
+    struct hf_sip_line *l = s->state != THERE && s->tried ? NULL : line_for(s, &q->op);
     if (!l) {
         refuse_op(s, q, HF_SIP_OP_AWAY);
         return;
@@ -564,6 +565,7 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
 {
     assert(s->state != THERE);
     s->state = THERE;
+    s->tried = false;
     s->retry_after = RETRY_MIN;
     if (!s->feed.known) { /* nothing is cached yet that was read before */
         s->feed.known = true;
@@ -578,8 +580,9 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
 
 void hf_sip_store_down(struct hf_sip_store *s, const char *text)
 {
-    bool news = s->state != AWAY;
+    bool news = !s->tried;
     s->state = AWAY;
+    s->tried = true;
     s->retry_at = hf_now() + s->retry_after / 2 +
                   (hf_time)hf_prng_below(&s->chance, (uint64_t)s->retry_after / 2);
     s->retry_after = s->retry_after < RETRY_MAX / 2 ? s->retry_after * 2 : RETRY_MAX;

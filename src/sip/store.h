@@ -19,8 +19,8 @@
  *       ^                                                                                     |
  *       +------------------------------- after 0.1 to 5 s ------------------------------------+
  *
- * AWAY: everything that waits and all that comes gets AWAY at once. At the first CONNECTING ops
- * wait.
+ * AWAY, until it is THERE again: everything that waits and all that comes gets AWAY at once. At the
+ * first CONNECTING ops wait.
  *
  * Ops of one AoR are done in the order in which they were given; those of different AoRs are taken
  * together: reads as one statement with arrays, writes as one transaction. A lone write goes at
@@ -55,7 +55,8 @@ struct hf_sip_store_events {
     uint16_t (*server)(void *arg, struct hf_slice name);
     /** ... and back; copied into room bytes at buf (HF_HOST_NAME_MAX + 1). */
     void (*server_name)(void *arg, uint16_t server, char *buf, size_t room);
-    /** Something for the log, in the store's thread: there, away and why, refused. NULL: none. */
+    /** Something for the log, in the store's thread (hf_log() is not for threads): there, away and
+     * why, refused. NULL: none. */
     void (*log)(void *arg, const char *text);
 };
 struct hf_sip_store_conf {
@@ -108,8 +109,9 @@ void hf_sip_lead_seen(struct hf_sip_lead *l, uint64_t change);
 /** The reign and change that are stored: a new leader's reign is one above. */
 HF_MUST int hf_sip_lead_read(struct hf_sip_lead *l, uint64_t *ret_reign, uint64_t *ret_change,
                              struct hf_err *err);
-/** Carry out moves (rebalance.h) in this order: one transaction, one NOTIFY. ret_n: rows changed.
- */
+/** Carry out moves (rebalance.h) in this order: one transaction, one NOTIFY; several, one right
+ * after the other, if more than 20,000 rows are expected, as nothing is stored meanwhile. ret_n:
+ * rows changed. */
 HF_MUST int hf_sip_lead_moves(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
                               const struct hf_sip_move *m, size_t n, struct hf_err *err,
                               uint64_t *ret_n);
@@ -129,7 +131,8 @@ HF_MUST int hf_sip_lead_astray(struct hf_sip_lead *l,
 HF_MUST int hf_sip_lead_assign(struct hf_sip_lead *l, struct hf_slice aor, const char *server,
                                int pin /* 1, 0, -1: as it is */, struct hf_err *err);
 /** CSV (assign_csv.h): rows in one transaction; a row that says what is there already changes
- * nothing; epochs never go back. -HF_EMALF and others with line and field: nothing was imported. */
+ * nothing; epochs never go back. Nothing is stored meanwhile. -HF_EMALF and others with line and
+ * field: nothing was imported. */
 HF_MUST int hf_sip_lead_import(struct hf_sip_lead *l, struct hf_slice csv, struct hf_err *err,
                                uint64_t *ret_n);
 /** ... and out, in order of AoR. -HF_EFULL: csv has no room for it. */

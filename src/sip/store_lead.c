@@ -19,6 +19,7 @@
 #define LOCK_TRIES 5
 #define RAISE_BY "1000" /* epochs after a backup was restored: more than any server has seen */
 #define IMPORT_ROWS 1000
+#define MOVE_ROWS 20000 /* of one transaction: nobody stores anything meanwhile */
 #define I HF_SIP_SQL_I
 #define S HF_SIP_SQL_S
 #define Z HF_SIP_SQL_Z
@@ -138,8 +139,10 @@ static int lock_pg(struct hf_sip_lead *l, struct hf_err *err)
  * rows of servers that are gone nobody asserts. */
 static int raise_all(struct hf_sip_lead *l, uint64_t change, struct hf_err *err)
 {
+    hf_sip_sql_wait(l->sql, HF_S(3600)); /* of all there are */
     int64_t rc = run(l, "UPDATE assignment SET epoch = epoch + " RAISE_BY ", change = $1",
                      (struct hf_sip_sql_value[]){I(change)}, 1, NULL, err);
+    hf_sip_sql_wait(l->sql, 0);
     return rc < 0 ? (int)rc : 0;
 }
 
@@ -268,23 +271,71 @@ static int64_t do_move(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
     return hf_err_set(err, -HF_EVALUE, "no such move");
 }
 
+/* Part k of so many, by buckets. */
+static struct hf_sip_move part_of(const struct hf_sip_move *m, uint32_t k, uint32_t parts)
+{
+    struct hf_sip_move part = *m;
+    uint32_t span = m->bucket_last + 1u - m->bucket_first;
+    part.bucket_first = (uint16_t)(m->bucket_first + (uint64_t)span * k / parts);
+    part.bucket_last = (uint16_t)(m->bucket_first + (uint64_t)span * (k + 1) / parts - 1);
+    return part;
+}
+
+/* A transaction that is open as long as it has few rows. */
+struct moving {
+    struct hf_sip_lead *l;
+    bool open;
+    uint64_t change, rows;
+    uint64_t expected; /* rows since it began */
+};
+
+static int end_moving(struct moving *w, int64_t rc, struct hf_err *err)
+{
+    if (w->open) {
+        w->open = false;
+        rc = end(w->l, rc, w->change, err);
+    }
+    return (int)rc;
+}
+
+static int move_part(struct moving *w, const struct hf_sip_fleet *f, const struct hf_sip_move *m,
+                     uint32_t expected, struct hf_err *err)
+{
+    int rc = w->expected + expected > MOVE_ROWS ? end_moving(w, 0, err) : 0;
+    if (!rc && !w->open) {
+        rc = begin(w->l, &w->change, err);
+        w->expected = 0;
+        w->open = rc == 0;
+    }
+    if (rc) {
+        return rc;
+    }
+    int64_t n = do_move(w->l, f, m, w->change, err);
+    w->rows += n > 0 ? (uint64_t)n : 0;
+    w->expected += expected;
+    return n < 0 ? end_moving(w, n, err) : 0;
+}
+
 int hf_sip_lead_moves(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
                       const struct hf_sip_move *m, size_t n, struct hf_err *err, uint64_t *ret_n)
 {
-    uint64_t change, rows = 0;
-    int64_t rc = begin(l, &change, err);
-    if (rc) {
-        return (int)rc;
+    struct moving w = {.l = l};
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++) {
+        bool all = m[i].who == HF_SIP_WHO_ALL && m[i].bucket_first <= m[i].bucket_last;
+        uint32_t span = m[i].bucket_last + 1u - m[i].bucket_first;
+        uint32_t parts = all ? m[i].n / MOVE_ROWS + 1 : 1;
+        parts = all && parts > span ? span : parts;
+        for (uint32_t k = 0; k < parts && !rc; k++) {
+            struct hf_sip_move part = parts > 1 ? part_of(&m[i], k, parts) : m[i];
+            rc = move_part(&w, f, &part, m[i].n / parts, err);
+        }
     }
-    for (size_t i = 0; i < n && rc >= 0; i++) {
-        rc = do_move(l, f, &m[i], change, err);
-        rows += rc > 0 ? (uint64_t)rc : 0;
-    }
-    rc = end(l, rc, change, err);
+    rc = end_moving(&w, rc, err);
     if (!rc) {
-        *ret_n = rows;
+        *ret_n = w.rows;
     }
-    return (int)rc;
+    return rc;
 }
 
 int hf_sip_lead_move(struct hf_sip_lead *l, const struct hf_sip_fleet *f,

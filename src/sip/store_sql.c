@@ -26,6 +26,7 @@ struct hf_sip_sql {
     sqlite3 *lite;
     PGconn *pg;
     bool broken;
+    hf_time wait;
 };
 
 const char *hf_sip_store_file(const char *uri)
@@ -54,6 +55,11 @@ int hf_sip_sql_check(const char *uri, struct hf_err *err)
 bool hf_sip_sql_is_pg(const struct hf_sip_sql *q)
 {
     return q->pg != NULL;
+}
+
+void hf_sip_sql_wait(struct hf_sip_sql *q, hf_time wait)
+{
+    q->wait = wait;
 }
 
 bool hf_sip_sql_broken(const struct hf_sip_sql *q)
@@ -248,7 +254,7 @@ static int64_t answers_pg(struct hf_sip_sql *q, hf_sip_sql_row *row, void *arg, 
 {
     int64_t rows = 0;
     int rc = 0;
-    hf_time until = hf_now() + WAIT;
+    hf_time until = hf_now() + (q->wait ? q->wait : WAIT);
     for (PGresult *res = NULL;;) {
         int got = next_pg(q, until, &res, err);
         if (got || !res) {

@@ -6,6 +6,7 @@
 
 #include "base/attr.h"
 #include "base/err.h"
+#include "base/hftime.h"
 #include "base/slice.h"
 
 /*
@@ -33,6 +34,8 @@ HF_MUST int hf_sip_sql_check(const char *uri, struct hf_err *err);
 HF_MUST int hf_sip_sql_open(const char *uri, struct hf_err *err, struct hf_sip_sql **ret_sql);
 void hf_sip_sql_close(struct hf_sip_sql *q);
 bool hf_sip_sql_is_pg(const struct hf_sip_sql *q);
+/** How long PostgreSQL may take for one statement before it counts as gone; 0: 60 s. */
+void hf_sip_sql_wait(struct hf_sip_sql *q, hf_time wait);
 /** The connection is gone: close it, and open another one. */
 bool hf_sip_sql_broken(const struct hf_sip_sql *q);
 
