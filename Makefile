@@ -4,7 +4,7 @@ FUZZ_SECONDS ?= 30
 SIM_SECONDS ?= 60
 SIM_SEED ?= $(shell date +%s)
 BUILD := build
-BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg
+BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover compat pg-chaos tcp-chaos takeover-chaos sim sim-large fuzz lint package clean setup-%

@@ -147,7 +147,9 @@ static const struct hf_conf_opt options[] = {
      .doc = "Assignments, users and bindings: sqlite:/PATH (one server, or several on one host), "
             "or PostgreSQL by a URI or keywords as libpq takes them"},
     {"sip", "user", HF_CONF_STRING, AT(sip.user), .max = 32, .def = "",
-     .doc = "User to become after start; empty: stay as started"},
+     .doc =
+         "User to become after start; empty: stay as started. SQLite's file and its directory must "
+         "be his"},
     {"sip", "key_file", HF_CONF_STRING, AT(sip.key_file), .max = PATH_LEN_MAX, .check = check_path,
      .def = "/etc/holdfast/cluster.key",
      .doc = "The cluster's key (holdfast keygen): nonces and the marks of servers stand on it; "
@@ -198,9 +200,10 @@ static const struct hf_conf_opt options[] = {
      .doc = "TCP and TLS connections of one worker; who has said nothing, then who "
             "is idle longest, makes room for others"},
     {"limits", "idle", HF_CONF_DURATION, AT(limits.idle_ms), .min = 1000, .max = YEAR_MS,
-     .def = "15m", .doc = "A connection silent for so long is closed ..."},
+     .def = "15m", .doc = "A connection silent for so long is closed"},
     {"limits", "idle_registered", HF_CONF_DURATION, AT(limits.idle_registered_ms), .min = 1000,
-     .max = YEAR_MS, .def = "125m", .doc = "... one over which somebody is registered, after this"},
+     .max = YEAR_MS, .def = "125m",
+     .doc = "One over which somebody is registered is closed after so long"},
     {"limits", "output", HF_CONF_SIZE, AT(limits.output), .min = 65536, .max = 1 << 30,
      .def = "256KiB", .doc = "What one connection may leave unread before it is closed"},
     {"tls", "cert_file", HF_CONF_STRING, AT(tls.cert_file), .max = PATH_LEN_MAX,
@@ -230,11 +233,11 @@ static const struct hf_conf_opt options[] = {
     {"rebalance", "rate", HF_CONF_INT, AT(rebalance.rate), .min = 1, .max = COUNT_MAX,
      .def = "2000", .doc = "Clients moved per second in all; those of a dead server are not paced"},
     {"rebalance", "rate_to", HF_CONF_INT, AT(rebalance.rate_to), .min = 1, .max = COUNT_MAX,
-     .def = "200", .doc = "... and to one server"},
+     .def = "200", .doc = "Those moved per second to one server"},
     {"rebalance", "cpu_max", HF_CONF_INT, AT(rebalance.cpu_max), .min = 1, .max = 100, .def = "90",
      .doc = "Per cent of CPU above which a server counts for less"},
     {"rebalance", "cpu_target", HF_CONF_INT, AT(rebalance.cpu_target), .min = 1, .max = 100,
-     .def = "75", .doc = "... such that it comes down to this"},
+     .def = "75", .doc = "Per cent to which such a server is to come down"},
     {"rebalance", "patience", HF_CONF_DURATION, AT(rebalance.patience_ms), .min = 1000,
      .max = DAY_MS, .def = "30s",
      .doc = "How long a server is outside the dead zone before clients are moved"},

@@ -200,6 +200,14 @@ static void sum_figures(struct hf_sip *s, struct hf_sip_node_figures *sum, uint3
     *cpu /= load.cpus ? load.cpus : 1;
 }
 
+/* Without port and brackets, as DNS wants it. */
+static const char *bare(char *text)
+{
+    *strrchr(text, ':') = '\0';
+    text[strcspn(text, "]")] = '\0';
+    return *text == '[' ? text + 1 : text;
+}
+
 /* The first address of each transport on the side of the other servers. */
 static void add_addresses(const struct hf_sip *s, json_t *v)
 {
@@ -214,6 +222,7 @@ static void add_addresses(const struct hf_sip *s, json_t *v)
                     json_object_set_new(v, "host",
                                         json_stringn((const char *)l->host.p, l->host.n));
                     json_object_set_new(v, "port", json_integer(l->at.port));
+                    json_object_set_new(v, "address", json_string(bare(text)));
                 }
             }
         }

@@ -93,16 +93,24 @@ sip {{
             assert how == signal.SIGKILL or code == 0, self.log.read_text()
 
     def __enter__(self):
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(self, *_):
         try:
             self.stop()
         finally:
-            if self.process and self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
+            self.end()
+
+    def end(self):
+        """Nothing is left, however it stands."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def connect(self):
         s = socket.socket(socket.AF_UNIX)

@@ -114,6 +114,19 @@ def test_flow(server, transport):
         assert alice.register(expires=0).status == 200
 
 
+def test_watched(server):
+    """Who watches his own registration hears of each change of it (RFC 3680)."""
+    with agent(server, "alice") as alice, agent(server, "alice") as phone:
+        assert alice.register().status == 200
+        assert alice.subscribe(alice.aor).status in (200, 202)
+        assert alice.where in alice.next_request("NOTIFY").body
+        assert phone.register().status == 200
+        while phone.where not in alice.next_request("NOTIFY").body:
+            pass
+        assert phone.register(expires=0).status == 200
+        assert alice.register(expires=0).status == 200
+
+
 def test_not_there(server):
     with agent(server, "alice") as alice:
         for user in ("carol", "nobody"):
