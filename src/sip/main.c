@@ -371,8 +371,8 @@ static int open_all(struct hf_sip *s, struct hf_err *err)
     rc = rc ? rc : hf_program_drop(s->config->sip.user, 0, err);
     rc = rc ? rc : open_resolver(s, err);
     rc = rc ? rc : open_nodes(s, err);
-    rc = rc ? rc : open_store(s, err);
     rc = rc ? rc : hf_sip_lead_start(s, err);
+    rc = rc ? rc : open_store(s, err); /* tells the leader of changes */
     return rc ? rc : hf_sip_tree_open(s, err);
 }
 
@@ -380,13 +380,13 @@ static void close_all(struct hf_sip *s)
 {
     hf_sip_tree_close(s->tree);
     hf_sip_web_close(s->web);
-    hf_sip_lead_stop(s->lead);
     if (s->workers) {
         hf_sip_workers_stop(s->workers);
     }
     if (s->store) { /* what the workers gave it is written; its results go nowhere */
         hf_sip_store_close(s->store);
     }
+    hf_sip_lead_stop(s->lead);
     hf_sip_control_close(s->control);
     hf_sip_resolver_destroy(s->resolver);
     for (size_t i = 0; i < HF_SIP_WORKERS_MAX; i++) {

@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "core/sip/element.h"
+#include "sip/lead.h"
 #include "sip/pack.h"
 
 #define PAUSE HF_S(2)       /* a worker that was away for longer knows that it may be left behind */
@@ -352,6 +353,9 @@ static void on_feed(void *arg, const struct hf_sip_feed *f)
         post(s, i, MAIL_FEED, &b);
     }
     hf_buf_fini(&b);
+    if (f->there && f->change) {
+        hf_sip_lead_change(s->lead, f->change); /* a new leader knows an older table by it */
+    }
 }
 
 static uint16_t on_server(void *arg, struct hf_slice name)

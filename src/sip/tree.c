@@ -190,6 +190,7 @@ static void sum_figures(struct hf_sip *s, struct hf_sip_node_figures *sum, uint3
         hf_sip_node_figures(s->node[i], &f);
         hf_sip_worker_figures(hf_sip_worker(s->workers, i), &w);
         sum->info.rows += f.info.rows;
+        sum->info.pinned += f.info.pinned;
         sum->info.bindings += f.info.bindings;
         sum->info.subs += f.info.subs;
         *requests_s += w.messages_s;
@@ -252,6 +253,7 @@ static void add_figures(json_t *v, const struct hf_sip_node_figures *f, uint32_t
                         unsigned cpu)
 {
     json_object_set_new(v, "rows", json_integer((json_int_t)f->info.rows));
+    json_object_set_new(v, "pinned", json_integer((json_int_t)f->info.pinned));
     json_object_set_new(v, "bindings", json_integer((json_int_t)f->info.bindings));
     json_object_set_new(v, "subscriptions", json_integer((json_int_t)f->info.subs));
     json_object_set_new(v, "requests_s", json_integer(requests_s));
@@ -341,8 +343,10 @@ static void say(struct hf_sip_tree *t)
     unsigned cpu;
     bool busy;
     sum_figures(t->s, &f, &requests_s, &cpu, &busy);
-    struct hf_sip_load load = {
-        .clients = (uint32_t)f.info.rows, .requests_s = requests_s, .cpu = cpu};
+    struct hf_sip_load load = {.clients = (uint32_t)f.info.rows,
+                               .pinned = (uint32_t)f.info.pinned,
+                               .requests_s = requests_s,
+                               .cpu = cpu};
     tell_self(t, busy, &load);
     json_t *v = state_of(t, busy);
     char *state = json_dumps(v, DUMP), *value = NULL;

@@ -55,7 +55,7 @@ struct hf_sip_assign {
     uint32_t fresh[CLASSES];    /* a slab of that size with room at its end; 0: none */
     uint32_t fresh_at[CLASSES]; /* ... from this byte on */
     size_t bytes;
-    uint64_t n_rows, n_ours;
+    uint64_t n_rows, n_ours, n_pinned;  /* pinned: of ours */
     uint32_t hand_shard, hand_slot;     /* where to look next for something to drop */
     hf_time round_at;                   /* when this round of assertions began */
     uint32_t assert_shard, assert_slot; /* how far it is */
@@ -268,10 +268,16 @@ static bool ours(const struct hf_sip_assign *a, const struct row *r)
     return r->current == a->conf.self && a->conf.self != HF_SIP_NONE;
 }
 
+static bool ours_pinned(const struct hf_sip_assign *a, const struct row *r)
+{
+    return ours(a, r) && (r->bits & PINNED);
+}
+
 static void drop(struct hf_sip_assign *a, struct shard *s, uint32_t slot)
 {
     uint32_t ref = s->slot[slot];
     a->n_ours -= ours(a, row_of(a, ref));
+    a->n_pinned -= ours_pinned(a, row_of(a, ref));
     a->n_rows--;
     unlink_slot(a, s, slot);
     give_back(a, ref);
@@ -371,6 +377,7 @@ static enum hf_sip_apply insert(struct hf_sip_assign *a, const struct hf_sip_row
     s->n++;
     a->n_rows++;
     a->n_ours += ours(a, r);
+    a->n_pinned += ours_pinned(a, r);
     a->count.rows_new++;
     return ours(a, r) ? HF_SIP_APPLY_GAINED : HF_SIP_APPLY_NEW;
 }
@@ -385,7 +392,9 @@ static enum hf_sip_apply replace(struct hf_sip_assign *a, struct row *r,
                                  const struct hf_sip_row *row)
 {
     bool was = ours(a, r);
+    a->n_pinned -= ours_pinned(a, r);
     set(r, row);
+    a->n_pinned += ours_pinned(a, r);
     bool is = ours(a, r);
     a->n_ours += is;
     a->n_ours -= was;
@@ -514,6 +523,7 @@ void hf_sip_assign_info(const struct hf_sip_assign *a, struct hf_sip_assign_info
     *ret_info = (struct hf_sip_assign_info){
         .n_rows = a->n_rows,
         .n_ours = a->n_ours,
+        .n_pinned = a->n_pinned,
         .bytes = a->bytes + sizeof(*a) + a->chunk_room * (sizeof(*a->chunk) + 1),
     };
 }

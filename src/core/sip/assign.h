@@ -173,9 +173,10 @@ hf_time hf_sip_assign_deadline(const struct hf_sip_assign *a);
 
 /** Walk all cached rows: start with *pos = 0; false at the end. Not while rows come or go. */
 bool hf_sip_assign_next(const struct hf_sip_assign *a, uint64_t *pos, struct hf_sip_row *ret_row);
-/** Rows cached, those of them that are ours, and bytes of memory in all. */
+/** Rows cached, those of them that are ours, pinned ones among these, and bytes of memory in all.
+ */
 struct hf_sip_assign_info {
-    uint64_t n_rows, n_ours, bytes;
+    uint64_t n_rows, n_ours, n_pinned, bytes;
 };
 void hf_sip_assign_info(const struct hf_sip_assign *a, struct hf_sip_assign_info *ret_info);
 const struct hf_sip_assign_counters *hf_sip_assign_counters(const struct hf_sip_assign *a);

@@ -958,6 +958,7 @@ void hf_sip_element_info(const struct hf_sip_element *e, struct hf_sip_element_i
     hf_sip_assign_info(e->assign, &rows);
     *ret_info = (struct hf_sip_element_info){
         .rows = rows.n_ours,
+        .pinned = rows.n_pinned,
         .cached = rows.n_rows,
         .bindings = hf_sip_registrar_bindings(e->registrar),
         .aors = hf_sip_registrar_aors(e->registrar),

@@ -161,7 +161,7 @@ struct hf_sip_element_counters {
 const struct hf_sip_element_counters *hf_sip_element_counters(const struct hf_sip_element *e);
 /** For the tree and metrics: rows that are ours, bindings, subscriptions, transactions, bytes. */
 struct hf_sip_element_info {
-    uint64_t rows, bindings, aors, subs, transactions, waiting, cached, bytes;
+    uint64_t rows, pinned, bindings, aors, subs, transactions, waiting, cached, bytes;
     enum hf_sip_table table;
 };
 void hf_sip_element_info(const struct hf_sip_element *e, struct hf_sip_element_info *ret_info);

@@ -905,7 +905,7 @@ static void test_epoch_race(void **state)
 {
     (void)state;
     enum { OPS_MAX = 60000, AHEAD = 40 };
-    unsigned moves = is_pg ? 2000 : 1000;
+    unsigned moves = is_pg ? 500 : 300;
     struct race r = {.moves = moves};
     uint64_t *epoch = hf_alloc_array(OPS_MAX, sizeof(*epoch));
     uint8_t *which = hf_alloc_array(OPS_MAX, 1);

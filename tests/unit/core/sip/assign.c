@@ -247,7 +247,9 @@ static void test_against_a_model(void **state)
         }
         uint64_t epoch = 1 + hf_prng_below(&g, 20);
         uint16_t current = (uint16_t)hf_prng_below(&g, 3);
-        (void)read_row(a, row(aor, current, epoch));
+        struct hf_sip_row changed = row(aor, current, epoch);
+        changed.pinned = i % 3 == 0;
+        (void)read_row(a, changed);
         if (epoch >= model[k].epoch) {
             model[k].epoch = epoch;
             model[k].current = current;
@@ -255,11 +257,12 @@ static void test_against_a_model(void **state)
     }
     struct hf_sip_assign_info info;
     struct hf_sip_row r;
-    uint64_t n = 0, ours = 0, n_model = 0;
+    uint64_t n = 0, ours = 0, pinned = 0, n_model = 0;
     hf_sip_assign_info(a, &info);
     for (uint64_t pos = 0; hf_sip_assign_next(a, &pos, &r);) {
         n++;
         ours += r.current == SELF;
+        pinned += r.current == SELF && r.pinned;
     }
     for (unsigned k = 0; k < N; k++) {
         n_model += model[k].epoch != 0;
@@ -267,6 +270,8 @@ static void test_against_a_model(void **state)
     assert_int_equal(info.n_rows, n);
     assert_int_equal(info.n_rows, n_model);
     assert_int_equal(info.n_ours, ours);
+    assert_true(pinned > 0);
+    assert_int_equal(info.n_pinned, pinned);
     hf_sip_assign_destroy(a);
 }
 
