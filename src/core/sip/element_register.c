@@ -114,7 +114,7 @@ struct binds {
     struct hf_sip_bind bind[HF_SIP_BINDS_MAX];
     size_t n;
     struct hf_wr keys; /* of flows: instance and reg-id */
-    uint8_t room[4 * HF_SIP_BINDING_TEXT_MAX];
+    uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL)];
 };
 
 static void binds_init(struct binds *b)
@@ -590,7 +590,7 @@ static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_
     binds_init(&b);
     hf_rd_init(&rd, d->erased);
     while (hf_rd_left(&rd)) {
-        struct hf_slice key = hf_rd_str16(&rd, HF_SIP_BINDING_TEXT_MAX * 2);
+        struct hf_slice key = hf_rd_str16(&rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);
         if (!key.n || b.n >= HF_SIP_CONTACTS_MAX) {
             break;
         }

@@ -198,9 +198,9 @@ static int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
 
 static bool one_of(struct hf_slice s, const char *names, unsigned *ret_i)
 {
-    for (unsigned i = 0; names[3 * i]; i++) {
-        if (hf_sip_eq(s, hf_slice(names + (size_t)3 * i, 3))) {
-            *ret_i = i;
+    for (size_t i = 0; names[3 * i]; i++) {
+        if (hf_sip_eq(s, hf_slice(names + 3 * i, 3))) {
+            *ret_i = (unsigned)i;
             return true;
         }
     }
@@ -232,7 +232,7 @@ static bool parse_date(struct hf_slice s, int64_t *ret_s)
         !digits(&c, 2, ' ', 60, &second) || !hf_sip_eq(hf_sip_left(&c), S("GMT"))) {
         return false;
     }
-    *ret_s = days_from_civil(year, month + 1, day) * 86400 + hour * 3600 + minute * 60 + second;
+    *ret_s = days_from_civil(year, month + 1, day) * 86400 + hour * 3600L + minute * 60L + second;
     return true;
 }
 

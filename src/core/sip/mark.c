@@ -186,7 +186,7 @@ void hf_sip_back_make(const struct hf_sip_keys *keys, const struct hf_sip_back *
     hf_wr_u64(&w, back->conn);
     hf_wr_u32(&w, back->loop);
     (void)back_tag(keys, bytes, branch, bytes + BACK_BYTES - BACK_TAG);
-    memcpy(ret_text, ";hf=", 4);
+    memcpy(ret_text, (const char[]){';', 'h', 'f', '='}, 4);
     put_hex(bytes, sizeof(bytes), ret_text + 4);
 }
 

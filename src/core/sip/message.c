@@ -24,7 +24,7 @@ const char *hf_sip_method_name(enum hf_sip_method method)
 static enum hf_sip_method find_method(struct hf_slice s)
 {
     for (size_t i = 0; i < HF_ARRAY_LEN(methods); i++) {
-        if (s.n && s.p[0] == methods[i][0] && hf_slice_eq(s, hf_slice_str(methods[i]))) {
+        if (s.n && s.p[0] == (uint8_t)methods[i][0] && hf_slice_eq(s, hf_slice_str(methods[i]))) {
             return (enum hf_sip_method)i;
         }
     }
@@ -270,7 +270,7 @@ static void add_field(struct hf_sip_msg *m, struct hf_slice line, uint8_t *last)
 
 static void parse_header(struct hf_sip_msg *m, struct hf_sip_cur *c)
 {
-    uint8_t last[HF_SIP_H_COUNT_];
+    uint8_t last[HF_SIP_H_COUNT_] = {0};
     struct hf_slice line, more;
     while (c->end - c->p >= 2 && c->p[0] == '\r' && c->p[1] == '\n') { /* 7.5 */
         c->p += 2;

@@ -50,7 +50,7 @@ struct hf_sip_bind {
     struct hf_slice key; /* within the AoR: the contact, or its instance and reg-id */
     struct hf_sip_stored_binding b;
 };
-#define HF_SIP_BINDS_MAX (2 * HF_SIP_CONTACTS_MAX)
+#define HF_SIP_BINDS_MAX (2UL * HF_SIP_CONTACTS_MAX)
 
 /** Something else that is kept of an AoR. */
 struct hf_sip_kept {
