@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/sip/digest.h"
+#include "core/sip/mark.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 
@@ -78,7 +79,11 @@ static void on_trace(void *ctx, struct hf_slice aor, const char *what,
     size_t n = strlen(r->traced);
     (void)aor;
     (void)flow;
-    (void)text;
+    if (strcmp(what, "recv") != 0 && strcmp(what, "send") != 0) {
+        size_t at = strlen(r->rules);
+        snprintf(r->rules + at, sizeof(r->rules) - at, "%s%s: %.*s", at ? "; " : "", what,
+                 HF_SLICE_FMT(text));
+    }
     snprintf(r->traced + n, sizeof(r->traced) - n, "%s ", what);
 }
 
@@ -167,6 +172,7 @@ void rig_from(struct rig *r, uint8_t last, unsigned transport, uint64_t conn)
 void rig_in_n(struct rig *r, const char *text, size_t n)
 {
     r->n_sent = r->n_ops = 0;
+    r->rules[0] = 0;
     (void)!hf_sip_parse(hf_slice(text, n), false, &msg);
     hf_sip_element_message(r->e, &msg, &r->from, r->now, r->wall_s);
 }
@@ -321,4 +327,24 @@ void rig_credentials(char *buf, size_t room, const char *challenge, const char *
                  "cnonce=\"abc\", qop=auth, nc=%08x\r\n",
                  strcmp(method, "REGISTER") == 0 ? "" : "Proxy-", user, nonce + 7, uri, hex, nc);
     assert(n > 0 && (size_t)n < room);
+}
+
+void rig_mark(char *buf, size_t room, const char *method, unsigned cseq, unsigned hop,
+              uint64_t epoch, bool offer)
+{
+    char text[2048], branch[64];
+    struct hf_sip_keys keys;
+    struct hf_slice s = {NULL, 0};
+    struct hf_wr w;
+    rig_request(text, sizeof(text), method, "sip:x@example.com", "sip:x@example.com", "", cseq);
+    snprintf(branch, sizeof(branch), "z9hG4bK%s%u", method, cseq);
+    int rc = hf_sip_keys_make(key, &keys);
+    rc = rc ? rc : hf_sip_parse(hf_slice_str(text), false, &msg);
+    assert(rc == 0);
+    hf_wr_init(&w, buf, room - 1);
+    hf_sip_mark_put(&w, &keys, &msg, hf_slice_str(branch),
+                    &(struct hf_sip_mark){.hop = (uint8_t)hop, .epoch = epoch, .offer = offer});
+    rc = hf_wr_end(&w, &s);
+    assert(rc == 0);
+    buf[s.n] = 0;
 }

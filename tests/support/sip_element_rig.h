@@ -28,6 +28,7 @@ struct rig {
     uint64_t resolve; /* the last cookie that a name was asked with; 0: none */
     char name[256];
     char traced[1024]; /* what trace was told */
+    char rules[512];   /* of that, the decisions since the last message, with their reasons */
     struct hf_sip_flow from;
 };
 
@@ -64,6 +65,9 @@ void rig_feed(struct rig *r, bool there, uint64_t change);
 /** A request of ann's; more: further lines. method REGISTER, INVITE, ... */
 void rig_request(char *buf, size_t room, const char *method, const char *uri, const char *to,
                  const char *more, unsigned cseq);
+/** The line of a peer's mark for the request that rig_request() makes with these. */
+void rig_mark(char *buf, size_t room, const char *method, unsigned cseq, unsigned hop,
+              uint64_t epoch, bool offer);
 /** Authorization's line for a challenge (401 or 407) as an answer to it. */
 void rig_credentials(char *buf, size_t room, const char *challenge, const char *user,
                      const char *password, const char *method, const char *uri, unsigned nc);

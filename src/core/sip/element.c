@@ -11,8 +11,6 @@
 #include "core/sip/element_impl.h"
 #include "core/sip/fields.h"
 
-#define RATE_SETS 4096u
-#define REDIRECT_SETS 16384u
 #define WAYS 4u
 
 /* --- who has what --- */
@@ -237,11 +235,11 @@ static void defaults(struct hf_sip_element_conf *c)
     c->source_rate = c->source_rate > 4000000 ? 4000000 : c->source_rate;
 }
 
-/* As many sets as a quarter of the bindings, a power of two. */
-static uint32_t nonce_sets(size_t bindings)
+/* As many sets as a quarter of the bindings, a power of two, up to `most`. */
+static uint32_t sets(size_t bindings, uint32_t most)
 {
-    uint32_t n = 1024;
-    while (n < bindings / WAYS && n < 1u << 18) {
+    uint32_t n = 64;
+    while (n < bindings / WAYS && n < most) {
         n *= 2;
     }
     return n;
@@ -325,10 +323,12 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     int rc = copy_conf(e, conf);
     if (rc == 0) {
         defaults(&e->conf);
-        e->nonce_sets = nonce_sets(e->conf.bindings_max);
+        e->nonce_sets = sets(e->conf.bindings_max, 1u << 18);
+        e->rate_sets = sets(e->conf.bindings_max, 1u << 12);
+        e->redirected_sets = sets(e->conf.bindings_max, 1u << 14);
         e->nonce = hf_alloc_array((size_t)e->nonce_sets * WAYS, sizeof(*e->nonce));
-        e->rate = hf_alloc_array((size_t)RATE_SETS * WAYS, sizeof(*e->rate));
-        e->redirected = hf_alloc_array((size_t)REDIRECT_SETS * WAYS, sizeof(*e->redirected));
+        e->rate = hf_alloc_array((size_t)e->rate_sets * WAYS, sizeof(*e->rate));
+        e->redirected = hf_alloc_array((size_t)e->redirected_sets * WAYS, sizeof(*e->redirected));
         rc = e->nonce && e->rate && e->redirected ? 0 : -ENOMEM;
     }
     rc = rc ? rc : hf_sip_keys_make(e->conf.key, &e->keys);
@@ -560,18 +560,23 @@ static bool authenticate(struct hf_el_req *r)
     return false;
 }
 
-static void decide(struct hf_el_req *r)
+static void ask_table(struct hf_el_req *r)
 {
     hf_sip_decide(&r->f, &r->v);
+    if (r->e->n_traced) {
+        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
+                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+    }
+}
+
+static void decide(struct hf_el_req *r)
+{
+    ask_table(r);
     if (r->v.action == HF_SIP_CHALLENGE) {
         if (!authenticate(r)) {
             return;
         }
-        hf_sip_decide(&r->f, &r->v);
-    }
-    if (r->e->n_traced) {
-        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
-                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+        ask_table(r);
     }
     if (++r->known->n_decided > 4) { /* decide.h promises three */
         hf_el_refuse(r, 500, 0);
@@ -631,7 +636,9 @@ void hf_el_handle(struct hf_el_req *r)
         }
         return;
     }
-    if (r->route.has_flow && !r->route.from_flow) {
+    if (r->route.broken) {
+        hf_el_respond(r, 430, NULL); /* RFC 5626 5.3.1: its home hears it at once */
+    } else if (r->route.has_flow && !r->route.from_flow) {
         hf_el_pass(r);
     } else if (dialog && watchers(r)) {
         return;

@@ -45,15 +45,17 @@ static int way(struct hf_el_req *r, const struct hf_sip_binding *b, struct hf_si
     if (text.n) {
         struct hf_sip_cur c = hf_sip_cur(text);
         struct hf_sip_address first;
-        struct hf_sip_flow named;
+        struct hf_sip_flow named = {0};
         uint16_t id;
         if (hf_sip_address_parse(&c, false, &first)) {
             return -HF_EMALF;
         }
         t->route = text;
-        if (hf_el_is_here(e, &first.uri.host) && first.uri.user.n &&
-            hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id) == 0) {
-            const struct hf_el_listen *l = hf_el_listen_by_id(e, id);
+        if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
+            const struct hf_el_listen *l =
+                hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id)
+                    ? NULL
+                    : hf_el_listen_by_id(e, id);
             t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);
             t->to = named;
             t->to.local = l ? l->c.at : named.local;

@@ -138,7 +138,10 @@ static bool is_token(struct hf_el_req *r, const struct hf_sip_uri *uri)
     struct hf_sip_element *e = r->e;
     struct hf_sip_flow flow;
     uint16_t id;
-    if (!uri->user.n || hf_sip_token_get(&e->keys, e->conf.boot, uri->user, &flow, &id)) {
+    int rc =
+        uri->user.n ? hf_sip_token_get(&e->keys, e->conf.boot, uri->user, &flow, &id) : -HF_EMALF;
+    if (rc) {
+        r->route.broken = r->route.broken || rc == -HF_EAUTH;
         return false;
     }
     const struct hf_el_listen *l = hf_el_listen_by_id(e, id);

@@ -7,7 +7,6 @@
 #include "core/sip/fields.h"
 
 #define WAYS 4u
-#define REDIRECT_SETS 16384u
 #define UDP_MAX 1300 /* bytes of a request on UDP (RFC 3261 18.1.1) */
 
 /* --- answers --- */
@@ -72,7 +71,7 @@ static uint32_t ms(hf_time now)
 
 static struct hf_el_redirected *redirect_set(const struct hf_sip_element *e, uint64_t hash)
 {
-    return &e->redirected[(hash >> 32) % REDIRECT_SETS * WAYS];
+    return &e->redirected[(hash >> 32) % e->redirected_sets * WAYS];
 }
 
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,

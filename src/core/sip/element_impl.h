@@ -188,7 +188,7 @@ struct hf_sip_element {
     struct hf_map secrets;
     struct hf_list secrets_age;
     struct hf_el_nonce *nonce; /* sets of 4 */
-    uint32_t nonce_sets;
+    uint32_t nonce_sets, rate_sets, redirected_sets;
     struct hf_el_rate *rate;             /* sets of 4 */
     struct hf_el_redirected *redirected; /* sets of 4 */
     struct hf_map flows, conns;
@@ -214,6 +214,7 @@ struct hf_el_route {
     bool strict;   /* uri: what a strict router's last Route says */
     bool has_flow; /* a token of ours on top named one: */
     struct hf_sip_flow flow;
+    bool broken;    /* ... did, in a former life of ours, or is somebody's guess */
     bool from_flow; /* ... it is the one by which this came: outwards */
     bool more;      /* Routes are left: */
     struct hf_sip_address next;

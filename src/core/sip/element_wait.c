@@ -172,7 +172,6 @@ void hf_el_waits_fini(struct hf_sip_element *e)
 
 /* --- rates --- */
 
-#define RATE_SETS 4096u
 #define WAYS 4u
 
 static uint64_t source_hash(const struct hf_sip_element *e, const struct hf_endpoint *source)
@@ -184,7 +183,7 @@ static uint64_t source_hash(const struct hf_sip_element *e, const struct hf_endp
 
 static struct hf_el_rate *bucket(struct hf_sip_element *e, uint64_t source, hf_time now)
 {
-    struct hf_el_rate *set = &e->rate[(source >> 20) % RATE_SETS * WAYS], *oldest = set;
+    struct hf_el_rate *set = &e->rate[(source >> 20) % e->rate_sets * WAYS], *oldest = set;
     for (size_t i = 0; i < WAYS; i++) {
         if (set[i].source == source) {
             return &set[i];

@@ -118,18 +118,19 @@ static void tell_message(struct ew_world *w, uint32_t from, uint32_t to,
     }
     fprintf(w->trace, "%s > %s%s\n", host_name(from), host_name(to),
             flow->transport == HF_SIP_TRANSPORT_TCP ? " (TCP)" : "");
-    for (size_t i = 0, line = 1; i < s.n; i++) {
-        if (line) {
+    bool begins = true;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '\r' || (begins && s.p[i] == '\n' && i + 1 == s.n)) {
+            continue;
+        }
+        if (begins && s.p[i] != '\n') {
             fputs("    ", w->trace);
-            line = 0;
         }
-        if (s.p[i] != '\r') {
-            fputc(s.p[i], w->trace);
-        }
-        line = s.p[i] == '\n';
-        if (line && i + 2 < s.n && s.p[i + 1] == '\r' && i + 3 == s.n) {
-            break; /* the empty line at the end */
-        }
+        fputc(s.p[i], w->trace);
+        begins = s.p[i] == '\n';
+    }
+    if (!begins) {
+        fputc('\n', w->trace);
     }
 }
 
@@ -795,7 +796,7 @@ void ew_init(struct ew_world *w, uint64_t seed, uint16_t n_servers, uint16_t n_c
 {
     sim_net_init(&w->net, EW_SERVERS + EW_CLIENTS, false, seed);
     w->net.weather = (struct sim_weather){.latency = HF_MS(1), .spread = 1};
-    w->net.now = HF_S(100);
+
     w->n_servers = n_servers;
     w->n_clients = n_clients;
     w->db_there = true;

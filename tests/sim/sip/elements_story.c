@@ -1,8 +1,332 @@
+/* The documented scenarios of SIP servers as whole messages, compared with their golden traces. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "sim/sip/elements.h"
+
+#define SEED 11
+
+static struct ew_world world;
+
+enum { ALPHA, BETA, GAMMA, DELTA };
+enum { ANN, BEN };
+
+/* ---- what is given, and what happens ---- */
+
+static void soon(struct ew_world *w)
+{
+    ew_pass(w, HF_MS(300));
+}
+
+/* n servers, the last n_edges of them edges; ann is at home; nobody is registered. */
+static void given(struct ew_world *w, uint16_t n, uint16_t n_edges, bool authenticate)
+{
+    w->by_hand = true;
+    w->must_authenticate = authenticate;
+    FILE *trace = w->trace;
+    w->trace = NULL;
+    ew_init(w, SEED, n, 2, n_edges);
+    w->trace = trace;
+    for (uint32_t i = 0; i < 2; i++) {
+        w->client[i].call_id = i + 1;
+    }
+    for (uint16_t i = 0; i < n; i++) {
+        hf_sip_element_trace(w->server[i].e, hf_slice_str("sip:ann@example.com"));
+    }
+}
+
+static void quietly(struct ew_world *w, void (*fn)(struct ew_world *w))
+{
+    FILE *trace = w->trace;
+    w->trace = NULL;
+    fn(w);
+    w->trace = trace;
+}
+
+static void all_feed(struct ew_world *w)
+{
+    for (uint16_t i = 0; i < w->n_servers; i++) {
+        if (w->server[i].up) {
+            ew_feed(w, i);
+        }
+    }
+    soon(w);
+}
+
+static void all_look(struct ew_world *w)
+{
+    for (uint16_t i = 0; i < w->n_servers; i++) {
+        if (w->server[i].up) {
+            ew_look(w, i);
+        }
+    }
+    ew_tell(w, "-- all see who lives");
+}
+
+static void registers(struct ew_world *w, uint32_t client, uint16_t at)
+{
+    w->client[client].registrar = at;
+    ew_register(w, client);
+    soon(w);
+}
+
+static void ann_at_alpha(struct ew_world *w)
+{
+    ew_assign(w, ANN, ALPHA);
+    all_feed(w);
+    for (uint16_t i = 0; i < w->n_servers; i++) {
+        ew_know(w, i, ANN);
+    }
+    soon(w);
+}
+
+static void ann_at_beta(struct ew_world *w)
+{
+    ew_assign(w, ANN, BETA);
+    all_feed(w);
+    for (uint16_t i = 0; i < w->n_servers; i++) {
+        ew_know(w, i, ANN);
+    }
+    soon(w);
+}
+
+static void ann_registered_at_alpha(struct ew_world *w)
+{
+    ann_at_alpha(w);
+    registers(w, ANN, ALPHA);
+}
+
+/* ---- the stories ---- */
+
+static void own_client(struct ew_world *w)
+{
+    given(w, 2, 0, true);
+    quietly(w, ann_at_alpha);
+    registers(w, ANN, ALPHA);
+    ew_tell(w, "-- a refresh");
+    ew_pass(w, HF_S(10));
+    registers(w, ANN, ALPHA);
+}
+
+static void internal_redirect(struct ew_world *w)
+{
+    given(w, 3, 0, true);
+    quietly(w, ann_at_beta);
+    registers(w, ANN, ALPHA);
+}
+
+static void external_proxy(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ann_at_beta);
+    w->client[ANN].place = EW_FOREIGN;
+    registers(w, ANN, ALPHA);
+    ew_tell(w, "-- and is called, by way of another server");
+    ew_call(w, BEN, ANN, GAMMA);
+    soon(w);
+}
+
+static void unassigned(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    registers(w, ANN, ALPHA);
+}
+
+static void home_dead_before(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ann_at_beta);
+    ew_crash(w, BETA);
+    all_look(w);
+    registers(w, ANN, ALPHA);
+    ew_tell(w, "-- the leader has moved its clients");
+    ew_assign(w, ANN, GAMMA);
+    all_feed(w);
+    registers(w, ANN, ALPHA);
+}
+
+static void home_dead_after(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ann_at_beta);
+    ew_crash(w, BETA); /* alpha has not seen it yet */
+    registers(w, ANN, ALPHA);
+    ew_tell(w, "-- nothing answers: the second Contact");
+    all_look(w);
+    ew_assign(w, ANN, GAMMA);
+    all_feed(w);
+    ew_client_timer(w, ANN, w->client[ANN].request);
+    soon(w);
+}
+
+/* alpha believes that it is beta's, beta that it is alpha's; the table says gamma. */
+static void stale(struct ew_world *w)
+{
+    w->row[ANN] = (struct ew_row){.used = true, .home = BETA, .current = BETA, .epoch = 2};
+    ew_know(w, ALPHA, ANN);
+    w->row[ANN].home = w->row[ANN].current = ALPHA;
+    ew_know(w, BETA, ANN);
+    w->row[ANN].home = w->row[ANN].current = GAMMA;
+    w->row[ANN].epoch = 3;
+    w->row[ANN].change = ++w->change;
+    ew_feed(w, GAMMA);
+    soon(w);
+}
+
+static void stale_internal(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, stale);
+    registers(w, ANN, ALPHA);
+}
+
+static void stale_external(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, stale);
+    w->client[ANN].place = EW_FOREIGN;
+    registers(w, ANN, ALPHA);
+}
+
+static void in_flight(struct ew_world *w)
+{
+    given(w, 2, 0, false);
+    quietly(w, ann_at_alpha);
+    w->client[ANN].place = EW_FOREIGN;
+    w->client[ANN].registrar = ALPHA;
+    ew_register(w, ANN);
+    ew_pass(w, HF_MS(1) + 2); /* it is decided, and not yet stored */
+    ew_assign(w, ANN, BETA);
+    soon(w);
+}
+
+static void refresh_at_old_home(struct ew_world *w)
+{
+    given(w, 2, 0, false);
+    quietly(w, ann_registered_at_alpha);
+    ew_assign(w, ANN, BETA);
+    all_feed(w);
+    registers(w, ANN, ALPHA);
+}
+
+static void mass_move(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ann_registered_at_alpha);
+    ew_crash(w, ALPHA);
+    all_look(w);
+    ew_assign(w, ANN, BETA);
+    ew_tell(w, "-- beta loads what alpha had stored; calls find the user before it registers");
+    all_feed(w);
+    ew_call(w, BEN, ANN, GAMMA);
+    soon(w);
+}
+
+static void database_away(struct ew_world *w)
+{
+    given(w, 2, 0, false);
+    quietly(w, ann_registered_at_alpha);
+    ew_database(w, false);
+    all_feed(w);
+    ew_tell(w, "-- ann refreshes; ben is not cached");
+    registers(w, ANN, ALPHA);
+    registers(w, BEN, ALPHA);
+    ew_database(w, true);
+    all_feed(w);
+    registers(w, ANN, ALPHA);
+    registers(w, BEN, ALPHA);
+}
+
+static void forged_mark(struct ew_world *w)
+{
+    given(w, 2, 0, false);
+    quietly(w, ann_at_beta);
+    w->client[ANN].forges = true;
+    registers(w, ANN, ALPHA);
+}
+
+static void edge_tcp(struct ew_world *w)
+{
+    given(w, 3, 1, false);
+    quietly(w, ann_at_beta);
+    w->client[ANN].place = EW_EDGE;
+    w->client[ANN].tcp = true;
+    registers(w, ANN, GAMMA);
+    ew_tell(w, "-- a call comes by the edge and the connection");
+    ew_call(w, BEN, ANN, ALPHA);
+    soon(w);
+    ew_tell(w, "-- the edge boots: the connection is no more, and says so");
+    ew_crash(w, GAMMA);
+    ew_boot(w, GAMMA);
+    ew_call(w, BEN, ANN, ALPHA);
+    ew_pass(w, HF_S(1));
+}
+
+static const struct {
+    const char *name, *title;
+    void (*tell)(struct ew_world *w);
+} stories[] = {
+    {"own-client", "A server's own client registers, and refreshes (D3).", own_client},
+    {"internal-redirect", "An internal client of another server: 401, 302, 200 (D4).",
+     internal_redirect},
+    {"external-proxy", "An external client of another server, and a call to it (D5).",
+     external_proxy},
+    {"unassigned", "A client that is seen for the first time (D2).", unassigned},
+    {"home-dead-before", "The home is dead before anybody is redirected there (D8).",
+     home_dead_before},
+    {"home-dead-after", "The home dies after the redirect: the second Contact (D8).",
+     home_dead_after},
+    {"stale-internal", "Two stale tables against each other, an internal client (I7).",
+     stale_internal},
+    {"stale-external", "Two stale tables against each other, an external client (I7).",
+     stale_external},
+    {"in-flight", "The assignment changes while a REGISTER is being stored (I7, S3).", in_flight},
+    {"refresh-at-old-home", "A client refreshes at its old home (D10).", refresh_at_old_home},
+    {"mass-move", "A dead server's clients move; calls find them at once (D11, S3).", mass_move},
+    {"database-away", "The database is away, and back (S3).", database_away},
+    {"forged-mark", "A client claims to be a peer (I8).", forged_mark},
+    {"edge-tcp", "A client behind our edge, over TCP (D5, D7, S4, RFC 5626).", edge_tcp},
+};
+
+static char *trace_of(size_t i)
+{
+    char *text = NULL;
+    size_t n = 0;
+    jmp_buf fail;
+    struct ew_world *w = &world;
+    memset(w, 0, sizeof(*w));
+    w->fail = &fail;
+    FILE *out = open_memstream(&text, &n);
+    w->trace = out;
+    if (!out) {
+        exit(2);
+    }
+    fprintf(out, "%s\n\n", stories[i].title);
+    if (setjmp(fail) == 0) {
+        stories[i].tell(w);
+    }
+    w->trace = NULL;
+    ew_fini(w);
+    fclose(out);
+    return text;
+}
 
 int ew_stories(const char *directory, bool write)
 {
-    (void)directory;
-    (void)write;
-    return 0;
+    size_t n = sizeof(stories) / sizeof(stories[0]);
+    int bad = 0;
+    printf("1..%zu\n", n);
+    for (size_t i = 0; i < n; i++) {
+        char path[4096];
+        char *trace = trace_of(i);
+        snprintf(path, sizeof(path), "%s/sip-element-%s.txt", directory, stories[i].name);
+        bool ok = sim_golden(path, trace, write) && world.why[0] == 0;
+        printf("%sok %zu - %s\n", ok ? "" : "not ", i + 1, stories[i].name);
+        if (!ok) {
+            fprintf(stderr, "%s\n%s", world.why, trace);
+            bad = 1;
+        }
+        free(trace);
+    }
+    return bad;
 }

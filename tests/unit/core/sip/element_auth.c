@@ -1,0 +1,237 @@
+/* core/sip/element: challenges, secrets, nonces that are used once, and that nobody can tell who
+ * is a user (S6). */
+#include <stdio.h>
+#include <string.h>
+
+#include "support/sip_element_rig.h"
+#include "support/test.h"
+
+#define ANN "sip:ann@example.com"
+#define CONTACT "Contact: <sip:ann@192.0.2.1:5060>\r\n"
+
+static struct rig r;
+static char text[4096], line[1024], challenge[8192];
+static unsigned cseq;
+
+static void open_rig(void)
+{
+    struct hf_sip_element_conf c = rig_conf();
+    c.must_authenticate = true;
+    c.algorithms = 1u << HF_SIP_SHA256;
+    rig_open(&r, &c);
+    rig_row(&r, ANN, "alpha", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    cseq = 0;
+}
+
+static void send(const char *method, const char *to, const char *more)
+{
+    char all[2048];
+    snprintf(all, sizeof(all), "%s%s", strcmp(method, "REGISTER") == 0 ? CONTACT : "", more);
+    rig_request(text, sizeof(text), method,
+                strcmp(method, "REGISTER") == 0 ? "sip:example.com" : to, to, all, ++cseq);
+    rig_in(&r, text);
+}
+
+static void challenged(const char *method, const char *to)
+{
+    send(method, to, "");
+    assert_int_equal(rig_status(&r, 0), strcmp(method, "REGISTER") == 0 ? 401 : 407);
+    snprintf(challenge, sizeof(challenge), "%s", rig_out(&r, 0));
+    assert_null(strstr(challenge, "stale"));
+}
+
+static void with(const char *user, const char *password, const char *to, unsigned nc)
+{
+    rig_credentials(line, sizeof(line), challenge, user, password, "REGISTER", "sip:example.com",
+                    nc);
+    send("REGISTER", to, line);
+}
+
+static void good(void **state)
+{
+    (void)state;
+    open_rig();
+    challenged("REGISTER", ANN);
+    with("ann", "secret", ANN, 1);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_SECRET);
+    assert_non_null(op);
+    hf_assert_slice_str(op->user, "ann");
+    hf_assert_slice_str(op->realm, "example.com");
+    rig_answer_secret(&r, "ann", "secret", ANN);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_BIND));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    /* the secret is known now */
+    with("ann", "secret", ANN, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_int_equal(r.n_ops, 0);
+    /* that very message again is a retransmission; its credentials in another are a replay */
+    rig_in(&r, text);
+    assert_int_equal(rig_status(&r, 0), 200);
+    with("ann", "secret", ANN, 2);
+    assert_int_equal(rig_status(&r, 0), 401);
+    assert_non_null(strstr(rig_out(&r, 0), "stale=true"));
+    /* numbers may overtake each other, each once */
+    with("ann", "secret", ANN, 9);
+    assert_int_equal(rig_status(&r, 0), 200);
+    with("ann", "secret", ANN, 5);
+    assert_int_equal(rig_status(&r, 0), 200);
+    with("ann", "secret", ANN, 5);
+    assert_int_equal(rig_status(&r, 0), 401);
+    with("ann", "secret", ANN, 100);
+    assert_int_equal(rig_status(&r, 0), 200);
+    with("ann", "secret", ANN, 60);
+    assert_int_equal(rig_status(&r, 0), 401);
+    /* somebody else's AoR, whether there is one or not */
+    with("ann", "secret", "sip:ben@example.com", 101);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_READ));
+    rig_answer(&r, HF_SIP_OP_DONE, "alpha", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0); /* LOAD */
+    assert_int_equal(rig_status(&r, 0), 403);
+    /* an old nonce */
+    r.now += HF_S(301);
+    r.wall_s += 301;
+    with("ann", "secret", ANN, 102);
+    rig_answer_secret(&r, "ann", "secret", ANN);
+    assert_int_equal(rig_status(&r, 0), 401);
+    assert_non_null(strstr(rig_out(&r, 0), "stale=true"));
+    rig_close(&r);
+}
+
+/* The answer without its nonce and tags. */
+static void blank(char *s)
+{
+    static const char *const marks[] = {"nonce=\"", ";tag=", "branch=", "CSeq: "};
+    for (size_t i = 0; i < HF_ARRAY_LEN(marks); i++) {
+        for (char *p = strstr(s, marks[i]); p; p = strstr(p + 1, marks[i])) {
+            for (char *q = p + strlen(marks[i]); *q && !strchr("\";\r\n ", *q); q++) {
+                *q = '_';
+            }
+        }
+    }
+}
+
+static void unknown_is_wrong(void **state)
+{
+    (void)state;
+    static char answers[2][8192];
+    static const char *const users[2] = {"ann", "ghost"};
+    size_t ops[2];
+    open_rig();
+    for (int i = 0; i < 2; i++) {
+        char to[64];
+        snprintf(to, sizeof(to), "sip:%s@example.com", i == 0 ? "ann" : "eve");
+        challenged("REGISTER", to);
+        with(users[i], "guess", to, 1);
+        ops[i] = r.n_ops;
+        assert_non_null(rig_asked(&r, HF_SIP_OP_SECRET));
+        rig_answer_secret(&r, i == 0 ? "ann" : NULL, "secret", ANN);
+        snprintf(answers[i], sizeof(answers[i]), "%s", rig_out(&r, 0));
+        assert_int_equal(rig_status(&r, 0), 401);
+        assert_int_equal(r.n_ops, 0);
+        blank(answers[i]);
+        char *name; /* the name that was given is in the answer, of course */
+        while ((name = strstr(answers[i], "eve"))) {
+            memcpy(name, "ann", 3);
+        }
+        /* and again: neither asks the store */
+        with(users[i], "guess", to, 2);
+        assert_int_equal(rig_status(&r, 0), 401);
+        assert_int_equal(r.n_ops, 0);
+        /* a while later both do, once: it may have been changed */
+        r.now += HF_S(6);
+        with(users[i], "guess", to, 3);
+        assert_non_null(rig_asked(&r, HF_SIP_OP_SECRET));
+        rig_answer_secret(&r, i == 0 ? "ann" : NULL, "secret", ANN);
+        assert_int_equal(rig_status(&r, 0), 401);
+    }
+    assert_int_equal(ops[0], ops[1]);
+    assert_string_equal(answers[0], answers[1]);
+    assert_int_equal(hf_sip_element_counters(r.e)->auth_failed, 6);
+    rig_close(&r);
+}
+
+static void changed_password(void **state)
+{
+    (void)state;
+    open_rig();
+    challenged("REGISTER", ANN);
+    with("ann", "old", ANN, 1);
+    rig_answer_secret(&r, "ann", "old", ANN);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    r.now += HF_S(10);
+    with("ann", "new", ANN, 2);
+    rig_answer_secret(&r, "ann", "new", ANN);
+    assert_int_equal(rig_status(&r, 0), 200);
+    /* a deleted user's secret is forgotten at once */
+    struct hf_slice gone = hf_slice_str(ANN);
+    hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .deleted = &gone, .n_deleted = 1},
+                        r.now);
+    with("ann", "new", ANN, 3);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_SECRET));
+    rig_close(&r);
+}
+
+static void away(void **state)
+{
+    (void)state;
+    open_rig();
+    challenged("REGISTER", ANN);
+    with("ann", "secret", ANN, 1);
+    rig_answer_secret(&r, "ann", "secret", ANN);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_feed(&r, false, 0);
+    with("ann", "secret", ANN, 2); /* by the cache */
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_non_null(strstr(rig_out(&r, 0), ";expires=60\r\n"));
+    /* what can't be asked is not decided: for a wrong password and an unknown user alike */
+    with("ann", "guess", ANN, 3);
+    r.now += HF_S(6);
+    with("ann", "guess", ANN, 4);
+    assert_int_equal(rig_status(&r, 0), 503);
+    with("ghost", "guess", ANN, 5);
+    assert_int_equal(rig_status(&r, 0), 503);
+    /* the store goes away while it is asked */
+    rig_feed(&r, true, 2);
+    with("ghost", "guess", ANN, 6);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 503);
+    rig_close(&r);
+}
+
+static void calls(void **state)
+{
+    (void)state;
+    open_rig();
+    challenged("MESSAGE", ANN);
+    rig_credentials(line, sizeof(line), challenge, "ben", "b", "MESSAGE", ANN, 1);
+    send("MESSAGE", ANN, line);
+    rig_answer_secret(&r, "ben", "b", "sip:ben@example.com");
+    assert_int_equal(rig_status(&r, 0), 480);
+    /* credentials for another Request-URI */
+    rig_credentials(line, sizeof(line), challenge, "ben", "b", "MESSAGE", "sip:x@example.com", 2);
+    send("MESSAGE", ANN, line);
+    assert_int_equal(rig_status(&r, 0), 407);
+    /* to somewhere else: only for our users */
+    send("MESSAGE", "sip:zoe@203.0.113.9", "");
+    assert_int_equal(rig_status(&r, 0), 407);
+    rig_credentials(line, sizeof(line), challenge, "ben", "b", "MESSAGE", "sip:zoe@203.0.113.9", 3);
+    send("MESSAGE", "sip:zoe@203.0.113.9", line);
+    assert_int_equal(strncmp(rig_out(&r, 0), "MESSAGE sip:zoe@203.0.113.9 ", 28), 0);
+    send("MESSAGE", ANN, "Proxy-Authorization: Digest username=\"a\r\n");
+    assert_int_equal(rig_status(&r, 0), 400);
+    send("MESSAGE", ANN, "Proxy-Authorization: Basic abc\r\n");
+    assert_int_equal(rig_status(&r, 0), 407);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HF_TEST(good),  HF_TEST(unknown_is_wrong), HF_TEST(changed_password), HF_TEST(away),
+        HF_TEST(calls),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

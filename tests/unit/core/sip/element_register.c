@@ -1,0 +1,201 @@
+/* core/sip/element: a REGISTER's way into the store, and what becomes of it there (S3). */
+#include <stdio.h>
+#include <string.h>
+
+#include "support/sip_element_rig.h"
+#include "support/test.h"
+
+#define ANN "sip:ann@example.com"
+#define CONTACT "Contact: <sip:ann@192.0.2.1:5060>\r\n"
+
+static struct rig r;
+static char text[4096];
+
+static void send(const char *more, unsigned cseq)
+{
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN, more, cseq);
+    rig_in(&r, text);
+}
+
+static void open_rig(void)
+{
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    rig_row(&r, ANN, "alpha", 3);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+}
+
+static void held_until_stored(void **state)
+{
+    (void)state;
+    open_rig();
+    send(CONTACT, 1);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_true(op->wait && op->epoch == 3 && op->n_binds == 1 && !op->bind[0].erase);
+    hf_assert_slice_str(op->bind[0].key, "sip:ann@192.0.2.1:5060");
+    struct rig_op first = r.op[0];
+    assert_int_equal(r.n_sent, 0);
+    /* the same binding by another transaction meanwhile: it is no sooner told */
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN, CONTACT, 1);
+    memcpy(strstr(text, "z9hG4bK"), "z9hG4bk", 7);
+    rig_in(&r, text);
+    assert_int_equal(r.n_sent, 0);
+    op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_int_equal(op->n_binds, 0);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    r.op[0] = first;
+    r.n_ops = 1;
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    /* a refresh is not held, and not stored before a quarter of its life */
+    send(CONTACT, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_int_equal(r.n_ops, 0);
+    r.now += HF_S(1000);
+    send(CONTACT, 3);
+    assert_int_equal(rig_status(&r, 0), 200);
+    op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_false(op->wait);
+    /* gone; and what is refused stores nothing */
+    send("Contact: *\r\nExpires: 0\r\n", 4);
+    op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_true(op->wait && op->bind[0].erase);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    send("Contact: <sip:ann@192.0.2.1>;expires=5\r\n", 5);
+    assert_int_equal(rig_status(&r, 0), 423);
+    assert_non_null(strstr(rig_out(&r, 0), "Min-Expires: 60\r\n"));
+    assert_int_equal(r.n_ops, 0);
+    send("", 6); /* what is there? */
+    assert_int_equal(rig_status(&r, 0), 200);
+    rig_close(&r);
+}
+
+/* The contact is written anew: the old key goes. */
+static void keys(void **state)
+{
+    (void)state;
+    open_rig();
+    send("Contact: <sip:ann@HOST.example;x=1>\r\n", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    send("Contact: <sip:ann@host.example;x=1>\r\n", 2);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_int_equal(op->n_binds, 2);
+    assert_true(op->bind[0].erase);
+    hf_assert_slice_str(op->bind[0].key, "sip:ann@HOST.example;x=1");
+    hf_assert_slice_str(op->bind[1].key, "sip:ann@host.example;x=1");
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* flows by instance and reg-id */
+    send("Supported: outbound\r\nContact: <sip:ann@1.1.1.1>;reg-id=2;+sip.instance=\"<i>\"\r\n", 3);
+    op = rig_asked(&r, HF_SIP_OP_BIND);
+    hf_assert_slice_str(op->bind[0].key, "\"<i>\";reg-id=2");
+    rig_close(&r);
+}
+
+static void row_changes_meanwhile(void **state)
+{
+    (void)state;
+    struct hf_sip_element_info info;
+    open_rig();
+    send(CONTACT, 1);
+    rig_answer(&r, HF_SIP_OP_STALE, "beta", 4); /* not ours any more: sent on */
+    assert_int_equal(rig_status(&r, 0), 302);
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.bindings, 0);
+    assert_int_equal(info.waiting, 0);
+    rig_row(&r, ANN, "alpha", 5);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    send(CONTACT, 2);
+    rig_answer(&r, HF_SIP_OP_STALE, "alpha", 6); /* ours anew: what is stored counts */
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    assert_int_equal(r.n_sent, 0);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_int_equal(op->epoch, 6);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    send(CONTACT "Contact: <sip:ann@192.0.2.9>\r\n", 3);
+    rig_answer(&r, HF_SIP_OP_STALE, NULL, 0); /* the row is gone */
+    assert_non_null(rig_asked(&r, HF_SIP_OP_ASSIGN));
+    rig_close(&r);
+}
+
+static void away(void **state)
+{
+    (void)state;
+    open_rig();
+    send(CONTACT, 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* the store goes while it is asked: 60 s at most, and it is made good later */
+    send("Contact: *\r\nExpires: 0\r\n", 2);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    send("Contact: <sip:ann@192.0.2.5>\r\n", 3);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_non_null(strstr(rig_out(&r, 0), "<sip:ann@192.0.2.5>;expires=60\r\n"));
+    rig_feed(&r, false, 0);
+    send("Contact: <sip:ann@192.0.2.5>\r\n", 4);
+    assert_non_null(strstr(rig_out(&r, 0), ";expires=60\r\n"));
+    rig_feed(&r, true, 2);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_false(op->wait);
+    assert_int_equal(op->n_binds, 2);
+    assert_true(op->bind[0].erase);
+    hf_assert_slice_str(op->bind[0].key, "sip:ann@192.0.2.1:5060");
+    hf_assert_slice_str(op->bind[1].key, "sip:ann@192.0.2.5");
+    rig_feed(&r, true, 3);
+    assert_null(rig_asked(&r, HF_SIP_OP_BIND));
+    rig_close(&r);
+}
+
+/* Who registers over a connection is called by it, as long as it stands. */
+static void connections(void **state)
+{
+    (void)state;
+    open_rig();
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 7);
+    send("Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_true(r.sent[0].to.conn == 7);
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 2);
+    rig_in(&r, text);
+    assert_int_equal(r.n_sent, 1);
+    assert_true(r.sent[0].to.conn == 7);
+    /* another connection takes its place */
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 8);
+    send("Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n", 3);
+    struct hf_sip_flow old = r.from;
+    old.conn = 7;
+    hf_sip_element_unreachable(r.e, &old, r.now);
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 4);
+    rig_in(&r, text);
+    assert_true(r.sent[0].to.conn == 8);
+    old.conn = 8;
+    r.n_sent = 0;
+    hf_sip_element_unreachable(r.e, &old, r.now);
+    assert_int_equal(rig_status(&r, 0), 500); /* 503 of the only target (16.7) */
+    /* none is left: by its Contact */
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 5);
+    rig_in(&r, text);
+    assert_true(r.sent[0].to.conn == 0);
+    assert_int_equal(r.sent[0].to.transport, HF_SIP_TRANSPORT_TCP);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HF_TEST(held_until_stored), HF_TEST(keys), HF_TEST(row_changes_meanwhile), HF_TEST(away),
+        HF_TEST(connections),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
