@@ -90,6 +90,7 @@ listen=udp:127.0.0.1:{udp}
 listen=tcp:127.0.0.1:{udp}
 listen=tls:127.0.0.1:{tls}
 mpath="/usr/lib/x86_64-linux-gnu/kamailio/modules/"
+loadmodule "tls.so"
 loadmodule "sl.so"
 loadmodule "pv.so"
 loadmodule "maxfwd.so"
@@ -102,7 +103,6 @@ loadmodule "corex.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
-loadmodule "tls.so"
 modparam("usrloc", "db_mode", 0)
 modparam("usrloc", "hash_size", 16)
 modparam("usrloc", "use_domain", 0)
@@ -113,8 +113,7 @@ modparam("auth", "algorithm", "SHA-256")
 modparam("auth", "qop", "auth")
 modparam("auth", "nonce_expire", 3600)
 modparam("auth", "nonce_count", 1)
-modparam("tls", "certificate", "{dir}/cert.pem")
-modparam("tls", "private_key", "{dir}/key.pem")
+modparam("tls", "config", "{dir}/tls.cfg")
 event_route[htable:mod-init] {{
     $var(i) = 0;
     while ($var(i) < {users}) {{
@@ -144,6 +143,11 @@ request_route {{
     }}
     if (!save("location")) {{ sl_reply_error(); }}
 }}
+"""
+KAMAILIO_TLS = """[server:default]
+method = TLSv1.2+
+certificate = {dir}/cert.pem
+private_key = {dir}/key.pem
 """
 KAMAILIO_AUTH = """if (!pv_auth_check("{domain}", "$sht(ha1=>$au)", "1", "1")) {{
         www_challenge("{domain}", "1");
@@ -345,6 +349,7 @@ class Rig:
         udp, tls = free_port(), free_port()
         conf, run = self.dir / f"{name}.cfg", self.dir / name
         run.mkdir(exist_ok=True)
+        (self.dir / "tls.cfg").write_text(KAMAILIO_TLS.format(dir=self.dir))
         conf.write_text(KAMAILIO.format(dir=self.dir, udp=udp, tls=tls, workers=WORKERS, buffer=BUFFER,
                                         users=self.users, away=AWAY_PREFIX, here=HERE_PREFIX, domain=DOMAIN,
                                         password=PASSWORD, sink=self.sink, connections=CONNECTIONS,
