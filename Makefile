@@ -7,7 +7,7 @@ BUILD := build
 BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover compat pg-chaos tcp-chaos takeover-chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -43,6 +43,10 @@ bench-pg: setup-bench $(BUILD)/build.ninja
 bench-takeover: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" bench/pg/takeover
+
+bench-sip: setup-bench $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) bench/sip/run
 
 # PostgreSQL's own suites through holdfast-pg, or PROXY=pgbouncer, against a direct run: some 4 minutes
 compat: setup-compat $(BUILD)/build.ninja

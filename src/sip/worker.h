@@ -29,7 +29,7 @@ struct hf_sip_worker;
 
 /** What a worker's thread calls; ctx is of that worker. Members but `message` may be NULL. */
 struct hf_sip_handler {
-    /** Which worker a message belongs to. NULL: whoever received it. */
+    /** Which worker a message belongs to. NULL, or a number that none has: whoever received it. */
     unsigned (*owner)(void *ctx, const struct hf_sip_msg *msg);
     void (*message)(void *ctx, const struct hf_sip_msg *msg, const struct hf_sip_flow *from,
                     hf_time now, uint32_t wall_s);

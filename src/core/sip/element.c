@@ -37,8 +37,8 @@ unsigned hf_sip_element_owner(const struct hf_sip_msg *msg, unsigned n_workers)
     if (by >= 0 && (unsigned)by < n_workers) {
         return (unsigned)by;
     }
-    if (!msg->request) {
-        return hf_sip_bucket(msg->call_id) % n_workers;
+    if (!msg->request) { /* what all know how to relay: no reason to hand it over */
+        return by < 0 ? n_workers : hf_sip_bucket(msg->call_id) % n_workers;
     }
     const struct hf_sip_uri *u = msg->method == HF_SIP_REGISTER ? &msg->to.uri : &msg->uri;
     if (u->params.n && hf_sip_uri_param(u, "hfw", &value)) { /* a dialog of this worker's own */

@@ -96,7 +96,8 @@ HF_MUST int hf_sip_element_create(const struct hf_sip_element_conf *conf,
 void hf_sip_element_destroy(struct hf_sip_element *e);
 
 /** Which worker a message belongs to: by its AoR, or the transaction in its Via. msg: as parsed;
- * also one with faults. Anything may be handled anywhere, correctly but for state. */
+ * also one with faults. Anything may be handled anywhere, correctly but for state; n_workers: it is
+ * a response that needs none, for whoever has it. */
 unsigned hf_sip_element_owner(const struct hf_sip_msg *msg, unsigned n_workers);
 /** ... and an AoR (canonical): by the bucket of its user part, as the host may be written in more
  * than one way (a redirect puts the server's in place of the domain's). */
