@@ -309,7 +309,8 @@ class Agent:
         call_id, tag = secrets.token_hex(8), secrets.token_hex(4)
         m = self.ask("INVITE", to, call_id=call_id, from_tag=tag, timeout=WAIT,
                      fields=[("Contact", self.contact), ("Content-Type", "application/sdp")],
-                     body="v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n")
+                     body=f"v=0\r\no=- 1 1 IN IP4 {self.host}\r\ns=-\r\nc=IN IP4 {self.host}\r\nt=0 0\r\n"
+                          "m=audio 40000 RTP/AVP 0\r\n")
         if m.status != 200:
             return m
         d = Dialog(self, m.contact(), to, call_id, tag, m.tag("To"), list(reversed(m.values("Record-Route"))),
