@@ -81,14 +81,14 @@ HASHES = {"MD5": lambda s: hashlib.md5(s).hexdigest(), "SHA-256": lambda s: hash
           "SHA-512-256": lambda s: hashlib.new("sha512_256", s).hexdigest()}
 
 
-def digest(challenge, method, uri, user, password):
-    """The value of Authorization for one challenge; None: not one that we can answer."""
+def digest(challenge, method, uri, user, password, count=1):
+    """The value of Authorization for one challenge; None: not one that we can answer. count: how often its nonce is used."""
     given = dict((k.lower(), v.strip('"')) for k, v in re.findall(r'(\w+)=("[^"]*"|[^\s,]+)', challenge))
     algorithm = given.get("algorithm", "MD5")
     if algorithm not in HASHES:
         return None
     h = lambda s: HASHES[algorithm](s.encode())
-    cnonce, nc = secrets.token_hex(8), "00000001"
+    cnonce, nc = secrets.token_hex(8), f"{count:08x}"
     response = h(":".join([h(f"{user}:{given['realm']}:{password}"), given["nonce"], nc, cnonce, "auth",
                            h(f"{method}:{uri}")]))
     return (f'Digest username="{user}", realm="{given["realm"]}", nonce="{given["nonce"]}", uri="{uri}", '
