@@ -7,7 +7,7 @@ BUILD := build
 BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -70,6 +70,14 @@ TAKEOVERS ?= 200
 takeover-chaos: setup-test $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" /usr/bin/python3 -B tests/system/takeover_chaos.py --takeovers $(TAKEOVERS) $(if $(SEED),--seed $(SEED)) $(if $(IPV6),--ipv6)
+
+# SIP clients and watchers while the server dies that is their home, ROUNDS times, and comes back
+CLIENTS ?= 10000
+WATCHERS ?= 1000
+ROUNDS ?= 2
+sip-chaos: setup-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" /usr/bin/python3 -B tests/system/sip_chaos.py --clients $(CLIENTS) --watchers $(WATCHERS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 # random small clusters with every fault, for SIM_SECONDS, from SIM_SEED on
 sim: setup-build $(BUILD)/build.ninja

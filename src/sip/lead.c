@@ -16,7 +16,8 @@
 #define ASKS_MAX 256
 #define ASK_BYTES_MAX (64u << 20)
 #define ANSWER_MAX (64u << 20)
-#define DEAD_LOOK HF_S(5) /* between looks whether somebody is left at a server that is dead */
+#define FIGURES_LATE HF_S(7) /* servers tell how many clients they have every 5 s (tree.c) */
+#define DEAD_LOOK HF_S(5)    /* between looks whether somebody is left at a server that is dead */
 
 struct ask {
     struct hf_list node;
@@ -29,6 +30,8 @@ struct server {
     struct hf_sip_server now;
     struct hf_sip_load load;
     hf_time looked_at; /* DEAD, UNKNOWN: at its rows */
+    hf_time moved_at;  /* clients came or went, and it may not have told yet: they are reckoned */
+    uint16_t number;   /* in the fleet */
     bool emptied;
 };
 
@@ -170,22 +173,26 @@ static void on_astray(void *arg, struct hf_slice current, struct hf_slice home, 
     l->astray[l->n_astray++] = a;
 }
 
+static bool is_dead(const struct server *s)
+{
+    return s->now.state == HF_SIP_SERVER_DEAD || s->now.state == HF_SIP_SERVER_UNKNOWN;
+}
+
 /* What is known goes to the core. */
 static int gather(struct hf_sip_lead_thread *l, hf_time now, struct hf_err *err)
 {
     int rc = 0;
     for (unsigned i = 0; rc == 0 && i < l->n_mine; i++) {
         struct server *s = &l->mine[i];
-        uint16_t number;
-        rc = hf_sip_fleet_add(l->fleet, hf_slice_str(s->name), &number);
+        rc = hf_sip_fleet_add(l->fleet, hf_slice_str(s->name), &s->number);
         if (rc) {
             return hf_err_set(err, rc, "%s", hf_strerror(rc));
         }
-        if (s->now.state == HF_SIP_SERVER_DEAD || s->now.state == HF_SIP_SERVER_UNKNOWN) {
+        if (is_dead(s)) {
             rc = count_dead(l, s, now, err);
         }
-        hf_sip_fleet_set(l->fleet, number, &s->now);
-        hf_sip_rebalance_load(l->rebalance, number, &s->load);
+        hf_sip_fleet_set(l->fleet, s->number, &s->now);
+        hf_sip_rebalance_load(l->rebalance, s->number, &s->load);
     }
     l->n_astray = 0;
     rc = rc ? rc : hf_sip_lead_astray(l->sql, on_astray, l, err);
@@ -208,6 +215,24 @@ static void tell_moves(const struct hf_sip_lead_thread *l, const struct hf_sip_m
     hf_log_info("leader", "%llu clients moved", (unsigned long long)rows);
 }
 
+/* As if they had told already: by older figures the same clients would be moved again. */
+static void reckon(struct hf_sip_lead_thread *l, const struct hf_sip_move *m, size_t n, hf_time now)
+{
+    for (unsigned i = 0; i < l->n_mine; i++) {
+        struct server *s = &l->mine[i];
+        s->emptied = false;
+        for (size_t k = 0; k < n && !is_dead(s); k++) {
+            if (m[k].to == s->number) {
+                s->load.clients += m[k].n;
+                s->moved_at = now;
+            } else if (m[k].from == s->number) {
+                s->load.clients -= m[k].n < s->load.clients ? m[k].n : s->load.clients;
+                s->moved_at = now;
+            }
+        }
+    }
+}
+
 static int step(struct hf_sip_lead_thread *l, struct hf_err *err)
 {
     const struct hf_sip_move *m;
@@ -222,9 +247,7 @@ static int step(struct hf_sip_lead_thread *l, struct hf_err *err)
         rc = hf_sip_lead_moves(l->sql, l->fleet, m, n, err, &rows);
         if (rc == 0) {
             tell_moves(l, m, n, rows);
-            for (unsigned i = 0; i < l->n_mine; i++) {
-                l->mine[i].emptied = false;
-            }
+            reckon(l, m, n, now);
         }
     }
     if (rc == 0 && now - l->pruned_at > PRUNE) {
@@ -245,6 +268,7 @@ static int step(struct hf_sip_lead_thread *l, struct hf_err *err)
 static void lead(struct hf_sip_lead_thread *l)
 {
     struct hf_err err = {0};
+    hf_time now = hf_now();
     pthread_mutex_lock(&l->lock);
     bool leads = l->leads;
     uint64_t wanted = l->reign_wanted, change = l->change;
@@ -253,10 +277,13 @@ static void lead(struct hf_sip_lead_thread *l)
         bool same = i < l->n_mine && m->now.state == l->server[i].now.state;
         struct server before = *m;
         *m = l->server[i];
-        if (same && (m->now.state == HF_SIP_SERVER_DEAD || m->now.state == HF_SIP_SERVER_UNKNOWN)) {
+        if (same && is_dead(m)) {
             m->load = before.load;
             m->looked_at = before.looked_at;
             m->emptied = before.emptied;
+        } else if (same && before.moved_at && now - before.moved_at < FIGURES_LATE) {
+            m->load.clients = before.load.clients;
+            m->moved_at = before.moved_at;
         }
     }
     l->n_mine = l->n_servers;

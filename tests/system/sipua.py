@@ -81,14 +81,14 @@ HASHES = {"MD5": lambda s: hashlib.md5(s).hexdigest(), "SHA-256": lambda s: hash
           "SHA-512-256": lambda s: hashlib.new("sha512_256", s).hexdigest()}
 
 
-def digest(challenge, method, uri, user, password):
-    """The value of Authorization for one challenge; None: not one that we can answer."""
+def digest(challenge, method, uri, user, password, count=1):
+    """The value of Authorization for one challenge; None: not one that we can answer. count: how often its nonce is used."""
     given = dict((k.lower(), v.strip('"')) for k, v in re.findall(r'(\w+)=("[^"]*"|[^\s,]+)', challenge))
     algorithm = given.get("algorithm", "MD5")
     if algorithm not in HASHES:
         return None
     h = lambda s: HASHES[algorithm](s.encode())
-    cnonce, nc = secrets.token_hex(8), "00000001"
+    cnonce, nc = secrets.token_hex(8), f"{count:08x}"
     response = h(":".join([h(f"{user}:{given['realm']}:{password}"), given["nonce"], nc, cnonce, "auth",
                            h(f"{method}:{uri}")]))
     return (f'Digest username="{user}", realm="{given["realm"]}", nonce="{given["nonce"]}", uri="{uri}", '
@@ -309,7 +309,8 @@ class Agent:
         call_id, tag = secrets.token_hex(8), secrets.token_hex(4)
         m = self.ask("INVITE", to, call_id=call_id, from_tag=tag, timeout=WAIT,
                      fields=[("Contact", self.contact), ("Content-Type", "application/sdp")],
-                     body="v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n")
+                     body=f"v=0\r\no=- 1 1 IN IP4 {self.host}\r\ns=-\r\nc=IN IP4 {self.host}\r\nt=0 0\r\n"
+                          "m=audio 40000 RTP/AVP 0\r\n")
         if m.status != 200:
             return m
         d = Dialog(self, m.contact(), to, call_id, tag, m.tag("To"), list(reversed(m.values("Record-Route"))),

@@ -326,10 +326,26 @@ static uint16_t agent_id(const struct hf_sip_msg *m)
     return hf_sip_one(m, HF_SIP_H_USER_AGENT, &value) == 1 ? (uint16_t)hf_hash(value, 0) : 0;
 }
 
+/* One that asks what there is, or takes its leave, refreshes nothing: who is sent elsewhere with
+ * that and does not follow leaves a binding behind. */
+static bool refreshes(const struct hf_sip_msg *m)
+{
+    struct hf_sip_walk walk;
+    struct hf_sip_address a;
+    uint32_t s;
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_CONTACT);
+    while (hf_sip_walk_address(&walk, &a) == 1) {
+        if (!a.star && hf_sip_contact_expires(m, &a, 1, &s) == 0 && s > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* How long the binding has left that this REGISTER refreshes: only an offer needs to know. */
 static void binding(struct hf_el_req *r)
 {
-    if (!r->f.mark.offer || r->f.kind != HF_SIP_KIND_REGISTER) {
+    if (!r->f.mark.offer || r->f.kind != HF_SIP_KIND_REGISTER || !refreshes(r->m)) {
         return;
     }
     for (const struct hf_sip_binding *b = hf_sip_registrar_find(r->e->registrar, r->aor); b;

@@ -192,6 +192,29 @@ static void offered(void **state)
     rig_close(&r);
 }
 
+/* Whoever takes his leave, or asks what there is, is offered nothing: he might not follow. */
+static void not_offered(void **state)
+{
+    (void)state;
+    begin();
+    for (size_t i = 0; i < 3; i++) {
+        listen[i].policy = HF_SIP_POLICY_AUTO;
+    }
+    open_rig();
+    row("alpha", 5);
+    from_peer("REGISTER", CONTACT, 1, 5, true);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    from_peer("REGISTER", "", 1, 5, true);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_non_null(strstr(rig_out(&r, 0), "Contact: "));
+    from_peer("REGISTER", CONTACT "Expires: 0\r\n", 1, 5, true);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_null(strstr(rig_out(&r, 0), "Contact: "));
+    assert_null(rig_asked(&r, HF_SIP_OP_LEARN));
+    rig_close(&r);
+}
+
 static void anothers(void **state)
 {
     (void)state;
@@ -247,10 +270,8 @@ static void anothers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(without_row),
-        HF_TEST(mine),
-        HF_TEST(offered),
-        HF_TEST(anothers),
+        HF_TEST(without_row), HF_TEST(mine),     HF_TEST(offered),
+        HF_TEST(not_offered), HF_TEST(anothers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,35 @@
+"""The power of a home server goes: its clients are called again, its watchers told, nobody else is moved; then it comes back."""
+import os
+
+import pytest
+from sip_chaos import Town, rebalance
+from siplab import HOSTS, SipLab
+
+# the zone is wide: a fifth of a load is CPU, and these are idle servers on a busy machine
+CLIENTS, WATCHERS, RATE_TO = 200, 20, 5
+
+
+@pytest.fixture(name="town", scope="module")
+def fixture_town(tmp_path_factory):
+    s = SipLab(f"sippower-{os.getpid()}", tmp_path_factory.mktemp("sip"), rebalance(RATE_TO, 6, 30))
+    try:
+        s.start()
+        t = Town(s, # the zone is wide: a fifth of a load is CPU, and these are idle servers on a busy machine
+CLIENTS, WATCHERS, RATE_TO)
+        s.ends.callback(t.crowd.close)
+        t.settle()
+        yield t
+    finally:
+        s.end()
+
+
+def test_power_off(town):
+    """Of the server that leads, too"""
+    victim = town.sip.leader()
+    print(town.power_off(victim))
+    others = [h for h in HOSTS if h != victim]
+    town.reach(town.names, others, calls=True)
+    town.register([n for n, (home, _, _) in town.homes().items() if home == victim], others)
+    print(town.back(victim))
+    town.register(town.names, HOSTS)
+    town.reach(town.names, HOSTS)
