@@ -148,7 +148,7 @@ static const struct hf_conf_opt options[] = {
             "or PostgreSQL by a URI or keywords as libpq takes them"},
     {"sip", "user", HF_CONF_STRING, AT(sip.user), .max = 32, .def = "",
      .doc =
-         "User to become after start; empty: stay as started. SQLite's file and its directory must "
+         "User to become after start; empty: stay as started; SQLite's file and its directory must "
          "be his"},
     {"sip", "key_file", HF_CONF_STRING, AT(sip.key_file), .max = PATH_LEN_MAX, .check = check_path,
      .def = "/etc/holdfast/cluster.key",
