@@ -6,7 +6,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -139,6 +141,33 @@ int hf_file_make_dir(const char *path, unsigned mode, struct hf_err *err)
         }
     }
     return 0;
+}
+
+int hf_file_make_dir_of(const char *path, unsigned mode, struct hf_err *err)
+{
+    char dir[PATH_MAX];
+    if (snprintf(dir, sizeof(dir), "%s", path) >= (int)sizeof(dir)) {
+        return hf_err_set(err, -ENAMETOOLONG, "cannot create the directory of %.100s...: %s", path,
+                          hf_strerror(-ENAMETOOLONG));
+    }
+    char *slash = strrchr(dir, '/');
+    if (!slash || slash == dir) {
+        return 0;
+    }
+    *slash = '\0';
+    return hf_file_make_dir(dir, mode, err);
+}
+
+bool hf_file_is_stale_socket(const struct sockaddr_un *un)
+{
+    struct stat st;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool stale = fd >= 0 && lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+                 connect(fd, (const struct sockaddr *)un, sizeof(*un)) < 0 && errno == ECONNREFUSED;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return stale;
 }
 
 int hf_file_lock(const char *path, struct hf_err *err, int *ret_fd)

@@ -1,6 +1,8 @@
 /* Small files: read bounded, replace atomically and durably, lock. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/attr.h"
 #include "base/err.h"
 #include "base/slice.h"
@@ -19,6 +21,13 @@ HF_MUST int hf_file_replace(const char *path, struct hf_slice data, unsigned mod
 
 /** Create a directory and its parents, if they are not there. */
 HF_MUST int hf_file_make_dir(const char *path, unsigned mode, struct hf_err *err);
+
+/** The directory that path is to be in, likewise; path: with a '/', otherwise nothing is done. */
+HF_MUST int hf_file_make_dir_of(const char *path, unsigned mode, struct hf_err *err);
+
+struct sockaddr_un;
+/** Is this a socket at which nobody listens, left behind by who did? Then it may be removed. */
+bool hf_file_is_stale_socket(const struct sockaddr_un *un);
 
 /** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds
  * it. */

@@ -382,31 +382,6 @@ static void on_pause_over(struct hf_poll_timer *t, hf_time now)
     hf_poll_want(poll_of(all), &all->io, HF_POLL_READ);
 }
 
-static int make_dir_of(const char *path, struct hf_err *err)
-{
-    char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    snprintf(dir, sizeof(dir), "%s", path);
-    char *slash = strrchr(dir, '/');
-    if (!slash || slash == dir) {
-        return 0;
-    }
-    *slash = '\0';
-    return hf_file_make_dir(dir, 0755, err);
-}
-
-/* A socket at which nobody listens: left behind. */
-static bool is_stale(const struct sockaddr_un *un)
-{
-    struct stat st;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    bool stale = fd >= 0 && lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-                 connect(fd, (const struct sockaddr *)un, sizeof(*un)) < 0 && errno == ECONNREFUSED;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return stale;
-}
-
 static int listen_at(struct hf_pg_controls *all, const char *path, struct hf_err *err)
 {
     struct stat st;
@@ -417,11 +392,11 @@ static int listen_at(struct hf_pg_controls *all, const char *path, struct hf_err
         return hf_err_set(err, -ENAMETOOLONG, "cannot listen at %.100s...: the path is too long",
                           path);
     }
-    int rc = make_dir_of(path, err);
+    int rc = hf_file_make_dir_of(path, 0755, err);
     if (rc) {
         return rc;
     }
-    if (is_stale(&all->un)) {
+    if (hf_file_is_stale_socket(&all->un)) {
         unlink(path);
     }
     all->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

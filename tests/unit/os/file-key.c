@@ -1,7 +1,9 @@
 /* os/file and os/key: bounded reads, replacing, locks; what a key file must be; RFC 5869. */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -68,6 +70,37 @@ static void directories(void **state)
     assert_int_equal(hf_file_replace(path_of("f"), hf_slice_str("x"), 0600, &err), 0);
     assert_int_equal(hf_file_make_dir(path_of("f/c"), 0700, &err), -ENOTDIR);
     assert_int_equal(hf_file_make_dir("", 0700, &err), -ENOENT);
+}
+
+static void directory_of_a_path(void **state)
+{
+    (void)state;
+    struct hf_err err;
+    struct stat st;
+    rmdir(path_of("a/b"));
+    assert_int_equal(hf_file_make_dir_of(path_of("a/b/socket"), 0700, &err), 0);
+    assert_int_equal(stat(path_of("a/b"), &st), 0);
+    assert_int_not_equal(stat(path_of("a/b/socket"), &st), 0);
+    assert_int_equal(hf_file_make_dir_of("socket", 0700, &err), 0);
+}
+
+static void stale_sockets(void **state)
+{
+    (void)state;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct hf_err err;
+    snprintf(un.sun_path, sizeof(un.sun_path), "%s/f", dir);
+    assert_int_equal(hf_file_replace(path_of("f"), hf_slice_str("x"), 0600, &err), 0);
+    assert_false(hf_file_is_stale_socket(&un)); /* somebody's file */
+    unlink(un.sun_path);
+    assert_false(hf_file_is_stale_socket(&un));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_false(hf_file_is_stale_socket(&un));
+    close(fd);
+    assert_true(hf_file_is_stale_socket(&un));
+    unlink(un.sun_path);
 }
 
 static void locks(void **state)
@@ -154,8 +187,9 @@ static void derives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(replaces_and_reads), HF_TEST(directories), HF_TEST(locks),
-        HF_TEST(key_file),           HF_TEST(key_text),    HF_TEST(derives),
+        HF_TEST(replaces_and_reads), HF_TEST(directories), HF_TEST(directory_of_a_path),
+        HF_TEST(stale_sockets),      HF_TEST(locks),       HF_TEST(key_file),
+        HF_TEST(key_text),           HF_TEST(derives),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
