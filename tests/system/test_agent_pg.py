@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from agent import AGENTS, ARGS, GENERIC, INSTALLED, NOT_RUNNING, OK, PROMOTED, ROOT, UNIMPLEMENTED, run_agent
+from agent import AGENTS, ARGS, GENERIC, INSTALLED, NOT_RUNNING, OK, PROMOTED, ROOT, UNIMPLEMENTED, run_agent, until
 
 PATH = f"{os.environ.get('HOLDFAST_BIN', '')}:{ROOT}/build/src/pg:{os.environ['PATH']}"
 PROGRAM = shutil.which("holdfast-pg", path=PATH)
@@ -51,7 +51,8 @@ def answering(run, answer):
                         text += more
                     if text:  # else it only looked whether somebody is here
                         asked.append(text.decode())
-                        c.sendall(answer.encode())
+                        with contextlib.suppress(BrokenPipeError):
+                            c.sendall(answer.encode())
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -87,6 +88,7 @@ def test_each_action(run, action):
     with answering(run, "= 0 \n") as asked:
         p = act(run, action)
         assert (p.returncode, p.stdout, p.stderr) == (OK, "", "")
+        until(lambda: asked, "the request")  # one that prepares ends with its stdin, it does not wait for an answer
         assert asked == [f"{action}\n\n"]
 
 

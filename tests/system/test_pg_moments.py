@@ -60,10 +60,11 @@ class World:
             postgres.send(pid, signal.SIGCONT)
 
     def waiting(self, what):
-        """Until a client's backend of the primary waits for it"""
+        """Until a client's backend of the primary waits for it: not one of the proxy's own, which reads the catalog"""
+        sql = ("select pid from pg_stat_activity where backend_type = 'client backend' and"
+               f" application_name not like 'holdfast-pg%' and wait_event = '{what}'")
         with Connection(self.a) as look:
-            return postgres.until(lambda: look.rows("select pid from pg_stat_activity where backend_type = 'client backend'"
-                                                    f" and wait_event = '{what}'"), f"waits for {what}")[0][0]
+            return postgres.until(lambda: look.rows(sql), f"waits for {what}")[0][0]
 
     def doubts(self):
         """Commits that were interrupted: how many, and how they were resolved"""
