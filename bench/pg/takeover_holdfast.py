@@ -121,7 +121,11 @@ class Cluster:
         return out
 
     def complain(self):
+        """Twice: what is said again and again, and what waits in silence"""
         print(self.rig.story(), file=sys.stderr)
+        for pause in (3, 0):
+            print(self.rig.sessions(), file=sys.stderr)
+            time.sleep(pause)
 
     def down(self):
         self.rig.end()

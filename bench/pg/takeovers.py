@@ -126,6 +126,8 @@ def measure(cluster, what, plan):
                     row = taken(cluster, clients, way)
                 except (Late, OSError, RuntimeError, AssertionError) as e:
                     row = {"failed": re.sub(r"\s+", " ", str(e))[:300]}
+                    if isinstance(e, Late):
+                        cluster.complain()
                 rows[way].append(row)
                 say(f"{what}, {sessions} sessions, {way} {k + 1}/{len(order)}: {json.dumps(row)[:400]}")
                 if sum("failed" in r for r in rows[way]) > 3:
