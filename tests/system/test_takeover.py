@@ -162,8 +162,8 @@ def test_idle_sessions(rig):
 
 
 def test_a_connection_made_meanwhile(rig):
-    """Its first packets come when nobody, or not yet anybody, has the address. Only a login that is under way is lost:
-    it is told so at once, and the next one is let in."""
+    """Its first packets come when nobody, or not yet anybody, has the address. Only one whose handshake is hardly over
+    is lost: it is told so at once, and the next one is let in."""
     done, lost, end = [], [], threading.Event()
 
     def connect():
@@ -188,6 +188,45 @@ def test_a_connection_made_meanwhile(rig):
     finally:
         end.set()
         t.join()
+
+
+class Slow(Connection):
+    """Says half of a message of its login, and the rest when `go` is set."""
+
+    def __init__(self, host, stage, go, **kw):
+        self.stage, self.half, self.go, self.said = stage, threading.Event(), go, 0
+        self.thread = threading.Thread(target=lambda: super(Slow, self).__init__(host, user="mary", password="secret", timeout=60, **kw))
+
+    def send(self, *messages):
+        data = b"".join(messages)
+        if self.said == self.stage:
+            super().send(data[:len(data) // 2])
+            self.half.set()
+            assert self.go.wait(60)
+            data = data[len(data) // 2:]
+        self.said += 1
+        super().send(data)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_login_under_way(rig, way):
+    """StartupMessage, SASLInitialResponse, SASLResponse: whichever it is at, it goes on on the other host."""
+    with rig.connect() as c:
+        c.query("create role mary login")
+    go = threading.Event()
+    logins = [Slow(rig.address, stage, go) for stage in range(3)]
+    rig.as_client(lambda: [s.thread.start() for s in logins])  # threads inherit the network
+    try:
+        for s in logins:
+            assert s.half.wait(60)
+        lose(rig, way)
+    finally:
+        go.set()
+        for s in logins:
+            s.thread.join()
+    for s in logins:
+        assert s.one("select current_user") == "mary"
+        s.close()
 
 
 def no_verification():
