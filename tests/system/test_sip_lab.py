@@ -2,10 +2,9 @@
 that does not."""
 import os
 import re
-import threading
 
 import pytest
-from siplab import AUTO_PORT, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, SipLab, Softphone
+from siplab import AUTO_PORT, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, SipLab, Softphone, calls, reaches
 
 USERS = [f"user{i}" for i in range(40)]
 CALLER = "caller"
@@ -57,37 +56,6 @@ def fixture_relayed(sip):
 def bound(sip, user):
     """In the answer to who is registered"""
     return f"{user}@{sip.address['client']}"
-
-
-def reaches(sip, caller, callee):
-    """A message to the user arrives."""
-    text = os.urandom(4).hex()
-    m = caller.message(f"sip:{callee.user}@{DOMAIN}", text)
-    assert m.status == 200, f"{m}\n{sip.story()}"
-    while callee.next_request("MESSAGE").body != text:
-        pass
-
-
-def answer(callee):
-    """Takes one call, until it is ended."""
-    def run():
-        m = callee.next_request("INVITE")
-        callee.answer(m, 180, "Ringing")
-        callee.answer(m, 200, "OK", [("Contact", callee.contact)])
-        callee.next_request("ACK")
-    t = threading.Thread(target=run)
-    t.start()
-    return t
-
-
-def calls(sip, caller, callee, takes=answer):
-    """A call, to its end. takes: what answers it, if not the phone itself."""
-    thread = takes(callee) if takes else None
-    call = caller.call(f"sip:{callee.user}@{DOMAIN}")
-    assert call.status == 200, f"{call}\n{sip.story()}"
-    if thread:
-        thread.join()
-    assert call.bye().status == 200
 
 
 def give_home(sip, user):
