@@ -125,6 +125,20 @@ def test_refresh_at_the_old_home(sip, user, agent):
     assert a.register(expires=0).status == 200
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_moved_with_a_connection(sip, user, agent, transport):
+    """Who has registered over a connection is called by it when he has been moved to another server, and when he is back."""
+    old = give_home(sip, user)
+    a, caller = agent(user, old, transport=transport), agent(CALLER, sip.other(user), PROXY_PORT)
+    assert (a.register().status, a.redirects) == (200, 0)
+    for home in (sip.other(user), old):
+        sip.move(user, home)
+        sip.until(lambda h=home: sip.ask(h, "show", aor=user)["known"]["bindings"], f"{home} has loaded it")
+        for _ in range(3):
+            reaches(sip, caller, a)
+    assert a.register(expires=0).status == 200
+
+
 def test_database_away(sip, agent):
     """Who is known is served, for a minute at a time; who is not is asked to come again; then all is as before."""
     known, unknown = next(sip.unknown), next(sip.unknown)

@@ -336,6 +336,9 @@ void hf_el_end(struct hf_sip_element *e, const struct hf_sip_msg *m, const struc
 void hf_el_respond(struct hf_el_req *r, uint16_t status, const char *reason);
 void hf_el_refuse(struct hf_el_req *r, uint16_t status, unsigned retry_after);
 void hf_el_redirect(struct hf_el_req *r);
+/** "<sip:NAME@...>": a flow's name, for Path and Record-Route; params: of the URI, with ";lr". */
+void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
+                    const struct hf_el_listen *at, const char *params);
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,
                           struct hf_slice aor, hf_time now);
 void hf_el_to_peer(struct hf_el_req *r, uint16_t server, const struct hf_sip_mark *mark,

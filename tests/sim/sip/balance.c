@@ -148,7 +148,8 @@ static struct hf_sip_load load_of(uint16_t i, bool up)
 {
     struct hf_sip_load l = {.clients = s.of[i].n, .pinned = s.n_pinned[i]};
     if (up && s.idle) {
-        l.requests_s = (uint32_t)hf_prng_below(&s.prng, 12);
+        uint64_t some = hf_prng_below(&s.prng, 12) * s.of[i].n * s.n_servers;
+        l.requests_s = (uint32_t)(some / s.n_clients);
         l.cpu = (uint32_t)hf_prng_below(&s.prng, 8);
     } else if (up) {
         l.requests_s = (uint32_t)(s.busy[i] / 100);
