@@ -64,19 +64,20 @@ static struct hf_el_conn *conn_of(struct hf_sip_element *e, uint64_t conn)
 }
 
 /* The binding was registered by this flow; one of UDP is told by its Contact. Without memory the
- * Contact is what there is. */
-static void set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice contact,
+ * Contact is what there is. true: by another one than before. */
+static bool set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice contact,
                      const struct hf_sip_flow *flow)
 {
     uint8_t room[HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX];
     if (e->flows.n == 0 && (!flow || !flow->conn)) {
-        return;
+        return false;
     }
     struct hf_slice key = flow_key(aor, contact, room, sizeof(room));
     struct hf_el_flow *f = hf_map_get(&e->flows, key);
     if (f && flow && f->flow.conn == flow->conn) {
-        return;
+        return false;
     }
+    bool changed = f;
     if (f) {
         free_flow(e, f);
     }
@@ -92,12 +93,14 @@ static void set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_sl
             f = NULL;
         } else {
             hf_list_insert(&c->flows, &f->node);
+            changed = true;
         }
     }
     if (c && hf_list_empty(&c->flows)) {
         (void)hf_map_remove(&e->conns, hf_slice(&c->conn, sizeof(c->conn)));
         hf_free(c);
     }
+    return changed;
 }
 
 void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn)
@@ -110,17 +113,23 @@ void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn)
 
 /* --- what is written of bindings --- */
 
+#define WAY_MAX (HF_SIP_TOKEN_MAX + 320u)
+
 struct binds {
+    const struct hf_sip_element *e;
+    struct hf_slice aor;
     struct hf_sip_bind bind[HF_SIP_BINDS_MAX];
     size_t n;
-    struct hf_wr keys; /* of flows: instance and reg-id */
-    uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL)];
+    struct hf_wr texts; /* keys of flows: instance and reg-id; ways by connections of ours */
+    uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL + WAY_MAX)];
 };
 
-static void binds_init(struct binds *b)
+static void binds_init(struct binds *b, const struct hf_sip_element *e, struct hf_slice aor)
 {
+    b->e = e;
+    b->aor = aor;
     b->n = 0;
-    hf_wr_init(&b->keys, b->room, sizeof(b->room));
+    hf_wr_init(&b->texts, b->room, sizeof(b->room));
 }
 
 /* What tells it from the others of its AoR. */
@@ -129,11 +138,27 @@ static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
     if (!x->outbound) {
         return hf_sip_binding_uri(x);
     }
-    size_t from = hf_wr_len(&b->keys);
-    hf_wr_bytes(&b->keys, hf_sip_binding_instance(x));
-    hf_wr_bytes(&b->keys, S(";reg-id="));
-    hf_sip_put_u64(&b->keys, x->reg_id);
-    return hf_slice(b->room + from, hf_wr_len(&b->keys) - from);
+    size_t from = hf_wr_len(&b->texts);
+    hf_wr_bytes(&b->texts, hf_sip_binding_instance(x));
+    hf_wr_bytes(&b->texts, S(";reg-id="));
+    hf_sip_put_u64(&b->texts, x->reg_id);
+    return hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
+}
+
+/* Who has come to us by a connection is found by it when he is another server's, too: what is
+ * stored has us as its Path, marked, as his Contact is a way when that is broken. */
+static void add_way(struct binds *b, struct hf_sip_stored_binding *x)
+{
+    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, b->aor, x->uri);
+    size_t from = hf_wr_len(&b->texts);
+    if (!flow || x->path.n) {
+        return;
+    }
+    hf_el_put_flow(b->e, &b->texts, flow, &b->e->listen[0], ";lr;hfc");
+    struct hf_slice way = hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
+    if (!b->texts.err && x->uri.n + x->params.n + x->call_id.n + way.n <= HF_SIP_BINDING_TEXT_MAX) {
+        x->path = way;
+    }
 }
 
 static void add_bind(struct binds *b, bool erase, struct hf_slice key,
@@ -145,6 +170,7 @@ static void add_bind(struct binds *b, bool erase, struct hf_slice key,
     b->bind[b->n] = (struct hf_sip_bind){.erase = erase, .key = key};
     if (!erase) {
         hf_sip_binding_dump(x, now, &b->bind[b->n].b);
+        add_way(b, &b->bind[b->n].b);
     }
     b->n++;
 }
@@ -258,12 +284,14 @@ void hf_el_register(struct hf_el_req *r)
     hf_sip_registrar_register(e->registrar, r->m, r->aor, r->f.away ? HF_EL_AWAY_EXPIRES_S : 0,
                               r->now, &reg);
     e->count.registers += reg.status == 200;
-    binds_init(&b);
+    binds_init(&b, e, r->aor);
     for (size_t i = 0; i < reg.n_changes; i++) {
-        const struct hf_sip_change *c = &reg.change[i];
+        struct hf_sip_change *c = &reg.change[i];
         bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED;
         bool direct = !gone && r->m->n_vias == 1 && !hf_sip_has(r->m, HF_SIP_H_PATH);
-        set_flow(e, r->aor, hf_sip_binding_uri(c->binding), direct ? r->from : NULL);
+        if (set_flow(e, r->aor, hf_sip_binding_uri(c->binding), direct ? r->from : NULL)) {
+            c->store = true;
+        }
         add_change(&b, c, r->now);
     }
     if (reg.n_changes) {
@@ -353,12 +381,12 @@ static void expired(struct hf_sip_element *e, const struct hf_sip_change *c, hf_
     struct hf_slice aor = hf_sip_binding_aor(c->binding);
     struct hf_sip_row row;
     struct binds b;
-    set_flow(e, aor, hf_sip_binding_uri(c->binding), NULL);
+    (void)set_flow(e, aor, hf_sip_binding_uri(c->binding), NULL);
     hf_sip_notifier_changed(e->notifier, aor, c, 1, now);
     if (!hf_sip_assign_get(e->assign, aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b);
+    binds_init(&b, e, aor);
     add_change(&b, c, now);
     store_binds(e, aor, row.epoch, &b, HF_EL_NOBODY);
     if (row.agent == HF_SIP_AGENT_FOLLOWS) { /* who did not come back may do otherwise now */
@@ -530,7 +558,7 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
     }
     for (const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, aor); b;
          b = b->next) {
-        set_flow(e, aor, hf_sip_binding_uri(b), NULL);
+        (void)set_flow(e, aor, hf_sip_binding_uri(b), NULL);
     }
     (void)hf_sip_registrar_forget(e->registrar, aor);
     l = hf_el_loading(e, aor);
@@ -587,7 +615,7 @@ static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_
     if (!hf_sip_assign_get(e->assign, d->aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b);
+    binds_init(&b, e, d->aor);
     hf_rd_init(&rd, d->erased);
     while (hf_rd_left(&rd)) {
         struct hf_slice key = hf_rd_str16(&rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);
