@@ -399,6 +399,7 @@ static void assign_row(struct ew_world *w, uint16_t server, const struct hf_sip_
         r->epoch = op->row.epoch;
         r->agent = op->row.agent;
         r->agent_id = op->row.agent_id;
+        r->change = r->current == server ? r->change : ++w->change; /* given: that one is told */
         ew_tell(w, "table: %s is %s's, epoch %" PRIu64, ew_client_name(c),
                 ew_server_name(r->current), r->epoch);
     }

@@ -188,10 +188,13 @@ static void gained_and_lost(void **state)
                                       .life_s = 600,
                                       .left_s = 300};
     rig_open(&r, &c);
-    rig_row(&r, ANN, "alpha", 3);
+    rig_row(&r, ANN, "alpha", 3); /* given to us by another server: ours before anybody asks */
     const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_LOAD);
     assert_non_null(op);
     uint64_t cookie = op->cookie;
+    struct hf_sip_element_info info;
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.rows, 1);
     send("MESSAGE", ANN, ANN, "", 1);
     assert_int_equal(r.n_sent, 0);
     struct hf_sip_result res = {.kind = HF_SIP_OP_LOAD,
@@ -205,7 +208,6 @@ static void gained_and_lost(void **state)
     assert_int_equal(hf_sip_element_counters(r.e)->loaded, 1);
     assert_int_equal(hf_sip_element_counters(r.e)->forked, 1);
     rig_row(&r, ANN, "beta", 4);
-    struct hf_sip_element_info info;
     hf_sip_element_info(r.e, &info);
     assert_int_equal(info.bindings, 0);
     assert_int_equal(hf_sip_element_counters(r.e)->left, 1);
