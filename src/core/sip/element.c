@@ -102,7 +102,7 @@ void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what
 static void unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to)
 {
     if (to->conn) {
-        hf_el_conn_closed(e, to->conn);
+        hf_el_conn_closed(e, to->conn, e->now);
         hf_el_broken(e, to, e->now);
     }
     hf_sip_proxy_unreachable(e->proxy, to, e->now);
@@ -116,6 +116,7 @@ static void drain(struct hf_sip_element *e)
         struct hf_sip_flow to = e->broken[--e->n_broken];
         unreachable(e, &to);
     }
+    hf_el_end_lost(e, e->now);
     for (size_t i = 0; i < e->n_said; i++) { /* more may be said meanwhile */
         struct hf_el_said s = e->said[i];
         hf_sip_notifier_answered(e->notifier, s.cookie, s.status, s.has_msg ? e->response : NULL,
@@ -136,11 +137,12 @@ static void proxy_answered(void *ctx, uint64_t cookie, uint16_t status,
     hf_el_say(e, cookie, status, msg && msg == e->response);
 }
 
-static void proxy_failed(void *ctx, uint64_t cookie, uint16_t status)
+/* Silence and 503 say nothing of the next call: such a binding stays until it ends by itself. */
+static void proxy_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
-    (void)ctx; /* the binding stays: it ends by itself, or its client comes back */
-    (void)cookie;
-    (void)status;
+    if (status == 430 && aor.n) {
+        hf_el_lost(ctx, aor, cookie);
+    }
 }
 
 static void notifier_store(void *ctx, const struct hf_sip_op *op)
@@ -335,6 +337,7 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     hf_list_init(&e->to_load);
     hf_list_init(&e->secrets_age);
     hf_list_init(&e->dirties);
+    hf_list_init(&e->lost);
     e->cookie = HF_EL_NOBODY;
     int rc = copy_conf(e, conf);
     if (rc == 0) {

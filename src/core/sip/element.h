@@ -152,6 +152,7 @@ void hf_sip_element_trace(struct hf_sip_element *e, struct hf_slice aor);
     X(waiting_full, "... and were refused for want of room")                                       \
     X(forked, "requests to bindings")                                                              \
     X(not_found, "requests for users without bindings")                                            \
+    X(flows_lost, "bindings that ended with their flow")                                           \
     X(loaded, "AoRs loaded from the store")                                                        \
     X(left, "AoRs that went to another server")
 struct hf_sip_element_counters {

@@ -40,7 +40,7 @@ static int way(struct hf_el_req *r, const struct hf_sip_binding *b, struct hf_si
 {
     struct hf_sip_element *e = r->e;
     struct hf_slice text = hf_sip_binding_path(b);
-    const struct hf_sip_flow *flow = hf_el_flow_of(e, r->aor, hf_sip_binding_uri(b));
+    const struct hf_sip_flow *flow = hf_el_flow_of(e, b);
     struct hf_sip_uri uri;
     if (text.n) {
         struct hf_sip_cur c = hf_sip_cur(text);
@@ -52,10 +52,11 @@ static int way(struct hf_el_req *r, const struct hf_sip_binding *b, struct hf_si
         }
         t->route = text;
         if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
-            const struct hf_el_listen *l =
-                hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id)
-                    ? NULL
-                    : hf_el_listen_by_id(e, id);
+            int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
+            const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
+            if (rc == -HF_EAUTH) { /* of a former life of ours */
+                hf_el_lost(e, r->aor, t->cookie);
+            }
             t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);
             t->to = named;
             t->to.local = l ? l->c.at : named.local;
@@ -81,7 +82,10 @@ static int targets(struct hf_el_req *r, struct hf_sip_target target[HF_SIP_CONTA
     int n = 0;
     const struct hf_sip_binding *b = hf_sip_registrar_find(r->e->registrar, r->aor);
     for (; b && n < HF_SIP_CONTACTS_MAX; b = b->next) {
-        struct hf_sip_target t = {.uri = hf_sip_binding_uri(b), .q = b->q};
+        struct hf_sip_target t = {.uri = hf_sip_binding_uri(b),
+                                  .q = b->q,
+                                  .cookie = hf_el_binding_hash(b),
+                                  .aor = r->aor};
         if (hf_sip_binding_left_s(b, r->now) == 0) {
             continue;
         }
@@ -160,8 +164,12 @@ static bool watcher_flow(struct hf_sip_element *e, const struct hf_sip_request *
     if (request->route.n || hf_sip_address_parse(&c, false, &to)) {
         return false;
     }
-    const struct hf_sip_flow *flow =
-        hf_el_flow_of(e, hf_el_aor(e, &to.uri, room, &foreign), request->uri);
+    const struct hf_sip_flow *flow = NULL;
+    const struct hf_sip_binding *b =
+        hf_sip_registrar_find(e->registrar, hf_el_aor(e, &to.uri, room, &foreign));
+    for (; b && !flow; b = b->next) {
+        flow = hf_slice_eq(hf_sip_binding_uri(b), request->uri) ? hf_el_flow_of(e, b) : NULL;
+    }
     if (flow) {
         *ret_to = *flow;
     }

@@ -122,7 +122,7 @@ struct hf_el_redirected {
 struct hf_el_flow {
     struct hf_list node; /* of the same connection */
     struct hf_sip_flow flow;
-    struct hf_slice key; /* AoR, NUL, contact */
+    struct hf_slice key; /* AoR, NUL, what tells the binding from its others */
     uint8_t bytes[];
 };
 struct hf_el_conn {
@@ -154,6 +154,14 @@ struct hf_el_sent {
     uint8_t text[2048];
 };
 #define HF_EL_SENT 128
+
+/* A binding whose flow is no more, to be ended when the proxy has returned. */
+struct hf_el_lost {
+    struct hf_list node;
+    uint64_t binding; /* hf_el_binding_hash() */
+    struct hf_slice aor;
+    uint8_t bytes[];
+};
 
 /* What the proxy and the notifier said in a callback, to be told when they have returned. */
 struct hf_el_said {
@@ -211,6 +219,7 @@ struct hf_sip_element {
     const struct hf_sip_msg *response; /* that is being handled */
     struct hf_el_said *said;           /* owned */
     size_t n_said, said_room;
+    struct hf_list lost; /* of hf_el_lost */
     bool sending;
     struct hf_sip_flow broken[16]; /* ... as sending found out: told afterwards, likewise */
     size_t n_broken;
@@ -318,9 +327,17 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
 /** The database is there again. */
 void hf_el_store_dirty(struct hf_sip_element *e, hf_time now);
 void hf_el_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice erased);
-const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e, struct hf_slice aor,
-                                        struct hf_slice contact);
-void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn);
+/** The connection that it was registered by, as long as it stands; NULL: none. */
+const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e,
+                                        const struct hf_sip_binding *b);
+/** The connection is no more: what was registered by it as a flow ends (RFC 5626), what was not may
+ * still be found by its Contact. */
+void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn, hf_time now);
+/** Which registration of a binding this is: a later one over another flow is another one. */
+uint64_t hf_el_binding_hash(const struct hf_sip_binding *b);
+/** The flow of that registration is no more: it ends, with the next hf_el_end_lost(). */
+void hf_el_lost(struct hf_sip_element *e, struct hf_slice aor, uint64_t binding);
+void hf_el_end_lost(struct hf_sip_element *e, hf_time now);
 void hf_el_registers_fini(struct hf_sip_element *e);
 
 /* --- element_forward.c --- */
