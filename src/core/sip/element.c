@@ -334,6 +334,7 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
         hf_map_init(maps[i], conf->seed + i);
     }
     hf_list_init(&e->waits);
+    hf_list_init(&e->trying);
     hf_list_init(&e->to_load);
     hf_list_init(&e->secrets_age);
     hf_list_init(&e->dirties);
@@ -694,11 +695,15 @@ static void request(struct hf_sip_element *e, const struct hf_sip_msg *msg,
         hf_el_respond(&r, hf_sip_fault_status(msg->fault), hf_sip_fault_text(msg->fault));
         return;
     }
-    if (hf_sip_proxy_absorb(e->proxy, msg, from, now) ||
-        (e->n_waits && hf_el_waiting_key(e, hf_el_key(msg, false)))) {
+    if (hf_sip_proxy_absorb(e->proxy, msg, from, now)) {
         return;
     }
-    hf_el_handle(&r);
+    struct hf_el_wait *w = e->n_waits ? hf_el_waiting_key(e, hf_el_key(msg, false)) : NULL;
+    if (w) {
+        hf_el_again(e, w, now);
+    } else {
+        hf_el_handle(&r);
+    }
 }
 
 static void response(struct hf_sip_element *e, const struct hf_sip_msg *msg,
@@ -938,9 +943,7 @@ hf_time hf_sip_element_deadline(const struct hf_sip_element *e)
     t = hf_time_min(t, hf_sip_proxy_deadline(e->proxy));
     t = hf_time_min(t, hf_sip_notifier_deadline(e->notifier));
     t = hf_time_min(t, hf_sip_assign_deadline(e->assign));
-    if (!hf_list_empty(&e->waits)) {
-        t = hf_time_min(t, HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age)->until);
-    }
+    t = hf_time_min(t, hf_el_waits_deadline(e));
     if (!hf_list_empty(&e->to_load) && e->load_again > e->now &&
         hf_sip_assign_table(e->assign) != HF_SIP_TABLE_AWAY) {
         t = hf_time_min(t, e->load_again);

@@ -12,6 +12,7 @@
 #define HF_EL_LATELY HF_S(32)    /* S5 */
 #define HF_EL_PATIENCE HF_S(32)  /* with the store; a client has given up by then */
 #define HF_EL_AWAY_EXPIRES_S 60  /* S3 */
+#define HF_EL_TRYING HF_MS(150)  /* RFC 3261 17.2.1: a 100 within 200 ms, or another answer */
 #define HF_EL_LOADS_MAX 256      /* LOADs under way */
 #define HF_EL_ASSERTS_AT_ONCE 64 /* of one tick */
 #define HF_EL_NOBODY 1           /* cookie of an op that no request waits for */
@@ -68,8 +69,11 @@ struct hf_el_known {
     struct hf_el_answer answer[HF_SIP_CONTACTS_MAX];
 };
 struct hf_el_wait {
-    struct hf_list age;  /* on element.waits */
-    struct hf_list node; /* on a load's */
+    struct hf_list age;    /* on element.waits */
+    struct hf_list node;   /* on a load's */
+    struct hf_list trying; /* on element.trying: an INVITE that has no 100 yet */
+    hf_time came;          /* when its turn there began */
+    bool tried;            /* it has a 100: its client does not repeat it any more */
     uint64_t cookie, key;
     uint8_t what; /* enum hf_el_for */
     bool keyed;
@@ -195,7 +199,7 @@ struct hf_sip_element {
 
     uint64_t cookie;
     size_t n_waits;
-    struct hf_list waits; /* the oldest first */
+    struct hf_list waits, trying; /* the oldest first */
     struct hf_map by_cookie, by_key;
     struct hf_map binding; /* by AoR: the last that waits for its BIND */
     struct hf_map loads;
@@ -217,6 +221,7 @@ struct hf_sip_element {
     struct hf_el_sent *sent; /* HF_EL_SENT of them, made when first needed */
     uint32_t n_sent;
     const struct hf_sip_msg *response; /* that is being handled */
+    uint16_t status;                   /* of the one that is being written */
     struct hf_el_said *said;           /* owned */
     size_t n_said, said_room;
     struct hf_list lost; /* of hf_el_lost */
@@ -341,7 +346,8 @@ void hf_el_end_lost(struct hf_sip_element *e, hf_time now);
 void hf_el_registers_fini(struct hf_sip_element *e);
 
 /* --- element_forward.c --- */
-/** A response is begun in e->out; false: there can be none. */
+/** A response is begun in e->out; false: there can be none. It goes without state, but for a final
+ * one to an INVITE that has had a 100: that is repeated until its ACK. */
 bool hf_el_begin(struct hf_sip_element *e, const struct hf_sip_msg *m,
                  const struct hf_sip_flow *from, uint16_t status, const char *reason,
                  struct hf_wr *w);
@@ -381,6 +387,9 @@ struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what);
 struct hf_el_wait *hf_el_waiting(const struct hf_sip_element *e, uint64_t cookie);
 struct hf_el_wait *hf_el_waiting_key(const struct hf_sip_element *e, uint64_t key);
 void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);
+/** The same request has come again. */
+void hf_el_again(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);
+hf_time hf_el_waits_deadline(const struct hf_sip_element *e);
 void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w);
 struct hf_el_wait *hf_el_hold_own(struct hf_sip_element *e, struct hf_slice message,
                                   uint64_t cookie);

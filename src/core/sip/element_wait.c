@@ -45,6 +45,7 @@ void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w)
     }
     hf_list_unlink(&w->age);
     hf_list_unlink(&w->node);
+    hf_list_unlink(&w->trying);
     hf_free((void *)(uintptr_t)w->reply.p);
     hf_free((void *)(uintptr_t)w->erased.p);
     hf_free(w);
@@ -68,6 +69,7 @@ static struct hf_el_wait *make(struct hf_sip_element *e, struct hf_slice text, s
     w->aor = hf_slice(w->bytes + text.n, aor.n);
     hf_list_init(&w->age);
     hf_list_init(&w->node);
+    hf_list_init(&w->trying);
     e->n_waits++;
     return w;
 }
@@ -103,6 +105,10 @@ struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what)
         w->known = *r->known;
         w->key = hf_el_key(r->m, false);
         w->keyed = hf_map_put(&e->by_key, key_of(&w->key), w) == 0;
+        if (r->m->method == HF_SIP_INVITE && w->keyed) {
+            w->came = r->now;
+            hf_list_insert(&e->trying, &w->trying);
+        }
     }
     if (w->known.user.n) {
         w->known.user.p = w->known.user_text;
@@ -146,8 +152,55 @@ void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
     }
 }
 
+/* --- INVITEs that wait for longer (17.2.1) --- */
+
+/* The request that waits, read again, as it is answered; false: it can't be. */
+static bool request_of(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now,
+                       struct hf_el_req *ret_r)
+{
+    *ret_r = (struct hf_el_req){
+        .e = e, .m = &e->again, .from = &w->from, .now = now, .known = &w->known};
+    return hf_sip_parse(w->text, false, &e->again) == 0; /* as it was at first */
+}
+
+void hf_el_again(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
+{
+    struct hf_el_req r;
+    if (w->tried && request_of(e, w, now, &r)) {
+        hf_el_respond(&r, 100, NULL);
+    }
+}
+
+static void try_them(struct hf_sip_element *e, hf_time now)
+{
+    while (!hf_list_empty(&e->trying)) {
+        struct hf_el_wait *w = HF_CONTAINER_OF(e->trying.next, struct hf_el_wait, trying);
+        if (w->came + HF_EL_TRYING > now) {
+            return;
+        }
+        hf_list_unlink(&w->trying);
+        w->tried = true;
+        hf_el_again(e, w, now);
+    }
+}
+
+hf_time hf_el_waits_deadline(const struct hf_sip_element *e)
+{
+    hf_time t = HF_NEVER;
+    if (!hf_list_empty(&e->waits)) {
+        t = HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age)->until;
+    }
+    if (!hf_list_empty(&e->trying)) {
+        t = hf_time_min(t, HF_CONTAINER_OF(e->trying.next, struct hf_el_wait, trying)->came +
+                               HF_EL_TRYING);
+    }
+    return t;
+}
+
 void hf_el_waits_tick(struct hf_sip_element *e, hf_time now)
 {
+    struct hf_el_req r;
+    try_them(e, now);
     while (!hf_list_empty(&e->waits)) {
         struct hf_el_wait *w = HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age);
         if (w->until > now) {
@@ -155,6 +208,8 @@ void hf_el_waits_tick(struct hf_sip_element *e, hf_time now)
         }
         if (w->what == HF_EL_FOR_OWN) {
             hf_el_say(e, w->own, 408, false);
+        } else if (w->tried && request_of(e, w, now, &r)) { /* it would wait for ever */
+            hf_el_refuse(&r, 503, hf_sip_retry_after((uint32_t)hf_prng_u64(&e->prng), 5, 20));
         }
         hf_el_wait_free(e, w);
     }

@@ -146,7 +146,8 @@ static size_t size_of_plan(const struct hf_sip_msg *m, const struct hf_sip_forwa
                   how->via_params.n + sizeof(";" LOOP_PARAM "=") - 1 + LOOP_N +
                   how->record_route.n + how->path.n + target[0].aor.n;
     for (size_t i = 0; i < n; i++) {
-        size += target[i].uri.n + target[i].route.n + target[i].sent_by.n;
+        size += target[i].uri.n + target[i].route.n + target[i].sent_by.n + target[i].branch.n +
+                target[i].fields.n;
     }
     return size;
 }
@@ -163,6 +164,8 @@ static void take_targets(struct plan *plan, uint8_t **at, const struct hf_sip_ta
         plan->target[to].uri = add_text(at, target[i].uri);
         plan->target[to].route = add_text(at, target[i].route);
         plan->target[to].sent_by = add_text(at, target[i].sent_by);
+        plan->target[to].branch = add_text(at, target[i].branch);
+        plan->target[to].fields = add_text(at, target[i].fields);
     }
 }
 
@@ -404,7 +407,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
     struct hf_sip_txn *x;
     struct hf_wr w;
     hf_sip_txns_branch(p->txns, branch);
-    how.branch = hf_slice(branch, sizeof(branch));
+    how.branch = target->branch.n ? target->branch : hf_slice(branch, sizeof(branch));
     how.uri = target->uri;
     how.route = target->route;
     how.transport = target->to.transport;
@@ -415,6 +418,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
         return;
     }
     hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, c->share);
+    hf_wr_bytes(&w, target->fields);
     if (hf_sip_end(&w, NOTHING, m->body, &message) ||
         hf_sip_txn_call(p->txns, how.branch, m->method, message, &target->to, now, &x)) {
         note(p, c, 500, NULL);

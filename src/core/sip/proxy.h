@@ -67,6 +67,8 @@ struct hf_sip_target {
     uint32_t agent;          /* not 0: targets of one number are flows to one agent (RFC 5626): the
                               * next one is tried only when one is broken, as failed() tells */
     struct hf_slice sent_by; /* of our Via towards it; empty: as in `how` */
+    struct hf_slice branch;  /* of hf_sip_proxy_branch(), for `fields`; empty: a new one is made */
+    struct hf_slice fields;  /* more lines of its request, which may depend on the branch */
 };
 
 struct hf_sip_proxy_conf {
@@ -128,7 +130,8 @@ HF_MUST int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *r
 HF_MUST int hf_sip_proxy_reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                                const struct hf_sip_flow *from, uint16_t status,
                                struct hf_slice message, hf_time now);
-/** A branch for a request of our own, to be written into its Via before hf_sip_proxy_own(). */
+/** A branch for a request of our own, to be written into its Via before hf_sip_proxy_own(); or for
+ * one target. */
 #define HF_SIP_OWN_BRANCH_LEN 27
 void hf_sip_proxy_branch(struct hf_sip_proxy *p, char ret_branch[HF_SIP_OWN_BRANCH_LEN]);
 /** Send a (non-INVITE) request of our own, as written with that branch, until it is answered:
