@@ -328,8 +328,9 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     e->ctx = ctx;
     is_now(e, now, wall_s);
     hf_prng_init(&e->prng, conf->seed ^ conf->worker);
-    struct hf_map *maps[] = {&e->by_cookie, &e->by_key, &e->binding, &e->loads,      &e->secrets,
-                             &e->flows,     &e->conns,  &e->dirty,   &e->known_peers};
+    struct hf_map *maps[] = {&e->by_cookie,   &e->by_key,       &e->binding, &e->loads,
+                             &e->secrets,     &e->flows,        &e->conns,   &e->dirty,
+                             &e->known_peers, &e->untold_by_aor};
     for (size_t i = 0; i < HF_ARRAY_LEN(maps); i++) {
         hf_map_init(maps[i], conf->seed + i);
     }
@@ -339,6 +340,8 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     hf_list_init(&e->secrets_age);
     hf_list_init(&e->dirties);
     hf_list_init(&e->lost);
+    hf_list_init(&e->untold);
+    hf_list_init(&e->to_tell);
     e->cookie = HF_EL_NOBODY;
     int rc = copy_conf(e, conf);
     if (rc == 0) {
@@ -373,6 +376,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_sip_fleet_destroy(e->fleet);
     hf_el_waits_fini(e);
     hf_el_registers_fini(e);
+    hf_el_untold_fini(e);
     hf_el_secrets_fini(e);
     size_t pos = 0;
     for (void *p; (p = hf_map_next(&e->known_peers, &pos));) {
@@ -389,7 +393,6 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->rate);
     hf_free(e->redirected);
     hf_free(e->sent);
-    hf_free(e->came);
     hf_free(e->said);
     hf_free(e->texts);
     hf_free(e->domain);
@@ -455,7 +458,7 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     bool was_alive = hf_sip_fleet_alive(e->fleet, number);
     hf_sip_fleet_set(e->fleet, number, &peer->now);
     if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
-        hf_el_died(e, number, e->now);
+        hf_el_died(e, number);
     }
     *ret_number = number;
     return rc;
@@ -765,9 +768,8 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         former = HF_SIP_FORMER_SELF;
     } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
         former = HF_SIP_FORMER_ALIVE;
-        hf_el_came_from(e, row->aor, before, now);
     }
-    hf_el_load(e, row->aor, former);
+    hf_el_load(e, row->aor, former, before);
 }
 
 void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *feed, hf_time now)
@@ -793,8 +795,9 @@ void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *fee
         hf_sip_assign_caught_up(e->assign, feed->change, now);
         e->was_fresh = true;
     }
-    e->load_again = 0;
+    e->load_again = e->tell_again = 0;
     hf_el_load_next(e);
+    hf_el_untold_next(e);
     hf_el_store_dirty(e, now);
     drain(e);
 }
@@ -861,7 +864,11 @@ void hf_sip_element_done(struct hf_sip_element *e, const struct hf_sip_result *r
         }
         break;
     case HF_SIP_OP_LOAD:
-        hf_el_loaded(e, result, now);
+        if (result->cookie == HF_EL_NOBODY) {
+            hf_el_untold_found(e, result, now);
+        } else {
+            hf_el_loaded(e, result, now);
+        }
         break;
     case HF_SIP_OP_KEEP:
     case HF_SIP_OP_DROP:
@@ -934,6 +941,7 @@ void hf_sip_element_tick(struct hf_sip_element *e, hf_time now, uint32_t wall_s)
     assert_rows(e, now);
     hf_el_waits_tick(e, now);
     hf_el_load_next(e);
+    hf_el_untold_tick(e, now);
     drain(e);
 }
 
@@ -944,6 +952,7 @@ hf_time hf_sip_element_deadline(const struct hf_sip_element *e)
     t = hf_time_min(t, hf_sip_notifier_deadline(e->notifier));
     t = hf_time_min(t, hf_sip_assign_deadline(e->assign));
     t = hf_time_min(t, hf_el_waits_deadline(e));
+    t = hf_time_min(t, hf_el_untold_deadline(e));
     if (!hf_list_empty(&e->to_load) && e->load_again > e->now &&
         hf_sip_assign_table(e->assign) != HF_SIP_TABLE_AWAY) {
         t = hf_time_min(t, e->load_again);

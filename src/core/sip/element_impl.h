@@ -93,6 +93,7 @@ struct hf_el_load {
     struct hf_list waits;
     uint64_t cookie; /* of the op; 0: not asked yet */
     uint8_t former;  /* enum hf_sip_former: whose its watchers were */
+    uint16_t from;   /* ... that server, if it lives; HF_SIP_NONE: nobody knows */
     struct hf_slice aor;
     uint8_t bytes[];
 };
@@ -140,15 +141,6 @@ struct hf_el_dirty {
     struct hf_slice erased; /* keys with 16-bit lengths; owned */
     uint8_t bytes[];
 };
-/* An AoR that came from a server that lives: that tells its watchers, unless it dies first. */
-struct hf_el_came {
-    hf_time at;
-    uint16_t from, n;
-    uint8_t aor[HF_SIP_AOR_MAX];
-};
-#define HF_EL_CAME 1024
-#define HF_EL_TELLING HF_S(120) /* how long that may take */
-
 /* A request that was sent over a connection without state, in case that it is broken. */
 struct hf_el_sent {
     uint64_t conn;
@@ -215,9 +207,11 @@ struct hf_sip_element {
     struct hf_map flows, conns;
     struct hf_map dirty;
     struct hf_list dirties;
-    struct hf_map known_peers; /* addresses that are not limited: key and value are hf_el_addr */
-    struct hf_el_came *came;   /* HF_EL_CAME of them, made when first needed */
-    uint32_t n_came;
+    struct hf_map known_peers;   /* addresses that are not limited: key and value are hf_el_addr */
+    struct hf_map untold_by_aor; /* of hf_el_untold, with these: */
+    struct hf_list untold, to_tell;
+    size_t n_telling;
+    hf_time tell_again;
     struct hf_el_sent *sent; /* HF_EL_SENT of them, made when first needed */
     uint32_t n_sent;
     const struct hf_sip_msg *response; /* that is being handled */
@@ -318,12 +312,9 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
                  hf_time now);
 void hf_el_expire(struct hf_sip_element *e, hf_time now);
 void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id);
-/** Bindings and watchers are to be loaded. */
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former);
-/** Its watchers are `from`'s to tell, which lives. */
-void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now);
-/** That server is dead: who is still stored is told in its stead (S2). */
-void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now);
+/** Bindings and watchers are to be loaded. from: whose they were, if that lives. */
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                uint16_t from);
 struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice aor);
 void hf_el_load_next(struct hf_sip_element *e);
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
@@ -344,6 +335,20 @@ uint64_t hf_el_binding_hash(const struct hf_sip_binding *b);
 void hf_el_lost(struct hf_sip_element *e, struct hf_slice aor, uint64_t binding);
 void hf_el_end_lost(struct hf_sip_element *e, hf_time now);
 void hf_el_registers_fini(struct hf_sip_element *e);
+
+/* --- element_untold.c --- */
+/** Watchers of this AoR are stored that are `from`'s to tell. -ENOMEM: they must be told now. */
+HF_MUST int hf_el_untold_add(struct hf_sip_element *e, struct hf_slice aor, uint16_t from,
+                             hf_time now);
+void hf_el_untold_drop(struct hf_sip_element *e, struct hf_slice aor);
+/** That server is dead: who is still stored is told in its stead (S2). */
+void hf_el_died(struct hf_sip_element *e, uint16_t server);
+void hf_el_untold_next(struct hf_sip_element *e);
+/** What is stored of one, when it is our turn. */
+void hf_el_untold_found(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
+void hf_el_untold_tick(struct hf_sip_element *e, hf_time now);
+hf_time hf_el_untold_deadline(const struct hf_sip_element *e);
+void hf_el_untold_fini(struct hf_sip_element *e);
 
 /* --- element_forward.c --- */
 /** A response is begun in e->out; false: there can be none. It goes without state, but for a final

@@ -303,7 +303,7 @@ static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf
     if (hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self &&
         !hf_el_loading(e, aor)) {
         (void)hf_sip_registrar_forget(e->registrar, aor); /* what is stored counts */
-        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE);
+        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE, HF_SIP_NONE);
     }
 }
 
@@ -464,11 +464,13 @@ struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice
     return e->loads.n ? hf_map_get(&e->loads, aor) : NULL;
 }
 
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former)
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                uint16_t from)
 {
     struct hf_el_load *l = hf_el_loading(e, aor);
     if (l) {
         l->former = (uint8_t)former;
+        l->from = from;
         return;
     }
     l = hf_alloc(sizeof(*l) + aor.n);
@@ -478,6 +480,7 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     memcpy(l->bytes, aor.p, aor.n);
     l->aor = hf_slice(l->bytes, aor.n);
     l->former = (uint8_t)former;
+    l->from = from;
     hf_list_init(&l->node);
     hf_list_init(&l->waits);
     if (hf_map_put(&e->loads, l->aor, l)) {
@@ -486,32 +489,6 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     }
     hf_list_insert(&e->to_load, &l->node);
     hf_el_load_next(e);
-}
-
-void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now)
-{
-    e->came = e->came ? e->came : hf_alloc_array(HF_EL_CAME, sizeof(*e->came));
-    if (e->came && aor.n <= HF_SIP_AOR_MAX) {
-        struct hf_el_came *c = &e->came[e->n_came++ % HF_EL_CAME];
-        c->at = now;
-        c->from = from;
-        c->n = (uint16_t)aor.n;
-        memcpy(c->aor, aor.p, aor.n);
-    }
-}
-
-void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now)
-{
-    for (size_t i = 0; e->came && i < HF_EL_CAME; i++) {
-        struct hf_el_came *c = &e->came[i];
-        struct hf_sip_row row;
-        struct hf_slice aor = hf_slice(c->aor, c->n);
-        if (c->n && c->from == server && now - c->at < HF_EL_TELLING &&
-            hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self) {
-            hf_el_load(e, aor, HF_SIP_FORMER_DEAD);
-            c->n = 0;
-        }
-    }
 }
 
 void hf_el_load_next(struct hf_sip_element *e)
@@ -556,6 +533,20 @@ static void end_load(struct hf_sip_element *e, struct hf_el_load *l, hf_time now
     release(e, &waits, false, now);
 }
 
+static void take_kept(struct hf_sip_element *e, const struct hf_el_load *l,
+                      const struct hf_sip_result *res, hf_time now)
+{
+    enum hf_sip_former former = (enum hf_sip_former)l->former;
+    bool watched = false;
+    for (size_t i = 0; i < res->n_kept; i++) {
+        watched = watched || res->kept[i].what == 's';
+    }
+    if (former == HF_SIP_FORMER_ALIVE && watched && hf_el_untold_add(e, l->aor, l->from, now)) {
+        former = HF_SIP_FORMER_DEAD; /* twice is better than never */
+    }
+    hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept, former, now);
+}
+
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now)
 {
     struct hf_el_load *l = hf_el_loading(e, res->aor);
@@ -583,8 +574,7 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
                                      now); /* one is better than none */
     }
     if (res->n_kept) {
-        hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept,
-                             (enum hf_sip_former)l->former, now);
+        take_kept(e, l, res, now);
     }
     e->count.loaded++;
     end_load(e, l, now);
@@ -611,6 +601,7 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
         set_flow(e, b, NULL);
     }
     (void)hf_sip_registrar_forget(e->registrar, aor);
+    hf_el_untold_drop(e, aor);
     l = hf_el_loading(e, aor);
     if (l) {
         end_load(e, l, now);

@@ -318,29 +318,97 @@ static void watchers(void **state)
     rig_close(&r);
 }
 
+static struct hf_sip_kept watcher; /* one of ann's, as it is stored */
+
+/* Ann goes from beta, which lives, to us: with a watcher in the store, or without. */
+static void comes_from_beta(bool watched, uint64_t epoch)
+{
+    struct hf_sip_result known = {.kind = HF_SIP_OP_ASSERT,
+                                  .cookie = 1,
+                                  .have_row = true,
+                                  .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = epoch}};
+    hf_sip_element_done(r.e, &known, r.now);
+    rig_row(&r, ANN, "alpha", epoch + 1);
+    rig_loaded(&r, watched ? &watcher : NULL);
+}
+
 /* Whose server lives is told by that; if it dies before it has told all, by us (S2). */
 static void in_stead(void **state)
 {
     (void)state;
+    static struct rig_op kept;
     struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    registered();
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    send("SUBSCRIBE", ANN, ANN, "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n", 7);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    const struct rig_op *op = &r.op[r.n_ops - 1];
+    kept = *op;
+    watcher = (struct hf_sip_kept){
+        .what = op->op.kept.what, .key = op->op.kept.key, .data = op->op.kept.data, .left_s = 3000};
+    assert_true(watcher.key.n && watcher.data.n);
+    watcher.key.p = (const uint8_t *)kept.text + ((const char *)watcher.key.p - op->text);
+    watcher.data.p = (const uint8_t *)kept.text + ((const char *)watcher.data.p - op->text);
+    rig_close(&r);
+    /* nobody watches: there is nothing to tell */
+    rig_open(&r, &c);
+    comes_from_beta(false, 2);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    /* one who has not been told yet; the database is away at first */
+    comes_from_beta(true, 4);
+    assert_int_equal(r.n_ops, 0);
+    assert_int_equal(r.n_sent, 0);
+    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    assert_int_equal(r.n_ops, 0);
+    send("MESSAGE", ANN, ANN, "", 8); /* is served meanwhile */
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_pass(&r, HF_S(3));
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    if (r.n_sent == 0) {
+        rig_pass(&r, HF_S(1));
+    }
+    assert_non_null(strstr(rig_out(&r, 0), "Subscription-State: terminated;reason=deactivated"));
+    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    r.n_ops = 0;
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false); /* once is enough */
+    assert_int_equal(r.n_ops, 0);
+    rig_close(&r);
+    /* it dies while we load; and lives, but has forgotten: after a while we look again */
     rig_open(&r, &c);
     struct hf_sip_result known = {.kind = HF_SIP_OP_ASSERT,
                                   .cookie = 1,
                                   .have_row = true,
                                   .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = 2}};
     hf_sip_element_done(r.e, &known, r.now);
-    rig_row(&r, ANN, "alpha", 3); /* from beta, which lives */
-    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
-    assert_int_equal(r.n_ops, 0);
-    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
-    assert_int_equal(r.n_ops, 0);
+    rig_row(&r, ANN, "alpha", 3);
     rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
-    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
-    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
-    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false); /* once is enough */
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    rig_close(&r);
+    rig_open(&r, &c);
+    comes_from_beta(true, 2);
+    rig_pass(&r, HF_S(60));
     assert_int_equal(r.n_ops, 0);
+    rig_pass(&r, HF_S(10));
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    /* gone before its turn */
+    comes_from_beta(true, 5);
+    rig_row(&r, ANN, "gamma", 7);
+    rig_pass(&r, HF_S(100));
+    for (size_t i = 0; i < r.n_ops; i++) {
+        assert_int_not_equal(r.op[i].op.kind, HF_SIP_OP_LOAD);
+    }
     rig_close(&r);
 }
 
