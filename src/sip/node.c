@@ -410,7 +410,11 @@ static int make_element(struct hf_sip_node *n)
     const struct hf_sip *s = n->s;
     const struct hf_sip_config *c = s->config;
     struct hf_slice domain[HF_CONF_LIST_MAX];
+    struct hf_slice watchers[HF_CONF_LIST_MAX];
     struct hf_sip_net edge[HF_SIP_EDGES_MAX];
+    for (size_t i = 0; i < c->watch.allow.n; i++) {
+        watchers[i] = hf_slice_str(c->watch.allow.item[i]);
+    }
     for (size_t i = 0; i < c->sip.domains.n; i++) {
         domain[i] = hf_slice_str(c->sip.domains.item[i]);
     }
@@ -430,6 +434,8 @@ static int make_element(struct hf_sip_node *n)
         .edge = edge,
         .n_edges = c->sip.trusted_edges.n,
         .must_authenticate = c->auth.required,
+        .watchers = watchers,
+        .n_watchers = c->watch.allow.n,
         .algorithms = c->auth.algorithms,
         .nonce_life_s = (uint32_t)(c->auth.nonce_life_ms / 1000),
         .key = s->nonce_key,

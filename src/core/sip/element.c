@@ -164,13 +164,9 @@ static uint64_t notifier_epoch(void *ctx, struct hf_slice aor)
     return hf_sip_assign_get(e->assign, aor, &row) ? row.epoch : 0;
 }
 
-/* Presence, which is there to be seen: everybody who has authenticated. The user himself is not
- * asked for. */
 static int may_watch(void *ctx, struct hf_slice watcher, enum hf_sip_package p, struct hf_slice aor)
 {
-    const struct hf_sip_element *e = ctx;
-    (void)aor;
-    return !e->conf.must_authenticate || (p == HF_SIP_PACKAGE_PRESENCE && watcher.n);
+    return hf_el_may_watch(ctx, watcher, p, aor);
 }
 
 /* --- life and death --- */
@@ -191,14 +187,18 @@ static int copy_conf(struct hf_sip_element *e, const struct hf_sip_element_conf 
     for (size_t i = 0; i < c->n_domains; i++) {
         n += c->domain[i].n;
     }
+    for (size_t i = 0; i < c->n_watchers; i++) {
+        n += c->watchers[i].n;
+    }
     for (size_t i = 0; i < c->n_listen; i++) {
         n += 2 * c->listen[i].host.n + 8;
     }
     e->texts = hf_alloc(n);
     e->domain = hf_alloc_array(c->n_domains + 1, sizeof(*e->domain));
+    e->watchers = hf_alloc_array(c->n_watchers + 1, sizeof(*e->watchers));
     e->listen = hf_alloc_array(c->n_listen, sizeof(*e->listen));
     e->edge = hf_alloc_array(c->n_edges + 1, sizeof(*e->edge));
-    if (!e->texts || !e->domain || !e->listen || !e->edge) {
+    if (!e->texts || !e->domain || !e->watchers || !e->listen || !e->edge) {
         return -ENOMEM;
     }
     uint8_t *at = e->texts;
@@ -209,6 +209,9 @@ static int copy_conf(struct hf_sip_element *e, const struct hf_sip_element_conf 
     e->conf.key = keep(&at, hf_slice(c->key, HF_SIP_NONCE_KEY_LEN)).p;
     for (size_t i = 0; i < c->n_domains; i++) {
         e->domain[i] = keep(&at, c->domain[i]);
+    }
+    for (size_t i = 0; i < c->n_watchers; i++) {
+        e->watchers[i] = keep(&at, c->watchers[i]);
     }
     for (size_t i = 0; i < c->n_listen; i++) {
         struct hf_el_listen *l = &e->listen[i];
@@ -396,6 +399,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->said);
     hf_free(e->texts);
     hf_free(e->domain);
+    hf_free(e->watchers);
     hf_free(e->listen);
     hf_free(e->edge);
     hf_free(e);
@@ -608,6 +612,10 @@ static void decide(struct hf_el_req *r)
     }
     if (++r->known->n_decided > 4) { /* decide.h promises three */
         hf_el_refuse(r, 500, 0);
+        return;
+    }
+    if (hf_el_forbidden(r)) {
+        hf_el_respond(r, 403, NULL);
         return;
     }
     act(r);

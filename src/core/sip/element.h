@@ -78,6 +78,10 @@ struct hf_sip_element_conf {
     const struct hf_sip_net *edge; /* trusted-edge list */
     size_t n_edges;
     bool must_authenticate;
+    /* Who may watch a user's presence, beside himself: "domain" (whoever has authenticated in his
+     * domain), "@domain" (in that one), an AoR; "none" is nobody. None given: "domain". */
+    const struct hf_slice *watchers;
+    size_t n_watchers;
     unsigned algorithms;   /* bits of enum hf_sip_algorithm that are offered */
     uint32_t nonce_life_s; /* 0: 300 */
     const uint8_t *key;    /* HF_SIP_NONCE_KEY_LEN bytes, derived from the cluster key */

@@ -172,7 +172,7 @@ struct hf_sip_element {
     void *ctx;
     uint8_t *texts; /* owned */
     struct hf_el_listen *listen;
-    struct hf_slice *domain;
+    struct hf_slice *domain, *watchers;
     struct hf_sip_net *edge;
     struct hf_sip_keys keys;
     struct hf_sip_fleet *fleet;
@@ -380,6 +380,12 @@ HF_MUST int hf_el_where_for(struct hf_el_req *r, const struct hf_sip_uri *uri,
 void hf_el_call(struct hf_el_req *r);
 void hf_el_here(struct hf_el_req *r); /* a request for the server itself */
 void hf_el_state(struct hf_el_req *r);
+/** May this one watch that one? 1, 0: see notifier.h. */
+int hf_el_may_watch(const struct hf_sip_element *e, struct hf_slice watcher, enum hf_sip_package p,
+                    struct hf_slice aor);
+/** Is it refused to who asks, whether the user exists or not? To be known before anything is looked
+ * up, so that the answers are the same. */
+bool hf_el_forbidden(const struct hf_el_req *r);
 void hf_el_notify(void *ctx, uint64_t cookie, struct hf_slice next_hop_uri,
                   const struct hf_sip_request *request, struct hf_slice more_fields,
                   struct hf_slice content_type, struct hf_slice body);
