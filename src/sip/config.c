@@ -174,7 +174,7 @@ static const struct hf_conf_opt options[] = {
      .live = true},
     {"sip", "trusted_edges", HF_CONF_LIST, AT(sip.trusted_edges), .check = check_net, .def = "",
      .doc = "Addresses of edges and border controllers: their requests are proxied, never "
-            "redirected"},
+            "redirected, and it is who is behind them that limits are for"},
     {"sip", "metrics_listen", HF_CONF_ADDR, AT(sip.metrics_listen), .port = 9660, .none = "none",
      .def = "none", .doc = "Address of the HTTP server with /metrics for Prometheus, and /status"},
     {"sip", "service_route", HF_CONF_STRING, AT(sip.service_route), .max = 255, .def = "",
@@ -206,7 +206,9 @@ static const struct hf_conf_opt options[] = {
     {"limits", "cache", HF_CONF_SIZE, AT(limits.cache), .min = 0, .max = 1LL << 40, .def = "0",
      .doc = "Cached assignments of one worker; 0: 1 GiB"},
     {"limits", "source_rate", HF_CONF_INT, AT(limits.source_rate), .min = 1, .max = COUNT_MAX,
-     .def = "200", .doc = "Requests per second of one address without good credentials"},
+     .def = "200",
+     .doc = "Requests per second of one address without good credentials; behind a trusted edge, "
+            "of one flow to it"},
     {"limits", "connections", HF_CONF_INT, AT(limits.connections), .min = 1, .max = 1000000,
      .def = "20000",
      .doc = "TCP and TLS connections of one worker; who has said nothing, then who "

@@ -697,7 +697,7 @@ static void request(struct hf_sip_element *e, const struct hf_sip_msg *msg,
     /* not the whole of it: its answers are counted */
     memset(&known, 0, offsetof(struct hf_el_known, user_text));
     known.n_answers = 0;
-    if (!hf_el_may(e, &from->peer, now)) {
+    if (!hf_el_may(e, msg, &from->peer, now)) {
         e->count.limited++;
         return;
     }

@@ -91,7 +91,9 @@ struct hf_sip_element_conf {
     uint32_t expires_default_s, expires_min_s, expires_max_s; /* 0: 3600, 60, 7200 */
     struct hf_slice service_route;
     size_t bindings_max, transactions_max, requests_max, cache_max, subs_max; /* 0: defaults */
-    uint32_t source_rate; /* requests/s of one source address without good credentials; 0: 200 */
+    /* requests/s of one source without good credentials: an address, or behind a trusted edge a
+     * flow (the Via below the edge's), or who it says to be; 0: 200 */
+    uint32_t source_rate;
 };
 
 HF_MUST int hf_sip_element_create(const struct hf_sip_element_conf *conf,

@@ -406,7 +406,9 @@ struct hf_el_wait *hf_el_hold_own(struct hf_sip_element *e, struct hf_slice mess
                                   uint64_t cookie);
 void hf_el_waits_tick(struct hf_sip_element *e, hf_time now);
 void hf_el_waits_fini(struct hf_sip_element *e);
-/** May this source send another request? */
-bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_time now);
+/** May who sent this, directly or by way of a trusted edge, send another request? */
+bool hf_el_may(struct hf_sip_element *e, const struct hf_sip_msg *m,
+               const struct hf_endpoint *source, hf_time now);
 /** Its credentials were good: it does not count. */
-void hf_el_trusted(struct hf_sip_element *e, const struct hf_endpoint *source);
+void hf_el_trusted(struct hf_sip_element *e, const struct hf_sip_msg *m,
+                   const struct hf_endpoint *source);

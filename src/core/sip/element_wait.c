@@ -229,10 +229,32 @@ void hf_el_waits_fini(struct hf_sip_element *e)
 
 #define WAYS 4u
 
-static uint64_t source_hash(const struct hf_sip_element *e, const struct hf_endpoint *source)
+/* Who is behind a trusted edge: the flow by which it has come there, as the Via below the edge's
+ * says; of an edge that shows none (a back-to-back user agent), who it says to be. */
+static uint64_t behind(const struct hf_sip_element *e, const struct hf_sip_msg *m)
 {
-    /* one IPv6 network is one source */
-    size_t n = source->family == HF_AF_INET6 ? 8 : 4;
+    struct hf_sip_walk walk;
+    struct hf_sip_via via;
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
+    if (hf_sip_walk_via(&walk, &via) == 1 && hf_sip_walk_via(&walk, &via) == 1) {
+        struct hf_slice host = via.received.n ? via.received : via.sent_by.text;
+        return hf_hash(host, e->conf.seed + (via.rport ? via.rport : via.sent_by.port)) | 1;
+    }
+    return hf_hash(m->from.uri.user, hf_hash(m->from.uri.host.text, e->conf.seed)) | 1;
+}
+
+/* 0: a peer, which is not limited. */
+static uint64_t source_of(const struct hf_sip_element *e, const struct hf_sip_msg *m,
+                          const struct hf_endpoint *source)
+{
+    size_t n = source->family == HF_AF_INET6 ? 16 : 4;
+    if (hf_map_get(&e->known_peers, hf_slice(source->addr, n))) {
+        return 0;
+    }
+    if (m->fault == HF_SIP_OK && hf_el_from_edge(e, source)) {
+        return behind(e, m);
+    }
+    n = n == 16 ? 8 : n; /* one IPv6 network is one source */
     return hf_hash(hf_slice(source->addr, n), e->conf.seed) | 1;
 }
 
@@ -252,15 +274,14 @@ static struct hf_el_rate *bucket(struct hf_sip_element *e, uint64_t source, hf_t
     return oldest;
 }
 
-bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_time now)
+bool hf_el_may(struct hf_sip_element *e, const struct hf_sip_msg *m,
+               const struct hf_endpoint *source, hf_time now)
 {
-    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
-    if (hf_el_from_edge(e, source) ||
-        hf_map_get(&e->known_peers,
-                   hf_slice(source->addr, source->family == HF_AF_INET6 ? 16 : 4))) {
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u, who = source_of(e, m, source);
+    if (!who) {
         return true;
     }
-    struct hf_el_rate *b = bucket(e, source_hash(e, source), now);
+    struct hf_el_rate *b = bucket(e, who, now);
     uint64_t passed = now > b->at ? (uint64_t)(now - b->at) / 1000u : 0; /* us */
     uint64_t more = passed > 1000000u ? most : passed * e->conf.source_rate / 1000u;
     if (more) {
@@ -274,9 +295,12 @@ bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_ti
     return true;
 }
 
-void hf_el_trusted(struct hf_sip_element *e, const struct hf_endpoint *source)
+void hf_el_trusted(struct hf_sip_element *e, const struct hf_sip_msg *m,
+                   const struct hf_endpoint *source)
 {
-    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
-    struct hf_el_rate *b = bucket(e, source_hash(e, source), e->now);
-    b->milli = (uint32_t)(b->milli + 1000u > most ? most : b->milli + 1000u);
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u, who = source_of(e, m, source);
+    if (who) {
+        struct hf_el_rate *b = bucket(e, who, e->now);
+        b->milli = (uint32_t)(b->milli + 1000u > most ? most : b->milli + 1000u);
+    }
 }

@@ -237,11 +237,26 @@ static void rates(void **state)
     rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0); /* another source has its own */
     send("OPTIONS", "sip:example.com", "", 50);
     assert_int_equal(r.n_sent, 1);
-    rig_from(&r, 9, HF_SIP_TRANSPORT_UDP, 0); /* an edge has many behind it */
-    for (unsigned i = 0; i < 30; i++) {
-        send("OPTIONS", "sip:example.com", "", 100 + i);
-        assert_int_equal(r.n_sent, 1);
+    rig_from(&r, 9, HF_SIP_TRANSPORT_UDP, 0); /* an edge has many behind it, each with its own */
+    unsigned by_flow[3] = {0};
+    for (unsigned i = 0; i < 60; i++) {
+        static const char *const flows[] = {"198.51.100.7;received=203.0.113.9;rport=1024",
+                                            "198.51.100.7;received=203.0.113.9;rport=1025",
+                                            "198.51.100.7"};
+        char via[200];
+        snprintf(via, sizeof(via), "Via: SIP/2.0/UDP %s;branch=z9hG4bKb%u\r\n", flows[i % 3], i);
+        send("OPTIONS", "sip:example.com", via, 100 + i);
+        by_flow[i % 3] += r.n_sent == 1;
     }
+    assert_true(by_flow[0] == 10 && by_flow[1] == 10 && by_flow[2] == 10);
+    answered = 0;
+    for (unsigned i = 0; i < 30; i++) { /* one that shows no flow: who it says to be */
+        send("OPTIONS", "sip:example.com", "", 400 + i);
+        answered += r.n_sent == 1;
+    }
+    assert_int_equal(answered, 10);
+    send("HELLO WORLD", "sip:example.com", "", 430); /* malformed: the edge's own */
+    assert_int_equal(r.n_sent, 1);
     rig_from(&r, 102, HF_SIP_TRANSPORT_UDP, 0); /* so has a peer: 10.0.0.2 */
     for (unsigned i = 0; i < 30; i++) {
         send("OPTIONS", "sip:example.com", "", 200 + i);
