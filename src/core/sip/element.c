@@ -767,7 +767,10 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
     }
     bool unknown = what == HF_SIP_APPLY_FULL && row->current == e->self &&
                    !hf_sip_registrar_find(e->registrar, row->aor);
-    if ((what != HF_SIP_APPLY_GAINED && !unknown) || inserted) {
+    /* each change is one: it was another one's, and we have not heard of it */
+    bool was_away = what == HF_SIP_APPLY_NEWER && before == e->self && row->current == e->self &&
+                    row->epoch > old.epoch + 1;
+    if ((what != HF_SIP_APPLY_GAINED && !unknown && !was_away) || inserted) {
         return;
     }
     /* who lives tells its watchers itself (D10); our own from before we started go on */

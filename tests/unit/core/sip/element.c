@@ -220,8 +220,16 @@ static void gained_and_lost(void **state)
     hf_sip_element_done(r.e, &res, r.now); /* late, and nobody's */
     hf_sip_element_info(r.e, &info);
     assert_int_equal(info.bindings, 0);
-    /* a user who is deleted */
+    /* it was another one's while we heard nothing: what that stored is ours to know */
     rig_row(&r, ANN, "alpha", 7);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_row(&r, ANN, "alpha", 8); /* this was not */
+    assert_int_equal(r.n_ops, 0);
+    rig_row(&r, ANN, "alpha", 10);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* a user who is deleted */
+    rig_row(&r, ANN, "alpha", 11);
     struct hf_slice gone = S(ANN);
     hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .deleted = &gone, .n_deleted = 1},
                         r.now);
