@@ -582,6 +582,13 @@ void hf_sip_stream_send(struct hf_sip_wire *t, const struct hf_sip_flow *to,
     put(c, message);
 }
 
+void hf_sip_wire_tls(struct hf_sip_wire *t, struct hf_tls_context *server,
+                     struct hf_tls_context *client)
+{
+    t->conf.tls_server = server;
+    t->conf.tls_client = client;
+}
+
 void hf_sip_wire_keep(struct hf_sip_wire *t, uint64_t conn)
 {
     struct hf_sip_conn *c = find_conn(t, conn);
