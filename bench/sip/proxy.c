@@ -41,9 +41,10 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     }
 }
 
-static void on_failed(void *ctx, uint64_t cookie, uint16_t status)
+static void on_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
     (void)ctx;
+    (void)aor;
     (void)cookie;
     (void)status;
     die("a branch failed");

@@ -109,6 +109,14 @@ static const char *check_net(const char *s)
     return hf_sip_config_net(s, &net) ? NULL : "an address or ADDRESS/BITS";
 }
 
+static const char *check_watcher(const char *s)
+{
+    bool word = strcmp(s, "domain") == 0 || strcmp(s, "none") == 0;
+    const char *at = strchr(s, '@');
+    bool who = at && at[1] && !check_domain(at + 1) && (at == s || strncmp(s, "sip:", 4) == 0);
+    return word || who ? NULL : "domain, none, @DOMAIN, or sip:USER@DOMAIN";
+}
+
 static const struct hf_conf_opt listen_options[] = {
     {"", "transport", HF_CONF_ENUM, LISTEN(transport), .names = transports, .def = "udp",
      .doc = "What is spoken there"},
@@ -166,7 +174,7 @@ static const struct hf_conf_opt options[] = {
      .live = true},
     {"sip", "trusted_edges", HF_CONF_LIST, AT(sip.trusted_edges), .check = check_net, .def = "",
      .doc = "Addresses of edges and border controllers: their requests are proxied, never "
-            "redirected"},
+            "redirected, and it is who is behind them that limits are for"},
     {"sip", "metrics_listen", HF_CONF_ADDR, AT(sip.metrics_listen), .port = 9660, .none = "none",
      .def = "none", .doc = "Address of the HTTP server with /metrics for Prometheus, and /status"},
     {"sip", "service_route", HF_CONF_STRING, AT(sip.service_route), .max = 255, .def = "",
@@ -177,6 +185,10 @@ static const struct hf_conf_opt options[] = {
      .def = "SHA-512-256 SHA-256", .doc = "Digest algorithms that are offered (RFC 8760)"},
     {"auth", "nonce_life", HF_CONF_DURATION, AT(auth.nonce_life_ms), .min = 10000, .max = DAY_MS,
      .def = "300s", .doc = "How long a nonce may be used"},
+    {"watch", "allow", HF_CONF_LIST, AT(watch.allow), .check = check_watcher, .def = "domain",
+     .doc = "Who may watch a user's presence, beside himself: domain (all users of his domain), "
+            "@DOMAIN (all of that one), sip:USER@DOMAIN; none: nobody; others get 403, whether "
+            "there is such a user or not"},
     {"expires", "default", HF_CONF_DURATION, AT(expires.default_ms), .min = 1000, .max = YEAR_MS,
      .def = "1h", .doc = "Life of a binding for which the client names none"},
     {"expires", "min", HF_CONF_DURATION, AT(expires.min_ms), .min = 1000, .max = YEAR_MS,
@@ -194,7 +206,9 @@ static const struct hf_conf_opt options[] = {
     {"limits", "cache", HF_CONF_SIZE, AT(limits.cache), .min = 0, .max = 1LL << 40, .def = "0",
      .doc = "Cached assignments of one worker; 0: 1 GiB"},
     {"limits", "source_rate", HF_CONF_INT, AT(limits.source_rate), .min = 1, .max = COUNT_MAX,
-     .def = "200", .doc = "Requests per second of one address without good credentials"},
+     .def = "200",
+     .doc = "Requests per second of one address without good credentials; behind a trusted edge, "
+            "of one flow to it"},
     {"limits", "connections", HF_CONF_INT, AT(limits.connections), .min = 1, .max = 1000000,
      .def = "20000",
      .doc = "TCP and TLS connections of one worker; who has said nothing, then who "
@@ -323,6 +337,16 @@ static int finish_numbers(struct hf_conf_load *load, const struct hf_sip_config 
     return 0;
 }
 
+static int finish_watch(struct hf_conf_load *load, const struct hf_sip_config *c)
+{
+    for (size_t i = 0; i < c->watch.allow.n && c->watch.allow.n > 1; i++) {
+        if (strcmp(c->watch.allow.item[i], "none") == 0) {
+            return hf_conf_refuse(load, "watch.allow", "none, and somebody: leave one out");
+        }
+    }
+    return c->watch.allow.n ? 0 : hf_conf_refuse(load, "watch.allow", "empty: say none for nobody");
+}
+
 static int finish(struct hf_conf_load *load, void *snapshot)
 {
     struct hf_sip_config *c = snapshot;
@@ -353,6 +377,7 @@ static int finish(struct hf_conf_load *load, void *snapshot)
         rc = finish_listen(load, c, &((struct hf_sip_listen_config *)c->listen.item)[i]);
     }
     rc = rc ? rc : finish_tls(load, c);
+    rc = rc ? rc : finish_watch(load, c);
     return rc ? rc : finish_numbers(load, c);
 }
 

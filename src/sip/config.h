@@ -42,6 +42,9 @@ struct hf_sip_config {
         int64_t nonce_life_ms;
     } auth;
     struct {
+        struct hf_conf_list allow;
+    } watch;
+    struct {
         int64_t default_ms, min_ms, max_ms;
     } expires;
     struct {

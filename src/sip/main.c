@@ -77,33 +77,6 @@ static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
 
 /* ---- what the configuration names ---- */
 
-static int load_tls(struct hf_sip *s, struct hf_err *err)
-{
-    const struct hf_sip_config *c = s->config;
-    bool verify = c->tls.verify_servers && *c->tls.ca_file;
-    struct hf_tls_context_opt o = {.server = true,
-                                   .verify = c->tls.clients    ? HF_TLS_VERIFY_CA
-                                             : *c->tls.ca_file ? HF_TLS_VERIFY_IF_GIVEN
-                                                               : HF_TLS_VERIFY_NOT,
-                                   .cert_file = c->tls.cert_file,
-                                   .key_file = c->tls.key_file,
-                                   .ca_file = c->tls.ca_file,
-                                   .crl_file = c->tls.crl_file,
-                                   .ciphers = c->tls.ciphers,
-                                   .resume = true};
-    if (!*c->tls.cert_file) {
-        return 0;
-    }
-    int rc = hf_tls_context_create(&o, err, &s->tls_server);
-    o.server = o.resume = false;
-    o.verify = verify ? HF_TLS_VERIFY_FULL : HF_TLS_VERIFY_NOT;
-    if (rc == 0 && !verify) {
-        hf_log_warn("", "certificates of servers that are connected to are not verified: set "
-                        "tls.ca_file");
-    }
-    return rc ? rc : hf_tls_context_create(&o, err, &s->tls_client);
-}
-
 static int load_key(struct hf_sip *s, struct hf_err *err)
 {
     struct hf_key key;
@@ -130,7 +103,7 @@ static int check(struct hf_sip *s, const char *path)
 {
     struct hf_err err = {0};
     int rc = load(s, path, &err);
-    rc = rc ? rc : load_tls(s, &err);
+    rc = rc ? rc : hf_sip_tls_load(s->config, &err, &s->tls);
     rc = rc ? rc : load_key(s, &err);
     if (rc) {
         fprintf(stderr, "holdfast-sip: %s\n", err.text);
@@ -216,8 +189,8 @@ static int open_workers(struct hf_sip *s, struct hf_err *err)
         .n = n_workers(c),
         .wire = {.bind = bind,
                  .n_binds = s->n_listen,
-                 .tls_server = s->tls_server,
-                 .tls_client = s->tls_client,
+                 .tls_server = s->tls ? s->tls->server : NULL,
+                 .tls_client = s->tls ? s->tls->client : NULL,
                  .conns_max = (size_t)c->limits.connections,
                  .out_max = (size_t)c->limits.output,
                  .idle = HF_MS(c->limits.idle_ms),
@@ -236,7 +209,7 @@ static int open_resolver(struct hf_sip *s, struct hf_err *err)
     struct hf_sip_resolver_conf conf = {.server = c->dns.servers.addr,
                                         .n_servers = c->dns.servers.n,
                                         .timeout_ms = (int)c->dns.timeout_ms,
-                                        .tls = s->tls_client != NULL,
+                                        .tls = s->tls != NULL,
                                         .seed = s->seed};
     for (size_t i = 0; i < s->n_listen; i++) { /* TCP is opened without listening at it */
         conf.udp = conf.udp || s->listen[i].transport == HF_SIP_TRANSPORT_UDP;
@@ -363,7 +336,7 @@ static int open_mailbox(struct hf_sip *s, struct hf_err *err)
 /* What needs privileges comes first; threads after they are given up, as they have their own. */
 static int open_all(struct hf_sip *s, struct hf_err *err)
 {
-    int rc = load_tls(s, err);
+    int rc = hf_sip_tls_load(s->config, err, &s->tls);
     rc = rc ? rc : load_key(s, err);
     rc = rc ? rc : open_mailbox(s, err);
     rc = rc ? rc : open_workers(s, err);
@@ -397,8 +370,7 @@ static void close_all(struct hf_sip *s)
     hf_sip_workers_close(s->workers);
     hf_io_destroy(s->io);
     hf_mailbox_destroy(s->mailbox);
-    hf_tls_context_destroy(s->tls_server);
-    hf_tls_context_destroy(s->tls_client);
+    hf_sip_tls_unref(s->tls);
     hf_free(s->listen);
     hf_free(s->listen_host);
 }
@@ -489,14 +461,15 @@ int main(int argc, char **argv)
     if (!s) {
         return 1;
     }
+    pthread_mutex_init(&s->tls_lock, NULL);
     code = args.check  ? check(s, args.config)
            : args.init ? init(s, args.config)
                        : start(s, args.config);
     if (args.check) {
-        hf_tls_context_destroy(s->tls_server);
-        hf_tls_context_destroy(s->tls_client);
+        hf_sip_tls_unref(s->tls);
     }
     hf_sip_config_destroy(s->config);
+    pthread_mutex_destroy(&s->tls_lock);
     hf_free(s);
     return code;
 }

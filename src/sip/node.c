@@ -27,6 +27,7 @@ enum {
     MAIL_RESOLVED,
     MAIL_TRACE,
     MAIL_SHOW,
+    MAIL_TLS,
 };
 
 struct resolved_head {
@@ -45,7 +46,8 @@ struct hf_sip_node {
     struct hf_sip_worker *w;
     unsigned i;
     struct hf_sip_element *element;
-    hf_time seen;        /* when it last ran */
+    struct hf_sip_tls *tls; /* what the worker's new connections get (ref) */
+    hf_time seen;           /* when it last ran */
     hf_time blind_until; /* nothing is answered before the feed was read again (I10); 0: it was */
     struct tls_name *tls_name;
     unsigned n_tls_names;
@@ -304,6 +306,22 @@ static void take_show(struct hf_sip_node *n, struct hf_slice data, hf_time now)
     hf_buf_fini(&b);
 }
 
+static struct hf_sip_tls *current_tls(struct hf_sip *s)
+{
+    pthread_mutex_lock(&s->tls_lock);
+    struct hf_sip_tls *t = hf_sip_tls_ref(s->tls);
+    pthread_mutex_unlock(&s->tls_lock);
+    return t;
+}
+
+static void take_tls(struct hf_sip_node *n)
+{
+    struct hf_sip_tls *former = n->tls;
+    n->tls = current_tls(n->s);
+    hf_sip_worker_tls(n->w, n->tls ? n->tls->server : NULL, n->tls ? n->tls->client : NULL);
+    hf_sip_tls_unref(former);
+}
+
 static void on_mail(void *ctx, const struct hf_mail *mail, hf_time now)
 {
     struct hf_sip_node *n = ctx;
@@ -330,6 +348,9 @@ static void on_mail(void *ctx, const struct hf_mail *mail, hf_time now)
         break;
     case MAIL_SHOW:
         take_show(n, mail->data, now);
+        break;
+    case MAIL_TLS:
+        take_tls(n);
         break;
     default:
         break;
@@ -399,6 +420,13 @@ void hf_sip_nodes_trace(struct hf_sip *s, struct hf_slice aor)
     }
 }
 
+void hf_sip_nodes_tls(struct hf_sip *s)
+{
+    for (unsigned i = 0; i < hf_sip_workers_n(s->workers); i++) {
+        (void)post_to(s, i, MAIL_TLS, NULL, 0);
+    }
+}
+
 bool hf_sip_nodes_show(struct hf_sip *s, struct hf_slice aor, uint64_t id)
 {
     struct hf_slice part[] = {hf_slice(&id, sizeof(id)), aor};
@@ -423,7 +451,11 @@ static int make_element(struct hf_sip_node *n)
     const struct hf_sip *s = n->s;
     const struct hf_sip_config *c = s->config;
     struct hf_slice domain[HF_CONF_LIST_MAX];
+    struct hf_slice watchers[HF_CONF_LIST_MAX];
     struct hf_sip_net edge[HF_SIP_EDGES_MAX];
+    for (size_t i = 0; i < c->watch.allow.n; i++) {
+        watchers[i] = hf_slice_str(c->watch.allow.item[i]);
+    }
     for (size_t i = 0; i < c->sip.domains.n; i++) {
         domain[i] = hf_slice_str(c->sip.domains.item[i]);
     }
@@ -443,6 +475,8 @@ static int make_element(struct hf_sip_node *n)
         .edge = edge,
         .n_edges = c->sip.trusted_edges.n,
         .must_authenticate = c->auth.required,
+        .watchers = watchers,
+        .n_watchers = c->watch.allow.n,
         .algorithms = c->auth.algorithms,
         .nonce_life_s = (uint32_t)(c->auth.nonce_life_ms / 1000),
         .key = s->nonce_key,
@@ -482,6 +516,7 @@ int hf_sip_node_create(struct hf_sip *s, unsigned worker, struct hf_err *err,
     n->s = s;
     n->i = worker;
     n->w = hf_sip_worker(s->workers, worker);
+    n->tls = current_tls(s);
     pthread_mutex_init(&n->lock, NULL);
     n->tls_name = hf_alloc_array(TLS_NAMES_MAX, sizeof(n->tls_name[0]));
     int rc = n->tls_name ? make_element(n) : -ENOMEM;
@@ -498,6 +533,7 @@ void hf_sip_node_destroy(struct hf_sip_node *n)
 {
     if (n) {
         hf_sip_element_destroy(n->element);
+        hf_sip_tls_unref(n->tls);
         pthread_mutex_destroy(&n->lock);
         hf_free(n->tls_name);
         hf_free(n);

@@ -17,6 +17,8 @@ void hf_sip_nodes_trace(struct hf_sip *s, struct hf_slice aor);
 /** ... what is known of it; the answer is a mail HF_SIP_TOLD_SHOW with this id. false: no memory.
  */
 HF_MUST bool hf_sip_nodes_show(struct hf_sip *s, struct hf_slice aor, uint64_t id);
+/** ... there are other certificates: s->tls. */
+void hf_sip_nodes_tls(struct hf_sip *s);
 /** ... the answer to HF_SIP_ASK_RESOLVE. */
 void hf_sip_nodes_resolved(struct hf_sip *s, unsigned worker, uint64_t cookie, struct hf_slice host,
                            const struct hf_sip_flow *to, size_t n);

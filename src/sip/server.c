@@ -39,9 +39,21 @@ void hf_sip_server_drain(struct hf_sip *s, bool drain)
     hf_sip_tree_touch(s->tree);
 }
 
+/* Certificates of connections to come; those that stand keep theirs. */
+static void use_tls(struct hf_sip *s, struct hf_sip_tls *next)
+{
+    pthread_mutex_lock(&s->tls_lock);
+    struct hf_sip_tls *former = s->tls;
+    s->tls = next;
+    pthread_mutex_unlock(&s->tls_lock);
+    hf_sip_nodes_tls(s);
+    hf_sip_tls_unref(former);
+}
+
 int hf_sip_server_reload(struct hf_sip *s, struct hf_err *err)
 {
     struct hf_sip_config *next;
+    struct hf_sip_tls *tls;
     char key[64];
     hf_program_notify("RELOADING=1");
     int rc = hf_sip_config_load(s->config_path, err, &next);
@@ -50,21 +62,26 @@ int hf_sip_server_reload(struct hf_sip *s, struct hf_err *err)
                         "%s: %s cannot change while holdfast-sip runs: restart it; nothing was "
                         "changed",
                         s->config_path, key);
-        hf_sip_config_destroy(next);
+    } else if (rc == 0) {
+        rc = hf_sip_tls_load(next, err, &tls);
+    } else {
+        next = NULL;
     }
     if (rc) {
         hf_log_err("", "reload refused: %s", err->text);
     } else {
+        use_tls(s, tls);
         /* texts of the former one are in use everywhere: only what may change is taken */
         s->config->sip.weight = next->sip.weight;
         s->config->log.level = next->log.level;
         s->config->log.trace = next->log.trace;
-        hf_sip_config_destroy(next);
         hf_program_log_open("holdfast-sip", hf_sip_config_level(s->config));
         hf_trace_set_mask(s->config->log.trace);
         hf_sip_tree_touch(s->tree);
-        hf_log_info("", "configuration reloaded");
+        hf_log_info("",
+                    tls ? "configuration reloaded, and certificates" : "configuration reloaded");
     }
+    hf_sip_config_destroy(next);
     hf_program_notify("READY=1");
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "sip/names.h"
 #include "sip/resolve.h"
 #include "sip/store.h"
+#include "sip/tls.h"
 #include "sip/worker.h"
 
 /*
@@ -30,7 +31,8 @@ struct hf_sip {
     uint64_t seed, boot;
     hf_time started_at;
     uint8_t nonce_key[HF_SIP_NONCE_KEY_LEN];
-    struct hf_tls_context *tls_server, *tls_client;
+    pthread_mutex_t tls_lock;
+    struct hf_sip_tls *tls;       /* under the lock once workers run; NULL: none */
     struct hf_sip_listen *listen; /* as the element has them; hosts are borrowed from text */
     char (*listen_host)[256];
     size_t n_listen;

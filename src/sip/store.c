@@ -571,9 +571,8 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
     if (!s->feed.known) { /* nothing is cached yet that was read before */
         s->feed.known = true;
         s->feed.change = change;
-        s->feed.ours = true;
     }
-    s->feed.wanted = true;
+    s->feed.ours = s->feed.wanted = true; /* ours: what was inserted for us meanwhile, too */
     s->feed.told = false;
     s->events.feed(s->arg, &(struct hf_sip_feed){.there = true});
     hf_sip_store_log(s, "the database is there");
@@ -665,7 +664,7 @@ void hf_sip_store_notified(struct hf_sip_store *s)
     s->feed.wanted = true;
 }
 
-void hf_sip_store_learnt(struct hf_sip_store *s, struct hf_slice aor)
+void hf_sip_store_told(struct hf_sip_store *s, struct hf_slice aor)
 {
     struct hf_sip_queued *q = copy_op(0, &(struct hf_sip_op){.kind = HF_SIP_OP_READ, .aor = aor});
     if (q) {

@@ -32,8 +32,9 @@
  * SQLite: there is one writer). So what was stored under an epoch, was stored before the row was
  * moved, and the new home's LOAD, which comes after the feed told it, finds it.
  *
- * The feed: LISTEN is set up before `change` is read, and that before any op is done; a first read
- * gives the rows that are ours, then all changes since. It is read again at each NOTIFY, and every
+ * The feed: LISTEN is set up before `change` is read, and that before any op is done; after each
+ * connecting a first read gives the rows that are ours, then all changes since. A row that another
+ * server inserts for us (ASSIGN) is told at once. It is read again at each NOTIFY, and every
  * two seconds. The transactions that count `change` up are serial, so that one statement that reads
  * `change` and all rows above the last one misses none. `change` below the last one (a backup was
  * restored) is told as it is, see assign.h.

@@ -13,8 +13,9 @@
  * within run()) or not (PostgreSQL).
  */
 #define HF_SIP_STORE_SCHEMA 1 /* the version of the tables that this program knows */
-#define HF_SIP_STORE_CHANNEL                                                                       \
-    "holdfast_sip" /* NOTIFY: 'c': rows have changed; 'a' and an AoR: agent */
+/* NOTIFY: 'c': rows have changed; 'a' and an AoR: agent; 'n', a server, a space and an AoR: a row
+ * that was inserted for another server than who did it */
+#define HF_SIP_STORE_CHANNEL "holdfast_sip"
 /* The advisory lock of PostgreSQL: shared while something is stored under an epoch, exclusive while
  * epochs change. So no binding is stored under an old one, and nobody writes to rows to lock them.
  */
@@ -37,7 +38,7 @@ struct hf_sip_queued {
     struct hf_sip_op op; /* its slices point into text */
     unsigned worker;
     hf_time due;
-    bool notice; /* READ of our own, for somebody's LEARN: the row goes to the feed */
+    bool notice; /* READ of our own, as another server said so: the row goes to the feed */
     bool raise;  /* ASSERT: what is stored is lower */
     bool alone;  /* a batch with it was refused by the database */
     bool done;
@@ -114,9 +115,9 @@ void hf_sip_store_refused(struct hf_sip_store *s, struct hf_sip_batch *batch, co
 void hf_sip_store_feed_row(struct hf_sip_store *s, const struct hf_sip_stored_row *row);
 void hf_sip_store_feed_gone(struct hf_sip_store *s, struct hf_slice aor);
 void hf_sip_store_feed_end(struct hf_sip_store *s, bool ours, uint64_t change);
-/** There may be changes; somebody learnt something of an AoR's user agent. */
+/** There may be changes; this AoR's row is to be read and told, though no `change` tells of it. */
 void hf_sip_store_notified(struct hf_sip_store *s);
-void hf_sip_store_learnt(struct hf_sip_store *s, struct hf_slice aor);
+void hf_sip_store_told(struct hf_sip_store *s, struct hf_slice aor);
 
 /** The id under which a key is stored. */
 void hf_sip_store_id(struct hf_slice key, uint8_t ret_id[HF_SIP_STORE_ID_LEN]);

@@ -62,7 +62,12 @@ enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_TEXT = 2
              " WHERE a.aor = k.aor AND a.current = $4"                                             \
              " AND (a.agent, a.agent_id) IS DISTINCT FROM (k.agent, k.agent_id) RETURNING a.aor)"  \
              " SELECT pg_notify('" HF_SIP_STORE_CHANNEL "', 'a' || aor) FROM u")                   \
-    X(ASSIGN, INSERT_ROWS("coalesce(g.epoch, 0) + 1") " ON CONFLICT (aor) DO NOTHING")             \
+    X(ASSIGN,                                                                                      \
+      "WITH i AS (" INSERT_ROWS(                                                                   \
+          "coalesce(g.epoch, 0) + 1") " ON CONFLICT (aor) DO NOTHING"                              \
+                                      " RETURNING aor, current) SELECT "                           \
+                                      "pg_notify('" HF_SIP_STORE_CHANNEL "',"                      \
+                                      " 'n' || current || ' ' || aor) FROM i WHERE current <> $9") \
     X(ASSERT, INSERT_ROWS("k.epoch") " WHERE k.epoch > coalesce(g.epoch, 0)"                       \
                                      " ON CONFLICT (aor) DO NOTHING")                              \
     X(RAISE,                                                                                       \
@@ -575,7 +580,7 @@ static void send_ops(struct conn *c, struct unit *u, enum statement id)
     for (unsigned i = 0; i < b->n_params; i++) {
         end_array(b, p[i]);
     }
-    if (id == S_LEARN) {
+    if (id == S_LEARN || id == S_ASSIGN) {
         hf_buf_str(&param(b)->b, hf_sip_store_conf(b->store)->self);
     }
     execute(c, u, id);
@@ -913,13 +918,27 @@ static void take_results(struct conn *c)
     }
 }
 
+/* "SERVER AOR": the AoR, if that server is this one; empty: another one. */
+static struct hf_slice given_to_us(const struct hf_sip_backend *b, struct hf_slice text)
+{
+    struct hf_slice self = hf_slice_str(hf_sip_store_conf(b->store)->self);
+    return hf_slice_starts(text, self) && text.n > self.n + 1 && text.p[self.n] == ' '
+               ? hf_slice(text.p + self.n + 1, text.n - self.n - 1)
+               : hf_slice(NULL, 0);
+}
+
 static void take_notices(struct conn *c)
 {
     for (PGnotify *n; !c->backend->failed && (n = PQnotifies(c->pg)) != NULL;) {
         if (n->extra[0] == 'c') {
             hf_sip_store_notified(c->backend->store);
         } else if (n->extra[0] == 'a' && n->be_pid != PQbackendPID(c->backend->writes.pg)) {
-            hf_sip_store_learnt(c->backend->store, hf_slice_str(n->extra + 1));
+            hf_sip_store_told(c->backend->store, hf_slice_str(n->extra + 1));
+        } else if (n->extra[0] == 'n') {
+            struct hf_slice aor = given_to_us(c->backend, hf_slice_str(n->extra + 1));
+            if (aor.n) {
+                hf_sip_store_told(c->backend->store, aor);
+            }
         }
         PQfreemem(n);
     }

@@ -27,7 +27,7 @@
     X(KNOWN, "SELECT 1 FROM users WHERE aor = ?1 LIMIT 1")                                         \
     X(ASSIGN,                                                                                      \
       "INSERT INTO assignment (" ROW ", bucket, change) VALUES (?1, ?2, ?3, " EPOCH_OF_GONE        \
-      " + 1, ?5, ?6, ?7, ?8, 0) ON CONFLICT DO NOTHING")                                           \
+      " + 1, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING")                                          \
     X(ASSERT,                                                                                      \
       INSERT_ROW " WHERE ?4 > " EPOCH_OF_GONE " ON CONFLICT DO UPDATE SET"                         \
                  " home = excluded.home, current = excluded.current, epoch = excluded.epoch,"      \
@@ -48,6 +48,7 @@
     X(KEPT, "SELECT what, key, data, expires - unixepoch() FROM kept"                              \
             " WHERE aor = ?1 AND expires > unixepoch()")                                           \
     X(CHANGE, "SELECT change, version FROM leader")                                                \
+    X(NEXT_CHANGE, "UPDATE leader SET change = change + 1")                                        \
     X(OURS, "SELECT " ROW " FROM assignment WHERE current = ?1")                                   \
     X(FEED, "SELECT " ROW " FROM assignment WHERE change > ?1 AND change > 0")                     \
     X(GONE, "SELECT aor FROM gone WHERE change > ?1")                                              \
@@ -195,19 +196,36 @@ static void read_row(struct hf_sip_backend *b, const struct hf_sip_op *op, struc
     r->done = r->have_row ? HF_SIP_OP_DONE : HF_SIP_OP_NONE;
 }
 
+static int64_t read_int(struct hf_sip_backend *b, enum statement id)
+{
+    int64_t v = step(b, id) ? get_int(b, id, 0) : 0;
+    reset(b, id);
+    return v;
+}
+
+/* What is inserted for another server has a `change`, by which that one's feed finds it. */
 static void do_insert(struct hf_sip_backend *b, const struct hf_sip_op *op, struct hf_sip_result *r)
 {
     enum statement id = op->kind == HF_SIP_OP_ASSIGN ? S_ASSIGN : S_ASSERT;
     char home[HF_HOST_NAME_MAX + 1], current[HF_HOST_NAME_MAX + 1];
+    struct hf_slice to = hf_sip_store_name(b->store, op->row.current, current);
+    bool others =
+        id == S_ASSIGN && !hf_slice_eq(to, hf_slice_str(hf_sip_store_conf(b->store)->self));
     put_text(b, id, 1, op->aor);
     put_text(b, id, 2, hf_sip_store_name(b->store, op->row.home, home));
-    put_text(b, id, 3, hf_sip_store_name(b->store, op->row.current, current));
+    put_text(b, id, 3, to);
     put_int(b, id, 4, (int64_t)op->row.epoch);
     put_int(b, id, 5, op->row.pinned);
     put_int(b, id, 6, op->row.agent);
     put_int(b, id, 7, hf_sip_store_i16(op->row.agent_id));
     put_int(b, id, 8, hf_sip_store_i16(hf_sip_bucket(op->aor)));
+    if (id == S_ASSIGN) {
+        put_int(b, id, 9, others ? read_int(b, S_CHANGE) + 1 : 0);
+    }
     once(b, id);
+    if (others && !b->failed && sqlite3_changes(b->db) > 0) {
+        once(b, S_NEXT_CHANGE);
+    }
     read_row(b, op, r);
 }
 
@@ -481,13 +499,6 @@ static void run(struct hf_sip_backend *b, struct hf_sip_batch *batch)
     } else {
         hf_sip_store_batch_done(b->store, batch);
     }
-}
-
-static int64_t read_int(struct hf_sip_backend *b, enum statement id)
-{
-    int64_t v = step(b, id) ? get_int(b, id, 0) : 0;
-    reset(b, id);
-    return v;
 }
 
 static void feed(struct hf_sip_backend *b, bool ours, uint64_t change)

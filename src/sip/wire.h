@@ -88,6 +88,10 @@ static inline unsigned hf_sip_conn_worker(uint64_t conn)
 }
 /** A binding was registered over this connection: it is kept for longer. */
 void hf_sip_wire_keep(struct hf_sip_wire *t, uint64_t conn);
+/** Connections that begin from now on are made with these (borrowed; NULL: none); others go on as
+ * they are. */
+void hf_sip_wire_tls(struct hf_sip_wire *t, struct hf_tls_context *server,
+                     struct hf_tls_context *client);
 /** Write what was collected. At the end of each turn: from the `after` of the poll set. */
 void hf_sip_wire_flush(struct hf_sip_wire *t);
 /** How full the receive buffers are, at most: 1/1000. */

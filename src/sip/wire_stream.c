@@ -182,7 +182,10 @@ static void put(struct hf_sip_conn *c, struct hf_slice bytes)
         b = &c->wait;
         hf_buf_add(b, bytes);
     }
-    if (b->err || b->n > out_max(t)) {
+    if (b == &c->out && b->n > out_max(t)) { /* all of one turn may be more: is it left unread? */
+        write_out(c);
+    }
+    if (c->state != HF_SIP_CONN_ENDED && (b->err || b->n > out_max(t))) {
         t->c.closed_slow++;
         end(c);
     }
@@ -580,6 +583,13 @@ void hf_sip_stream_send(struct hf_sip_wire *t, const struct hf_sip_flow *to,
     }
     t->c.stream_out++;
     put(c, message);
+}
+
+void hf_sip_wire_tls(struct hf_sip_wire *t, struct hf_tls_context *server,
+                     struct hf_tls_context *client)
+{
+    t->conf.tls_server = server;
+    t->conf.tls_client = client;
 }
 
 void hf_sip_wire_keep(struct hf_sip_wire *t, uint64_t conn)

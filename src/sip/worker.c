@@ -150,6 +150,12 @@ void hf_sip_worker_keep(struct hf_sip_worker *w, uint64_t conn)
     }
 }
 
+void hf_sip_worker_tls(struct hf_sip_worker *w, struct hf_tls_context *server,
+                       struct hf_tls_context *client)
+{
+    hf_sip_wire_tls(w->wire, server, client);
+}
+
 /* ---- mails ---- */
 
 void hf_sip_worker_mail(struct hf_sip_worker *w, unsigned to, uint32_t kind,

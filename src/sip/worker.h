@@ -86,6 +86,9 @@ void hf_sip_worker_send(struct hf_sip_worker *w, const struct hf_sip_flow *to,
                         struct hf_slice message);
 /** A binding was registered over this connection, of whichever worker. */
 void hf_sip_worker_keep(struct hf_sip_worker *w, uint64_t conn);
+/** As hf_sip_wire_tls(). */
+void hf_sip_worker_tls(struct hf_sip_worker *w, struct hf_tls_context *server,
+                       struct hf_tls_context *client);
 /** A mail for another worker (or this one), with the others of this turn; dropped and counted when
  * that one's mailbox is full. */
 void hf_sip_worker_mail(struct hf_sip_worker *w, unsigned to, uint32_t kind,

@@ -81,9 +81,10 @@ static void on_answered(void *ctx, uint64_t cookie, uint16_t status, const struc
     own_open &= ~(1u << cookie);
 }
 
-static void on_failed(void *ctx, uint64_t cookie, uint16_t status)
+static void on_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
     (void)ctx;
+    (void)aor;
     assert(cookie < N_TARGETS && (status == 408 || status == 430 || status == 503));
 }
 

@@ -60,6 +60,8 @@ static void on_store(void *ctx, const struct hf_sip_op *op)
     o->op.user = keep(o, &n, op->user);
     o->op.realm = keep(o, &n, op->realm);
     o->op.row.aor = o->op.aor;
+    o->op.kept.key = keep(o, &n, op->kept.key);
+    o->op.kept.data = keep(o, &n, op->kept.data);
     for (size_t i = 0; i < op->n_binds; i++) {
         o->bind[i] = op->bind[i];
         o->bind[i].key = keep(o, &n, op->bind[i].key);
@@ -255,6 +257,16 @@ void rig_answer(struct rig *r, enum hf_sip_done done, const char *home, uint64_t
                                       .current = rig_number(r, home),
                                       .epoch = epoch};
     }
+    hf_sip_element_done(r->e, &res, r->now);
+}
+
+void rig_loaded(struct rig *r, const struct hf_sip_kept *kept)
+{
+    static struct rig_op o;
+    assert(rig_asked(r, HF_SIP_OP_LOAD));
+    struct hf_sip_result res = result_of(r, &o, HF_SIP_OP_DONE);
+    res.kept = kept;
+    res.n_kept = kept != NULL;
     hf_sip_element_done(r->e, &res, r->now);
 }
 

@@ -57,6 +57,8 @@ unsigned rig_status(const struct rig *r, size_t i);
 const struct hf_sip_op *rig_asked(const struct rig *r, enum hf_sip_op_kind kind);
 /** Answers the last op: with this row (home NULL: none). */
 void rig_answer(struct rig *r, enum hf_sip_done done, const char *home, uint64_t epoch);
+/** ... a LOAD: no bindings, and this kept (NULL: nothing). */
+void rig_loaded(struct rig *r, const struct hf_sip_kept *kept);
 /** ... a SECRET: user's password, AoR; NULL: unknown. */
 void rig_answer_secret(struct rig *r, const char *user, const char *password, const char *aor);
 /** The feed has this row. */

@@ -1,6 +1,7 @@
 """holdfast-sip as a program: two users register and call each other, over UDP, TCP and TLS, with SQLite below."""
 import json
 import signal
+import ssl
 import subprocess
 import threading
 import urllib.request
@@ -219,6 +220,40 @@ def test_reload(server):
     server.path.write_text(text)
     server.process.send_signal(signal.SIGHUP)
     wait("reload", lambda: server.ask("servers")["servers"][0]["weight"] == 100)
+
+
+def certificate(server):
+    """What a new connection is shown."""
+    return ssl.get_server_certificate(("127.0.0.1", server.tls_port), timeout=20)
+
+
+def test_certificates(server):
+    """SIGHUP: new connections get the new certificate, those that stand go on; a bad one changes nothing."""
+    pem, key = server.folder / "tls.pem", server.folder / "tls.key"
+    first = certificate(server)
+    with agent(server, "alice") as alice, agent(server, "bob", "tls") as bob:
+        assert alice.register().status == bob.register().status == 200
+        reloads = server.log.read_text().count("and certificates")
+        subprocess.run(CERTIFICATE, shell=True, cwd=server.folder, check=True, capture_output=True,
+                       stdin=subprocess.DEVNULL)
+        server.process.send_signal(signal.SIGHUP)
+        wait("reload", lambda: server.log.read_text().count("and certificates") > reloads)
+        for _ in range(8):  # of whichever worker
+            wait("the new certificate", lambda: certificate(server) == pem.read_text())
+        assert certificate(server) != first
+        with agent(server, "carol", "tls") as carol:
+            assert carol.register().status == 200
+            assert carol.register(expires=0).status == 200
+        good = pem.read_text(), key.read_text()
+        pem.write_text("no certificate")
+        server.process.send_signal(signal.SIGHUP)
+        wait("refusal", lambda: f"{pem}" in server.log.read_text().rsplit("reload refused", 1)[-1])
+        assert certificate(server) == good[0]
+        pem.write_text(good[0])
+        assert alice.message(bob.aor, "by the old connection").status == 200
+        assert bob.next_request("MESSAGE").body == "by the old connection"
+        assert bob.register(expires=0).status == 200
+        assert alice.register(expires=0).status == 200
 
 
 def test_garbage(server):

@@ -289,6 +289,9 @@ void hf_sip_decide(const struct hf_sip_facts *f, struct hf_sip_verdict *ret_verd
         give(f, HF_SIP_RULE_NO_VIA, ret_verdict);
     } else if (sheds(f)) {
         give(f, HF_SIP_RULE_OVERLOADED, ret_verdict);
+        if (f->from_edge && f->role != HF_SIP_ROLE_EDGE && f->shed != HF_SIP_SHED_ALL) {
+            ret_verdict->status = 500; /* this one; 503 is for all that the edge has (21.5.4) */
+        }
     } else if (!f->have_row) {
         without_row(f, ret_verdict);
     } else if (f->role == HF_SIP_ROLE_HOME && f->row.current == f->self) {

@@ -17,6 +17,7 @@
  *   ROUTE           in a dialog, ACK, CANCEL                              PASS
  *   NO_VIA          no Via: not a request                                 REFUSE 400
  *   OVERLOADED      this server sheds, and this one's turn it is          REFUSE 503
+ *                   (500 to a trusted edge, unless all are shed: it would send nobody here)
  *
  *   the row is not cached
  *     ASK_FIRST       credentials are wanted, and none good are there     CHALLENGE  S6

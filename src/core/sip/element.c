@@ -102,7 +102,7 @@ void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what
 static void unreachable(struct hf_sip_element *e, const struct hf_sip_flow *to)
 {
     if (to->conn) {
-        hf_el_conn_closed(e, to->conn);
+        hf_el_conn_closed(e, to->conn, e->now);
         hf_el_broken(e, to, e->now);
     }
     hf_sip_proxy_unreachable(e->proxy, to, e->now);
@@ -116,6 +116,7 @@ static void drain(struct hf_sip_element *e)
         struct hf_sip_flow to = e->broken[--e->n_broken];
         unreachable(e, &to);
     }
+    hf_el_end_lost(e, e->now);
     for (size_t i = 0; i < e->n_said; i++) { /* more may be said meanwhile */
         struct hf_el_said s = e->said[i];
         hf_sip_notifier_answered(e->notifier, s.cookie, s.status, s.has_msg ? e->response : NULL,
@@ -136,11 +137,12 @@ static void proxy_answered(void *ctx, uint64_t cookie, uint16_t status,
     hf_el_say(e, cookie, status, msg && msg == e->response);
 }
 
-static void proxy_failed(void *ctx, uint64_t cookie, uint16_t status)
+/* Silence and 503 say nothing of the next call: such a binding stays until it ends by itself. */
+static void proxy_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
-    (void)ctx; /* the binding stays: it ends by itself, or its client comes back */
-    (void)cookie;
-    (void)status;
+    if (status == 430 && aor.n) {
+        hf_el_lost(ctx, aor, cookie);
+    }
 }
 
 static void notifier_store(void *ctx, const struct hf_sip_op *op)
@@ -162,13 +164,9 @@ static uint64_t notifier_epoch(void *ctx, struct hf_slice aor)
     return hf_sip_assign_get(e->assign, aor, &row) ? row.epoch : 0;
 }
 
-/* Presence, which is there to be seen: everybody who has authenticated. The user himself is not
- * asked for. */
 static int may_watch(void *ctx, struct hf_slice watcher, enum hf_sip_package p, struct hf_slice aor)
 {
-    const struct hf_sip_element *e = ctx;
-    (void)aor;
-    return !e->conf.must_authenticate || (p == HF_SIP_PACKAGE_PRESENCE && watcher.n);
+    return hf_el_may_watch(ctx, watcher, p, aor);
 }
 
 /* --- life and death --- */
@@ -189,14 +187,18 @@ static int copy_conf(struct hf_sip_element *e, const struct hf_sip_element_conf 
     for (size_t i = 0; i < c->n_domains; i++) {
         n += c->domain[i].n;
     }
+    for (size_t i = 0; i < c->n_watchers; i++) {
+        n += c->watchers[i].n;
+    }
     for (size_t i = 0; i < c->n_listen; i++) {
         n += 2 * c->listen[i].host.n + 8;
     }
     e->texts = hf_alloc(n);
     e->domain = hf_alloc_array(c->n_domains + 1, sizeof(*e->domain));
+    e->watchers = hf_alloc_array(c->n_watchers + 1, sizeof(*e->watchers));
     e->listen = hf_alloc_array(c->n_listen, sizeof(*e->listen));
     e->edge = hf_alloc_array(c->n_edges + 1, sizeof(*e->edge));
-    if (!e->texts || !e->domain || !e->listen || !e->edge) {
+    if (!e->texts || !e->domain || !e->watchers || !e->listen || !e->edge) {
         return -ENOMEM;
     }
     uint8_t *at = e->texts;
@@ -207,6 +209,9 @@ static int copy_conf(struct hf_sip_element *e, const struct hf_sip_element_conf 
     e->conf.key = keep(&at, hf_slice(c->key, HF_SIP_NONCE_KEY_LEN)).p;
     for (size_t i = 0; i < c->n_domains; i++) {
         e->domain[i] = keep(&at, c->domain[i]);
+    }
+    for (size_t i = 0; i < c->n_watchers; i++) {
+        e->watchers[i] = keep(&at, c->watchers[i]);
     }
     for (size_t i = 0; i < c->n_listen; i++) {
         struct hf_el_listen *l = &e->listen[i];
@@ -328,15 +333,20 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     e->ctx = ctx;
     is_now(e, now, wall_s);
     hf_prng_init(&e->prng, conf->seed ^ conf->worker);
-    struct hf_map *maps[] = {&e->by_cookie, &e->by_key, &e->binding, &e->loads,      &e->secrets,
-                             &e->flows,     &e->conns,  &e->dirty,   &e->known_peers};
+    struct hf_map *maps[] = {&e->by_cookie,   &e->by_key,       &e->binding, &e->loads,
+                             &e->secrets,     &e->flows,        &e->conns,   &e->dirty,
+                             &e->known_peers, &e->untold_by_aor};
     for (size_t i = 0; i < HF_ARRAY_LEN(maps); i++) {
         hf_map_init(maps[i], conf->seed + i);
     }
     hf_list_init(&e->waits);
+    hf_list_init(&e->trying);
     hf_list_init(&e->to_load);
     hf_list_init(&e->secrets_age);
     hf_list_init(&e->dirties);
+    hf_list_init(&e->lost);
+    hf_list_init(&e->untold);
+    hf_list_init(&e->to_tell);
     e->cookie = HF_EL_NOBODY;
     int rc = copy_conf(e, conf);
     if (rc == 0) {
@@ -371,6 +381,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_sip_fleet_destroy(e->fleet);
     hf_el_waits_fini(e);
     hf_el_registers_fini(e);
+    hf_el_untold_fini(e);
     hf_el_secrets_fini(e);
     size_t pos = 0;
     for (void *p; (p = hf_map_next(&e->known_peers, &pos));) {
@@ -387,10 +398,10 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->rate);
     hf_free(e->redirected);
     hf_free(e->sent);
-    hf_free(e->came);
     hf_free(e->said);
     hf_free(e->texts);
     hf_free(e->domain);
+    hf_free(e->watchers);
     hf_free(e->listen);
     hf_free(e->edge);
     hf_free(e);
@@ -466,7 +477,7 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     bool was_alive = hf_sip_fleet_alive(e->fleet, number);
     hf_sip_fleet_set(e->fleet, number, &peer->now);
     if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
-        hf_el_died(e, number, e->now);
+        hf_el_died(e, number);
     }
     *ret_number = number;
     return rc;
@@ -643,6 +654,10 @@ static void decide(struct hf_el_req *r)
         hf_el_refuse(r, 500, 0);
         return;
     }
+    if (hf_el_forbidden(r)) {
+        hf_el_respond(r, 403, NULL);
+        return;
+    }
     act(r);
 }
 
@@ -722,7 +737,7 @@ static void request(struct hf_sip_element *e, const struct hf_sip_msg *msg,
     /* not the whole of it: its answers are counted */
     memset(&known, 0, offsetof(struct hf_el_known, user_text));
     known.n_answers = 0;
-    if (!hf_el_may(e, &from->peer, now)) {
+    if (!hf_el_may(e, msg, &from->peer, now)) {
         e->count.limited++;
         return;
     }
@@ -731,11 +746,15 @@ static void request(struct hf_sip_element *e, const struct hf_sip_msg *msg,
         hf_el_respond(&r, hf_sip_fault_status(msg->fault), hf_sip_fault_text(msg->fault));
         return;
     }
-    if (hf_sip_proxy_absorb(e->proxy, msg, from, now) ||
-        (e->n_waits && hf_el_waiting_key(e, hf_el_key(msg, false)))) {
+    if (hf_sip_proxy_absorb(e->proxy, msg, from, now)) {
         return;
     }
-    hf_el_handle(&r);
+    struct hf_el_wait *w = e->n_waits ? hf_el_waiting_key(e, hf_el_key(msg, false)) : NULL;
+    if (w) {
+        hf_el_again(e, w, now);
+    } else {
+        hf_el_handle(&r);
+    }
 }
 
 static void response(struct hf_sip_element *e, const struct hf_sip_msg *msg,
@@ -791,7 +810,10 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
     }
     bool unknown = what == HF_SIP_APPLY_FULL && row->current == e->self &&
                    !hf_sip_registrar_find(e->registrar, row->aor);
-    if ((what != HF_SIP_APPLY_GAINED && !unknown) || inserted) {
+    /* each change is one: it was another one's, and we have not heard of it */
+    bool was_away = what == HF_SIP_APPLY_NEWER && before == e->self && row->current == e->self &&
+                    row->epoch > old.epoch + 1;
+    if ((what != HF_SIP_APPLY_GAINED && !unknown && !was_away) || inserted) {
         return;
     }
     /* who lives tells its watchers itself (D10); our own from before we started go on */
@@ -800,9 +822,8 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         former = HF_SIP_FORMER_SELF;
     } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
         former = HF_SIP_FORMER_ALIVE;
-        hf_el_came_from(e, row->aor, before, now);
     }
-    hf_el_load(e, row->aor, former);
+    hf_el_load(e, row->aor, former, before);
 }
 
 void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *feed, hf_time now)
@@ -828,8 +849,9 @@ void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *fee
         hf_sip_assign_caught_up(e->assign, feed->change, now);
         e->was_fresh = true;
     }
-    e->load_again = 0;
+    e->load_again = e->tell_again = 0;
     hf_el_load_next(e);
+    hf_el_untold_next(e);
     hf_el_store_dirty(e, now);
     drain(e);
 }
@@ -896,7 +918,11 @@ void hf_sip_element_done(struct hf_sip_element *e, const struct hf_sip_result *r
         }
         break;
     case HF_SIP_OP_LOAD:
-        hf_el_loaded(e, result, now);
+        if (result->cookie == HF_EL_NOBODY) {
+            hf_el_untold_found(e, result, now);
+        } else {
+            hf_el_loaded(e, result, now);
+        }
         break;
     case HF_SIP_OP_KEEP:
     case HF_SIP_OP_DROP:
@@ -969,6 +995,7 @@ void hf_sip_element_tick(struct hf_sip_element *e, hf_time now, uint32_t wall_s)
     assert_rows(e, now);
     hf_el_waits_tick(e, now);
     hf_el_load_next(e);
+    hf_el_untold_tick(e, now);
     drain(e);
 }
 
@@ -978,9 +1005,8 @@ hf_time hf_sip_element_deadline(const struct hf_sip_element *e)
     t = hf_time_min(t, hf_sip_proxy_deadline(e->proxy));
     t = hf_time_min(t, hf_sip_notifier_deadline(e->notifier));
     t = hf_time_min(t, hf_sip_assign_deadline(e->assign));
-    if (!hf_list_empty(&e->waits)) {
-        t = hf_time_min(t, HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age)->until);
-    }
+    t = hf_time_min(t, hf_el_waits_deadline(e));
+    t = hf_time_min(t, hf_el_untold_deadline(e));
     if (!hf_list_empty(&e->to_load) && e->load_again > e->now &&
         hf_sip_assign_table(e->assign) != HF_SIP_TABLE_AWAY) {
         t = hf_time_min(t, e->load_again);

@@ -79,6 +79,10 @@ struct hf_sip_element_conf {
     const struct hf_sip_net *edge; /* trusted-edge list */
     size_t n_edges;
     bool must_authenticate;
+    /* Who may watch a user's presence, beside himself: "domain" (whoever has authenticated in his
+     * domain), "@domain" (in that one), an AoR; "none" is nobody. None given: "domain". */
+    const struct hf_slice *watchers;
+    size_t n_watchers;
     unsigned algorithms;   /* bits of enum hf_sip_algorithm that are offered */
     uint32_t nonce_life_s; /* 0: 300 */
     const uint8_t *key;    /* HF_SIP_NONCE_KEY_LEN bytes, derived from the cluster key */
@@ -88,7 +92,9 @@ struct hf_sip_element_conf {
     uint32_t expires_default_s, expires_min_s, expires_max_s; /* 0: 3600, 60, 7200 */
     struct hf_slice service_route;
     size_t bindings_max, transactions_max, requests_max, cache_max, subs_max; /* 0: defaults */
-    uint32_t source_rate; /* requests/s of one source address without good credentials; 0: 200 */
+    /* requests/s of one source without good credentials: an address, or behind a trusted edge a
+     * flow (the Via below the edge's), or who it says to be; 0: 200 */
+    uint32_t source_rate;
 };
 
 HF_MUST int hf_sip_element_create(const struct hf_sip_element_conf *conf,
@@ -158,6 +164,7 @@ void hf_sip_element_trace(struct hf_sip_element *e, struct hf_slice aor);
     X(waiting_full, "... and were refused for want of room")                                       \
     X(forked, "requests to bindings")                                                              \
     X(not_found, "requests for users without bindings")                                            \
+    X(flows_lost, "bindings that ended with their flow")                                           \
     X(loaded, "AoRs loaded from the store")                                                        \
     X(left, "AoRs that went to another server")
 struct hf_sip_element_counters {

@@ -193,7 +193,7 @@ static enum hf_el_auth accept(struct hf_el_req *r, const struct hf_sip_credentia
     hf_list_insert(&e->secrets_age, &s->node);
     memcpy(r->known->user_text, s->aor.p, s->aor.n);
     r->known->user = hf_slice(r->known->user_text, s->aor.n);
-    hf_el_trusted(e, &r->from->peer);
+    hf_el_trusted(e, r->m, &r->from->peer);
     return HF_EL_AUTH_GOOD;
 }
 

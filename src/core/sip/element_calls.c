@@ -1,5 +1,7 @@
 /* What is served here but REGISTER: requests for the server itself, watchers, and calls to
  * bindings. */
+#include <string.h>
+
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/mem.h"
@@ -26,6 +28,67 @@ void hf_el_here(struct hf_el_req *r)
 }
 
 /* --- watchers --- */
+
+static struct hf_slice domain_of(struct hf_slice aor)
+{
+    const uint8_t *at = aor.n ? memchr(aor.p, '@', aor.n) : NULL;
+    return at ? hf_slice(at, (size_t)(aor.p + aor.n - at)) : hf_slice(NULL, 0);
+}
+
+/* The user himself is not asked for. Registrations are nobody else's business; presence is there to
+ * be seen, by whom the operator lets. */
+int hf_el_may_watch(const struct hf_sip_element *e, struct hf_slice watcher, enum hf_sip_package p,
+                    struct hf_slice aor)
+{
+    bool anybody = !e->conf.must_authenticate; /* is who he says he is */
+    if (p == HF_SIP_PACKAGE_REG) {
+        return anybody;
+    }
+    struct hf_slice domain = domain_of(watcher);
+    bool may = e->conf.n_watchers == 0 && (anybody || hf_slice_eq(domain, domain_of(aor)));
+    for (size_t i = 0; i < e->conf.n_watchers; i++) {
+        struct hf_slice who = e->watchers[i];
+        may = may || (hf_slice_eq(who, S("domain"))
+                          ? anybody || hf_slice_eq(domain, domain_of(aor))
+                          : hf_slice_eq(who, who.p[0] == '@' ? domain : watcher));
+    }
+    return may && (anybody || watcher.n);
+}
+
+/* Who asks: as authenticated, else as he says. */
+static struct hf_slice who_asks(const struct hf_el_req *r, uint8_t room[HF_SIP_AOR_MAX])
+{
+    struct hf_slice s = r->known->user;
+    struct hf_wr w;
+    hf_wr_init(&w, room, HF_SIP_AOR_MAX);
+    if (r->known->auth != HF_EL_AUTH_GOOD &&
+        (hf_sip_aor(&r->m->from.uri, &w) || hf_wr_end(&w, &s))) {
+        s = hf_slice(NULL, 0);
+    }
+    return s;
+}
+
+bool hf_el_forbidden(const struct hf_el_req *r)
+{
+    uint8_t room[HF_SIP_AOR_MAX];
+    struct hf_sip_event event;
+    bool known = r->known->auth == HF_EL_AUTH_GOOD;
+    if (r->e->conf.role == HF_SIP_ROLE_EDGE || (r->e->conf.must_authenticate && !known)) {
+        return false; /* another server asks him who he is */
+    }
+    if (r->f.kind == HF_SIP_KIND_REGISTER) {
+        return known && !hf_slice_eq(r->known->user, r->aor);
+    }
+    struct hf_slice who = r->f.kind == HF_SIP_KIND_STATE ? who_asks(r, room) : r->aor;
+    if (hf_slice_eq(who, r->aor)) {
+        return false;
+    }
+    /* a package that there is not is refused like one that he may not watch */
+    enum hf_sip_package p = r->m->method == HF_SIP_SUBSCRIBE && hf_sip_event(r->m, &event) == 1
+                                ? hf_sip_package_of(event.package)
+                                : HF_SIP_PACKAGE_PRESENCE;
+    return r->m->method == HF_SIP_PUBLISH || hf_el_may_watch(r->e, who, p, r->aor) == 0;
+}
 
 void hf_el_state(struct hf_el_req *r)
 {
@@ -60,10 +123,11 @@ static int way_by_path(struct hf_el_req *r, struct hf_slice path, struct hf_sip_
     }
     int nowhere = hf_sip_uri_param(&first.uri, "hfc", &mark) ? -HF_ECLOSED : -HF_ENOTFOUND;
     if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
-        const struct hf_el_listen *l =
-            hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id)
-                ? NULL
-                : hf_el_listen_by_id(e, id);
+        int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
+        const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
+        if (rc == -HF_EAUTH && nowhere == -HF_ENOTFOUND) { /* of a former life of ours */
+            hf_el_lost(e, r->aor, t->cookie);
+        }
         t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);
         t->to = named;
         t->to.local = l ? l->c.at : named.local;
@@ -81,7 +145,7 @@ static int way(struct hf_el_req *r, const struct hf_sip_binding *b, struct hf_si
 {
     struct hf_sip_element *e = r->e;
     struct hf_slice path = hf_sip_binding_path(b);
-    const struct hf_sip_flow *flow = hf_el_flow_of(e, r->aor, hf_sip_binding_uri(b));
+    const struct hf_sip_flow *flow = hf_el_flow_of(e, b);
     struct hf_sip_uri uri;
     int rc = path.n ? way_by_path(r, path, t) : -HF_ECLOSED;
     if (rc != -HF_ECLOSED) {
@@ -106,7 +170,10 @@ static int targets(struct hf_el_req *r, struct hf_sip_target target[HF_SIP_CONTA
     int n = 0;
     const struct hf_sip_binding *b = hf_sip_registrar_find(r->e->registrar, r->aor);
     for (; b && n < HF_SIP_CONTACTS_MAX; b = b->next) {
-        struct hf_sip_target t = {.uri = hf_sip_binding_uri(b), .q = b->q};
+        struct hf_sip_target t = {.uri = hf_sip_binding_uri(b),
+                                  .q = b->q,
+                                  .cookie = hf_el_binding_hash(b),
+                                  .aor = r->aor};
         if (hf_sip_binding_left_s(b, r->now) == 0) {
             continue;
         }
@@ -185,8 +252,12 @@ static bool watcher_flow(struct hf_sip_element *e, const struct hf_sip_request *
     if (request->route.n || hf_sip_address_parse(&c, false, &to)) {
         return false;
     }
-    const struct hf_sip_flow *flow =
-        hf_el_flow_of(e, hf_el_aor(e, &to.uri, room, &foreign), request->uri);
+    const struct hf_sip_flow *flow = NULL;
+    const struct hf_sip_binding *b =
+        hf_sip_registrar_find(e->registrar, hf_el_aor(e, &to.uri, room, &foreign));
+    for (; b && !flow; b = b->next) {
+        flow = hf_slice_eq(hf_sip_binding_uri(b), request->uri) ? hf_el_flow_of(e, b) : NULL;
+    }
     if (flow) {
         *ret_to = *flow;
     }

@@ -18,15 +18,28 @@ bool hf_el_begin(struct hf_sip_element *e, const struct hf_sip_msg *m,
     char tag[16];
     hf_sip_stateless_tag(m, e->keys.tag, tag);
     hf_wr_init(w, e->out, sizeof(e->out));
+    e->status = status;
     return hf_sip_begin_response(w, m, status, reason ? hf_slice_str(reason) : hf_slice(NULL, 0),
-                                 hf_slice(tag, sizeof(tag)), &from->peer) == 0;
+                                 hf_slice(tag, status > 100 ? sizeof(tag) : 0), &from->peer) == 0;
+}
+
+/* Its client has a 100, and does not repeat it: what comes of it must not be lost (17.2.1). */
+static bool was_tried(const struct hf_sip_element *e, const struct hf_sip_msg *m)
+{
+    const struct hf_el_wait *w =
+        m->method == HF_SIP_INVITE && e->n_waits ? hf_el_waiting_key(e, hf_el_key(m, false)) : NULL;
+    return w && w->tried;
 }
 
 void hf_el_end(struct hf_sip_element *e, const struct hf_sip_msg *m, const struct hf_sip_flow *from,
                struct hf_wr *w)
 {
     struct hf_slice s;
-    if (hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
+    if (hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &s)) {
+        return;
+    }
+    if (e->status < 200 || !was_tried(e, m) ||
+        hf_sip_proxy_reply(e->proxy, m, from, e->status, s, e->now)) {
         struct hf_sip_flow to = hf_sip_flow_back(m, from);
         hf_el_send(e, &to, s);
     }
@@ -383,6 +396,30 @@ void hf_el_broken(struct hf_sip_element *e, const struct hf_sip_flow *to, hf_tim
     }
 }
 
+/* What goes on after a 100 is repeated by us (16.11: who is without state sends none). */
+static void forward_with_state(struct hf_el_req *r, const struct plan *p,
+                               const struct hf_sip_forward *how)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_sip_target target = {.uri = p->uri, .route = p->route, .to = *p->to};
+    char branch[HF_SIP_OWN_BRANCH_LEN];
+    uint8_t fields[256];
+    struct hf_wr w;
+    hf_sip_proxy_branch(e->proxy, branch);
+    target.branch = hf_slice(branch, sizeof(branch));
+    hf_wr_init(&w, fields, sizeof(fields));
+    if (p->mark) {
+        hf_sip_mark_put(&w, &e->keys, r->m, target.branch, p->mark);
+    }
+    int rc = hf_wr_end(&w, &target.fields);
+    rc = rc ? rc : hf_sip_proxy_fork(e->proxy, r->m, r->from, how, &target, 1, r->now);
+    if (rc == -HF_EVALUE) {
+        hf_el_respond(r, 483, NULL);
+    } else if (rc) {
+        hf_el_refuse(r, 503, hf_sip_retry_after(r->f.random, 5, 20));
+    }
+}
+
 static void forward(struct hf_el_req *r, const struct plan *p)
 {
     struct hf_sip_element *e = r->e;
@@ -413,6 +450,10 @@ static void forward(struct hf_el_req *r, const struct plan *p)
         how.record_route = record(r, p, rr, sizeof(rr));
     } else if (p->path) {
         how.path = path(r, p, rr, sizeof(rr));
+    }
+    if (was_tried(e, r->m)) {
+        forward_with_state(r, p, &how);
+        return;
     }
     hf_wr_init(&w, e->out, sizeof(e->out));
     int rc = hf_sip_begin_forward(&w, r->m, &how);

@@ -12,6 +12,7 @@
 #define HF_EL_LATELY HF_S(32)    /* S5 */
 #define HF_EL_PATIENCE HF_S(32)  /* with the store; a client has given up by then */
 #define HF_EL_AWAY_EXPIRES_S 60  /* S3 */
+#define HF_EL_TRYING HF_MS(150)  /* RFC 3261 17.2.1: a 100 within 200 ms, or another answer */
 #define HF_EL_LOADS_MAX 256      /* LOADs under way */
 #define HF_EL_ASSERTS_AT_ONCE 64 /* of one tick */
 #define HF_EL_NOBODY 1           /* cookie of an op that no request waits for */
@@ -69,8 +70,11 @@ struct hf_el_known {
     struct hf_el_answer answer[HF_SIP_CONTACTS_MAX];
 };
 struct hf_el_wait {
-    struct hf_list age;  /* on element.waits */
-    struct hf_list node; /* on a load's */
+    struct hf_list age;    /* on element.waits */
+    struct hf_list node;   /* on a load's */
+    struct hf_list trying; /* on element.trying: an INVITE that has no 100 yet */
+    hf_time came;          /* when its turn there began */
+    bool tried;            /* it has a 100: its client does not repeat it any more */
     uint64_t cookie, key;
     uint8_t what; /* enum hf_el_for */
     bool keyed;
@@ -90,6 +94,7 @@ struct hf_el_load {
     struct hf_list waits;
     uint64_t cookie; /* of the op; 0: not asked yet */
     uint8_t former;  /* enum hf_sip_former: whose its watchers were */
+    uint16_t from;   /* ... that server, if it lives; HF_SIP_NONE: nobody knows */
     struct hf_slice aor;
     uint8_t bytes[];
 };
@@ -123,7 +128,7 @@ struct hf_el_redirected {
 struct hf_el_flow {
     struct hf_list node; /* of the same connection */
     struct hf_sip_flow flow;
-    struct hf_slice key; /* AoR, NUL, contact */
+    struct hf_slice key; /* AoR, NUL, what tells the binding from its others */
     uint8_t bytes[];
 };
 struct hf_el_conn {
@@ -137,15 +142,6 @@ struct hf_el_dirty {
     struct hf_slice erased; /* keys with 16-bit lengths; owned */
     uint8_t bytes[];
 };
-/* An AoR that came from a server that lives: that tells its watchers, unless it dies first. */
-struct hf_el_came {
-    hf_time at;
-    uint16_t from, n;
-    uint8_t aor[HF_SIP_AOR_MAX];
-};
-#define HF_EL_CAME 1024
-#define HF_EL_TELLING HF_S(120) /* how long that may take */
-
 /* A request that was sent over a connection without state, in case that it is broken. */
 struct hf_el_sent {
     uint64_t conn;
@@ -155,6 +151,14 @@ struct hf_el_sent {
     uint8_t text[2048];
 };
 #define HF_EL_SENT 128
+
+/* A binding whose flow is no more, to be ended when the proxy has returned. */
+struct hf_el_lost {
+    struct hf_list node;
+    uint64_t binding; /* hf_el_binding_hash() */
+    struct hf_slice aor;
+    uint8_t bytes[];
+};
 
 /* What the proxy and the notifier said in a callback, to be told when they have returned. */
 struct hf_el_said {
@@ -169,7 +173,7 @@ struct hf_sip_element {
     void *ctx;
     uint8_t *texts; /* owned */
     struct hf_el_listen *listen;
-    struct hf_slice *domain;
+    struct hf_slice *domain, *watchers;
     struct hf_sip_net *edge;
     struct hf_sip_keys keys;
     struct hf_sip_fleet *fleet;
@@ -188,7 +192,7 @@ struct hf_sip_element {
 
     uint64_t cookie;
     size_t n_waits;
-    struct hf_list waits; /* the oldest first */
+    struct hf_list waits, trying; /* the oldest first */
     struct hf_map by_cookie, by_key;
     struct hf_map binding; /* by AoR: the last that waits for its BIND */
     struct hf_map loads;
@@ -208,11 +212,17 @@ struct hf_sip_element {
     size_t n_away;             /* listening addresses that are elsewhere now */
     struct hf_el_came *came;   /* HF_EL_CAME of them, made when first needed */
     uint32_t n_came;
+    struct hf_map untold_by_aor; /* of hf_el_untold, with these: */
+    struct hf_list untold, to_tell;
+    size_t n_telling;
+    hf_time tell_again;
     struct hf_el_sent *sent; /* HF_EL_SENT of them, made when first needed */
     uint32_t n_sent;
     const struct hf_sip_msg *response; /* that is being handled */
+    uint16_t status;                   /* of the one that is being written */
     struct hf_el_said *said;           /* owned */
     size_t n_said, said_room;
+    struct hf_list lost; /* of hf_el_lost */
     bool sending;
     struct hf_sip_flow broken[16]; /* ... as sending found out: told afterwards, likewise */
     size_t n_broken;
@@ -307,12 +317,9 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
                  hf_time now);
 void hf_el_expire(struct hf_sip_element *e, hf_time now);
 void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id);
-/** Bindings and watchers are to be loaded. */
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former);
-/** Its watchers are `from`'s to tell, which lives. */
-void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now);
-/** That server is dead: who is still stored is told in its stead (S2). */
-void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now);
+/** Bindings and watchers are to be loaded. from: whose they were, if that lives. */
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                uint16_t from);
 struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice aor);
 void hf_el_load_next(struct hf_sip_element *e);
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
@@ -321,13 +328,36 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
 /** The database is there again. */
 void hf_el_store_dirty(struct hf_sip_element *e, hf_time now);
 void hf_el_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice erased);
-const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e, struct hf_slice aor,
-                                        struct hf_slice contact);
-void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn);
+/** The connection that it was registered by, as long as it stands; NULL: none. */
+const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e,
+                                        const struct hf_sip_binding *b);
+/** The connection is no more: what was registered by it as a flow ends (RFC 5626), what was not may
+ * still be found by its Contact. */
+void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn, hf_time now);
+/** Which registration of a binding this is: a later one over another flow is another one. */
+uint64_t hf_el_binding_hash(const struct hf_sip_binding *b);
+/** The flow of that registration is no more: it ends, with the next hf_el_end_lost(). */
+void hf_el_lost(struct hf_sip_element *e, struct hf_slice aor, uint64_t binding);
+void hf_el_end_lost(struct hf_sip_element *e, hf_time now);
 void hf_el_registers_fini(struct hf_sip_element *e);
 
+/* --- element_untold.c --- */
+/** Watchers of this AoR are stored that are `from`'s to tell. -ENOMEM: they must be told now. */
+HF_MUST int hf_el_untold_add(struct hf_sip_element *e, struct hf_slice aor, uint16_t from,
+                             hf_time now);
+void hf_el_untold_drop(struct hf_sip_element *e, struct hf_slice aor);
+/** That server is dead: who is still stored is told in its stead (S2). */
+void hf_el_died(struct hf_sip_element *e, uint16_t server);
+void hf_el_untold_next(struct hf_sip_element *e);
+/** What is stored of one, when it is our turn. */
+void hf_el_untold_found(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
+void hf_el_untold_tick(struct hf_sip_element *e, hf_time now);
+hf_time hf_el_untold_deadline(const struct hf_sip_element *e);
+void hf_el_untold_fini(struct hf_sip_element *e);
+
 /* --- element_forward.c --- */
-/** A response is begun in e->out; false: there can be none. */
+/** A response is begun in e->out; false: there can be none. It goes without state, but for a final
+ * one to an INVITE that has had a 100: that is repeated until its ACK. */
 bool hf_el_begin(struct hf_sip_element *e, const struct hf_sip_msg *m,
                  const struct hf_sip_flow *from, uint16_t status, const char *reason,
                  struct hf_wr *w);
@@ -358,6 +388,12 @@ HF_MUST int hf_el_where_for(struct hf_el_req *r, const struct hf_sip_uri *uri,
 void hf_el_call(struct hf_el_req *r);
 void hf_el_here(struct hf_el_req *r); /* a request for the server itself */
 void hf_el_state(struct hf_el_req *r);
+/** May this one watch that one? 1, 0: see notifier.h. */
+int hf_el_may_watch(const struct hf_sip_element *e, struct hf_slice watcher, enum hf_sip_package p,
+                    struct hf_slice aor);
+/** Is it refused to who asks, whether the user exists or not? To be known before anything is looked
+ * up, so that the answers are the same. */
+bool hf_el_forbidden(const struct hf_el_req *r);
 void hf_el_notify(void *ctx, uint64_t cookie, struct hf_slice next_hop_uri,
                   const struct hf_sip_request *request, struct hf_slice more_fields,
                   struct hf_slice content_type, struct hf_slice body);
@@ -370,12 +406,17 @@ struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what);
 struct hf_el_wait *hf_el_waiting(const struct hf_sip_element *e, uint64_t cookie);
 struct hf_el_wait *hf_el_waiting_key(const struct hf_sip_element *e, uint64_t key);
 void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);
+/** The same request has come again. */
+void hf_el_again(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);
+hf_time hf_el_waits_deadline(const struct hf_sip_element *e);
 void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w);
 struct hf_el_wait *hf_el_hold_own(struct hf_sip_element *e, struct hf_slice message,
                                   uint64_t cookie);
 void hf_el_waits_tick(struct hf_sip_element *e, hf_time now);
 void hf_el_waits_fini(struct hf_sip_element *e);
-/** May this source send another request? */
-bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_time now);
+/** May who sent this, directly or by way of a trusted edge, send another request? */
+bool hf_el_may(struct hf_sip_element *e, const struct hf_sip_msg *m,
+               const struct hf_endpoint *source, hf_time now);
 /** Its credentials were good: it does not count. */
-void hf_el_trusted(struct hf_sip_element *e, const struct hf_endpoint *source);
+void hf_el_trusted(struct hf_sip_element *e, const struct hf_sip_msg *m,
+                   const struct hf_endpoint *source);

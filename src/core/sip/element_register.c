@@ -2,32 +2,47 @@
 #include <errno.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/rd.h"
 #include "core/sip/element_impl.h"
 
 /* --- flows --- */
 
-static struct hf_slice flow_key(struct hf_slice aor, struct hf_slice contact, uint8_t *room,
-                                size_t n)
+#define FLOW_KEY_MAX (HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX + 24UL)
+
+/* What tells a binding from the others of its AoR: instance and reg-id (RFC 5626: an agent's flows
+ * may all have one Contact), or the contact. */
+static void put_key(struct hf_wr *w, const struct hf_sip_binding *b)
+{
+    if (b->outbound) {
+        hf_wr_bytes(w, hf_sip_binding_instance(b));
+        hf_wr_bytes(w, S(";reg-id="));
+        hf_sip_put_u64(w, b->reg_id);
+    } else {
+        hf_wr_bytes(w, hf_sip_binding_uri(b));
+    }
+}
+
+static struct hf_slice flow_key(const struct hf_sip_binding *b, uint8_t room[FLOW_KEY_MAX])
 {
     struct hf_slice s = {NULL, 0};
     struct hf_wr w;
-    hf_wr_init(&w, room, n);
-    hf_wr_bytes(&w, aor);
+    hf_wr_init(&w, room, FLOW_KEY_MAX);
+    hf_wr_bytes(&w, hf_sip_binding_aor(b));
     hf_wr_u8(&w, 0);
-    hf_wr_bytes(&w, contact);
+    put_key(&w, b);
     return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : s;
 }
 
-const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e, struct hf_slice aor,
-                                        struct hf_slice contact)
+const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e,
+                                        const struct hf_sip_binding *b)
 {
-    uint8_t room[HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX];
+    uint8_t room[FLOW_KEY_MAX];
     if (e->flows.n == 0) {
         return NULL;
     }
-    const struct hf_el_flow *f = hf_map_get(&e->flows, flow_key(aor, contact, room, sizeof(room)));
+    const struct hf_el_flow *f = hf_map_get(&e->flows, flow_key(b, room));
     return f ? &f->flow : NULL;
 }
 
@@ -65,14 +80,14 @@ static struct hf_el_conn *conn_of(struct hf_sip_element *e, uint64_t conn)
 
 /* The binding was registered by this flow; one of UDP is told by its Contact. Without memory the
  * Contact is what there is. true: by another one than before. */
-static bool set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice contact,
+static bool set_flow(struct hf_sip_element *e, const struct hf_sip_binding *b,
                      const struct hf_sip_flow *flow)
 {
-    uint8_t room[HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX];
+    uint8_t room[FLOW_KEY_MAX];
     if (e->flows.n == 0 && (!flow || !flow->conn)) {
         return false;
     }
-    struct hf_slice key = flow_key(aor, contact, room, sizeof(room));
+    struct hf_slice key = flow_key(b, room);
     struct hf_el_flow *f = hf_map_get(&e->flows, key);
     if (f && flow && f->flow.conn == flow->conn) {
         return false;
@@ -103,53 +118,41 @@ static bool set_flow(struct hf_sip_element *e, struct hf_slice aor, struct hf_sl
     return changed;
 }
 
-void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn)
-{
-    struct hf_el_conn *c;
-    while ((c = hf_map_get(&e->conns, hf_slice(&conn, sizeof(conn))))) {
-        free_flow(e, HF_CONTAINER_OF(c->flows.next, struct hf_el_flow, node));
-    }
-}
-
 /* --- what is written of bindings --- */
 
 #define WAY_MAX (HF_SIP_TOKEN_MAX + 320u)
 
 struct binds {
     const struct hf_sip_element *e;
-    struct hf_slice aor;
     struct hf_sip_bind bind[HF_SIP_BINDS_MAX];
     size_t n;
     struct hf_wr texts; /* keys of flows: instance and reg-id; ways by connections of ours */
     uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL + WAY_MAX)];
 };
 
-static void binds_init(struct binds *b, const struct hf_sip_element *e, struct hf_slice aor)
+static void binds_init(struct binds *b, const struct hf_sip_element *e)
 {
     b->e = e;
-    b->aor = aor;
     b->n = 0;
     hf_wr_init(&b->texts, b->room, sizeof(b->room));
 }
 
-/* What tells it from the others of its AoR. */
 static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
 {
     if (!x->outbound) {
         return hf_sip_binding_uri(x);
     }
     size_t from = hf_wr_len(&b->texts);
-    hf_wr_bytes(&b->texts, hf_sip_binding_instance(x));
-    hf_wr_bytes(&b->texts, S(";reg-id="));
-    hf_sip_put_u64(&b->texts, x->reg_id);
+    put_key(&b->texts, x);
     return hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
 }
 
 /* Who has come to us by a connection is found by it when he is another server's, too: what is
  * stored has us as its Path, marked, as his Contact is a way when that is broken. */
-static void add_way(struct binds *b, struct hf_sip_stored_binding *x)
+static void add_way(struct binds *b, const struct hf_sip_binding *binding,
+                    struct hf_sip_stored_binding *x)
 {
-    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, b->aor, x->uri);
+    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, binding);
     size_t from = hf_wr_len(&b->texts);
     if (!flow || x->path.n) {
         return;
@@ -170,7 +173,7 @@ static void add_bind(struct binds *b, bool erase, struct hf_slice key,
     b->bind[b->n] = (struct hf_sip_bind){.erase = erase, .key = key};
     if (!erase) {
         hf_sip_binding_dump(x, now, &b->bind[b->n].b);
-        add_way(b, &b->bind[b->n].b);
+        add_way(b, x, &b->bind[b->n].b);
     }
     b->n++;
 }
@@ -180,7 +183,7 @@ static void add_change(struct binds *b, const struct hf_sip_change *c, hf_time n
     if (!c->store) {
         return;
     }
-    bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED || c->kind == HF_SIP_CHANGE_EXPIRED;
+    bool gone = hf_sip_change_ends(c->kind);
     struct hf_slice key = bind_key(b, c->binding);
     if (c->replaced) {
         struct hf_slice old = bind_key(b, c->replaced);
@@ -284,12 +287,15 @@ void hf_el_register(struct hf_el_req *r)
     hf_sip_registrar_register(e->registrar, r->m, r->aor, r->f.away ? HF_EL_AWAY_EXPIRES_S : 0,
                               r->now, &reg);
     e->count.registers += reg.status == 200;
-    binds_init(&b, e, r->aor);
+    binds_init(&b, e);
     for (size_t i = 0; i < reg.n_changes; i++) {
         struct hf_sip_change *c = &reg.change[i];
         bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED;
         bool direct = !gone && r->m->n_vias == 1 && !hf_sip_has(r->m, HF_SIP_H_PATH);
-        if (set_flow(e, r->aor, hf_sip_binding_uri(c->binding), direct ? r->from : NULL)) {
+        if (c->replaced) {
+            (void)set_flow(e, c->replaced, NULL);
+        }
+        if (set_flow(e, c->binding, direct ? r->from : NULL)) {
             c->store = true;
         }
         add_change(&b, c, r->now);
@@ -324,7 +330,7 @@ static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf
     if (hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self &&
         !hf_el_loading(e, aor)) {
         (void)hf_sip_registrar_forget(e->registrar, aor); /* what is stored counts */
-        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE);
+        hf_el_load(e, aor, HF_SIP_FORMER_ALIVE, HF_SIP_NONE);
     }
 }
 
@@ -376,35 +382,106 @@ void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, u
 
 /* --- endings --- */
 
-static void expired(struct hf_sip_element *e, const struct hf_sip_change *c, hf_time now)
+static void ended(struct hf_sip_element *e, const struct hf_sip_change *c, hf_time now)
 {
     struct hf_slice aor = hf_sip_binding_aor(c->binding);
     struct hf_sip_row row;
     struct binds b;
-    (void)set_flow(e, aor, hf_sip_binding_uri(c->binding), NULL);
+    (void)set_flow(e, c->binding, NULL);
     hf_sip_notifier_changed(e->notifier, aor, c, 1, now);
     if (!hf_sip_assign_get(e->assign, aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b, e, aor);
+    binds_init(&b, e);
     add_change(&b, c, now);
     store_binds(e, aor, row.epoch, &b, HF_EL_NOBODY);
-    if (row.agent == HF_SIP_AGENT_FOLLOWS) { /* who did not come back may do otherwise now */
+    if (c->kind == HF_SIP_CHANGE_EXPIRED &&
+        row.agent == HF_SIP_AGENT_FOLLOWS) { /* who did not come back may do otherwise now */
         hf_el_learn(e, aor, HF_SIP_AGENT_UNKNOWN, 0);
     }
 }
 
 void hf_el_expire(struct hf_sip_element *e, hf_time now)
 {
-    struct hf_sip_change ended[HF_SIP_EXPIRED_AT_ONCE_MAX];
+    struct hf_sip_change change[HF_SIP_EXPIRED_AT_ONCE_MAX];
     size_t n;
     bool more;
     do {
-        more = hf_sip_registrar_tick(e->registrar, now, ended, &n);
+        more = hf_sip_registrar_tick(e->registrar, now, change, &n);
         for (size_t i = 0; i < n; i++) {
-            expired(e, &ended[i], now);
+            ended(e, &change[i], now);
         }
     } while (more);
+}
+
+/* --- flows that are broken (RFC 5626) --- */
+
+uint64_t hf_el_binding_hash(const struct hf_sip_binding *b)
+{
+    uint64_t h = hf_hash(hf_sip_binding_uri(b), b->cseq);
+    return hf_hash(hf_sip_binding_path(b), hf_hash(hf_sip_binding_call_id(b), h));
+}
+
+void hf_el_lost(struct hf_sip_element *e, struct hf_slice aor, uint64_t binding)
+{
+    struct hf_el_lost *l = hf_alloc(sizeof(*l) + aor.n);
+    if (l) { /* else the next call finds out */
+        memcpy(l->bytes, aor.p, aor.n);
+        l->aor = hf_slice(l->bytes, aor.n);
+        l->binding = binding;
+        hf_list_insert(&e->lost, &l->node);
+    }
+}
+
+static void fail(struct hf_sip_element *e, const struct hf_sip_binding *b, hf_time now)
+{
+    struct hf_sip_change c;
+    e->count.flows_lost++;
+    hf_sip_registrar_fail(e->registrar, b, &c);
+    ended(e, &c, now);
+}
+
+void hf_el_end_lost(struct hf_sip_element *e, hf_time now)
+{
+    while (!hf_list_empty(&e->lost)) {
+        struct hf_el_lost *l = HF_CONTAINER_OF(e->lost.next, struct hf_el_lost, node);
+        const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, l->aor);
+        while (b && hf_el_binding_hash(b) != l->binding) {
+            b = b->next; /* registered anew meanwhile: another flow */
+        }
+        if (b && (b->outbound || hf_sip_binding_path(b).n)) { /* found by its flow alone */
+            fail(e, b, now);
+        }
+        hf_list_unlink(&l->node);
+        hf_free(l);
+    }
+}
+
+/* The binding that has this flow. */
+static const struct hf_sip_binding *binding_of(const struct hf_sip_element *e,
+                                               const struct hf_el_flow *f)
+{
+    uint8_t room[FLOW_KEY_MAX];
+    const uint8_t *end = memchr(f->key.p, 0, f->key.n);
+    struct hf_slice aor = hf_slice(f->key.p, end ? (size_t)(end - f->key.p) : 0);
+    const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, aor);
+    while (b && !hf_slice_eq(flow_key(b, room), f->key)) {
+        b = b->next;
+    }
+    return b;
+}
+
+void hf_el_conn_closed(struct hf_sip_element *e, uint64_t conn, hf_time now)
+{
+    struct hf_el_conn *c;
+    while ((c = hf_map_get(&e->conns, hf_slice(&conn, sizeof(conn))))) {
+        struct hf_el_flow *f = HF_CONTAINER_OF(c->flows.next, struct hf_el_flow, node);
+        const struct hf_sip_binding *b = binding_of(e, f);
+        free_flow(e, f);
+        if (b && b->outbound) {
+            fail(e, b, now);
+        }
+    }
 }
 
 /* --- loading --- */
@@ -414,11 +491,13 @@ struct hf_el_load *hf_el_loading(const struct hf_sip_element *e, struct hf_slice
     return e->loads.n ? hf_map_get(&e->loads, aor) : NULL;
 }
 
-void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former)
+void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                uint16_t from)
 {
     struct hf_el_load *l = hf_el_loading(e, aor);
     if (l) {
         l->former = (uint8_t)former;
+        l->from = from;
         return;
     }
     l = hf_alloc(sizeof(*l) + aor.n);
@@ -428,6 +507,7 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     memcpy(l->bytes, aor.p, aor.n);
     l->aor = hf_slice(l->bytes, aor.n);
     l->former = (uint8_t)former;
+    l->from = from;
     hf_list_init(&l->node);
     hf_list_init(&l->waits);
     if (hf_map_put(&e->loads, l->aor, l)) {
@@ -436,32 +516,6 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     }
     hf_list_insert(&e->to_load, &l->node);
     hf_el_load_next(e);
-}
-
-void hf_el_came_from(struct hf_sip_element *e, struct hf_slice aor, uint16_t from, hf_time now)
-{
-    e->came = e->came ? e->came : hf_alloc_array(HF_EL_CAME, sizeof(*e->came));
-    if (e->came && aor.n <= HF_SIP_AOR_MAX) {
-        struct hf_el_came *c = &e->came[e->n_came++ % HF_EL_CAME];
-        c->at = now;
-        c->from = from;
-        c->n = (uint16_t)aor.n;
-        memcpy(c->aor, aor.p, aor.n);
-    }
-}
-
-void hf_el_died(struct hf_sip_element *e, uint16_t server, hf_time now)
-{
-    for (size_t i = 0; e->came && i < HF_EL_CAME; i++) {
-        struct hf_el_came *c = &e->came[i];
-        struct hf_sip_row row;
-        struct hf_slice aor = hf_slice(c->aor, c->n);
-        if (c->n && c->from == server && now - c->at < HF_EL_TELLING &&
-            hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self) {
-            hf_el_load(e, aor, HF_SIP_FORMER_DEAD);
-            c->n = 0;
-        }
-    }
 }
 
 void hf_el_load_next(struct hf_sip_element *e)
@@ -506,6 +560,20 @@ static void end_load(struct hf_sip_element *e, struct hf_el_load *l, hf_time now
     release(e, &waits, false, now);
 }
 
+static void take_kept(struct hf_sip_element *e, const struct hf_el_load *l,
+                      const struct hf_sip_result *res, hf_time now)
+{
+    enum hf_sip_former former = (enum hf_sip_former)l->former;
+    bool watched = false;
+    for (size_t i = 0; i < res->n_kept; i++) {
+        watched = watched || res->kept[i].what == 's';
+    }
+    if (former == HF_SIP_FORMER_ALIVE && watched && hf_el_untold_add(e, l->aor, l->from, now)) {
+        former = HF_SIP_FORMER_DEAD; /* twice is better than never */
+    }
+    hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept, former, now);
+}
+
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now)
 {
     struct hf_el_load *l = hf_el_loading(e, res->aor);
@@ -533,8 +601,7 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
                                      now); /* one is better than none */
     }
     if (res->n_kept) {
-        hf_sip_notifier_load(e->notifier, l->aor, res->kept, res->n_kept,
-                             (enum hf_sip_former)l->former, now);
+        take_kept(e, l, res, now);
     }
     e->count.loaded++;
     end_load(e, l, now);
@@ -558,9 +625,10 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
     }
     for (const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, aor); b;
          b = b->next) {
-        (void)set_flow(e, aor, hf_sip_binding_uri(b), NULL);
+        (void)set_flow(e, b, NULL);
     }
     (void)hf_sip_registrar_forget(e->registrar, aor);
+    hf_el_untold_drop(e, aor);
     l = hf_el_loading(e, aor);
     if (l) {
         end_load(e, l, now);
@@ -615,7 +683,7 @@ static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_
     if (!hf_sip_assign_get(e->assign, d->aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b, e, d->aor);
+    binds_init(&b, e);
     hf_rd_init(&rd, d->erased);
     while (hf_rd_left(&rd)) {
         struct hf_slice key = hf_rd_str16(&rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);
@@ -659,4 +727,9 @@ void hf_el_registers_fini(struct hf_sip_element *e)
     }
     hf_map_fini(&e->flows);
     hf_map_fini(&e->conns);
+    while (!hf_list_empty(&e->lost)) {
+        struct hf_el_lost *l = HF_CONTAINER_OF(e->lost.next, struct hf_el_lost, node);
+        hf_list_unlink(&l->node);
+        hf_free(l);
+    }
 }

@@ -45,6 +45,7 @@ void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w)
     }
     hf_list_unlink(&w->age);
     hf_list_unlink(&w->node);
+    hf_list_unlink(&w->trying);
     hf_free((void *)(uintptr_t)w->reply.p);
     hf_free((void *)(uintptr_t)w->erased.p);
     hf_free(w);
@@ -68,6 +69,7 @@ static struct hf_el_wait *make(struct hf_sip_element *e, struct hf_slice text, s
     w->aor = hf_slice(w->bytes + text.n, aor.n);
     hf_list_init(&w->age);
     hf_list_init(&w->node);
+    hf_list_init(&w->trying);
     e->n_waits++;
     return w;
 }
@@ -103,6 +105,10 @@ struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what)
         w->known = *r->known;
         w->key = hf_el_key(r->m, false);
         w->keyed = hf_map_put(&e->by_key, key_of(&w->key), w) == 0;
+        if (r->m->method == HF_SIP_INVITE && w->keyed) {
+            w->came = r->now;
+            hf_list_insert(&e->trying, &w->trying);
+        }
     }
     if (w->known.user.n) {
         w->known.user.p = w->known.user_text;
@@ -146,8 +152,55 @@ void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
     }
 }
 
+/* --- INVITEs that wait for longer (17.2.1) --- */
+
+/* The request that waits, read again, as it is answered; false: it can't be. */
+static bool request_of(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now,
+                       struct hf_el_req *ret_r)
+{
+    *ret_r = (struct hf_el_req){
+        .e = e, .m = &e->again, .from = &w->from, .now = now, .known = &w->known};
+    return hf_sip_parse(w->text, false, &e->again) == 0; /* as it was at first */
+}
+
+void hf_el_again(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
+{
+    struct hf_el_req r;
+    if (w->tried && request_of(e, w, now, &r)) {
+        hf_el_respond(&r, 100, NULL);
+    }
+}
+
+static void try_them(struct hf_sip_element *e, hf_time now)
+{
+    while (!hf_list_empty(&e->trying)) {
+        struct hf_el_wait *w = HF_CONTAINER_OF(e->trying.next, struct hf_el_wait, trying);
+        if (w->came + HF_EL_TRYING > now) {
+            return;
+        }
+        hf_list_unlink(&w->trying);
+        w->tried = true;
+        hf_el_again(e, w, now);
+    }
+}
+
+hf_time hf_el_waits_deadline(const struct hf_sip_element *e)
+{
+    hf_time t = HF_NEVER;
+    if (!hf_list_empty(&e->waits)) {
+        t = HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age)->until;
+    }
+    if (!hf_list_empty(&e->trying)) {
+        t = hf_time_min(t, HF_CONTAINER_OF(e->trying.next, struct hf_el_wait, trying)->came +
+                               HF_EL_TRYING);
+    }
+    return t;
+}
+
 void hf_el_waits_tick(struct hf_sip_element *e, hf_time now)
 {
+    struct hf_el_req r;
+    try_them(e, now);
     while (!hf_list_empty(&e->waits)) {
         struct hf_el_wait *w = HF_CONTAINER_OF(e->waits.next, struct hf_el_wait, age);
         if (w->until > now) {
@@ -155,6 +208,8 @@ void hf_el_waits_tick(struct hf_sip_element *e, hf_time now)
         }
         if (w->what == HF_EL_FOR_OWN) {
             hf_el_say(e, w->own, 408, false);
+        } else if (w->tried && request_of(e, w, now, &r)) { /* it would wait for ever */
+            hf_el_refuse(&r, 503, hf_sip_retry_after((uint32_t)hf_prng_u64(&e->prng), 5, 20));
         }
         hf_el_wait_free(e, w);
     }
@@ -174,10 +229,32 @@ void hf_el_waits_fini(struct hf_sip_element *e)
 
 #define WAYS 4u
 
-static uint64_t source_hash(const struct hf_sip_element *e, const struct hf_endpoint *source)
+/* Who is behind a trusted edge: the flow by which it has come there, as the Via below the edge's
+ * says; of an edge that shows none (a back-to-back user agent), who it says to be. */
+static uint64_t behind(const struct hf_sip_element *e, const struct hf_sip_msg *m)
 {
-    /* one IPv6 network is one source */
-    size_t n = source->family == HF_AF_INET6 ? 8 : 4;
+    struct hf_sip_walk walk;
+    struct hf_sip_via via;
+    hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
+    if (hf_sip_walk_via(&walk, &via) == 1 && hf_sip_walk_via(&walk, &via) == 1) {
+        struct hf_slice host = via.received.n ? via.received : via.sent_by.text;
+        return hf_hash(host, e->conf.seed + (via.rport ? via.rport : via.sent_by.port)) | 1;
+    }
+    return hf_hash(m->from.uri.user, hf_hash(m->from.uri.host.text, e->conf.seed)) | 1;
+}
+
+/* 0: a peer, which is not limited. */
+static uint64_t source_of(const struct hf_sip_element *e, const struct hf_sip_msg *m,
+                          const struct hf_endpoint *source)
+{
+    size_t n = source->family == HF_AF_INET6 ? 16 : 4;
+    if (hf_map_get(&e->known_peers, hf_slice(source->addr, n))) {
+        return 0;
+    }
+    if (m->fault == HF_SIP_OK && hf_el_from_edge(e, source)) {
+        return behind(e, m);
+    }
+    n = n == 16 ? 8 : n; /* one IPv6 network is one source */
     return hf_hash(hf_slice(source->addr, n), e->conf.seed) | 1;
 }
 
@@ -197,15 +274,14 @@ static struct hf_el_rate *bucket(struct hf_sip_element *e, uint64_t source, hf_t
     return oldest;
 }
 
-bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_time now)
+bool hf_el_may(struct hf_sip_element *e, const struct hf_sip_msg *m,
+               const struct hf_endpoint *source, hf_time now)
 {
-    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
-    if (hf_el_from_edge(e, source) ||
-        hf_map_get(&e->known_peers,
-                   hf_slice(source->addr, source->family == HF_AF_INET6 ? 16 : 4))) {
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u, who = source_of(e, m, source);
+    if (!who) {
         return true;
     }
-    struct hf_el_rate *b = bucket(e, source_hash(e, source), now);
+    struct hf_el_rate *b = bucket(e, who, now);
     uint64_t passed = now > b->at ? (uint64_t)(now - b->at) / 1000u : 0; /* us */
     uint64_t more = passed > 1000000u ? most : passed * e->conf.source_rate / 1000u;
     if (more) {
@@ -219,9 +295,12 @@ bool hf_el_may(struct hf_sip_element *e, const struct hf_endpoint *source, hf_ti
     return true;
 }
 
-void hf_el_trusted(struct hf_sip_element *e, const struct hf_endpoint *source)
+void hf_el_trusted(struct hf_sip_element *e, const struct hf_sip_msg *m,
+                   const struct hf_endpoint *source)
 {
-    uint64_t most = (uint64_t)e->conf.source_rate * 1000u;
-    struct hf_el_rate *b = bucket(e, source_hash(e, source), e->now);
-    b->milli = (uint32_t)(b->milli + 1000u > most ? most : b->milli + 1000u);
+    uint64_t most = (uint64_t)e->conf.source_rate * 1000u, who = source_of(e, m, source);
+    if (who) {
+        struct hf_el_rate *b = bucket(e, who, e->now);
+        b->milli = (uint32_t)(b->milli + 1000u > most ? most : b->milli + 1000u);
+    }
 }

@@ -110,7 +110,8 @@ enum hf_sip_former {
     HF_SIP_FORMER_SELF, /* ours, before we were started anew: its subscriptions go on */
     HF_SIP_FORMER_DEAD, /* a dead server's: its watchers are told in its stead (S2, D11) */
     /* a server's that lives: it tells its watchers; only publications are taken. If it dies before
-     * it has told all, LOAD once more, as DEAD: those that are still stored are told then */
+     * it has told all, LOAD once more, as DEAD: those that are still stored are told then (see
+     * element_untold.c) */
     HF_SIP_FORMER_ALIVE,
 };
 /** What LOAD found, after its bindings have been loaded. */

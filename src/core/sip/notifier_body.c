@@ -227,9 +227,11 @@ void hf_sip_notifier_note_ended(struct hf_sip_notifier *n, struct hf_slice aor,
 {
     const struct hf_sip_binding *b = NULL;
     enum hf_sip_reg_event event = HF_SIP_REG_UNREGISTERED;
-    if (c->kind == HF_SIP_CHANGE_UNREGISTERED || c->kind == HF_SIP_CHANGE_EXPIRED) {
+    if (hf_sip_change_ends(c->kind)) {
         b = c->binding;
-        event = c->kind == HF_SIP_CHANGE_EXPIRED ? HF_SIP_REG_EXPIRED : event;
+        event = c->kind == HF_SIP_CHANGE_EXPIRED  ? HF_SIP_REG_EXPIRED
+                : c->kind == HF_SIP_CHANGE_FAILED ? HF_SIP_REG_DEACTIVATED
+                                                  : event;
     } else if (c->replaced != NULL && c->replaced != c->binding) {
         char was[ID_N], is[ID_N];
         contact_id(c->replaced, was);

@@ -23,7 +23,7 @@ struct plan {
     size_t size;
     struct hf_sip_forward how;
     struct hf_endpoint source;
-    struct hf_slice request;
+    struct hf_slice request, aor;
     uint32_t breadth;              /* Max-Breadth: so many at once */
     struct hf_sip_target target[]; /* by falling q; behind them all texts */
 };
@@ -144,9 +144,10 @@ static size_t size_of_plan(const struct hf_sip_msg *m, const struct hf_sip_forwa
 {
     size_t size = sizeof(struct plan) + n * sizeof(*target) + m->used_n + how->sent_by.n +
                   how->via_params.n + sizeof(";" LOOP_PARAM "=") - 1 + LOOP_N +
-                  how->record_route.n + how->path.n;
+                  how->record_route.n + how->path.n + target[0].aor.n;
     for (size_t i = 0; i < n; i++) {
-        size += target[i].uri.n + target[i].route.n + target[i].sent_by.n;
+        size += target[i].uri.n + target[i].route.n + target[i].sent_by.n + target[i].branch.n +
+                target[i].fields.n;
     }
     return size;
 }
@@ -163,6 +164,8 @@ static void take_targets(struct plan *plan, uint8_t **at, const struct hf_sip_ta
         plan->target[to].uri = add_text(at, target[i].uri);
         plan->target[to].route = add_text(at, target[i].route);
         plan->target[to].sent_by = add_text(at, target[i].sent_by);
+        plan->target[to].branch = add_text(at, target[i].branch);
+        plan->target[to].fields = add_text(at, target[i].fields);
     }
 }
 
@@ -194,6 +197,7 @@ static int make_plan(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
     plan->how.path = add_text(&at, how->path);
     plan->how.drop |= 1ULL << HF_SIP_H_MAX_BREADTH;
     plan->request = add_text(&at, hf_slice(m->text.p, m->used_n));
+    plan->aor = add_text(&at, target[0].aor);
     plan->breadth = breadth_of(m);
     take_targets(plan, &at, target, n);
     *ret_plan = plan;
@@ -403,7 +407,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
     struct hf_sip_txn *x;
     struct hf_wr w;
     hf_sip_txns_branch(p->txns, branch);
-    how.branch = hf_slice(branch, sizeof(branch));
+    how.branch = target->branch.n ? target->branch : hf_slice(branch, sizeof(branch));
     how.uri = target->uri;
     how.route = target->route;
     how.transport = target->to.transport;
@@ -414,6 +418,7 @@ static void begin_branch(struct hf_sip_proxy *p, struct context *c, const struct
         return;
     }
     hf_sip_put_number(&w, HF_SIP_H_MAX_BREADTH, c->share);
+    hf_wr_bytes(&w, target->fields);
     if (hf_sip_end(&w, NOTHING, m->body, &message) ||
         hf_sip_txn_call(p->txns, how.branch, m->method, message, &target->to, now, &x)) {
         note(p, c, 500, NULL);
@@ -536,7 +541,8 @@ static void on_final(struct hf_sip_proxy *p, struct hf_sip_txn *x, uint16_t stat
     struct context *c = x->owner;
     bool broken = status == 408 || status == 430 || status == 503;
     if (broken) {
-        p->ops.failed(p->ctx, x->cookie, status);
+        bool closed = status == 503 && !m && x->flow.conn;
+        p->ops.failed(p->ctx, c->plan ? c->plan->aor : NOTHING, x->cookie, closed ? 430 : status);
     }
     if (status >= 600) {
         cancel_open(p, c, now);

@@ -49,9 +49,11 @@ struct hf_sip_proxy_ops {
     /** A request of our own has its final answer (408: none came; 503: could not be sent). msg:
      * the response or NULL. cookie: as given. The next one may be begun in it. */
     void (*answered)(void *ctx, uint64_t cookie, uint16_t status, const struct hf_sip_msg *msg);
-    /** A target answered 408, 430 or 503, or could not be reached: its flow is broken (RFC 5626
-     * 5.3: the binding may be dropped). cookie: the target's. */
-    void (*failed)(void *ctx, uint64_t cookie, uint16_t status);
+    /** A target answered 408, 430 or 503, or nothing (408), or could not be reached (503). 430: its
+     * flow is no more (RFC 5626 5.3.1), as an edge says, or as its connection is closed: nothing
+     * finds it by that any more. The others may be of a moment. aor and cookie: the target's; aor
+     * is empty when the request has been answered already. */
+    void (*failed)(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status);
 };
 
 /** One place a request goes to. All borrowed for the call. */
@@ -60,10 +62,13 @@ struct hf_sip_target {
     struct hf_slice route;   /* Route values to put on top (Path of the binding); empty: none */
     uint16_t q;              /* thousandths */
     struct hf_sip_flow to;   /* next hop, resolved */
-    uint64_t cookie;         /* for failed() */
+    uint64_t cookie;         /* for failed(), with */
+    struct hf_slice aor;     /* whose it is: all of a request have the same one, or none */
     uint32_t agent;          /* not 0: targets of one number are flows to one agent (RFC 5626): the
                               * next one is tried only when one is broken, as failed() tells */
     struct hf_slice sent_by; /* of our Via towards it; empty: as in `how` */
+    struct hf_slice branch;  /* of hf_sip_proxy_branch(), for `fields`; empty: a new one is made */
+    struct hf_slice fields;  /* more lines of its request, which may depend on the branch */
 };
 
 struct hf_sip_proxy_conf {
@@ -125,7 +130,8 @@ HF_MUST int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *r
 HF_MUST int hf_sip_proxy_reply(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
                                const struct hf_sip_flow *from, uint16_t status,
                                struct hf_slice message, hf_time now);
-/** A branch for a request of our own, to be written into its Via before hf_sip_proxy_own(). */
+/** A branch for a request of our own, to be written into its Via before hf_sip_proxy_own(); or for
+ * one target. */
 #define HF_SIP_OWN_BRANCH_LEN 27
 void hf_sip_proxy_branch(struct hf_sip_proxy *p, char ret_branch[HF_SIP_OWN_BRANCH_LEN]);
 /** Send a (non-INVITE) request of our own, as written with that branch, until it is answered:

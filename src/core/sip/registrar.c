@@ -130,6 +130,12 @@ const char *hf_sip_change_event(enum hf_sip_change_kind kind)
 
 /* --- life and death --- */
 
+bool hf_sip_change_ends(enum hf_sip_change_kind kind)
+{
+    return kind == HF_SIP_CHANGE_UNREGISTERED || kind == HF_SIP_CHANGE_EXPIRED ||
+           kind == HF_SIP_CHANGE_FAILED;
+}
+
 int hf_sip_registrar_create(const struct hf_sip_registrar_limits *limits, hf_time now,
                             struct hf_sip_registrar **ret_registrar)
 {
@@ -731,6 +737,14 @@ void hf_sip_registrar_put(const struct hf_sip_registrar *r,
 
 /* --- time --- */
 
+static struct hf_sip_change ended(struct hf_sip_registrar *r, struct binding *x,
+                                  enum hf_sip_change_kind kind)
+{
+    kill(r, x);
+    leave_if_empty(r, x->user);
+    return (struct hf_sip_change){.kind = kind, .store = true, .binding = &x->b};
+}
+
 bool hf_sip_registrar_tick(struct hf_sip_registrar *r, hf_time now,
                            struct hf_sip_change ret_change[HF_SIP_EXPIRED_AT_ONCE_MAX],
                            size_t *ret_n)
@@ -751,14 +765,18 @@ bool hf_sip_registrar_tick(struct hf_sip_registrar *r, hf_time now,
                 *ret_n = n;
                 return true; /* this slot again */
             }
-            kill(r, x);
-            leave_if_empty(r, x->user);
-            ret_change[n++] = (struct hf_sip_change){
-                .kind = HF_SIP_CHANGE_EXPIRED, .store = true, .binding = &x->b};
+            ret_change[n++] = ended(r, x, HF_SIP_CHANGE_EXPIRED);
         }
     }
     *ret_n = n;
     return r->tick_s < now_s;
+}
+
+void hf_sip_registrar_fail(struct hf_sip_registrar *r, const struct hf_sip_binding *b,
+                           struct hf_sip_change *ret_change)
+{
+    bury(r);
+    *ret_change = ended(r, of(b), HF_SIP_CHANGE_FAILED);
 }
 
 hf_time hf_sip_registrar_deadline(const struct hf_sip_registrar *r)

@@ -72,7 +72,8 @@ void hf_sip_registrar_destroy(struct hf_sip_registrar *r);
     X(CHANGED, "registered")        /* the contact, its path or parameters are new */              \
     X(REFRESHED, "refreshed")       /* only its end, CSeq or Call-ID */                            \
     X(UNREGISTERED, "unregistered") /* by request */                                               \
-    X(EXPIRED, "expired")
+    X(EXPIRED, "expired")                                                                          \
+    X(FAILED, "deactivated") /* its flow is broken: register again */
 enum hf_sip_change_kind {
 #define HF_SIP_CHANGE_ENUM(id, event) HF_SIP_CHANGE_##id,
     HF_SIP_CHANGE_LIST(HF_SIP_CHANGE_ENUM)
@@ -80,10 +81,12 @@ enum hf_sip_change_kind {
 };
 /** The event attribute of RFC 3680. */
 const char *hf_sip_change_event(enum hf_sip_change_kind kind);
+/** Is the binding no more? */
+bool hf_sip_change_ends(enum hf_sip_change_kind kind);
 
 struct hf_sip_change {
     enum hf_sip_change_kind kind;
-    bool store; /* write it, or delete it (UNREGISTERED, EXPIRED) */
+    bool store; /* write it, or delete it (hf_sip_change_ends()) */
     /* both borrowed until the registrar is called again: */
     const struct hf_sip_binding *binding;
     const struct hf_sip_binding *replaced; /* what it was before; NULL: new, or the same object */
@@ -124,6 +127,9 @@ const struct hf_sip_binding *hf_sip_registrar_find(const struct hf_sip_registrar
 bool hf_sip_registrar_tick(struct hf_sip_registrar *r, hf_time now,
                            struct hf_sip_change ret_change[HF_SIP_EXPIRED_AT_ONCE_MAX],
                            size_t *ret_n);
+/** End this one (of hf_sip_registrar_find()), as its flow is broken (RFC 5626). */
+void hf_sip_registrar_fail(struct hf_sip_registrar *r, const struct hf_sip_binding *b,
+                           struct hf_sip_change *ret_change);
 /** When to call it next; HF_NEVER: there are no bindings. */
 hf_time hf_sip_registrar_deadline(const struct hf_sip_registrar *r);
 

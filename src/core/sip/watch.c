@@ -50,6 +50,7 @@ struct sub {
     bool under_way;  /* a NOTIFY is not answered yet */
     bool kept;       /* something of it is stored, or about to be */
     bool shown;      /* it is, or was, ACTIVE */
+    bool in_stead;   /* ended for a server that is dead */
     uint8_t *target; /* owned; a SUBSCRIBE may change it (RFC 3261 12.2.2) */
     uint16_t n_target;
     uint16_t n[N_TEXTS]; /* lengths */
@@ -667,7 +668,9 @@ void hf_sip_watch_answered(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, 
         s->urgent = false;
         arrange(w, s, now);
     } else if (status >= 300 || (s->state == HF_SIP_SUB_ENDING && !s->dirty)) {
-        w->count.failed += status >= 300;
+        bool knew = status == 481 && s->in_stead; /* for the watcher it was over */
+        w->count.repeated += knew;
+        w->count.failed += status >= 300 && !knew;
         forget(w, s);
     } else {
         arrange(w, s, now);
@@ -787,6 +790,7 @@ int hf_sip_watch_load(struct hf_sip_watch *w, struct hf_slice dump, hf_time left
     want_store(w, s);
     if (in_stead) {
         w->count.in_stead++;
+        s->in_stead = true;
         end(w, s, HF_SIP_SUB_REASON_DEACTIVATED, false, now);
     } else if (left <= 0 || x.state >= HF_SIP_SUB_ENDING) {
         end(w, s, HF_SIP_SUB_REASON_TIMEOUT, false, now);

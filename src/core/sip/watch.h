@@ -152,6 +152,7 @@ struct hf_sip_watch_out {
     X(expired, "subscriptions that were not refreshed")                                            \
     X(deactivated, "watchers told to subscribe again")                                             \
     X(in_stead, "... for a server that is dead")                                                   \
+    X(repeated, "... who had been told already")                                                   \
     X(loaded, "subscriptions loaded")                                                              \
     X(malformed, "stored subscriptions that could not be read")                                    \
     X(unstored, "subscriptions that could not be stored in time")

@@ -18,6 +18,7 @@ enum {
     EV_STORE,      /* an op is done */
     EV_TIMER,      /* a client's */
     EV_RETRANSMIT, /* likewise */
+    EV_WATCH,      /* likewise */
     EV_BROKEN,     /* a server hears that a connection is no more */
     EV_TICK,       /* a server's */
     EV_FEED,
@@ -368,6 +369,67 @@ static size_t do_load(struct ew_world *w, uint32_t c, struct hf_sip_stored_bindi
     return n;
 }
 
+static void do_keep(struct ew_world *w, uint16_t server, const struct hf_sip_op *op, uint32_t c,
+                    struct hf_sip_result *res)
+{
+    struct ew_row *r = &w->row[c];
+    struct ew_kept *to = NULL;
+    char name[200];
+    snprintf(name, sizeof(name), "%.*s", HF_SLICE_FMT(op->kept.key));
+    for (size_t i = 0; i < EW_KEPT; i++) {
+        struct ew_kept *k = &r->kept[i];
+        k->used = k->used && k->until > w->net.now;
+        to = k->used && strcmp(k->key, name) == 0 ? k : to;
+    }
+    if (op->kind == HF_SIP_OP_DROP) {
+        if (to) {
+            to->used = false;
+        }
+        return;
+    }
+    if (!r->used || r->epoch != op->epoch || r->current != server) {
+        res->done = HF_SIP_OP_STALE;
+        return;
+    }
+    for (size_t i = 0; !to && i < EW_KEPT; i++) {
+        to = r->kept[i].used ? NULL : &r->kept[i];
+    }
+    if (!to || op->kept.data.n > sizeof(to->data)) {
+        ew_failed(w, "the world has no room for a subscription");
+    }
+    to->used = true;
+    to->n = op->kept.data.n;
+    to->until = w->net.now + HF_S((hf_time)op->kept.left_s);
+    snprintf(to->key, sizeof(to->key), "%s", name);
+    memcpy(to->data, op->kept.data.p, to->n);
+}
+
+bool ew_is_kept(const struct ew_world *w, uint32_t whom, const char *tag)
+{
+    bool kept = false;
+    for (size_t i = 0; i < EW_KEPT; i++) {
+        const struct ew_kept *k = &w->row[whom].kept[i];
+        kept = kept || (k->used && strcmp(k->key, tag) == 0);
+    }
+    return kept;
+}
+
+static size_t load_kept(const struct ew_world *w, uint32_t c, struct hf_sip_kept *ret)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < EW_KEPT; i++) {
+        const struct ew_kept *k = &w->row[c].kept[i];
+        if (k->used && k->until > w->net.now) {
+            ret[n++] =
+                (struct hf_sip_kept){.what = 's',
+                                     .key = hf_slice_str(k->key),
+                                     .data = hf_slice(k->data, k->n),
+                                     .left_s = (uint32_t)((k->until - w->net.now) / HF_NS_PER_S)};
+        }
+    }
+    return n;
+}
+
 static void do_secret(const struct hf_sip_op *op, struct hf_sip_result *res)
 {
     char text[64], password[40];
@@ -399,6 +461,7 @@ static void assign_row(struct ew_world *w, uint16_t server, const struct hf_sip_
         r->epoch = op->row.epoch;
         r->agent = op->row.agent;
         r->agent_id = op->row.agent_id;
+        r->change = r->current == server ? r->change : ++w->change; /* given: that one is told */
         ew_tell(w, "table: %s is %s's, epoch %" PRIu64, ew_client_name(c),
                 ew_server_name(r->current), r->epoch);
     }
@@ -408,6 +471,7 @@ static void do_op(struct ew_world *w, uint16_t server, struct op *o)
 {
     static struct hf_sip_result res;
     struct hf_sip_stored_binding binding[EW_BINDINGS];
+    struct hf_sip_kept kept[EW_KEPT];
     const struct hf_sip_op *op = &o->op;
     uint32_t c = client_of(op->aor);
     memset(&res, 0, sizeof(res));
@@ -448,9 +512,13 @@ static void do_op(struct ew_world *w, uint16_t server, struct op *o)
             put_aor(aors[c], sizeof(aors[c]), c);
             res.n_bindings = do_load(w, c, binding);
             res.binding = binding;
+            res.n_kept = load_kept(w, c, kept);
+            res.kept = kept;
             break;
         case HF_SIP_OP_KEEP:
         case HF_SIP_OP_DROP:
+            do_keep(w, server, op, c, &res);
+            break;
         case HF_SIP_OP_SECRET:
         case HF_SIP_OP_COUNT_:
             break;
@@ -728,6 +796,10 @@ static void happen(struct ew_world *w, struct sim_event *ev)
         ew_client_retransmits(w, ev->host, ev->boot);
         return;
     }
+    if (ev->kind == EV_WATCH) {
+        ew_watch_timer(w, ev->host, ev->boot);
+        return;
+    }
     if (ev->kind == EV_LEAD) {
         ew_lead(w);
         sim_net_at(&w->net, w->net.now + w->lead_every, EV_LEAD, 0, 0, NULL);
@@ -789,6 +861,11 @@ void ew_set_timer(struct ew_world *w, uint32_t client, hf_time in, bool retransm
 {
     sim_net_at(&w->net, w->net.now + in, retransmit ? EV_RETRANSMIT : EV_TIMER, client,
                w->client[client].request, NULL);
+}
+
+void ew_set_watch_timer(struct ew_world *w, uint32_t client, hf_time in)
+{
+    sim_net_at(&w->net, w->net.now + in, EV_WATCH, client, ++w->client[client].watch.timer, NULL);
 }
 
 void ew_init(struct ew_world *w, uint64_t seed, uint16_t n_servers, uint16_t n_clients,

@@ -15,6 +15,7 @@ enum {
     EW_SERVERS = 6,
     EW_CLIENTS = 12, /* client i registers AoR i */
     EW_BINDINGS = 8, /* stored of one AoR */
+    EW_KEPT = 32,    /* likewise, subscriptions */
     EW_TEXT = 6000,
 };
 #define EW_WALL 1800000000u
@@ -26,6 +27,13 @@ struct ew_stored { /* a binding in SQL */
     hf_time until;
     bool outbound;
 };
+struct ew_kept { /* a subscription in SQL */
+    bool used;
+    char key[200];
+    uint8_t data[2000];
+    size_t n;
+    hf_time until;
+};
 struct ew_row {
     bool used;
     uint16_t home, current;
@@ -33,6 +41,7 @@ struct ew_row {
     uint8_t agent;
     uint16_t agent_id;
     struct ew_stored binding[EW_BINDINGS];
+    struct ew_kept kept[EW_KEPT];
 };
 struct ew_server {
     bool up, cut; /* cut: from the database */
@@ -42,6 +51,17 @@ struct ew_server {
     bool away;        /* it was told so */
     hf_time store_at; /* its ops are done in order */
     struct hf_sip_element *e;
+};
+/* A client watches another one's presence: one subscription at a time, a new one when it is told
+ * to, or hears nothing. */
+struct ew_watch {
+    bool wants;
+    uint32_t whom, id, cseq; /* id: of its Call-ID */
+    bool active, was_kept;   /* was_kept: in SQL, once: whoever has it tells us when it moves */
+    char tag[80];            /* the server's; empty: not known */
+    char target[100];        /* the server's Contact */
+    uint32_t timer;          /* older ones are void */
+    uint32_t status;         /* of the last SUBSCRIBE */
 };
 enum ew_habit { EW_FOLLOWS, EW_STRIPS, EW_IGNORES };
 enum ew_place { EW_INTERNAL, EW_EDGE, EW_FOREIGN };
@@ -67,6 +87,7 @@ struct ew_client {
     uint32_t call;
     unsigned call_status;
     uint32_t heard; /* the last call that came here, from whom */
+    struct ew_watch watch;
 };
 
 struct ew_world {
@@ -84,7 +105,7 @@ struct ew_world {
     jmp_buf *fail;
     char why[300];
     uint64_t n_messages, n_registers, n_served, n_redirects, n_refused, n_challenged, n_calls,
-        n_found, n_moves, hops_max, strip_hops_max;
+        n_found, n_moves, hops_max, strip_hops_max, n_told, n_repeats, n_watching;
 };
 
 void ew_init(struct ew_world *w, uint64_t seed, uint16_t n_servers, uint16_t n_clients,
@@ -114,9 +135,17 @@ void ew_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t serv
 void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow,
                      struct hf_slice text);
 void ew_client_timer(struct ew_world *w, uint32_t client, uint32_t request);
+/** It watches whom, by way of any server, from now on; timer: nothing was heard for a while. */
+void ew_watch(struct ew_world *w, uint32_t client, uint32_t whom, uint16_t server);
+void ew_watch_timer(struct ew_world *w, uint32_t client, uint32_t timer);
+/** Is a subscription to whom stored under this tag? */
+bool ew_is_kept(const struct ew_world *w, uint32_t whom, const char *tag);
+/** A SUBSCRIBE in its dialog: watch.status becomes 200 if somebody has that. */
+void ew_watch_refresh(struct ew_world *w, uint32_t client);
 void ew_client_retransmits(struct ew_world *w, uint32_t client, uint32_t request);
 /** A client sends this to a server; or back by the flow it came. */
 void ew_client_sends(struct ew_world *w, uint32_t client, uint16_t server, struct hf_slice text);
 void ew_set_timer(struct ew_world *w, uint32_t client, hf_time in, bool retransmit);
+void ew_set_watch_timer(struct ew_world *w, uint32_t client, hf_time in);
 
 int ew_stories(const char *directory, bool write);

@@ -259,6 +259,114 @@ static void registered(struct ew_world *w, uint32_t client)
     }
 }
 
+/* --- watching --- */
+
+static void watch_id(const struct ew_world *w, uint32_t client, char ret_id[40])
+{
+    snprintf(ret_id, 40, "w-%s-%u", ew_client_name(client), w->client[client].watch.id);
+}
+
+static bool is_watch(const struct ew_world *w, uint32_t client)
+{
+    char id[40];
+    watch_id(w, client, id);
+    return hf_slice_eq(msg.call_id, hf_slice_str(id));
+}
+
+static void send_subscribe(struct ew_world *w, uint32_t client, const char *uri, uint16_t server)
+{
+    struct ew_client *c = &w->client[client];
+    struct ew_watch *x = &c->watch;
+    char text[1500], id[40];
+    bool tcp = c->tcp;
+    watch_id(w, client, id);
+    x->status = 0;
+    x->cseq++;
+    int n = snprintf(text, sizeof(text),
+                     "SUBSCRIBE %s SIP/2.0\r\n"
+                     "Via: SIP/2.0/UDP 192.0.2.%u;branch=z9hG4bKw%s%u-%u;rport\r\n"
+                     "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKv%u-%u\r\n"
+                     "Max-Forwards: 69\r\n"
+                     "From: <sip:%s@example.com>;tag=%s\r\n"
+                     "To: <sip:%s@example.com>%s%s\r\n"
+                     "Call-ID: %s\r\n"
+                     "CSeq: %u SUBSCRIBE\r\n"
+                     "Contact: <sip:%s@192.0.2.%u>\r\n"
+                     "Event: presence\r\n"
+                     "Expires: 7000\r\n"
+                     "Content-Length: 0\r\n\r\n",
+                     uri, client + 1, ew_client_name(client), x->id, x->cseq, x->id, x->cseq,
+                     ew_client_name(client), id, ew_client_name(x->whom), x->tag[0] ? ";tag=" : "",
+                     x->tag, id, x->cseq, ew_client_name(client), client + 1);
+    c->tcp = false;
+    ew_client_sends(w, client, server, hf_slice(text, (size_t)n));
+    c->tcp = tcp;
+}
+
+void ew_watch(struct ew_world *w, uint32_t client, uint32_t whom, uint16_t server)
+{
+    struct ew_watch *x = &w->client[client].watch;
+    char uri[60];
+    *x = (struct ew_watch){.wants = true, .whom = whom, .id = x->id + 1, .timer = x->timer};
+    snprintf(uri, sizeof(uri), "sip:%s@example.com", ew_client_name(whom));
+    send_subscribe(w, client, uri, server);
+    if (!w->by_hand) {
+        ew_set_watch_timer(w, client, HF_S(32)); /* timer N (RFC 6665 4.1.2.4) */
+    }
+}
+
+void ew_watch_timer(struct ew_world *w, uint32_t client, uint32_t timer)
+{
+    struct ew_watch *x = &w->client[client].watch;
+    if (timer == x->timer && !x->active) {
+        ew_watch(w, client, x->whom, any_server(w, false));
+    }
+}
+
+void ew_watch_refresh(struct ew_world *w, uint32_t client)
+{
+    const struct ew_watch *x = &w->client[client].watch;
+    send_subscribe(w, client, x->target, (uint16_t)(atoi(x->target + 11) - 1));
+}
+
+static void subscribed(struct ew_world *w, uint32_t client)
+{
+    struct ew_watch *x = &w->client[client].watch;
+    if (!is_watch(w, client) || msg.cseq != x->cseq || msg.status < 200) {
+        return;
+    }
+    x->status = msg.status;
+    if (msg.status >= 300 && !x->active && !w->by_hand) {
+        ew_set_watch_timer(w, client, HF_S(5));
+    }
+}
+
+/* What is answered. */
+static uint16_t notified(struct ew_world *w, uint32_t client)
+{
+    struct ew_watch *x = &w->client[client].watch;
+    struct hf_slice tag = hf_sip_address_tag(&msg.from), state;
+    bool ends = hf_sip_one(&msg, HF_SIP_H_SUBSCRIPTION_STATE, &state) == 1 &&
+                hf_slice_starts(state, S("terminated"));
+    if (!is_watch(w, client) || (x->tag[0] && !hf_slice_eq(tag, hf_slice_str(x->tag)))) {
+        w->n_repeats += ends;
+        return 481; /* over, or never ours */
+    }
+    snprintf(x->tag, sizeof(x->tag), "%.*s", HF_SLICE_FMT(tag));
+    (void)contact(0, x->target, sizeof(x->target));
+    x->active = !ends;
+    x->was_kept = x->was_kept || ew_is_kept(w, x->whom, x->tag);
+    if (ends) {
+        w->n_told++;
+        ew_tell(w, "%s is to subscribe again", ew_client_name(client));
+        x->id++; /* that dialog is over */
+        if (!w->by_hand) {
+            ew_set_watch_timer(w, client, HF_MS(100));
+        }
+    }
+    return 200;
+}
+
 static void hears_response(struct ew_world *w, uint32_t client)
 {
     struct ew_client *c = &w->client[client];
@@ -267,6 +375,10 @@ static void hears_response(struct ew_world *w, uint32_t client)
         if (msg.cseq == c->call && msg.status >= 200) {
             c->call_status = msg.status;
         }
+        return;
+    }
+    if (msg.method == HF_SIP_SUBSCRIBE) {
+        subscribed(w, client);
         return;
     }
     if (msg.method != HF_SIP_REGISTER || !c->waits || msg.cseq != c->cseq) {
@@ -315,12 +427,18 @@ void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_fl
         hears_response(w, client);
         return;
     }
-    if (msg.method != HF_SIP_MESSAGE) {
+    if (msg.method != HF_SIP_MESSAGE && msg.method != HF_SIP_NOTIFY) {
         return;
     }
-    w->client[client].heard++;
+    uint16_t status = 200;
+    if (msg.method == HF_SIP_NOTIFY) {
+        status = notified(w, client);
+    } else {
+        w->client[client].heard++;
+    }
     hf_wr_init(&wr, out, sizeof(out));
-    if (hf_sip_begin_response(&wr, &msg, 200, hf_slice(NULL, 0), S("callee"), &flow->peer) == 0 &&
+    if (hf_sip_begin_response(&wr, &msg, status, hf_slice(NULL, 0), S("callee"), &flow->peer) ==
+            0 &&
         hf_sip_end(&wr, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
         ew_client_sends(w, client, (uint16_t)(flow->peer.addr[3] - 1), s);
     }

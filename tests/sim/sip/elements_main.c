@@ -44,6 +44,10 @@ static void begin(uint64_t seed)
         c->call_id = i + 1;
         c->registrar = c->place == EW_EDGE ? (uint16_t)(n - 1) : 0;
         ew_set_timer(&x, i, (hf_time)below((uint64_t)HF_S(20)), false);
+        if (!x.must_authenticate && below(2)) { /* else it would want credentials of a user */
+            c->watch = (struct ew_watch){.wants = true, .whom = (i + 1) % x.n_clients};
+            ew_set_watch_timer(&x, i, (hf_time)below((uint64_t)HF_S(60)));
+        }
     }
 }
 
@@ -101,6 +105,29 @@ static bool locked_out(uint32_t i)
     return c->habit == EW_IGNORES && c->place == EW_INTERNAL && x.policy == HF_SIP_POLICY_REDIRECT;
 }
 
+/* Whoever was stored as a watcher has been told of each move: what he takes for his dialog is one.
+ */
+static void check_watchers(void)
+{
+    for (uint32_t i = 0; i < x.n_clients; i++) {
+        struct ew_watch *v = &x.client[i].watch;
+        if (!v->wants) {
+            continue;
+        }
+        if (!v->active) {
+            ew_failed(&x, "%s can't watch %s: %u", ew_client_name(i), ew_client_name(v->whom),
+                      v->status);
+        }
+        ew_watch_refresh(&x, i);
+        ew_pass(&x, HF_S(1));
+        if (v->status != 200 && v->was_kept) {
+            ew_failed(&x, "%s was never told that %s has moved: %u", ew_client_name(i),
+                      ew_client_name(v->whom), v->status);
+        }
+        x.n_watching += v->status == 200;
+    }
+}
+
 static void end(void)
 {
     ew_tell(&x, "-- all is well from now on");
@@ -122,6 +149,7 @@ static void end(void)
                       stored(i) ? "stored" : "not stored");
         }
     }
+    check_watchers();
     if (x.must_authenticate) {
         return; /* a call would want credentials of a user: see the stories */
     }
@@ -190,16 +218,17 @@ static uint64_t number(void)
     return n;
 }
 
-static uint64_t done, failed, sums[8], maxima[2];
+static uint64_t done, failed, sums[11], maxima[2];
 
 static bool one(uint64_t seed)
 {
     bool ok = run(seed, NULL);
     done++;
     failed += !ok;
-    const uint64_t now[8] = {x.n_messages, x.n_registers,  x.n_served, x.n_redirects,
-                             x.n_refused,  x.n_challenged, x.n_found,  x.n_moves};
-    for (size_t i = 0; i < 8; i++) {
+    const uint64_t now[11] = {x.n_messages, x.n_registers,  x.n_served, x.n_redirects,
+                              x.n_refused,  x.n_challenged, x.n_found,  x.n_moves,
+                              x.n_watching, x.n_told,       x.n_repeats};
+    for (size_t i = 0; i < 11; i++) {
         sums[i] += now[i];
     }
     maxima[0] = x.hops_max > maxima[0] ? x.hops_max : maxima[0];
@@ -255,9 +284,11 @@ int main(int argc, char **argv)
     printf("%" PRIu64 " worlds (from seed %" PRIu64 "), %" PRIu64 " messages, %" PRIu64
            " registrations begun: %" PRIu64 " served, %" PRIu64 " redirects, %" PRIu64
            " refused, %" PRIu64 " challenges; %" PRIu64 " calls found their user; %" PRIu64
-           " moves; at most %" PRIu64 " servers for one request, %" PRIu64
-           " where URI parameters are dropped; %" PRIu64 " worlds failed\n",
+           " moves; %" PRIu64 " watchers in the end, told %" PRIu64
+           " times to subscribe again and %" PRIu64 " times more; at most %" PRIu64
+           " servers for one request, %" PRIu64 " where URI parameters are dropped; %" PRIu64
+           " worlds failed\n",
            done, seed, sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7],
-           maxima[0], maxima[1], failed);
+           sums[8], sums[9], sums[10], maxima[0], maxima[1], failed);
     return failed != 0;
 }

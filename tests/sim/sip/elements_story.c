@@ -262,6 +262,45 @@ static void edge_tcp(struct ew_world *w)
     ew_pass(w, HF_S(1));
 }
 
+static void ben_watches_ann(struct ew_world *w)
+{
+    ann_registered_at_alpha(w);
+    ew_watch(w, BEN, ANN, ALPHA);
+    soon(w);
+}
+
+/* beta is told that ann is its own now; alpha is not, and dies. */
+static void former_dies(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ben_watches_ann);
+    ew_assign(w, ANN, BETA);
+    ew_feed(w, BETA);
+    soon(w);
+    ew_tell(w, "-- alpha is alive: ann's watchers are alpha's to tell");
+    ew_crash(w, ALPHA);
+    all_look(w);
+    soon(w);
+    ew_tell(w, "-- ben does as he was told, by way of another server");
+    all_feed(w);
+    ew_watch(w, BEN, ANN, GAMMA);
+    soon(w);
+}
+
+/* As above, but alpha is started anew before anybody has seen that it was gone. */
+static void former_starts_anew(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ben_watches_ann);
+    ew_assign(w, ANN, BETA);
+    ew_feed(w, BETA);
+    soon(w);
+    ew_crash(w, ALPHA);
+    ew_boot(w, ALPHA);
+    ew_tell(w, "-- nobody has seen that alpha was gone, and it has forgotten its watchers");
+    ew_pass(w, HF_S(70));
+}
+
 static const struct {
     const char *name, *title;
     void (*tell)(struct ew_world *w);
@@ -286,6 +325,8 @@ static const struct {
     {"database-away", "The database is away, and back (S3).", database_away},
     {"forged-mark", "A client claims to be a peer (I8).", forged_mark},
     {"edge-tcp", "A client behind our edge, over TCP (D5, D7, S4, RFC 5626).", edge_tcp},
+    {"former-dies", "A former home dies before it has told a watcher (S2, D10, D11).", former_dies},
+    {"former-starts-anew", "... or has forgotten him (S2).", former_starts_anew},
 };
 
 static char *trace_of(size_t i)

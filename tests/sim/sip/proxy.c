@@ -248,10 +248,11 @@ static void proxy_answered(void *ctx, uint64_t cookie, uint16_t status, const st
     fail(ctx, "own", "nobody asked: %" PRIu64 " %u", cookie, status);
 }
 
-static void proxy_failed(void *ctx, uint64_t cookie, uint16_t status)
+static void proxy_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
     struct world *w = ctx;
     struct leg *l = &w->request[cookie / 10].leg[cookie % 10];
+    (void)aor;
     tell(w, "request %u: branch to target %u failed: %u", l->r->id, l->i, status);
     l->dead = true;
 }

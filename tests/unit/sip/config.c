@@ -19,10 +19,18 @@ static void test_defaults(void **state)
     assert_string_equal(hf_sip_config_realm(c), "example.org");
     assert_int_equal(hf_sip_config_level(c), HF_LOG_INFO);
     assert_int_equal(c->sip.role, HF_SIP_ROLE_HOME);
+    assert_int_equal(c->watch.allow.n, 1);
+    assert_string_equal(c->watch.allow.item[0], "domain");
     assert_int_equal(c->auth.algorithms, 1u << HF_SIP_SHA512_256 | 1u << HF_SIP_SHA256);
     const struct hf_sip_listen_config *l = hf_sip_config_listen(c, 0);
     assert_int_equal(l->transport, HF_SIP_TRANSPORT_UDP);
     assert_int_equal(hf_addr_to_endpoint(&l->address).port, 5060);
+    hf_sip_config_destroy(c);
+    assert_int_equal(
+        hf_sip_config_load_mem(
+            "f", hf_slice_str(MINIMAL "watch { allow = { sip:a@b.org, @c.org } }"), &err, &c),
+        0);
+    assert_int_equal(c->watch.allow.n, 2);
     hf_sip_config_destroy(c);
     assert_true(hf_sip_config_load("/nonexistent", &err, &c) < 0);
 }
@@ -46,6 +54,9 @@ static void test_refused(void **state)
         {MINIMAL "sip { database = mysql }", "sip.database: got"},
         {MINIMAL "sip { trusted_edges = { 192.0.2.0/33 } }", "an address or ADDRESS/BITS"},
         {MINIMAL "auth { algorithms = { } }", "auth.algorithms: none"},
+        {MINIMAL "watch { allow = { everybody } }", "watch.allow: got"},
+        {MINIMAL "watch { allow = { domain, none } }", "watch.allow: none, and"},
+        {MINIMAL "watch { allow = { } }", "watch.allow: empty"},
     };
     for (size_t i = 0; i < HF_ARRAY_LEN(cases); i++) {
         struct hf_sip_config *c;

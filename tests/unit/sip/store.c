@@ -1293,6 +1293,45 @@ static void test_learnt(void **state)
     close_server(other);
 }
 
+static uint64_t rows_told(struct server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    uint64_t n = s->n_rows;
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+/* A row that one server inserts for another one: that hears of it before any request comes. */
+static void test_given(void **state)
+{
+    (void)state;
+    struct server *s = open_server(0, 2, NULL);
+    struct server *other = open_server(1, 2, NULL);
+    wait_change(s, 1);
+    wait_change(other, 1);
+    (void)assign(s, "sip:own@x", 0);
+    (void)assign(s, "sip:third@x", 12); /* "s12" begins like "s1" */
+    (void)assign(s, "sip:given to him@x", 1);
+    pthread_mutex_lock(&other->lock);
+    WAIT_FOR(other, hf_map_get(&other->cache, z("sip:given to him@x")));
+    assert_null(hf_map_get(&other->cache, z("sip:own@x")));
+    const struct cached *c = hf_map_get(&other->cache, z("sip:given to him@x"));
+    assert_int_equal(c->row.current, 1);
+    assert_int_equal(c->row.epoch, 1);
+    pthread_mutex_unlock(&other->lock);
+    uint64_t before = rows_told(other);
+    (void)assign(s, "sip:given to him@x", 1); /* it is there: nothing is told */
+    assert_int_equal(rows_told(other), before);
+    if (is_pg) { /* who was cut off, and may have missed it, reads what is its own */
+        outage(other);
+        pthread_mutex_lock(&other->lock);
+        WAIT_FOR(other, other->n_rows > before);
+        pthread_mutex_unlock(&other->lock);
+    }
+    close_server(s);
+    close_server(other);
+}
+
 static void test_restored_backup(void **state)
 {
     (void)state;
@@ -1457,6 +1496,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(test_gained_in_bulk, empty),
         cmocka_unit_test_setup(test_feed_at_start, empty),
         cmocka_unit_test_setup(test_learnt, empty),
+        cmocka_unit_test_setup(test_given, empty),
         cmocka_unit_test_setup(test_restored_backup, empty),
         cmocka_unit_test_setup(test_other_file, empty),
         cmocka_unit_test_setup(test_nobody_there, empty),

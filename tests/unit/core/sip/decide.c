@@ -91,7 +91,7 @@ static struct hf_sip_verdict is(const struct hf_sip_facts *f, enum hf_sip_rule w
     } else {
         assert_int_equal(v.target, HF_SIP_NONE);
     }
-    assert_int_equal(v.retry_after > 0, v.status == 503);
+    assert_int_equal(v.retry_after > 0, v.status == 503 || v.status == 500);
     return v;
 }
 #define IS(f, rule) is(&(f), HF_SIP_RULE_##rule)
@@ -116,9 +116,16 @@ static void test_shedding(void **state)
     (void)IS(f, MINE); /* who was challenged comes first */
     f = unknown_caller(f);
     assert_int_equal(IS(f, OVERLOADED).status, 503);
+    f.from_edge = true; /* all that it has would go elsewhere */
+    assert_int_equal(IS(f, OVERLOADED).status, 500);
+    assert_int_not_equal(IS(f, OVERLOADED).retry_after, 0);
+    f.role = HF_SIP_ROLE_EDGE; /* our own client, who may try another edge */
+    assert_int_equal(IS(f, OVERLOADED).status, 503);
     f = homed(ALPHA, 3);
     f.shed = HF_SIP_SHED_ALL;
     (void)IS(f, OVERLOADED);
+    f.from_edge = true;
+    assert_int_equal(IS(f, OVERLOADED).status, 503);
 }
 
 static void test_without_a_row(void **state)

@@ -188,10 +188,13 @@ static void gained_and_lost(void **state)
                                       .life_s = 600,
                                       .left_s = 300};
     rig_open(&r, &c);
-    rig_row(&r, ANN, "alpha", 3);
+    rig_row(&r, ANN, "alpha", 3); /* given to us by another server: ours before anybody asks */
     const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_LOAD);
     assert_non_null(op);
     uint64_t cookie = op->cookie;
+    struct hf_sip_element_info info;
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.rows, 1);
     send("MESSAGE", ANN, ANN, "", 1);
     assert_int_equal(r.n_sent, 0);
     struct hf_sip_result res = {.kind = HF_SIP_OP_LOAD,
@@ -205,7 +208,6 @@ static void gained_and_lost(void **state)
     assert_int_equal(hf_sip_element_counters(r.e)->loaded, 1);
     assert_int_equal(hf_sip_element_counters(r.e)->forked, 1);
     rig_row(&r, ANN, "beta", 4);
-    struct hf_sip_element_info info;
     hf_sip_element_info(r.e, &info);
     assert_int_equal(info.bindings, 0);
     assert_int_equal(hf_sip_element_counters(r.e)->left, 1);
@@ -218,8 +220,16 @@ static void gained_and_lost(void **state)
     hf_sip_element_done(r.e, &res, r.now); /* late, and nobody's */
     hf_sip_element_info(r.e, &info);
     assert_int_equal(info.bindings, 0);
-    /* a user who is deleted */
+    /* it was another one's while we heard nothing: what that stored is ours to know */
     rig_row(&r, ANN, "alpha", 7);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_row(&r, ANN, "alpha", 8); /* this was not */
+    assert_int_equal(r.n_ops, 0);
+    rig_row(&r, ANN, "alpha", 10);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* a user who is deleted */
+    rig_row(&r, ANN, "alpha", 11);
     struct hf_slice gone = S(ANN);
     hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .deleted = &gone, .n_deleted = 1},
                         r.now);
@@ -316,29 +326,97 @@ static void watchers(void **state)
     rig_close(&r);
 }
 
+static struct hf_sip_kept watcher; /* one of ann's, as it is stored */
+
+/* Ann goes from beta, which lives, to us: with a watcher in the store, or without. */
+static void comes_from_beta(bool watched, uint64_t epoch)
+{
+    struct hf_sip_result known = {.kind = HF_SIP_OP_ASSERT,
+                                  .cookie = 1,
+                                  .have_row = true,
+                                  .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = epoch}};
+    hf_sip_element_done(r.e, &known, r.now);
+    rig_row(&r, ANN, "alpha", epoch + 1);
+    rig_loaded(&r, watched ? &watcher : NULL);
+}
+
 /* Whose server lives is told by that; if it dies before it has told all, by us (S2). */
 static void in_stead(void **state)
 {
     (void)state;
+    static struct rig_op kept;
     struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    registered();
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    send("SUBSCRIBE", ANN, ANN, "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n", 7);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    const struct rig_op *op = &r.op[r.n_ops - 1];
+    kept = *op;
+    watcher = (struct hf_sip_kept){
+        .what = op->op.kept.what, .key = op->op.kept.key, .data = op->op.kept.data, .left_s = 3000};
+    assert_true(watcher.key.n && watcher.data.n);
+    watcher.key.p = (const uint8_t *)kept.text + ((const char *)watcher.key.p - op->text);
+    watcher.data.p = (const uint8_t *)kept.text + ((const char *)watcher.data.p - op->text);
+    rig_close(&r);
+    /* nobody watches: there is nothing to tell */
+    rig_open(&r, &c);
+    comes_from_beta(false, 2);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    /* one who has not been told yet; the database is away at first */
+    comes_from_beta(true, 4);
+    assert_int_equal(r.n_ops, 0);
+    assert_int_equal(r.n_sent, 0);
+    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_ops, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    assert_int_equal(r.n_ops, 0);
+    send("MESSAGE", ANN, ANN, "", 8); /* is served meanwhile */
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_pass(&r, HF_S(3));
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    if (r.n_sent == 0) {
+        rig_pass(&r, HF_S(1));
+    }
+    assert_non_null(strstr(rig_out(&r, 0), "Subscription-State: terminated;reason=deactivated"));
+    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    r.n_ops = 0;
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false); /* once is enough */
+    assert_int_equal(r.n_ops, 0);
+    rig_close(&r);
+    /* it dies while we load; and lives, but has forgotten: after a while we look again */
     rig_open(&r, &c);
     struct hf_sip_result known = {.kind = HF_SIP_OP_ASSERT,
                                   .cookie = 1,
                                   .have_row = true,
                                   .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = 2}};
     hf_sip_element_done(r.e, &known, r.now);
-    rig_row(&r, ANN, "alpha", 3); /* from beta, which lives */
-    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
-    assert_int_equal(r.n_ops, 0);
-    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
-    assert_int_equal(r.n_ops, 0);
+    rig_row(&r, ANN, "alpha", 3);
     rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
-    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
-    rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
-    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false); /* once is enough */
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    rig_close(&r);
+    rig_open(&r, &c);
+    comes_from_beta(true, 2);
+    rig_pass(&r, HF_S(60));
     assert_int_equal(r.n_ops, 0);
+    rig_pass(&r, HF_S(10));
+    rig_loaded(&r, &watcher);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    /* gone before its turn */
+    comes_from_beta(true, 5);
+    rig_row(&r, ANN, "gamma", 7);
+    rig_pass(&r, HF_S(100));
+    for (size_t i = 0; i < r.n_ops; i++) {
+        assert_int_not_equal(r.op[i].op.kind, HF_SIP_OP_LOAD);
+    }
     rig_close(&r);
 }
 

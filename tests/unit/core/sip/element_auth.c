@@ -83,11 +83,9 @@ static void good(void **state)
     assert_int_equal(rig_status(&r, 0), 200);
     with("ann", "secret", ANN, 60);
     assert_int_equal(rig_status(&r, 0), 401);
-    /* somebody else's AoR, whether there is one or not */
+    /* somebody else's AoR, whether there is one or not: nothing is looked up */
     with("ann", "secret", "sip:ben@example.com", 101);
-    assert_non_null(rig_asked(&r, HF_SIP_OP_READ));
-    rig_answer(&r, HF_SIP_OP_DONE, "alpha", 1);
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0); /* LOAD */
+    assert_int_equal(r.n_ops, 0);
     assert_int_equal(rig_status(&r, 0), 403);
     /* an old nonce */
     r.now += HF_S(301);
@@ -227,11 +225,81 @@ static void calls(void **state)
     rig_close(&r);
 }
 
+/* `user` (of the password "pw") sends this to `to`, with good credentials; then the rig has what
+ * came of it. */
+static unsigned asks(const char *user, const char *method, const char *to, const char *event)
+{
+    char more[1200], aor[80];
+    challenged(method, to);
+    rig_credentials(line, sizeof(line), challenge, user, "pw", method, to, 1);
+    snprintf(more, sizeof(more), "%s%sContact: <sip:c@192.0.2.1>\r\n", line, event);
+    send(method, to, more);
+    if (rig_asked(&r, HF_SIP_OP_SECRET)) {
+        snprintf(aor, sizeof(aor), "sip:%s@%s", user,
+                 strcmp(user, "out") == 0 ? "partner.example" : "example.com");
+        rig_answer_secret(&r, user, "pw", aor);
+    }
+    return rig_status(&r, 0);
+}
+
+static void open_with(const char *const *watchers, size_t n)
+{
+    static struct hf_slice list[4];
+    struct hf_sip_element_conf c = rig_conf();
+    for (size_t i = 0; i < n; i++) {
+        list[i] = hf_slice_str(watchers[i]);
+    }
+    c.must_authenticate = true;
+    c.algorithms = 1u << HF_SIP_SHA256;
+    c.watchers = list;
+    c.n_watchers = n;
+    rig_open(&r, &c);
+    rig_row(&r, ANN, "alpha", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    cseq = 0;
+}
+
+/* Who may watch is decided before anything is looked up: 403 for ann as for nobody. */
+static void watchers(void **state)
+{
+    (void)state;
+    static const char *const lists[][2] = {{"domain", NULL},
+                                           {"none", NULL},
+                                           {"@partner.example", NULL},
+                                           {"sip:desk@example.com", "@elsewhere.example"}};
+    static const char *const users[] = {"ann", "ben", "desk", "out"};
+    static const unsigned may[][4] = {
+        {200, 200, 200, 403}, {200, 403, 403, 403}, {200, 403, 403, 200}, {200, 403, 200, 403}};
+    static const char presence[] = "Event: presence\r\n";
+    for (size_t i = 0; i < HF_ARRAY_LEN(lists); i++) {
+        open_with(lists[i], lists[i][1] ? 2 : 1);
+        for (size_t k = 0; k < HF_ARRAY_LEN(users); k++) {
+            assert_int_equal(asks(users[k], "SUBSCRIBE", ANN, presence), may[i][k]);
+            if (may[i][k] == 403) { /* the same for who is not there, and not known what to */
+                assert_int_equal(r.n_ops, 0);
+                assert_int_equal(asks(users[k], "SUBSCRIBE", "sip:eve@example.com", presence), 403);
+                assert_int_equal(r.n_ops, 0);
+                assert_int_equal(asks(users[k], "SUBSCRIBE", ANN, "Event: x\r\n"), 403);
+                assert_int_equal(asks(users[k], "SUBSCRIBE", "sip:eve@example.com", "Event: x\r\n"),
+                                 403);
+            }
+        }
+        /* registrations, and publishing: the user's own */
+        assert_int_equal(asks("ben", "SUBSCRIBE", ANN, "Event: reg\r\n"), 403);
+        assert_int_equal(asks("ben", "SUBSCRIBE", "sip:eve@example.com", "Event: reg\r\n"), 403);
+        assert_int_equal(asks("ann", "SUBSCRIBE", ANN, "Event: reg\r\n"), 200);
+        assert_int_equal(asks("ben", "PUBLISH", ANN, presence), 403);
+        assert_int_equal(asks("ben", "PUBLISH", "sip:eve@example.com", presence), 403);
+        assert_int_equal(r.n_ops, 0);
+        rig_close(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         HF_TEST(good),  HF_TEST(unknown_is_wrong), HF_TEST(changed_password), HF_TEST(away),
-        HF_TEST(calls),
+        HF_TEST(calls), HF_TEST(watchers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -203,6 +203,46 @@ static void connections(void **state)
     rig_close(&r);
 }
 
+static size_t bindings(void)
+{
+    struct hf_sip_element_info info;
+    hf_sip_element_info(r.e, &info);
+    return info.bindings;
+}
+
+static void closed(uint64_t conn)
+{
+    struct hf_sip_flow flow = {.transport = HF_SIP_TRANSPORT_TCP, .conn = conn};
+    r.n_sent = r.n_ops = 0;
+    hf_sip_element_unreachable(r.e, &flow, r.now);
+}
+
+/* The target answers what was sent last. */
+static void answers(unsigned status)
+{
+    static char request[8192], response[8192];
+    snprintf(request, sizeof(request), "%s", rig_out(&r, r.n_sent - 1));
+    int n = snprintf(response, sizeof(response), "SIP/2.0 %u So\r\n", status);
+    char *line = strstr(request, "\r\n") + 2;
+    for (char *end; (end = strstr(line, "\r\n")) != NULL && end != line; line = end + 2) {
+        if (strncmp(line, "Via:", 4) == 0 || strncmp(line, "From:", 5) == 0 ||
+            strncmp(line, "To:", 3) == 0 || strncmp(line, "Call-ID:", 8) == 0 ||
+            strncmp(line, "CSeq:", 5) == 0) {
+            n += snprintf(response + n, sizeof(response) - (size_t)n, "%.*s\r\n", (int)(end - line),
+                          line);
+        }
+    }
+    snprintf(response + n, sizeof(response) - (size_t)n, "Content-Length: 0\r\n\r\n");
+    rig_in(&r, response);
+}
+
+static void call(unsigned cseq)
+{
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", cseq);
+    rig_in(&r, text);
+}
+
 #define BY_TCP "Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n"
 
 /* Ann is alpha's from now on, and this is what is stored of her. */
@@ -229,9 +269,7 @@ static void load(const char *path, uint64_t epoch)
 
 static const struct hf_sip_flow *called(unsigned cseq)
 {
-    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
-    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", cseq);
-    rig_in(&r, text);
+    call(cseq);
     assert_int_equal(r.n_sent, 1);
     return &r.sent[0].to;
 }
@@ -268,8 +306,6 @@ static void connections_of_others(void **state)
     assert_int_equal(called(5)->peer.addr[3], 2);
     assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:0123@10.0.0.2;lr;hfc>\r\n"));
     rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
-    assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD)); /* what beta may have stored last */
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
     assert_int_equal(called(6)->transport, HF_SIP_TRANSPORT_TCP);
     assert_int_equal(r.sent[0].to.peer.addr[0], 192);
     assert_null(strstr(rig_out(&r, 0), "Route:"));
@@ -287,12 +323,102 @@ static void connections_of_others(void **state)
     rig_close(&r);
 }
 
+#define FLOW(id)                                                                                   \
+    "Supported: outbound\r\nContact: <sip:ann@192.0.2.1;transport=tcp>;reg-id=" id                 \
+    ";+sip.instance=\"<urn:uuid:0>\"\r\n"
+
+/* What was registered as a flow ends with its connection (RFC 5626), and only that. */
+static void flows_end(void **state)
+{
+    (void)state;
+    open_rig();
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 7);
+    send("Contact: <sip:ann@192.0.2.1:7000;transport=tcp>\r\n", 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    send(FLOW("1"), 2);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 8);
+    send(FLOW("2"), 3);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(bindings(), 3);
+    closed(8);
+    assert_int_equal(bindings(), 2);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_true(op->n_binds == 1 && op->bind[0].erase && !op->wait && op->epoch == 3);
+    hf_assert_slice_str(op->bind[0].key, "\"<urn:uuid:0>\";reg-id=2");
+    closed(8); /* and no other */
+    closed(9);
+    assert_int_equal(bindings(), 2);
+    assert_int_equal(r.n_ops, 0);
+    /* a new connection takes the flow over: the old one's end is nobody's */
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 10);
+    send(FLOW("1"), 4);
+    closed(7);
+    assert_int_equal(bindings(), 2);
+    closed(10);
+    assert_int_equal(bindings(), 1);
+    assert_int_equal(hf_sip_element_counters(r.e)->flows_lost, 2);
+    rig_close(&r);
+}
+
+/* An edge says that the flow is no more: 430. Everything else says nothing of the next call. */
+static void flow_failed(void **state)
+{
+    (void)state;
+    static const char edge[] = "Path: <sip:token@192.0.2.50;lr;ob>\r\n" CONTACT;
+    static const unsigned stays[] = {408, 503, 480, 404, 500, 603};
+    open_rig();
+    send(edge, 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    for (unsigned i = 0; i < HF_ARRAY_LEN(stays); i++) {
+        call(10 + i);
+        assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:token@192.0.2.50;lr;ob>\r\n"));
+        answers(stays[i]);
+        assert_int_equal(bindings(), 1);
+        assert_int_equal(r.n_ops, 0);
+    }
+    /* registered anew while the call is under way: by another flow */
+    call(20);
+    static struct rig_sent sent;
+    sent = r.sent[0];
+    rig_from(&r, 1, HF_SIP_TRANSPORT_UDP, 0);
+    send(edge, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    r.sent[0] = sent;
+    r.n_sent = 1;
+    answers(430);
+    assert_int_equal(rig_status(&r, 0), 480);
+    assert_int_equal(bindings(), 1);
+    call(21);
+    answers(430);
+    assert_int_equal(rig_status(&r, 0), 480);
+    assert_int_equal(bindings(), 0);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_true(op->n_binds == 1 && op->bind[0].erase);
+    assert_int_equal(hf_sip_element_counters(r.e)->flows_lost, 1);
+    /* one that can be found by its Contact does not end by what its agent says */
+    rig_from(&r, 1, HF_SIP_TRANSPORT_UDP, 0);
+    send(CONTACT, 3);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    call(22);
+    answers(430);
+    assert_int_equal(bindings(), 1);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(held_until_stored),     HF_TEST(keys),
-        HF_TEST(row_changes_meanwhile), HF_TEST(away),
-        HF_TEST(connections),           HF_TEST(connections_of_others),
+        HF_TEST(held_until_stored),
+        HF_TEST(keys),
+        HF_TEST(row_changes_meanwhile),
+        HF_TEST(away),
+        HF_TEST(connections),
+        HF_TEST(connections_of_others),
+        HF_TEST(flows_end),
+        HF_TEST(flow_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

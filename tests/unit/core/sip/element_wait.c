@@ -68,6 +68,130 @@ static void cancelled(void **state)
     rig_close(&r);
 }
 
+static void set_branch(const char *message, const char *branch, char *ret, size_t room)
+{
+    const char *at = strstr(message, ";branch=") + 8;
+    snprintf(ret, room, "%.*s%s%s", (int)(at - message), message, branch, at + strcspn(at, ";\r"));
+}
+
+/* What the last request of ours, or answer, was sent with is answered by who got it. */
+static void peer_answers(unsigned status)
+{
+    static char request[8192], response[8192];
+    snprintf(request, sizeof(request), "%s", rig_out(&r, r.n_sent - 1));
+    int n = snprintf(response, sizeof(response), "SIP/2.0 %u So\r\n", status);
+    char *line = strstr(request, "\r\n") + 2;
+    for (char *end; (end = strstr(line, "\r\n")) != NULL && end != line; line = end + 2) {
+        if (strncmp(line, "Via:", 4) == 0 || strncmp(line, "From:", 5) == 0 ||
+            strncmp(line, "To:", 3) == 0 || strncmp(line, "Call-ID:", 8) == 0 ||
+            strncmp(line, "CSeq:", 5) == 0) {
+            n += snprintf(response + n, sizeof(response) - (size_t)n, "%.*s%s\r\n",
+                          (int)(end - line), line, strncmp(line, "To:", 3) == 0 ? ";tag=t" : "");
+        }
+    }
+    snprintf(response + n, sizeof(response) - (size_t)n, "Content-Length: 0\r\n\r\n");
+    rig_in(&r, response);
+}
+
+/* An INVITE that waits for longer: 100, and from then on it is ours to repeat (RFC 3261 17.2.1). */
+static void trying(void **state)
+{
+    (void)state;
+    static char invite[4096], ack[8192];
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    rig_row(&r, ANN, "alpha", 1); /* being loaded */
+    struct rig_op load = r.op[0];
+    rig_request(invite, sizeof(invite), "INVITE", ANN, ANN, "", 5);
+    rig_in(&r, invite);
+    rig_pass(&r, HF_MS(100));
+    assert_int_equal(r.n_sent, 0);
+    rig_in(&r, invite); /* repeated: absorbed */
+    assert_int_equal(r.n_sent, 0);
+    rig_pass(&r, HF_MS(100));
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(rig_status(&r, 0), 100);
+    assert_non_null(strstr(rig_out(&r, 0), "\r\nTo: <" ANN ">\r\n"));
+    rig_in(&r, invite); /* and repeated: the latest answer */
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(rig_status(&r, 0), 100);
+    rig_pass(&r, HF_S(1));
+    assert_int_equal(r.n_sent, 0);
+    r.op[0] = load;
+    r.n_ops = 1;
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0); /* no bindings */
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_pass(&r, HF_MS(600)); /* its ACK is missing */
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_request(text, sizeof(text), "ACK", ANN, ANN, "", 5);
+    set_branch(text, "z9hG4bKINVITE5", ack, sizeof(ack));
+    rig_in(&r, ack);
+    assert_int_equal(r.n_sent, 0);
+    rig_pass(&r, HF_S(40));
+    assert_int_equal(r.n_sent, 0);
+    /* one that is answered soon has no other answer than that */
+    rig_in(&r, invite);
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_close(&r);
+}
+
+static void trying_elsewhere(void **state)
+{
+    (void)state;
+    struct hf_sip_element_conf c = rig_conf();
+    c.role = HF_SIP_ROLE_HOME;
+    rig_open(&r, &c);
+    send("INVITE", ANN, "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKy\r\n", 5);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_READ));
+    struct rig_op read = r.op[0];
+    rig_pass(&r, HF_MS(200));
+    assert_int_equal(rig_status(&r, 0), 100);
+    r.op[0] = read;
+    r.n_ops = 1;
+    rig_answer(&r, HF_SIP_OP_DONE, "beta", 2);
+    size_t last = r.n_sent - 1; /* after another 100 */
+    assert_int_equal(strncmp(rig_out(&r, last), "INVITE " ANN " ", 7 + sizeof(ANN)), 0);
+    assert_non_null(strstr(rig_out(&r, last), "\r\nHoldfast-Hop: 1;epoch=2;"));
+    assert_int_equal(r.sent[last].to.peer.addr[3], 2);
+    rig_pass(&r, HF_MS(600)); /* it is lost, and comes again */
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(strncmp(rig_out(&r, 0), "INVITE ", 7), 0);
+    peer_answers(486);
+    assert_int_equal(strncmp(rig_out(&r, 0), "ACK ", 4), 0);
+    assert_int_equal(rig_status(&r, 1), 486);
+    rig_close(&r);
+}
+
+/* After a 100 there is an end: by its CANCEL, or by us when the store says nothing. */
+static void trying_ends(void **state)
+{
+    (void)state;
+    struct hf_sip_element_conf c = rig_conf();
+    rig_open(&r, &c);
+    rig_row(&r, ANN, "alpha", 1);
+    rig_request(text, sizeof(text), "INVITE", ANN, ANN, "", 5);
+    memcpy(strstr(text, "z9hG4bKINVITE5"), "z9hG4bKthecall", 14);
+    rig_in(&r, text);
+    send("INVITE", ANN, "", 6);
+    rig_pass(&r, HF_MS(200));
+    assert_int_equal(r.n_sent, 2);
+    rig_request(text, sizeof(text), "CANCEL", ANN, ANN, "", 5);
+    memcpy(strstr(text, "z9hG4bKCANCEL5"), "z9hG4bKthecall", 14);
+    rig_in(&r, text);
+    assert_int_equal(r.n_sent, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    assert_int_equal(rig_status(&r, 1), 487);
+    rig_pass(&r, HF_MS(600));
+    assert_int_equal(rig_status(&r, 0), 487); /* until its ACK */
+    rig_pass(&r, HF_S(40));
+    unsigned refused = 0;
+    for (size_t i = 0; i < r.n_sent; i++) {
+        refused += rig_status(&r, i) == 503 && strstr(rig_out(&r, i), "\r\nRetry-After: ");
+    }
+    assert_true(refused > 0);
+    rig_close(&r);
+}
+
 static void names(void **state)
 {
     (void)state;
@@ -113,11 +237,26 @@ static void rates(void **state)
     rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0); /* another source has its own */
     send("OPTIONS", "sip:example.com", "", 50);
     assert_int_equal(r.n_sent, 1);
-    rig_from(&r, 9, HF_SIP_TRANSPORT_UDP, 0); /* an edge has many behind it */
-    for (unsigned i = 0; i < 30; i++) {
-        send("OPTIONS", "sip:example.com", "", 100 + i);
-        assert_int_equal(r.n_sent, 1);
+    rig_from(&r, 9, HF_SIP_TRANSPORT_UDP, 0); /* an edge has many behind it, each with its own */
+    unsigned by_flow[3] = {0};
+    for (unsigned i = 0; i < 60; i++) {
+        static const char *const flows[] = {"198.51.100.7;received=203.0.113.9;rport=1024",
+                                            "198.51.100.7;received=203.0.113.9;rport=1025",
+                                            "198.51.100.7"};
+        char via[200];
+        snprintf(via, sizeof(via), "Via: SIP/2.0/UDP %s;branch=z9hG4bKb%u\r\n", flows[i % 3], i);
+        send("OPTIONS", "sip:example.com", via, 100 + i);
+        by_flow[i % 3] += r.n_sent == 1;
     }
+    assert_true(by_flow[0] == 10 && by_flow[1] == 10 && by_flow[2] == 10);
+    answered = 0;
+    for (unsigned i = 0; i < 30; i++) { /* one that shows no flow: who it says to be */
+        send("OPTIONS", "sip:example.com", "", 400 + i);
+        answered += r.n_sent == 1;
+    }
+    assert_int_equal(answered, 10);
+    send("HELLO WORLD", "sip:example.com", "", 430); /* malformed: the edge's own */
+    assert_int_equal(r.n_sent, 1);
     rig_from(&r, 102, HF_SIP_TRANSPORT_UDP, 0); /* so has a peer: 10.0.0.2 */
     for (unsigned i = 0; i < 30; i++) {
         send("OPTIONS", "sip:example.com", "", 200 + i);
@@ -137,10 +276,8 @@ static void rates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(once_and_bounded),
-        HF_TEST(cancelled),
-        HF_TEST(names),
-        HF_TEST(rates),
+        HF_TEST(once_and_bounded), HF_TEST(cancelled), HF_TEST(trying), HF_TEST(trying_elsewhere),
+        HF_TEST(trying_ends),      HF_TEST(names),     HF_TEST(rates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,10 +81,11 @@ static void on_answered(void *ctx, uint64_t cookie, uint16_t status, const struc
     }
 }
 
-static void on_failed(void *ctx, uint64_t cookie, uint16_t status)
+static void on_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16_t status)
 {
     char line[64];
     (void)ctx;
+    (void)aor;
     snprintf(line, sizeof(line), "t%llu failed: %u", (unsigned long long)cookie, status);
     tell("", line);
 }
@@ -439,7 +440,7 @@ static void unreachable(void **state)
     answer(3, 200);                        /* too late */
     answer(2, 430);
     assert_true(alice("ACK"));
-    is_told("0   alice INVITE\n0 alice: 100\n0 t3: INVITE\n0 t3 failed: 503\n0 t1: INVITE\n"
+    is_told("0   alice INVITE\n0 alice: 100\n0 t3: INVITE\n0 t3 failed: 430\n0 t1: INVITE\n"
             "0 t2: INVITE\n0   t2 180\n0 alice: 180\n0 t1 failed: 503\n0   t3 200\n"
             "0   t2 430\n0 t2: ACK\n0 t2 failed: 430\n0 alice: 480\n0   alice ACK\n");
     end();
@@ -641,7 +642,7 @@ static void flows(void **state)
     answer(5, 200);
     is_told("0 alice: 100\n0 t1: INVITE\n0 t2: INVITE\n0 t4: INVITE\n0   t1 430\n0 t1: ACK\n"
             "0 t1 failed: 430\n0 t3: INVITE\n0   t2 486\n0 t2: ACK\n0   t4 480\n0 t4: ACK\n"
-            "0 t3 failed: 503\n0 t5: INVITE\n0   t5 200\n0 alice: 200\n");
+            "0 t3 failed: 430\n0 t5: INVITE\n0   t5 200\n0 alice: 200\n");
     assert_non_null(strstr(peer[5].request, "Max-Breadth: 20\r\n"));
     end();
     begin(); /* an answer is an answer */

@@ -276,6 +276,32 @@ static void paths_and_flows(void **state)
     end();
 }
 
+/* Its flow is broken: one ends, the others stay. */
+static void failed(void **state)
+{
+    (void)state;
+    struct hf_sip_change c;
+    begin();
+    assert_int_equal(reg("c", 1, "Contact: <sip:h1>,<sip:h2>;q=0.5\r\n"), 200);
+    const struct hf_sip_binding *b = hf_sip_registrar_find(r, S("sip:a@h"));
+    hf_sip_registrar_fail(r, b, &c);
+    assert_ptr_equal(c.binding, b);
+    assert_true(c.kind == HF_SIP_CHANGE_FAILED && c.store && !c.replaced);
+    assert_string_equal(hf_sip_change_event(c.kind), "deactivated");
+    hf_assert_slice_str(hf_sip_binding_uri(c.binding), "sip:h1");
+    assert_true(hf_sip_change_ends(c.kind) && hf_sip_change_ends(HF_SIP_CHANGE_EXPIRED) &&
+                hf_sip_change_ends(HF_SIP_CHANGE_UNREGISTERED));
+    assert_false(hf_sip_change_ends(HF_SIP_CHANGE_CHANGED) ||
+                 hf_sip_change_ends(HF_SIP_CHANGE_REFRESHED) ||
+                 hf_sip_change_ends(HF_SIP_CHANGE_REGISTERED));
+    b = hf_sip_registrar_find(r, S("sip:a@h"));
+    hf_assert_slice_str(hf_sip_binding_uri(b), "sip:h2");
+    hf_sip_registrar_fail(r, b, &c);
+    assert_null(hf_sip_registrar_find(r, S("sip:a@h")));
+    assert_int_equal(hf_sip_registrar_aors(r), 0);
+    end();
+}
+
 static void endings(void **state)
 {
     (void)state;
@@ -440,8 +466,9 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(one_phone),       HF_TEST(several), HF_TEST(refusals), HF_TEST(again_and_away),
-        HF_TEST(paths_and_flows), HF_TEST(endings), HF_TEST(rehomed),  HF_TEST(no_memory),
+        HF_TEST(one_phone),      HF_TEST(several),         HF_TEST(refusals),
+        HF_TEST(again_and_away), HF_TEST(paths_and_flows), HF_TEST(endings),
+        HF_TEST(failed),         HF_TEST(rehomed),         HF_TEST(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
