@@ -5,7 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -133,25 +132,7 @@ static int render_status(struct hf_buf *out, const json_t *answer)
 {
     bool colour = hf_cmd_colours();
     int rc = hf_render_status(out, answer, colour);
-    return rc ? rc
-              : hf_render_managers(out, json_object_get(answer, "managers"), (int64_t)time(NULL),
-                                   colour);
-}
-
-static int status_once(const struct hf_cmd_opt *opt, bool compact)
-{
-    json_t *status, *tree = NULL;
-    int code = ask_json(opt, "status", "", &status);
-    if (code == HF_EXIT_OK) {
-        code = ask_json(opt, "tree", "/manager", &tree);
-    }
-    if (code == HF_EXIT_OK) {
-        hf_managers_add(status, tree, (int64_t)time(NULL));
-        code = put_json(opt, status, render_status, compact);
-    }
-    json_decref(tree);
-    json_decref(status);
-    return code;
+    return rc ? rc : hf_render_managers(out, json_object_get(answer, "managers"), colour);
 }
 
 static int render_members(struct hf_buf *out, const json_t *answer)
@@ -164,13 +145,13 @@ int hf_cmd_status(const struct hf_cmd_opt *opt, int n, char **arg)
     (void)n;
     (void)arg;
     if (!opt->watch) {
-        return status_once(opt, false);
+        return hf_cmd_ask_json(opt, "status", "", render_status, false);
     }
     for (;;) { /* until a signal; a restart of holdfastd is one of the things to be watched */
         if (isatty(STDOUT_FILENO) && !opt->json) {
             fputs("\033[H\033[J", stdout);
         }
-        int code = status_once(opt, true);
+        int code = hf_cmd_ask_json(opt, "status", "", render_status, true);
         if (code == HF_EXIT_OK && !opt->json && put(hf_slice_str("\n"))) {
             return HF_EXIT_FAILED;
         }

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "hostd/timeline.h"
 #include "support/hostd_rig.h"
 #include "support/test.h"
 
@@ -23,6 +24,7 @@ static int setup(void **state)
     struct world *w = calloc(1, sizeof(*w));
     struct hf_err err = {0};
     rig_open(&w->rig);
+    assert_int_equal(hf_timeline_open(&w->rig.h, &err, &w->rig.h.timeline), 0);
     int rc = hf_web_open(&w->rig.h, &err, &w->rig.h.web);
     assert_string_equal(err.text, "");
     assert_int_equal(rc, 0);
@@ -43,6 +45,8 @@ static int teardown(void **state)
 {
     struct world *w = *state;
     hf_web_close(w->rig.h.web);
+    hf_timeline_close(w->rig.h.timeline);
+    w->rig.h.timeline = NULL;
     rig_close(&w->rig);
     rig_peer_close(&w->beta);
     free(w);
