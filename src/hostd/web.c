@@ -439,7 +439,7 @@ static const struct {
     const char *path, *text;
     void (*fn)(struct hf_web *web, struct hf_http_req *req);
 } handlers[] = {
-    {"/", "this list", get_paths},
+    {"/v1", "this list", get_paths},
     {"/v1/overview", "all that the dashboard shows as JSON", hf_web_overview_get},
     {"/v1/overview/events", "the same, live, as Server-Sent Events", hf_web_overview_follow},
     {"/v1/tree", "?prefix=/...: services as JSON", get_tree},
@@ -456,7 +456,8 @@ static void get_paths(struct hf_web *web, struct hf_http_req *req)
 {
     struct hf_buf buf;
     hf_buf_init(&buf, HF_WEB_PIECE_LEN);
-    hf_buf_printf(&buf, "Holdfast on %s\n\n", web->h->config->host.name);
+    hf_buf_printf(&buf, "Holdfast on %s\n\n%-20s %s\n", web->h->config->host.name, "/",
+                  "the dashboard, for a browser");
     for (size_t i = 0; i < HF_ARRAY_LEN(handlers); i++) {
         hf_buf_printf(&buf, "%-20s %s\n", handlers[i].path, handlers[i].text);
     }
@@ -474,7 +475,9 @@ static void on_request(void *arg, struct hf_http_req *req)
             return;
         }
     }
-    hf_http_reply_error(req, 404, "no such path; / lists those that there are");
+    if (!hf_web_file_get(req, path)) {
+        hf_http_reply_error(req, 404, "no such path; /v1 lists those that there are");
+    }
 }
 
 int hf_web_open(struct hf_hostd *h, struct hf_err *err, struct hf_web **ret_web)

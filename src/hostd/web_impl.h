@@ -77,3 +77,8 @@ void hf_web_overview_touch(struct hf_web *web);
 /** /v1/overview, /v1/overview/events. */
 void hf_web_overview_get(struct hf_web *web, struct hf_http_req *req);
 void hf_web_overview_follow(struct hf_web *web, struct hf_http_req *req);
+
+/* ---- web_files.c ---- */
+
+/** Answer with a file of the dashboard; false: there is none of this path. */
+bool hf_web_file_get(struct hf_http_req *req, const char *path);

@@ -145,7 +145,7 @@ static void reports(void **state)
     assert_part(w->body, "\nholdfast_members 2\n");
     assert_int_equal(get(w, "/healthz"), 200);
     assert_string_equal(w->body, "{\"state\":\"run\"}\n");
-    assert_int_equal(get(w, "/"), 200);
+    assert_int_equal(get(w, "/v1"), 200);
     assert_part(w->body, "/v1/events");
     assert_int_equal(get(w, "/v2"), 404);
     assert_part(w->body, "{\"error\": ");
@@ -418,6 +418,35 @@ static void a_viewer_that_stops_reading(void **state)
     close(other);
 }
 
+static void the_page(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *path, *type, *part;
+    } files[] = {
+        {"/", "text/html; charset=utf-8", "<script src=\"dashboard.js\" defer></script>"},
+        {"/dashboard.js", "text/javascript; charset=utf-8", "new EventSource("},
+        {"/dashboard.css", "text/css; charset=utf-8", "prefers-color-scheme: dark"},
+        {"/icon.svg", "image/svg+xml", "<svg "},
+    };
+    char type[100];
+    for (size_t i = 0; i < HF_ARRAY_LEN(files); i++) {
+        int fd = follow(w, files[i].path);
+        read_until(w, fd, files[i].part);
+        snprintf(type, sizeof(type), "\r\nContent-Type: %s\r\n", files[i].type);
+        assert_part(w->body, type);
+        assert_part(w->body, "\r\nContent-Security-Policy: default-src 'none'; script-src 'self';");
+        assert_part(w->body, "\r\nX-Content-Type-Options: nosniff\r\n");
+        close(fd);
+        assert_int_equal(get(w, files[i].path), 200);
+        /* nothing from elsewhere; names of namespaces are no addresses */
+        for (const char *at = w->body; (at = strstr(at, "://")); at++) {
+            assert_memory_equal(at, "://www.w3.org/", 14);
+        }
+    }
+    assert_int_equal(get(w, "/dashboard"), 404);
+}
+
 static void none_configured(void **state)
 {
     struct world *w = *state;
@@ -445,6 +474,7 @@ int main(void)
         ROW(overview_of_many_hosts),
         ROW(overview_live),
         ROW(a_viewer_that_stops_reading),
+        ROW(the_page),
         ROW(none_configured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
