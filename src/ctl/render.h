@@ -26,3 +26,17 @@ HF_MUST int hf_render_history(struct hf_buf *out, const json_t *history);
 
 /** The member "managers" of a status: each address at a glance, and its managers as a table. */
 HF_MUST int hf_render_managers(struct hf_buf *out, const json_t *managers, bool colour);
+
+/* What `holdfast top` shows, and where. */
+struct hf_top_view {
+    size_t columns, rows; /* rows 0: as many as there are */
+    bool colour, utf8;
+    const char *lost; /* borrowed; why the overview is old; NULL: it is not */
+};
+
+/**
+ * The answer to "overview" (NULL: there has been none) in lines that are no longer than the
+ * terminal is wide, and no more than it has rows. What does not fit is counted.
+ */
+HF_MUST int hf_render_top(struct hf_buf *out, const json_t *overview,
+                          const struct hf_top_view *view);

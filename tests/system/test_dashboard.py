@@ -97,13 +97,16 @@ def test_all_is_told_live(lab):
         lab.publish_detached("beta", "/sip/servers/s2", {"state": "live", "rows": 40})
 
 
-def test_the_same_as_status(lab):
+def test_the_same_as_status_and_top(lab):
     """One judgement for all."""
     with follower(lab, "beta") as after:
         o = after("overview", lambda _: True)
     asked = lab.json("beta", "status")
     assert [p["remedy"] for p in o["problems"]] == [p["remedy"] for p in asked["problems"]]
     assert [m["value"] for m in o["managers"]] == [m["value"] for m in asked["managers"]]
+    shown = lab.exec("beta", "holdfast", "top", "-b", "-n", "1")
+    assert "vip: 12 sessions at alpha, 10 protected by beta, 2 not: 2 TLS" in shown
+    assert "orders: running" in shown and all(p["what"].split(":")[0] in shown for p in o["problems"])
 
 
 def test_a_browser_on_another_host(lab):
