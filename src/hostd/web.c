@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "hostd/group_report.h"
+#include "hostd/overview.h"
 #include "hostd/service.h"
 #include "hostd/web_impl.h"
 
@@ -420,6 +421,11 @@ static void get_groups(struct hf_web *web, struct hf_http_req *req)
     reply_report(web, req, JSON_TYPE, report_groups);
 }
 
+static void get_overview(struct hf_web *web, struct hf_http_req *req)
+{
+    reply_report(web, req, JSON_TYPE, hf_overview_json_all);
+}
+
 static void get_metrics(struct hf_web *web, struct hf_http_req *req)
 {
     reply_report(web, req, "text/plain; version=0.0.4; charset=utf-8", hf_report_metrics);
@@ -440,7 +446,7 @@ static const struct {
     void (*fn)(struct hf_web *web, struct hf_http_req *req);
 } handlers[] = {
     {"/v1", "this list", get_paths},
-    {"/v1/overview", "all that the dashboard shows as JSON", hf_web_overview_get},
+    {"/v1/overview", "all that the dashboard shows as JSON", get_overview},
     {"/v1/overview/events", "the same, live, as Server-Sent Events", hf_web_overview_follow},
     {"/v1/tree", "?prefix=/...: services as JSON", get_tree},
     {"/v1/members", "hosts as JSON", get_members},

@@ -74,8 +74,7 @@ HF_MUST int hf_web_overview_open(struct hf_web *web);
 void hf_web_overview_close(struct hf_web *web);
 /** Something has changed: whoever looks on is told soon. Also from within steps. */
 void hf_web_overview_touch(struct hf_web *web);
-/** /v1/overview, /v1/overview/events. */
-void hf_web_overview_get(struct hf_web *web, struct hf_http_req *req);
+/** /v1/overview/events. */
 void hf_web_overview_follow(struct hf_web *web, struct hf_http_req *req);
 
 /* ---- web_files.c ---- */

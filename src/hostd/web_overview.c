@@ -123,19 +123,6 @@ void hf_web_overview_follow(struct hf_web *web, struct hf_http_req *req)
     }
 }
 
-void hf_web_overview_get(struct hf_web *web, struct hf_http_req *req)
-{
-    struct hf_buf buf;
-    hf_buf_init(&buf, 2 * OVERVIEW_LEN_MAX);
-    hf_overview_json_all(web->h, &buf);
-    if (buf.err) {
-        hf_http_reply_error(req, 503, "%s", hf_strerror(buf.err));
-    } else {
-        hf_http_reply(req, 200, "application/json", hf_buf_slice(&buf));
-    }
-    hf_buf_fini(&buf);
-}
-
 /* ---- life ---- */
 
 int hf_web_overview_open(struct hf_web *web)

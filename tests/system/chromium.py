@@ -139,6 +139,12 @@ class Page:
     def until_text(self, selector, part):
         self.until(f"({said(selector)} || '').replace(/\\s+/g, ' ').includes({json.dumps(part)})", f"{selector} says {part}")
 
+    def until_console(self, part):
+        end = time.monotonic() + DEADLINE
+        while not any(part in c for c in self.console):
+            assert time.monotonic() < end, f"not within {DEADLINE} s in the console: {part}; there are {self.console}"
+            self.evaluate("0")  # hears what has come meanwhile
+
     def key(self, name, code, modifiers=0):
         for kind in ("keyDown", "keyUp"):
             more = {"text": "\r"} if name == "Enter" and kind == "keyDown" else {}

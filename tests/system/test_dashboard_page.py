@@ -321,7 +321,7 @@ def test_updates_can_be_paused(page, server):
     assert page.evaluate("document.getElementById('pause').getAttribute('aria-pressed')") == "true"
     server.tell(event("overview", overview() | {"host": "omega"}))
     page.until("model.overview.host === 'omega'", "it was heard")
-    page.evaluate("new Promise((r) => setTimeout(r, 300))")
+    page.evaluate("render()")
     assert page.text("#host") == "on alpha"
     page.enter()
     page.until_text("#host", "on omega")
@@ -434,8 +434,7 @@ def test_a_small_screen_does_not_scroll_sideways(page):
 
 def test_the_policy_forbids_what_was_injected(page):
     """Were there a way to put markup in: no script of it would run."""
-    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\"><script>window.ran = 2</scr' + 'ipt>')")
-    page.evaluate("new Promise((r) => setTimeout(r, 200))")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
+    page.until_console("Content Security Policy")
     assert page.evaluate("window.ran") is None
-    assert any("Content Security Policy" in c for c in page.console)
     page.console.clear()
