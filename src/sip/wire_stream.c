@@ -182,7 +182,10 @@ static void put(struct hf_sip_conn *c, struct hf_slice bytes)
         b = &c->wait;
         hf_buf_add(b, bytes);
     }
-    if (b->err || b->n > out_max(t)) {
+    if (b == &c->out && b->n > out_max(t)) { /* all of one turn may be more: is it left unread? */
+        write_out(c);
+    }
+    if (c->state != HF_SIP_CONN_ENDED && (b->err || b->n > out_max(t))) {
         t->c.closed_slow++;
         end(c);
     }

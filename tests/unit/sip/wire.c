@@ -455,6 +455,25 @@ static void test_tcp_slow(void **state)
     close(fd);
 }
 
+/* Much that comes at once is answered at once: that is not who leaves it unread. */
+static void test_tcp_burst(void **state)
+{
+    (void)state;
+    enum { N = 600 };
+    static char requests[N * sizeof(REQUEST)], answers[N * sizeof(ANSWER)];
+    size_t n = 0;
+    a.answers = true;
+    struct hf_endpoint at = open_tcp((struct hf_sip_wire_conf){.out_max = 4096});
+    for (int i = 0; i < N; i++) {
+        n += (size_t)snprintf(requests + n, sizeof(requests) - n, "%s", REQUEST);
+    }
+    int fd = connect_to(SOCK_STREAM, &at);
+    send_all(fd, requests);
+    assert_int_equal(receive(fd, answers, N * strlen(ANSWER)), N * strlen(ANSWER));
+    assert_int_equal(hf_sip_wire_counters(a.wire)->closed, 0);
+    close(fd);
+}
+
 static void test_tcp_stall(void **state)
 {
     (void)state;
@@ -633,23 +652,15 @@ int main(void)
 {
 #define SIDES(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        SIDES(test_udp),
-        SIDES(test_udp_any),
-        SIDES(test_udp_v6),
-        SIDES(test_udp_unreachable),
-        SIDES(test_tcp_frames),
-        SIDES(test_tcp_fault),
-        SIDES(test_tcp_reuse),
-        SIDES(test_tcp_idle),
-        SIDES(test_tcp_room),
-        SIDES(test_tcp_room_kept),
-        SIDES(test_tcp_slow),
-        SIDES(test_tcp_stall),
-        SIDES(test_tls_mutual),
-        SIDES(test_tls_address),
-        SIDES(test_tls_wrong_name),
-        SIDES(test_tls_wrong_ca),
-        SIDES(test_refused),
+        SIDES(test_udp),          SIDES(test_udp_any),
+        SIDES(test_udp_v6),       SIDES(test_udp_unreachable),
+        SIDES(test_tcp_frames),   SIDES(test_tcp_fault),
+        SIDES(test_tcp_reuse),    SIDES(test_tcp_idle),
+        SIDES(test_tcp_room),     SIDES(test_tcp_room_kept),
+        SIDES(test_tcp_slow),     SIDES(test_tcp_burst),
+        SIDES(test_tcp_stall),    SIDES(test_tls_mutual),
+        SIDES(test_tls_address),  SIDES(test_tls_wrong_name),
+        SIDES(test_tls_wrong_ca), SIDES(test_refused),
     };
     return cmocka_run_group_tests(tests, make_certificates, drop_certificates);
 }
