@@ -1,4 +1,4 @@
-/* DNS for the tree: A, AAAA and SRV under a configured domain (D1). */
+/* DNS for the tree: A, AAAA, SRV and NAPTR under a configured domain (D1). */
 #include "hostd/dns.h"
 
 #include <errno.h>
@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/name.h"
+#include "hostd/dns_sip.h"
 #include "hostd/service.h"
 
 #define LABELS_MAX (HF_SERVICE_DEPTH_MAX + 2)
@@ -315,12 +316,16 @@ void hf_dns_answer(const struct hf_hostd *h, struct hf_prng *prng, const char *n
         break;
     case HF_DNS_NAME_INNER:
         reply->rcode = HF_DNS_NOERROR;
+        (void)hf_dns_sip_answer(h, prng, &parsed, type, reply);
         break;
     case HF_DNS_NAME_HOST:
     case HF_DNS_NAME_AT:
         answer_of_owner(&q);
         break;
     case HF_DNS_NAME_SERVICE:
+        if (hf_dns_sip_answer(h, prng, &parsed, type, reply)) {
+            break;
+        }
         if (!answer_service(&q) && *parsed.proto) {
             hf_dns_name_parse(name, domain, true, &parsed);
             (void)answer_service(&q);

@@ -1,4 +1,4 @@
-/* DNS for the tree: A, AAAA and SRV under a configured domain (D1). */
+/* DNS for the tree: A, AAAA, SRV and NAPTR under a configured domain (D1). */
 #pragma once
 
 #include "base/prng.h"
@@ -35,6 +35,7 @@ struct hf_dns_name {
 void hf_dns_name_parse(const char *name, const char *domain, bool drop,
                        struct hf_dns_name *ret_name);
 
-/** The reply (initialised) to a question: answers shuffled, as many as fit. */
+/** The reply (initialised) to a question: answers shuffled, as many as fit. NAPTR: only of SIP's
+ * servers (dns_sip.h). */
 void hf_dns_answer(const struct hf_hostd *h, struct hf_prng *prng, const char *name, uint16_t type,
                    struct hf_dns_reply *reply);

@@ -12,8 +12,9 @@
 #include "os/udp.h"
 
 #define HEADER_LEN 12
-#define RECORD_LEN 10            /* type, class, TTL and length (RFC 1035 4.1.3) */
-#define SRV_LEN 6                /* priority, weight and port (RFC 2782) */
+#define RECORD_LEN 10 /* type, class, TTL and length (RFC 1035 4.1.3) */
+#define SRV_LEN 6     /* priority, weight and port (RFC 2782) */
+#define NAPTR_LEN 8   /* order, preference, flags "s", lengths of the others (RFC 3403) */
 #define QUESTION_POINTER 0xc00cu /* the name asked for, right behind the header (4.1.4) */
 #define CLASS_IN 1
 #define CLASS_ANY 255
@@ -50,7 +51,8 @@ static bool same(const struct hf_dns_record *a, const struct hf_dns_record *b)
 {
     return a->type == b->type && a->additional == b->additional && hf_endpoint_eq(&a->at, &b->at) &&
            a->priority == b->priority && a->weight == b->weight && a->port == b->port &&
-           strcmp(a->name, b->name) == 0 && strcmp(a->target, b->target) == 0;
+           strcmp(a->name, b->name) == 0 && strcmp(a->target, b->target) == 0 &&
+           strcmp(a->service, b->service) == 0;
 }
 
 bool hf_dns_reply_add(struct hf_dns_reply *reply, const struct hf_dns_record *record)
@@ -63,6 +65,8 @@ bool hf_dns_reply_add(struct hf_dns_reply *reply, const struct hf_dns_record *re
     /* the name asked for is a pointer to the question, others are written whole */
     size_t n = RECORD_LEN + (*record->name ? wire_len(record->name) : 2);
     n += record->type == HF_DNS_SRV ? SRV_LEN + wire_len(record->target)
+         : record->type == HF_DNS_NAPTR
+             ? NAPTR_LEN + strlen(record->service) + wire_len(record->target)
          : record->type == HF_DNS_A ? 4
                                     : 16;
     if (n > reply->left || reply->n >= HF_DNS_RECORDS_MAX) {
@@ -105,6 +109,13 @@ static void put_record(struct hf_wr *w, uint32_t ttl_s, const struct hf_dns_reco
         hf_wr_u16(w, r->weight);
         hf_wr_u16(w, r->port);
         put_name(w, r->target); /* whole: RFC 2782 wants no pointer here */
+    } else if (r->type == HF_DNS_NAPTR) {
+        hf_wr_u16(w, r->priority);
+        hf_wr_u16(w, r->weight);
+        hf_wr_str8(w, hf_slice_str("s"));
+        hf_wr_str8(w, hf_slice_str(r->service));
+        hf_wr_u8(w, 0);
+        put_name(w, r->target); /* whole: RFC 3403 */
     } else {
         hf_wr_bytes(w, hf_slice(r->at.addr, r->type == HF_DNS_A ? 4 : 16));
     }

@@ -18,6 +18,7 @@ enum hf_dns_type {
     HF_DNS_A = 1,
     HF_DNS_AAAA = 28,
     HF_DNS_SRV = 33,
+    HF_DNS_NAPTR = 35,
     HF_DNS_ANY = 255, /* only asked */
 };
 
@@ -34,6 +35,9 @@ struct hf_dns_record {
     struct hf_endpoint at;          /* A, AAAA */
     uint16_t priority, weight, port;
     char target[HF_DNS_NAME_MAX + 1]; /* SRV */
+    /* NAPTR (RFC 3403 4.1) of flag "s", so for an SRV record: order and preference are priority and
+     * weight, target is the replacement; there is no regexp */
+    char service[16];
 };
 
 struct hf_dns_reply {

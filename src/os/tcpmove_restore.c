@@ -46,6 +46,17 @@ static void set_seq(struct making *m, int queue, uint32_t seq)
     set(m, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, sizeof(seq), "TCP_QUEUE_SEQ");
 }
 
+/* Pitfall 6: the low bit means "microseconds". Rounded up: never behind what the peer saw, the
+ * probe included, or PAWS drops all we send. */
+static void set_clock(struct making *m, const struct hf_tcpmove_plan *p)
+{
+    if (p->f->flags & HF_TCP_FACT_TS) {
+        uint32_t ts = (p->tsval + 1) & ~1u;
+        ts |= p->f->flags & HF_TCP_FACT_TS_USEC ? 1 : 0;
+        set(m, IPPROTO_TCP, TCP_TIMESTAMP, &ts, sizeof(ts), "TCP_TIMESTAMP");
+    }
+}
+
 static void connect_quietly(struct making *m, const struct hf_tcp_facts *f)
 {
     struct hf_addr local = hf_addr_from_endpoint(&f->local), peer = hf_addr_from_endpoint(&f->peer);
@@ -74,13 +85,6 @@ static void set_options(struct making *m, const struct hf_tcpmove_plan *p)
         o[n++] = (struct tcp_repair_opt){.opt_code = 8};
     }
     set(m, IPPROTO_TCP, TCP_REPAIR_OPTIONS, o, (socklen_t)(n * sizeof(*o)), "TCP_REPAIR_OPTIONS");
-    if (f->flags & HF_TCP_FACT_TS) {
-        /* Pitfall 6: the low bit means "microseconds". Rounded up: never behind what the peer saw,
-         * the probe included, or PAWS drops all we send. */
-        uint32_t ts = (p->tsval + 1) & ~1u;
-        ts |= f->flags & HF_TCP_FACT_TS_USEC ? 1 : 0;
-        set(m, IPPROTO_TCP, TCP_TIMESTAMP, &ts, sizeof(ts), "TCP_TIMESTAMP");
-    }
 }
 
 /* Pitfall 1: where the peer stands is not known. In the queue of what was sent, any acknowledgement
@@ -142,8 +146,13 @@ int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, i
     struct making m = {.fd = -1};
     uint64_t written = p->tx_una;
     prepare(&m, p);
+    /* Pitfall 24: from connect() on the socket answers what comes. One answer by a clock that is
+     * not set may be ahead of all later ones, which PAWS drops then for ever. connect() forgets the
+     * microseconds, so it is set again. */
+    set_clock(&m, p);
     connect_quietly(&m, p->f);
     set_options(&m, p);
+    set_clock(&m, p);
     if (!p->exact && p->tx.n) {
         written = queue_sent(&m, p);
     }

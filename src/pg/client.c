@@ -48,6 +48,7 @@ void hf_pg_client_destroy(struct hf_pg_client *c)
         hf_free(c->secret);
     }
     hf_free(c->params);
+    hf_buf_fini(&c->repeat);
     hf_free(c);
 }
 
@@ -70,6 +71,7 @@ void hf_pg_client_close(struct hf_pg_client *c, const char *why)
                 (long long)((hf_pg_now(c->pg) - c->connected_at) / HF_NS_PER_S));
     c->phase = HF_PG_PHASE_CLOSING;
     hf_pg_link_pause(&c->link, true);
+    hf_pg_protect_touch(c);
     hf_poll_timer_set(c->pg->wire->poll, &c->timer, hf_pg_now(c->pg) + CLOSE_TIME);
     hf_poll_task_add(c->pg->wire->poll, &c->task);
 }
@@ -89,6 +91,10 @@ void hf_pg_client_fatal(struct hf_pg_client *c, const char *sqlstate, const char
 static void on_task(struct hf_poll_task *t)
 {
     struct hf_pg_client *c = HF_CONTAINER_OF(t, struct hf_pg_client, task);
+    if (c->phase == HF_PG_PHASE_LOGIN) {
+        hf_pg_link_again(&c->link);
+        return;
+    }
     if (c->phase != HF_PG_PHASE_CLOSING) {
         hf_pg_client_serve(c);
         return;
@@ -160,13 +166,35 @@ static void refused(struct hf_pg_client *c, const struct hf_pg_login_out *out)
     hf_pg_client_close(c, why);
 }
 
+/* What a login has to say; one that is done again has said some of it. */
+static void login_says(struct hf_pg_client *c, struct hf_slice bytes)
+{
+    size_t again = bytes.n < c->repeat.n ? bytes.n : c->repeat.n;
+    if (again && memcmp(bytes.p, c->repeat.p, again) != 0) {
+        hf_buf_clear(&c->repeat);
+        hf_pg_client_close(c, "its login can't be done again as it was at the host that was lost");
+        return;
+    }
+    hf_buf_consume(&c->repeat, again);
+    if (bytes.n > again) {
+        hf_pg_link_send(&c->link, hf_slice(bytes.p + again, bytes.n - again));
+    }
+}
+
 static void login_step(struct hf_pg_client *c, const struct hf_pg_login_in *in,
                        size_t *ret_consumed)
 {
     struct hf_pg_login_out out;
     hf_pg_login_step(c->login, in, hf_pg_now(c->pg), &out);
+    hf_pg_protect_touch(c);
+    if (in->kind == HF_PG_LOGIN_IN_BYTES) {
+        hf_pg_protect_said(c, hf_slice(in->bytes.p, out.consumed));
+    }
+    if (out.act == HF_PG_LOGIN_START_TLS) {
+        hf_pg_protect_leave(c);
+    }
     if (out.send.n) {
-        hf_pg_link_send(&c->link, out.send);
+        login_says(c, out.send);
     }
     if (ret_consumed) {
         *ret_consumed = out.consumed;
@@ -197,11 +225,13 @@ static void login_step(struct hf_pg_client *c, const struct hf_pg_login_in *in,
 static size_t login_bytes(struct hf_pg_client *c, struct hf_slice bytes)
 {
     size_t consumed = 0;
+    hf_pg_protect_touch(c);
     if (c->ask) { /* for a secret: nothing is expected before the answer */
         return 0;
     }
     if (!c->link.tls && bytes.p[0] == 0x16 && c->rules->client_tls && !c->direct_tls) {
         c->direct_tls = true;
+        hf_pg_protect_leave(c);
         if (hf_pg_link_start_tls(&c->link, c->rules->client_tls, NULL, bytes)) {
             hf_pg_client_close(c, "out of memory");
         }
@@ -364,10 +394,8 @@ static int login_create(struct hf_pg_client *c, const struct hf_addr *from)
             args.host = host + 1;
         }
     }
-    if (getrandom(args.nonce, sizeof(args.nonce), 0) < 0 ||
-        getrandom(args.salt, sizeof(args.salt), 0) < 0) {
-        return -errno;
-    }
+    memcpy(args.nonce, c->seed.nonce, sizeof(args.nonce));
+    memcpy(args.salt, c->seed.salt, sizeof(args.salt));
     return hf_pg_login_create(&args, &c->login);
 }
 
@@ -409,6 +437,14 @@ static struct hf_pg_client *client_new(struct hf_pg *pg, int fd, bool read_only,
     return c;
 }
 
+static int begin_login(struct hf_pg_client *c, const struct hf_addr *from)
+{
+    c->rules = hf_pg_rules_ref(c->pg->rules);
+    hf_poll_timer_set(c->pg->wire->poll, &c->timer,
+                      c->connected_at + HF_MS(c->pg->config->pg.login_timeout_ms));
+    return login_create(c, from);
+}
+
 void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, bool service,
                          const struct hf_addr *from)
 {
@@ -420,16 +456,35 @@ void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, bool service,
         hf_pg_client_destroy(c);
         return;
     }
-    c->rules = hf_pg_rules_ref(pg->rules);
-    int rc = login_create(c, from);
+    int rc = getrandom(&c->seed, sizeof(c->seed), 0) < 0 ? -errno : begin_login(c, from);
     if (rc) {
         hf_log_warn("", "%s: cannot take this client: %s; its connection is closed", c->from,
                     hf_strerror(rc));
         hf_pg_client_destroy(c);
-        return;
     }
-    hf_poll_timer_set(pg->wire->poll, &c->timer,
-                      c->connected_at + HF_MS(pg->config->pg.login_timeout_ms));
+}
+
+struct hf_pg_client *hf_pg_client_restore_login(struct hf_pg *pg, int fd, bool read_only,
+                                                const struct hf_addr *from,
+                                                const struct hf_pg_seed *seed, struct hf_slice said)
+{
+    struct hf_pg_client *c = client_new(pg, fd, read_only, from);
+    if (!c) {
+        return NULL;
+    }
+    c->seed = *seed;
+    hf_buf_init(&c->repeat, said.n);
+    hf_buf_add(&c->repeat, said);
+    if (c->repeat.err || begin_login(c, from)) {
+        hf_pg_client_destroy(c);
+        return NULL;
+    }
+    return c;
+}
+
+void hf_pg_client_relogin(struct hf_pg_client *c)
+{
+    hf_poll_task_add(c->pg->wire->poll, &c->task);
 }
 
 struct hf_pg_client *hf_pg_client_restore(struct hf_pg *pg, int fd, const struct hf_addr *from,

@@ -31,6 +31,12 @@ struct hf_pg_seating {
     hf_time since;            /* wanted */
 };
 
+/* What is random in a login: with the same bytes from the client the same is said to it. */
+struct hf_pg_seed {
+    uint8_t nonce[HF_PG_NONCE_LEN];
+    uint8_t salt[4]; /* of MD5 */
+};
+
 struct hf_pg_client {
     struct hf_list node; /* of pg->clients */
     struct hf_pg *pg;
@@ -44,7 +50,10 @@ struct hf_pg_client {
     char from[HF_ADDR_STR_LEN];
     struct hf_pg_rules *rules; /* of its login */
     struct hf_pg_login *login; /* owned, until logged in */
-    struct hf_pg_ask *ask;     /* owned; auth.query is under way */
+    struct hf_pg_seed seed;    /* of it */
+    struct hf_buf
+        repeat; /* of one that is done again: what was said to it, and is not said again */
+    struct hf_pg_ask *ask; /* owned; auth.query is under way */
     struct hf_pg_database *database;
     struct hf_pg_user *user;
     uint8_t *params; /* owned; name NUL value NUL ... */
@@ -75,6 +84,13 @@ void hf_pg_client_accept(struct hf_pg *pg, int fd, bool read_only, bool service,
  * be loaded. NULL: it can't be; fd is closed. */
 struct hf_pg_client *hf_pg_client_restore(struct hf_pg *pg, int fd, const struct hf_addr *from,
                                           const struct hf_pg_shield_login *login);
+/** Likewise, one that was logging in there: what it said then is to be preloaded, then
+ * hf_pg_client_relogin() called. said: to it. */
+struct hf_pg_client *hf_pg_client_restore_login(struct hf_pg *pg, int fd, bool read_only,
+                                                const struct hf_addr *from,
+                                                const struct hf_pg_seed *seed,
+                                                struct hf_slice said);
+void hf_pg_client_relogin(struct hf_pg_client *c);
 /** Name for logs: "C-12 db/user@address". */
 const char *hf_pg_client_name(const struct hf_pg_client *c, char *buf, size_t n);
 #define HF_PG_CLIENT_NAME_LEN 240

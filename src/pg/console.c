@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pg/protect.h"
 #include "pg/route.h"
 
 #define MESSAGE_MAX 4096
@@ -317,6 +318,7 @@ void hf_pg_console_begin(struct hf_pg_client *c)
                                             {"standard_conforming_strings", "on"}};
     const struct hf_pg_config *conf = c->pg->config;
     struct hf_slice user = hf_pg_login_result(c->login)->user;
+    hf_pg_protect_leave(c);
     bool admin = listed(&conf->pg.admin_users, user);
     if (!admin && !listed(&conf->pg.stats_users, user)) {
         hf_pg_client_fatal(c, "42501", "not allowed: see pg.admin_users and pg.stats_users");

@@ -393,6 +393,13 @@ void hf_pg_link_let(struct hf_pg_link *l, size_t n)
     }
 }
 
+void hf_pg_link_release(struct hf_pg_link *l)
+{
+    l->hold = false;
+    l->n_sealed = l->n_held;
+    hf_pg_link_let(l, l->n_held);
+}
+
 void hf_pg_link_drain(struct hf_pg_link *l)
 {
     struct hf_pg_wire *w = l->wire;

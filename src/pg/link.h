@@ -116,6 +116,8 @@ void hf_pg_link_hold(struct hf_pg_link *l);
 struct hf_slice hf_pg_link_unsealed(const struct hf_pg_link *l);
 size_t hf_pg_link_seal(struct hf_pg_link *l);
 void hf_pg_link_let(struct hf_pg_link *l, size_t n);
+/** No more: all that waits may go. */
+void hf_pg_link_release(struct hf_pg_link *l);
 /** Bytes that may go and that the kernel has not taken. */
 static inline size_t hf_pg_link_may_go(const struct hf_pg_link *l)
 {

@@ -184,6 +184,14 @@ static void save_rx(struct hf_pg_shield *s)
 {
     struct hf_slice in = hf_buf_slice(&s->client->link.in);
     uint64_t at = s->rx_total - in.n;
+    if (s->logging_in || s->rx_whole) {
+        put(s, HF_PG_SECTION_RX, hf_buf_slice(&s->said)); /* of a login, from its first byte on */
+        append(s, HF_PG_SECTION_RX, in);
+        s->rx_whole = s->logging_in;
+        s->rx_at = at;
+        s->rx_n = in.n;
+        return;
+    }
     if (s->rx_n == 0 && in.n == 0) {
         s->rx_at = at;
         return;
@@ -281,7 +289,7 @@ static void tell_all(struct hf_pg_shield *s)
         hf_pg_session_save_all(s->client->session);
     }
     s->place_told = s->place_sealed = 0;
-    s->facts_told = s->login_told = s->position_told = false;
+    s->facts_told = s->login_told = s->position_told = s->seed_told = false;
     s->rx_at = s->rx_n = 0;
 }
 
@@ -296,6 +304,10 @@ static void save(struct hf_pg_shield *s)
     save_position(s);
     if (!s->facts_told) {
         save_facts(s);
+    }
+    if (s->logging_in && !s->seed_told) {
+        s->seed_told = true;
+        hf_pg_shield_seed_save(s, put);
     }
     bool named = c->n_cancel_id != 0; /* its key is known with its first server connection */
     if (c->session && (!s->login_told || named != s->key_told)) {
@@ -547,34 +559,6 @@ void hf_pg_protect_gate(struct hf_pg_protect *p, bool open)
 
 /* ---- clients ---- */
 
-bool hf_pg_protect_accepted(struct hf_pg_client *c)
-{
-    struct hf_pg_protect *p = c->pg->protect;
-    struct hf_err err = {0};
-    struct hf_tcp_facts facts;
-    int rc = hf_tcpmove_read(c->link.fd, 0, 0, hf_pg_now(c->pg), &err, &facts);
-    if (rc) {
-        hf_log_warn("", "%s: not taken: %s", c->from, err.text);
-        return false;
-    }
-    struct hf_pg_slot *e = hf_pg_slot_find(p, &facts.peer);
-    if (!e || !e->embryo) { /* while nobody waits, handshakes are not held, nor told */
-        e = hf_pg_slot_of_facts(p, &facts, 0, 0);
-        if (!e) {
-            hf_log_warn("", "%s: not taken: the guard has no room for it", c->from);
-            return false;
-        }
-        hf_egress_set_state(p->egress, e->slot, HF_EGRESS_SLOT_SOLO, 0);
-    }
-    hf_list_unlink(&e->node);
-    e->embryo = false;
-    e->client = c;
-    e->facts = facts;
-    c->slot = e;
-    c->facts = facts;
-    return true;
-}
-
 /* When the process dies its sockets are to be gone at once, so that this host can have the same
  * connections back from its backup: by a RST, which the guard drops. The FIN of an orderly close
  * would be repeated for minutes, by a socket that nobody can reach. */
@@ -598,6 +582,7 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     s->entry = c->slot;
     s->tx_look = TX_KEEP;
     hf_buf_init(&s->tx, SIZE_MAX / 2);
+    hf_buf_init(&s->said, HF_PG_LINK_IN_MAX);
     hf_list_init(&s->touched);
     hf_list_init(&s->waiting);
     hf_list_init(&s->later);
@@ -608,11 +593,85 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     return s;
 }
 
+/* From now on the guard minds it, and what is sent waits. */
+static void shield_begin(struct hf_pg_client *c, const struct hf_tcp_facts *facts, uint64_t sent)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_pg_shield *s = shield_new(c, facts);
+    if (!s) {
+        return;
+    }
+    s->rx_total = c->link.n_received;
+    s->tx_una = s->tx_given = s->tx_let = sent;
+    (void)hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(facts, s->rx_total),
+                            hf_tcp_snd_seq(facts, sent));
+    hf_egress_set_state(p->egress, s->entry->slot, 0, HF_EGRESS_SLOT_SOLO);
+    hf_pg_link_hold(&c->link);
+    s->starting = true;
+    hf_pg_protect_touch(c);
+}
+
+bool hf_pg_protect_accepted(struct hf_pg_client *c)
+{
+    struct hf_pg_protect *p = c->pg->protect;
+    struct hf_err err = {0};
+    struct hf_tcp_facts facts;
+    int rc = hf_tcpmove_read(c->link.fd, 0, 0, hf_pg_now(c->pg), &err, &facts);
+    if (rc) {
+        hf_log_warn("", "%s: not taken: %s", c->from, err.text);
+        return false;
+    }
+    struct hf_pg_slot *e = hf_pg_slot_find(p, &facts.peer);
+    bool held = e && e->embryo && e->registered;
+    if (!e || !e->embryo) { /* while nobody waits, handshakes are not held, nor told */
+        e = hf_pg_slot_of_facts(p, &facts, 0, 0);
+        if (!e) {
+            hf_log_warn("", "%s: not taken: the guard has no room for it", c->from);
+            return false;
+        }
+        hf_egress_set_state(p->egress, e->slot, HF_EGRESS_SLOT_SOLO, 0);
+    }
+    hf_list_unlink(&e->node);
+    e->embryo = false;
+    e->client = c;
+    e->facts = facts;
+    c->slot = e;
+    c->facts = facts;
+    if (held && p->primary) {
+        shield_begin(c, &facts, 0);
+    }
+    if (c->shield) {
+        c->shield->logging_in = c->shield->rx_whole = true;
+    }
+    return true;
+}
+
+void hf_pg_protect_said(struct hf_pg_client *c, struct hf_slice bytes)
+{
+    if (c->shield) {
+        hf_buf_add(&c->shield->said, bytes);
+    }
+}
+
+/* The login is over: what was said for it is of no use any more. */
+static void forget_said(struct hf_pg_shield *s)
+{
+    s->logging_in = false;
+    if (s->said.n) {
+        explicit_bzero(s->said.p, s->said.n); /* maybe a password */
+    }
+    hf_buf_fini(&s->said);
+}
+
 void hf_pg_protect_begin(struct hf_pg_client *c)
 {
     struct hf_pg_protect *p = c->pg->protect;
     struct hf_tcp_facts facts = c->facts;
     uint64_t una = 0, sent = c->link.n_sent;
+    if (c->shield) {
+        forget_said(c->shield);
+        return;
+    }
     if (!c->slot || !c->slot->registered || c->link.tls || !p->primary) {
         return; /* its slot lets out everything */
     }
@@ -621,18 +680,7 @@ void hf_pg_protect_begin(struct hf_pg_client *c)
         hf_tcpmove_refresh(c->link.fd, sent, hf_pg_now(c->pg), &facts, &una) || una != sent) {
         return;
     }
-    struct hf_pg_shield *s = shield_new(c, &facts);
-    if (!s) {
-        return;
-    }
-    s->rx_total = c->link.n_received;
-    s->tx_una = s->tx_given = s->tx_let = sent;
-    (void)hf_egress_confirm(p->egress, s->entry->slot, hf_tcp_rcv_nxt(&facts, s->rx_total),
-                            hf_tcp_snd_seq(&facts, sent));
-    hf_egress_set_state(p->egress, s->entry->slot, 0, HF_EGRESS_SLOT_SOLO);
-    hf_pg_link_hold(&c->link);
-    s->starting = true;
-    hf_pg_protect_touch(c);
+    shield_begin(c, &facts, sent);
 }
 
 int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *facts,
@@ -646,6 +694,7 @@ int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *fact
     s->rx_before = s->rx_total = s->rx_conf = rx_total;
     s->tx_una = tx_una;
     s->tx_given = s->tx_let = tx_una + tx.n;
+    s->logging_in = s->rx_whole = c->phase == HF_PG_PHASE_LOGIN;
     hf_pg_link_hold(&c->link);
     hf_pg_protect_touch(c);
     return s->tx.err;
@@ -660,6 +709,17 @@ void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_sconn *co
     }
 }
 
+static void shield_free(struct hf_pg_shield *s)
+{
+    forget_said(s);
+    hf_list_unlink(&s->node);
+    hf_list_unlink(&s->touched);
+    hf_list_unlink(&s->waiting);
+    hf_list_unlink(&s->later);
+    s->client->shield = NULL;
+    hf_free(s);
+}
+
 /* What was sent and is not acknowledged goes with the slot. */
 static void shield_end(struct hf_pg_shield *s)
 {
@@ -670,12 +730,28 @@ static void shield_end(struct hf_pg_shield *s)
     e->tx_una = s->tx_una;
     e->tx_written = s->tx_given - hf_pg_link_may_go(&s->client->link);
     e->tx = s->tx;
-    hf_list_unlink(&s->node);
-    hf_list_unlink(&s->touched);
-    hf_list_unlink(&s->waiting);
-    hf_list_unlink(&s->later);
-    s->client->shield = NULL;
-    hf_free(s);
+    shield_free(s);
+}
+
+void hf_pg_protect_leave(struct hf_pg_client *c)
+{
+    static const uint8_t sections[] = {HF_PG_SECTION_SEED, HF_PG_SECTION_RX, HF_PG_SECTION_TX};
+    struct hf_pg_shield *s = c->shield;
+    if (!s) {
+        return;
+    }
+    struct hf_pg_protect *p = s->protect;
+    for (size_t i = 0; p->primary && i < HF_ARRAY_LEN(sections); i++) {
+        hf_pair_primary_clear(p->primary, s->id, sections[i]);
+    }
+    hf_poll_task_add(p->pg->wire->poll, &p->task);
+    if (s->entry->registered) {
+        hf_egress_set_state(p->egress, s->entry->slot, HF_EGRESS_SLOT_SOLO, 0);
+    }
+    die_with_process(c, false);
+    hf_buf_fini(&s->tx);
+    shield_free(s);
+    hf_pg_link_release(&c->link);
 }
 
 void hf_pg_protect_end(struct hf_pg_client *c)

@@ -14,8 +14,13 @@
  * limit of the client's slot is raised then. A request that takes no effect by itself goes to the
  * server at once, and is saved with its answer (hf_pg_session_ahead(), doc/design/takeover.md).
  *
- * Unprotected beyond this host, and let out at once: clients that log in, TLS clients. The backup
- * knows of these what it takes to end them: the client by a RST, and the server process.
+ * While it logs in its shield keeps all that it said: a backup does the login again from the first
+ * byte, with the same random bytes, and what comes out is compared with what was said to the
+ * client.
+ *
+ * Unprotected beyond this host, and let out at once: TLS clients, consoles, and who began to log in
+ * while nobody waited for a backup. The backup knows of these what it takes to end them: the client
+ * by a RST, and the server process.
  *
  * A client that is done with is known to the backup until it has acknowledged our FIN.
  */
@@ -29,6 +34,7 @@ enum hf_pg_shield_section {
     HF_PG_SECTION_LOGIN,                        /* who it is, and how it logs in again */
     HF_PG_SECTION_PLACE,                        /* the server start that its connection is on */
     HF_PG_SECTION_BACKEND,                      /* the process there (struct hf_pg_backend_told) */
+    HF_PG_SECTION_SEED, /* of a login: with RX from the first byte on it can be done again */
 };
 
 /* A server process that is of no use any more when its client is lost. */
@@ -51,6 +57,10 @@ struct hf_pg_shield_login {
 };
 /** -HF_E*: bytes that no shield gave. Slices are borrowed from the input. */
 HF_MUST int hf_pg_shield_login_read(struct hf_slice in, struct hf_pg_shield_login *ret_login);
+struct hf_pg_seed;
+/** Of a login, likewise. */
+HF_MUST int hf_pg_shield_seed_read(struct hf_slice in, struct hf_pg_seed *ret_seed,
+                                   bool *ret_read_only);
 /** *ret_tx_una: where the section TX begins. */
 HF_MUST int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total,
                                        uint64_t *ret_tx_una);
@@ -84,7 +94,13 @@ struct hf_egress *hf_pg_protect_egress(struct hf_pg_protect *p);
 HF_MUST bool hf_pg_protect_accepted(struct hf_pg_client *c);
 /** Logged in, its session is there: protected from now on, if it can be. */
 void hf_pg_protect_begin(struct hf_pg_client *c);
-/** Taken over: c has its slot, its session is about to be loaded. tx: bytes from tx_una on. */
+/** Of a login: so much of what the client said has been read; it is kept. Nothing for who has no
+ * shield. */
+void hf_pg_protect_said(struct hf_pg_client *c, struct hf_slice bytes);
+/** It begins what can't be protected (TLS, the console): all that waits is let out. */
+void hf_pg_protect_leave(struct hf_pg_client *c);
+/** Taken over: c has its slot, its session is about to be loaded, or its login to be done again.
+ * tx: bytes from tx_una on. */
 HF_MUST int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *facts,
                                  uint64_t rx_total, uint64_t tx_una, struct hf_slice tx);
 /** Something happened to it. Cheap; nothing for who has no shield. */

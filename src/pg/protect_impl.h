@@ -69,6 +69,9 @@ struct hf_pg_shield {
     uint64_t rx_total, rx_told, rx_conf;
     uint64_t rx_at; /* the section RX begins there, and is so long */
     size_t rx_n;
+    struct hf_buf said; /* of a login: what was read of it */
+    bool logging_in;    /* RX has all of that */
+    bool rx_whole;      /* RX is not a window of the stream yet */
 
     /* to the client, likewise */
     uint64_t tx_una, una_told;
@@ -85,7 +88,7 @@ struct hf_pg_shield {
     uint64_t place_number;
     bool starting; /* not told of yet */
     bool due;      /* it is to be told now */
-    bool facts_told, login_told, key_told, position_told;
+    bool facts_told, login_told, key_told, position_told, seed_told;
 };
 
 struct hf_pg_protect {
@@ -162,6 +165,8 @@ void hf_pg_left_forget(struct hf_pg_protect *p);
 /** A registered slot has a client, or has it no more. */
 void hf_pg_left_note(struct hf_pg_protect *p, const struct hf_pg_slot *e, bool connected);
 
-/** protect_login.c: the section LOGIN. */
+/** protect_login.c: the sections LOGIN and SEED. */
 void hf_pg_shield_login_save(struct hf_pg_shield *s,
                              void (*put)(void *arg, uint8_t section, struct hf_slice bytes));
+void hf_pg_shield_seed_save(struct hf_pg_shield *s,
+                            void (*put)(void *arg, uint8_t section, struct hf_slice bytes));

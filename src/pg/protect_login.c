@@ -1,4 +1,5 @@
-/* The section LOGIN of a session: who the client is, and how it logs in again at a server. */
+/* Sections of a session: LOGIN: who the client is, and how it logs in again at a server; SEED: what
+ * a login that is under way can be done again with. */
 #include <string.h>
 
 #include "base/wr.h"
@@ -43,6 +44,36 @@ void hf_pg_shield_login_save(struct hf_pg_shield *s,
         put(s, HF_PG_SECTION_LOGIN, bytes);
     }
     explicit_bzero(room, sizeof(room));
+}
+
+void hf_pg_shield_seed_save(struct hf_pg_shield *s,
+                            void (*put)(void *arg, uint8_t section, struct hf_slice bytes))
+{
+    const struct hf_pg_seed *seed = &s->client->seed;
+    uint8_t room[sizeof(*seed) + 1];
+    struct hf_wr w;
+    struct hf_slice bytes = {0};
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_u8(&w, s->client->read_only);
+    hf_wr_bytes(&w, hf_slice(seed->nonce, sizeof(seed->nonce)));
+    hf_wr_bytes(&w, hf_slice(seed->salt, sizeof(seed->salt)));
+    if (hf_wr_end(&w, &bytes) == 0) {
+        put(s, HF_PG_SECTION_SEED, bytes);
+    }
+}
+
+int hf_pg_shield_seed_read(struct hf_slice in, struct hf_pg_seed *ret_seed, bool *ret_read_only)
+{
+    struct hf_rd r;
+    hf_rd_init(&r, in);
+    uint8_t read_only = hf_rd_u8(&r);
+    hf_rd_copy(&r, ret_seed->nonce, sizeof(ret_seed->nonce));
+    hf_rd_copy(&r, ret_seed->salt, sizeof(ret_seed->salt));
+    if (read_only > 1) {
+        hf_rd_fail(&r, -HF_EVALUE);
+    }
+    *ret_read_only = read_only;
+    return hf_rd_end(&r);
 }
 
 static void read_secret(struct hf_rd *r, struct hf_pg_secret *s)

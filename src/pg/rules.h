@@ -18,7 +18,8 @@ struct hf_pg_rules {
 };
 
 /** Read what the configuration names. Errors tell file, line and remedy. key: kept between reloads,
- * HF_PG_KEY_LEN random bytes. */
+ * HF_PG_KEY_LEN random bytes, or derived from the cluster's key where there is a service address.
+ */
 HF_MUST int hf_pg_rules_load(const struct hf_pg_config *c, const uint8_t key[HF_PG_KEY_LEN],
                              struct hf_err *err, struct hf_pg_rules **ret_rules);
 struct hf_pg_rules *hf_pg_rules_ref(struct hf_pg_rules *r);

@@ -13,6 +13,7 @@
 #include "pg/listener.h"
 #include "pg/protect.h"
 #include "pg/route.h"
+#include "pg/rules.h"
 #include "pg/service_impl.h"
 #include "pg/takeover.h"
 #include "pg/warm.h"
@@ -190,6 +191,10 @@ int hf_pg_service_open(struct hf_pg *pg, struct hf_err *err, struct hf_pg_servic
         s->host[0] = '\0';
     }
     int rc = hf_key_load(pg->config->service.key_file, err, &s->key);
+    /* the same salts at all hosts: a login may go on at another one */
+    rc = rc ? rc
+            : hf_key_derive(&s->key, hf_slice_str("holdfast-pg salts"), pg->rules->login.key,
+                            HF_PG_KEY_LEN);
     rc = rc ? rc
             : hf_pg_controls_open(pg, pg->config->service.control, on_ask, on_closed, s, err,
                                   &s->controls);

@@ -128,21 +128,56 @@ static void finish_closing(struct hf_pg_takeover *t, struct job *j,
                         hf_slice(j->tx.p + (una - j->tx_una), (size_t)(total - una)));
 }
 
+/* Of a session that was logged in: its client; NULL: *ret_rc says why, the socket is closed. */
+static struct hf_pg_client *client_of(struct hf_pg_takeover *t, const struct job *j, int fd,
+                                      int *ret_rc)
+{
+    struct hf_pg_shield_login login;
+    struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
+    *ret_rc =
+        hf_pg_shield_login_read(hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN), &login);
+    if (*ret_rc) {
+        hf_tcpmove_discard(fd);
+        return NULL;
+    }
+    struct hf_pg_client *c = hf_pg_client_restore(t->pg, fd, &from, &login);
+    hf_pg_secret_wipe(&login.secret);
+    *ret_rc = c ? 0 : -ENOMEM;
+    return c;
+}
+
+/* Of a login, which begins anew: all that was said to it is in TX. */
+static struct hf_pg_client *login_of(struct hf_pg_takeover *t, const struct job *j, int fd,
+                                     int *ret_rc)
+{
+    struct hf_pg_seed seed;
+    bool read_only;
+    struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
+    *ret_rc = hf_pg_shield_seed_read(hf_pair_session_section(j->session, HF_PG_SECTION_SEED), &seed,
+                                     &read_only);
+    *ret_rc = *ret_rc == 0 && j->tx_una ? -HF_EVALUE : *ret_rc;
+    if (*ret_rc) {
+        hf_tcpmove_discard(fd);
+        return NULL;
+    }
+    struct hf_pg_client *c = hf_pg_client_restore_login(t->pg, fd, read_only, &from, &seed, j->tx);
+    *ret_rc = c ? 0 : -ENOMEM;
+    return c;
+}
+
+static bool logs_in(const struct job *j)
+{
+    return hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN).n == 0;
+}
+
 /* Its client, on the socket that was restored. 0, or why not; the socket is closed then. */
 static int revive(struct hf_pg_takeover *t, struct job *j, const struct hf_tcpmove_result *res)
 {
-    struct hf_pg_shield_login login;
-    int rc =
-        hf_pg_shield_login_read(hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN), &login);
-    if (rc) {
-        hf_tcpmove_discard(res->fd);
-        return rc;
-    }
-    struct hf_addr from = hf_addr_from_endpoint(&j->facts.peer);
-    struct hf_pg_client *c = hf_pg_client_restore(t->pg, res->fd, &from, &login);
-    hf_pg_secret_wipe(&login.secret);
+    int rc;
+    struct hf_pg_client *c =
+        logs_in(j) ? login_of(t, j, res->fd, &rc) : client_of(t, j, res->fd, &rc);
     if (!c) {
-        return -ENOMEM;
+        return rc;
     }
     size_t acked = (size_t)(res->tx_una - j->tx_una),
            written = (size_t)(res->tx_written - j->tx_una);
@@ -154,6 +189,10 @@ static int revive(struct hf_pg_takeover *t, struct job *j, const struct hf_tcpmo
                        hf_slice(j->tx.p + written, j->tx.n - written));
     rc = hf_pg_protect_resume(c, &j->facts, j->rx_total, j->tx_una + acked,
                               hf_slice(j->tx.p + acked, j->tx.n - acked));
+    if (logs_in(j)) {
+        hf_pg_client_relogin(c);
+        return rc;
+    }
     struct hf_pg_saved saved = {.section = saved_section,
                                 .item = saved_item,
                                 .arg = j,
@@ -209,7 +248,7 @@ static void on_done(void *arg, void *job_arg, const struct hf_tcpmove_result *re
 /* Not protected: only what it takes to end it is known. */
 static bool is_unprotected(const struct job *j)
 {
-    return hf_pair_session_section(j->session, HF_PG_SECTION_LOGIN).n == 0;
+    return logs_in(j) && hf_pair_session_section(j->session, HF_PG_SECTION_SEED).n == 0;
 }
 
 static void read_job(struct hf_pg_takeover *t, const struct hf_pair_session *s)

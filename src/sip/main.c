@@ -164,7 +164,8 @@ static int make_listen(struct hf_sip *s, struct hf_sip_place *bind, struct hf_er
                                               .at = at,
                                               .host = hf_slice_str(s->listen_host[i]),
                                               .policy = (uint8_t)l->policy,
-                                              .external = l->external};
+                                              .external = l->external,
+                                              .elsewhere = l->elsewhere};
     }
     return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "core/sip/element.h"
+#include "os/netaddr.h"
 #include "sip/lead.h"
 #include "sip/pack.h"
 
@@ -230,12 +231,24 @@ static void on_shed(void *ctx, enum hf_sip_shed level)
     hf_sip_element_shed(n->element, level);
 }
 
+/* Service addresses come and go with their groups. */
+static void look_at_addresses(struct hf_sip_node *n)
+{
+    const struct hf_sip *s = n->s;
+    for (size_t i = 0; i < s->n_listen; i++) {
+        if (s->listen[i].elsewhere) {
+            hf_sip_element_here(n->element, i, hf_netaddr_has(&s->listen[i].at));
+        }
+    }
+}
+
 static void on_second(void *ctx, hf_time now)
 {
     struct hf_sip_node *n = ctx;
     struct hf_sip_node_figures f = {.counters = *hf_sip_element_counters(n->element)};
     hf_sip_element_info(n->element, &f.info);
     look_at_clock(n, now);
+    look_at_addresses(n);
     pthread_mutex_lock(&n->lock);
     n->shown = f;
     pthread_mutex_unlock(&n->lock);

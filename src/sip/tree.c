@@ -201,31 +201,42 @@ static void sum_figures(struct hf_sip *s, struct hf_sip_node_figures *sum, uint3
     *cpu /= load.cpus ? load.cpus : 1;
 }
 
-/* Without port and brackets, as DNS wants it. */
-static const char *bare(char *text)
+/* The first address of a transport on the side of the other servers; a service address, which may
+ * be elsewhere, only if there is no other. */
+static const struct hf_sip_listen *reached_at(const struct hf_sip *s, size_t transport)
 {
-    *strrchr(text, ':') = '\0';
-    text[strcspn(text, "]")] = '\0';
-    return *text == '[' ? text + 1 : text;
+    const struct hf_sip_listen *found = NULL;
+    for (size_t i = 0; i < s->n_listen; i++) {
+        const struct hf_sip_listen *l = &s->listen[i];
+        if (l->transport == transport && !l->external &&
+            (!found || (found->elsewhere && !l->elsewhere))) {
+            found = l;
+        }
+    }
+    return found;
 }
 
-/* The first address of each transport on the side of the other servers. */
+/* Without brackets, as DNS wants it. */
+static json_t *bare(struct hf_slice host)
+{
+    size_t brackets = host.n > 2 && host.p[0] == '[';
+    return json_stringn((const char *)host.p + brackets, host.n - 2 * brackets);
+}
+
 static void add_addresses(const struct hf_sip *s, json_t *v)
 {
     char text[HF_ADDR_STR_LEN];
     for (size_t k = 0; k < HF_ARRAY_LEN(transports); k++) {
-        for (size_t i = 0; i < s->n_listen; i++) {
-            const struct hf_sip_listen *l = &s->listen[i];
-            if (l->transport == k && !l->external && !json_object_get(v, transports[k])) {
-                struct hf_addr a = hf_addr_from_endpoint(&l->at);
-                json_object_set_new(v, transports[k], json_string(hf_addr_str(&a, text)));
-                if (!json_object_get(v, "host")) {
-                    json_object_set_new(v, "host",
-                                        json_stringn((const char *)l->host.p, l->host.n));
-                    json_object_set_new(v, "port", json_integer(l->at.port));
-                    json_object_set_new(v, "address", json_string(bare(text)));
-                }
-            }
+        const struct hf_sip_listen *l = reached_at(s, k);
+        if (!l) {
+            continue;
+        }
+        struct hf_addr a = hf_addr_from_endpoint(&l->at);
+        json_object_set_new(v, transports[k], json_string(hf_addr_str(&a, text)));
+        if (!json_object_get(v, "host")) {
+            json_object_set_new(v, "host", json_stringn((const char *)l->host.p, l->host.n));
+            json_object_set_new(v, "port", json_integer(l->at.port));
+            json_object_set_new(v, "address", bare(l->host));
         }
     }
 }
@@ -296,10 +307,10 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
                 .homes = s->config->sip.role == HF_SIP_ROLE_HOME,
                 .busy = busy,
                 .weight = (uint16_t)s->config->sip.weight}};
-    for (size_t i = 0; i < s->n_listen; i++) {
-        const struct hf_sip_listen *l = &s->listen[i];
-        if (!l->external && peer.at[l->transport].family == HF_AF_NONE) {
-            peer.at[l->transport] = l->at;
+    for (size_t k = 0; k < HF_ARRAY_LEN(transports); k++) {
+        const struct hf_sip_listen *l = reached_at(s, k);
+        if (l) {
+            peer.at[k] = l->at;
             peer.host = peer.host.n ? peer.host : l->host;
         }
     }

@@ -16,10 +16,11 @@ static void handler(void *arg, const char *name, uint16_t type, struct hf_dns_re
     struct hf_dns_record r = {
         .type = type, .at = {.family = type == HF_DNS_AAAA ? HF_AF_INET6 : HF_AF_INET}, .port = 1};
     strcpy(r.target, "alpha.host.holdfast.internal");
-    if (type == HF_DNS_A || type == HF_DNS_AAAA || type == HF_DNS_SRV) {
+    strcpy(r.service, type == HF_DNS_NAPTR ? "SIP+D2U" : "");
+    if (type == HF_DNS_A || type == HF_DNS_AAAA || type == HF_DNS_SRV || type == HF_DNS_NAPTR) {
         for (uint16_t i = 0; i < HF_DNS_RECORDS_MAX + 1; i++) {
             r.at.addr[3] = (uint8_t)i;
-            r.port = i;
+            r.port = r.priority = i;
             (void)hf_dns_reply_add(reply, &r);
         }
     }

@@ -66,6 +66,7 @@ static void on_store(void *ctx, const struct hf_sip_op *op)
         o->bind[i] = op->bind[i];
         o->bind[i].key = keep(o, &n, op->bind[i].key);
         o->bind[i].b.uri = keep(o, &n, op->bind[i].b.uri);
+        o->bind[i].b.path = keep(o, &n, op->bind[i].b.path);
     }
     o->op.bind = o->bind;
 }

@@ -15,7 +15,7 @@ struct rig_sent {
 struct rig_op {
     struct hf_sip_op op; /* its slices: in text */
     char text[1024];
-    struct hf_sip_bind bind[HF_SIP_BINDS_MAX]; /* keys and URIs: in text */
+    struct hf_sip_bind bind[HF_SIP_BINDS_MAX]; /* keys, URIs and paths: in text */
 };
 struct rig {
     struct hf_sip_element *e;

@@ -11,9 +11,13 @@ import tempfile
 import time
 
 from sipcrowd import Crowd
-from siplab import DOMAIN, HOSTS, PASSWORD, PROXY_PORT, SipLab
+from siplab import DOMAIN, EDGE_PORT, HOSTS, PASSWORD, PORT, PROXY_PORT, TLS_PORT, SipLab
+from sipua import tls_context
 
 CALLERS = 16  # a nonce's uses may overtake each other by 31
+EDGE_HOST = "delta"  # no home's: an edge's death is its clients' own
+KINDS = {0: "edge", 5: "edge", 10: "tcp", 15: "tcp", 19: "tls"}  # of 20 clients; the others have UDP
+PINGS = 1.0  # how often who has a connection speaks when something is wrong
 
 
 def percentile(values, p):
@@ -22,18 +26,32 @@ def percentile(values, p):
 
 
 class Town:
-    """A lab with so many clients, the first of whom watch their own registrations."""
+    """A lab with so many clients: most by UDP, some behind an edge, some by TCP and TLS. The first of those who have no connection that
+    may break watch their own registrations."""
 
     def __init__(self, sip, clients, watchers, rate_to, seed=1):
         self.sip, self.rate_to, self.random = sip, rate_to, random.Random(seed)
         self.names = [f"c{i}" for i in range(clients)]
-        self.watchers = self.names[:watchers]
-        self.crowd = sip.as_client(lambda: Crowd(sip.address["client"], DOMAIN, PASSWORD))
+        self.crowd = Crowd(sip.as_client, sip.address["client"], DOMAIN, PASSWORD)
+        self.crowd.context = tls_context(sip.folder / "tls.pem")
+        for i, n in enumerate(self.names):
+            self.crowd.user(n).kind = KINDS.get(i % 20, "udp")
+        self.watchers = [n for n in self.names if not self.streams([n])][:watchers]
         self.callers, self.plan = [], None
         self.deadline = 60 + clients / 20
 
+    def streams(self, names):
+        """Those of them who have a connection"""
+        return [n for n in names if self.crowd.user(n).kind in ("tcp", "tls")]
+
     def at(self, host, port=PROXY_PORT):
-        return (self.sip.address[host], port)
+        return (self.sip.where(host), port)
+
+    def door(self, user, hosts, port=PROXY_PORT):
+        """Where he asks, if it is to be one of these: at the edge, who is behind it"""
+        if user.kind == "edge":
+            return self.at(EDGE_HOST, EDGE_PORT)
+        return self.at(self.random.choice(hosts), TLS_PORT if user.kind == "tls" else port)
 
     def settle(self):
         """All are registered, each at its home, and watch."""
@@ -41,11 +59,12 @@ class Town:
         self.sip.users([*self.names, *callers])
         self.callers = [self.crowd.user(n) for n in callers]
         self.register(self.names, HOSTS)
-        self.crowd.redial = lambda user: self.at(self.random.choice(self.up()))
+        self.crowd.redial = lambda user: self.door(user, self.up())
+        self.crowd.broken = self.come_back
         asked = []
 
         def watch(user):
-            m = yield from self.crowd.watch(user, self.at(self.random.choice(HOSTS)))
+            m = yield from self.crowd.watch(user, self.door(user, HOSTS))
             asked.append(m.status if m else None)
 
         self.crowd.run([watch(self.crowd.user(n)) for n in self.watchers], self.deadline)
@@ -62,11 +81,28 @@ class Town:
     def up(self):
         return [h for h in HOSTS if self.sip.process[h].poll() is None]
 
-    def register(self, names, through, port=5060):
+    def come_back(self, user):
+        """Whose connection broke makes another, to any server, until he is registered again."""
+        while True:
+            m = yield from self.crowd.register(user, self.door(user, self.up()), wait=4.0)
+            if m is not None and m.status == 200:
+                break
+            yield 0.2
+        user.returns, user.back = False, time.time()
+
+    def ping(self, names, done):
+        """Those of them who have connections, until all is done"""
+        for n in names:
+            if self.crowd.user(n).stream:
+                self.crowd.user(n).stream.ping()
+        if not done():
+            self.crowd.at(time.monotonic() + PINGS, lambda: self.ping(names, done))
+
+    def register(self, names, through, port=PORT):
         answers = {}
 
         def one(user):
-            m = yield from self.crowd.register(user, self.at(self.random.choice(through), port))
+            m = yield from self.crowd.register(user, self.door(user, through, port))
             answers[user.name] = m.status if m else None
 
         self.crowd.run([one(self.crowd.user(n)) for n in names], self.deadline)
@@ -83,7 +119,12 @@ class Town:
                 yield 0.05
             found[user.name] = time.time()
 
-        self.crowd.run([one(i, self.crowd.user(n)) for i, n in enumerate(names)], self.deadline)
+        try:
+            self.crowd.run([one(i, self.crowd.user(n)) for i, n in enumerate(names)], self.deadline)
+        except AssertionError as e:
+            homes, lost = self.homes(), [self.crowd.user(n) for n in names if n not in found]
+            raise AssertionError(f"{e}\n" + "".join(f"{u.name}: {u.kind}, home {homes[u.name]}, registered at {u.server}, connection to "
+                                                    f"{u.stream and u.stream.server}\n" for u in lost[:20])) from e
         return found
 
     # --- what the servers say ---
@@ -96,15 +137,17 @@ class Town:
         return {h: serving.count(h) for h in hosts}
 
     def within(self, hosts):
-        """The leader is content: by its reckoning (clients, requests, CPU) none of these is outside the dead zone, or moving."""
+        """The leader is content: by its reckoning (clients, requests, CPU) none of these is outside the dead zone, or moving; and none
+        has more clients than its share and the zone, as nobody has much to do."""
         text = self.sip.ask(self.sip.leader(), "plan")["text"]
         self.plan = text
         zone = int(re.search(r"dead zone (\d+)", text)[1])
         shares = {m[1]: int(m[2]) for m in re.finditer(r"(?m)^(\S+) .* (\d+) %", text)}
         counts = self.counts(HOSTS)
-        few = all(abs(counts[h] - len(self.names) / len(hosts)) <= 2 for h in hosts)
-        return (text.startswith("balance: at rest") and sum(counts[h] for h in hosts) == len(self.names)
-                and (few or all(abs(shares[h] - 100) <= zone for h in hosts)))
+        share = len(self.names) / len(hosts)
+        few = all(abs(counts[h] - share) <= 2 for h in hosts)
+        near = all(abs(shares[h] - 100) <= zone and counts[h] <= share * (100 + zone) / 100 + 2 for h in hosts)
+        return text.startswith("balance: at rest") and sum(counts[h] for h in hosts) == len(self.names) and (few or near)
 
     def content(self, hosts, deadline):
         try:
@@ -133,24 +176,35 @@ class Town:
             w = self.crowd.user(n).watch
             w.ended = w.again = None
             w.repeats = 0
+        streams = self.streams(lost)
+        steady = [n for n in lost if n not in set(streams)]
+        self.random.shuffle(steady)
         at = time.time()
+        for n in streams:
+            self.crowd.user(n).back = None
         self.sip.power_off(victim)
-        found = self.reach(lost, others)
+        self.ping(streams, lambda: all(self.crowd.user(n).back for n in streams))
+        found = self.reach(steady, others)
         self.crowd.loop(lambda: all(u.watch.again for u in watching), self.deadline)
+        self.crowd.loop(lambda: all(self.crowd.user(n).back for n in streams), self.deadline)
+        broken = {n: self.crowd.user(n).back for n in streams}
+        self.reach(streams, others)
         after = self.homes()
-        moved = {n: (before[n], after[n]) for n in before if n not in found and after[n] != before[n]}
+        moved = {n: (before[n], after[n]) for n in before if n not in set(lost) and after[n] != before[n]}
         assert not moved, f"{moved}\n{self.sip.story()}"
         assert set(after) == set(before)
         strange = {n: (before[n], after[n]) for n in lost if after[n] != (before[n][0], after[n][1], before[n][2] + 1)}
         assert not strange, f"{strange}\n{self.sip.story()}"
         detected = min(t for t, _ in self.lines(rf"server {victim} is gone", others) if t >= at - 1)
         assert all("deactivated" in u.watch.ended[1] for u in watching)
-        others_told = [n for n in self.watchers if n not in found and self.crowd.user(n).watch.ended]
+        others_told = [n for n in self.watchers if n not in set(lost) and self.crowd.user(n).watch.ended]
         assert not others_told, others_told
         self.content(others, 60)
         return {"victim": victim, "clients": len(lost), "detected": detected - at,
                 "found_p50": percentile([t - detected for t in found.values()], 50),
                 "found_p99": percentile([t - detected for t in found.values()], 99),
+                "edge_p99": percentile([t - detected for n, t in found.items() if self.crowd.user(n).kind == "edge"], 99),
+                "flows_broken": len(streams), "flows_back_p99": percentile([t - detected for t in broken.values()], 99),
                 "watchers": len(watching), "notified_last": max([u.watch.ended[0] - detected for u in watching], default=0.0),
                 "again_last": max([u.watch.again - detected for u in watching], default=0.0),
                 "repeats": sum(u.watch.repeats for u in watching), "counts": self.counts(others)}
@@ -159,6 +213,7 @@ class Town:
         """It is booted: it gets its clients again, not all at once."""
         at = time.time()
         self.sip.boot(victim)
+        self.sip.switch(victim, victim)
         self.content(HOSTS, self.deadline)
         moves = [(t, int(m[1])) for t, m in self.lines(rf"leader: (\d+) clients of \S+ to {victim}:", HOSTS) if t >= at]
         steps = {}
@@ -182,7 +237,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sip-chaos-", dir="/var/tmp"))
-    sip = SipLab(f"sipchaos-{os.getpid()}", folder, rebalance(200, 10))
+    sip = SipLab(f"sipchaos-{os.getpid()}", folder, rebalance(200, 10), EDGE_HOST, services=True)
     try:
         sip.start()
         town = Town(sip, a.clients, a.watchers, 200, a.seed)

@@ -1,17 +1,21 @@
-"""Many SIP user agents in one thread, on one UDP socket: they register, watch their own registration, take calls; one of them calls.
+"""Many SIP user agents in one thread: they register, watch their own registration, take calls; some of them call. Those with UDP have
+one socket, those with TCP and TLS a connection each.
 
 What one of them does is a generator: it yields a request (Crowd.ask()) and gets the final answer, or None."""
+import contextlib
 import heapq
 import itertools
 import re
 import secrets
 import selectors
 import socket
+import ssl
 import time
 
 from sipua import Message, build, digest
 
 T1, T2 = 0.5, 4.0  # RFC 3261 17.1.2
+PONG = 10.0  # RFC 5626 4.4.1
 BUFFER = 16 << 20
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
 
@@ -24,25 +28,140 @@ class Watch:
         self.versions = []
 
 
+class Stream:
+    """A user's connection to one server, over TCP or (context) TLS. What comes goes to the crowd, and that it broke."""
+
+    def __init__(self, crowd, user, server, context):
+        self.crowd, self.user, self.server = crowd, user, server
+        self.sock = crowd.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        self.sock.setblocking(False)
+        self.sock.bind((crowd.local, 0))
+        self.where = "%s:%d" % self.sock.getsockname()
+        self.alive, self.shaken, self.pinged = True, not context, None
+        self.wait, self.out, self.buffer = [], b"", b""
+        if context:
+            self.bio = (ssl.MemoryBIO(), ssl.MemoryBIO())
+            self.tls = context.wrap_bio(*self.bio, server_hostname=server[0])
+        else:
+            self.tls = None
+        self.sock.connect_ex(server)
+        self.mask = selectors.EVENT_READ | selectors.EVENT_WRITE  # written: it is connected
+        crowd.selector.register(self.sock, self.mask, self)
+
+    def close(self):
+        if self.alive:
+            self.alive = False
+            self.crowd.selector.unregister(self.sock)
+            self.sock.close()
+
+    def broke(self):
+        if self.alive:
+            self.close()
+            self.crowd.broke(self)
+
+    def send(self, data):
+        self.wait.append(data)
+        if not self.mask & selectors.EVENT_WRITE:
+            self.ready(selectors.EVENT_WRITE)
+
+    def ping(self):
+        now = time.monotonic()
+        if self.pinged and now - self.pinged > PONG:
+            self.broke()
+        else:
+            self.pinged = self.pinged or now
+            self.send(b"\r\n\r\n")
+
+    def ready(self, mask):
+        try:
+            if mask & selectors.EVENT_READ:
+                data = self.sock.recv(65536)
+                if not data:
+                    raise ConnectionResetError
+                self.pinged = None
+                self.take(data)
+            if self.alive:
+                self.flush()
+        except BlockingIOError:
+            pass
+        except (OSError, ssl.SSLError):
+            self.broke()
+
+    def flush(self):
+        if not self.shaken:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+                self.shaken = True
+        while self.wait and self.shaken:
+            data = self.wait.pop(0)
+            if self.tls:
+                self.tls.write(data)
+            else:
+                self.out += data
+        if self.tls:
+            self.out += self.bio[1].read()
+        if self.out:
+            with contextlib.suppress(BlockingIOError):
+                self.out = self.out[self.sock.send(self.out):]
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
+        if mask != self.mask:
+            self.mask = mask
+            self.crowd.selector.modify(self.sock, mask, self)
+
+    def take(self, data):
+        if self.tls:
+            self.bio[0].write(data)
+            data = b""
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not self.shaken:
+                    self.tls.do_handshake()
+                    self.shaken = True
+                while True:
+                    more = self.tls.read(65536)
+                    if not more:
+                        raise ConnectionResetError
+                    data += more
+        self.buffer += data
+        while self.alive:
+            self.buffer = self.buffer.lstrip(b"\r\n")
+            head = self.buffer.find(b"\r\n\r\n")
+            if head < 0:
+                return
+            found = re.search(rb"(?im)^content-length\s*:\s*(\d+)", self.buffer[:head])
+            n = head + 4 + int(found[1])
+            if len(self.buffer) < n:
+                return
+            m, self.buffer = Message(self.buffer[:n].decode()), self.buffer[n:]
+            m.peer = self
+            self.crowd.take(m)
+
+
 class User:
+    """kind: udp, tcp, tls; or edge: over UDP, by way of an edge"""
+
     def __init__(self, name):
         self.name, self.call_id, self.cseq = name, secrets.token_hex(8), 0
+        self.kind, self.stream = "udp", None
+        self.returns, self.back = False, None  # his connection is being replaced; when it was
         self.server = None  # where its last 200 came from
         self.redirects = 0
         self.watch = None
 
 
 class Crowd:
-    """To be made, and run, in a thread that is in the clients' network. local: its address; servers: where to send to at first."""
+    """inside: calls a function in the clients' network, where sockets have to be made. local: its address."""
 
-    def __init__(self, local, domain, password, window=64):
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, inside, local, domain, password, window=64):
+        self.inside = inside
+        self.sock = inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         for name in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
             self.sock.setsockopt(socket.SOL_SOCKET, name, BUFFER)
         self.sock.bind((local, 0))
         self.sock.setblocking(False)
-        self.where = "%s:%d" % self.sock.getsockname()
+        self.local, self.where = local, "%s:%d" % self.sock.getsockname()
         self.domain, self.password, self.window = domain, password, window
+        self.context = None  # for TLS
+        self.broken = None  # what comes of a user whose connection broke: a function that makes a generator
         self.users = {}
         self.waiting = {}  # (Call-ID, CSeq) -> Transaction
         self.timers, self.order = [], itertools.count()
@@ -54,6 +173,9 @@ class Crowd:
         self.selector.register(self.sock, selectors.EVENT_READ)
 
     def close(self):
+        for u in self.users.values():
+            if u.stream:
+                u.stream.close()
         self.selector.close()
         self.sock.close()
 
@@ -77,8 +199,11 @@ class Crowd:
             assert now < end, f"not within {deadline} s: {self.running} run, {len(self.queue)} wait"
             self.expire(now)
             wait = max(0.0, min(self.timers[0][0] - now, 0.1)) if self.timers else 0.1
-            if self.selector.select(wait):
-                self.read()
+            for key, mask in self.selector.select(wait):
+                if key.data:
+                    key.data.ready(mask)
+                else:
+                    self.read()
 
     def step(self, task, value):
         try:
@@ -91,6 +216,20 @@ class Crowd:
         else:
             wish.task = task
             wish.send(self)
+
+    def start(self, task):
+        """Now, whatever else runs."""
+        self.running += 1
+        self.step(task, None)
+
+    def broke(self, stream):
+        for t in [t for t in self.waiting.values() if t.server is stream]:
+            t.end(self, None)
+        if stream.user.stream is stream:
+            stream.user.stream = None
+            if self.broken and not stream.user.returns:
+                stream.user.returns = True
+                self.start(self.broken(stream.user))
 
     def at(self, when, fn):
         heapq.heappush(self.timers, (when, next(self.order), fn))
@@ -118,6 +257,29 @@ class Crowd:
         if t and m.status >= 200:
             t.end(self, m)
 
+    def post(self, to, text):
+        """to: a connection, or where to send a datagram"""
+        if isinstance(to, Stream):
+            if to.alive:
+                to.send(text)
+        else:
+            self.sock.sendto(text, to)
+
+    def channel(self, user, server):
+        """By what this user sends there"""
+        if user.kind not in ("tcp", "tls"):
+            return server
+        if not user.stream or user.stream.server != server:
+            if user.stream:
+                user.stream.close()
+            user.stream = Stream(self, user, server, self.context if user.kind == "tls" else None)
+        return user.stream
+
+    def contact(self, user, server):
+        channel = self.channel(user, server)
+        at = f"{channel.where};transport={user.kind}" if isinstance(channel, Stream) else self.where
+        return f"<sip:{user.name}@{at}>"
+
     # --- what others ask ---
 
     def serve(self, m):
@@ -131,7 +293,7 @@ class Crowd:
         fields += [("From", m.get("From")), ("To", to), ("Call-ID", m.get("Call-ID")), ("CSeq", m.get("CSeq"))]
         if m.method == "INVITE":
             fields.append(("Contact", f"<sip:{m.uri.split(':')[1].split('@')[0]}@{self.where}>"))
-        self.sock.sendto(build("SIP/2.0 200 OK", fields).encode(), m.peer)
+        self.post(m.peer, build("SIP/2.0 200 OK", fields).encode())
         if m.method == "NOTIFY":
             self.notified(m)
 
@@ -160,16 +322,17 @@ class Crowd:
         call_id, tag = call_id or secrets.token_hex(8), secrets.token_hex(4)
         cseq = cseq or itertools.count(1)
         for _ in range(3):
-            extra, known = [], self.challenges.get((server, user.name))
+            channel, extra, known = self.channel(user, server), [], self.challenges.get((server, user.name))
+            by = (user.kind.upper(), channel.where) if isinstance(channel, Stream) else ("UDP", self.where)
             if known and method != "ACK":
                 known[1] += 1
                 extra = [(name[1], digest(known[0], method, uri, user.name, self.password, known[1]))]
             n = next(cseq)
-            head = [("Via", f"SIP/2.0/UDP {self.where};branch=z9hG4bK{secrets.token_hex(8)};rport"), ("Max-Forwards", "70"),
+            head = [("Via", f"SIP/2.0/{by[0]} {by[1]};branch=z9hG4bK{secrets.token_hex(8)};rport"), ("Max-Forwards", "70"),
                     ("From", f"<sip:{user.name}@{self.domain}>;tag={tag}"),
                     ("To", f"<{to}>" + (f";tag={to_tag}" if to_tag else "")), ("Call-ID", call_id), ("CSeq", f"{n} {method}")]
             text = build(f"{method} {uri} SIP/2.0", head + list(fields) + extra, body).encode()
-            m = yield Transaction((call_id, (n, method)), text, server, wait)
+            m = yield Transaction((call_id, (n, method)), text, channel, wait)
             if m is None or m.status not in (401, 407):
                 return m
             said = m.get(name[0])
@@ -182,15 +345,15 @@ class Crowd:
         """Follows redirects."""
         aor = f"sip:{user.name}@{self.domain}"
         uri, cseq = f"sip:{self.domain}", iter(lambda: self.count(user), None)
-        fields = [("Contact", f"<sip:{user.name}@{self.where}>;expires={expires}")]
         for _ in range(4):
+            fields = [("Contact", f"{self.contact(user, server)};expires={expires}")]
             m = yield from self.ask(user, "REGISTER", uri, aor, server, fields, user.call_id, cseq, wait)
             if m is None or m.status != 302:
                 break
             user.redirects += 1
             uri = m.contact()
             found = re.match(r"sips?:(?:[^@]*@)?([^:;>]+)(?::(\d+))?", uri)
-            server = (found[1], int(found[2] or 5060))
+            server = (found[1], int(found[2] or (5061 if "transport=tls" in uri else 5060)))
         if m is not None and m.status == 200:
             user.server = server
         return m
@@ -205,7 +368,7 @@ class Crowd:
         w = Watch()
         w.call_id, user.watch = secrets.token_hex(8), w
         m = yield from self.ask(user, "SUBSCRIBE", aor, aor, server, [
-            ("Event", "reg"), ("Accept", "application/reginfo+xml"), ("Contact", f"<sip:{user.name}@{self.where}>"),
+            ("Event", "reg"), ("Accept", "application/reginfo+xml"), ("Contact", self.contact(user, server)),
             ("Expires", "3600")], w.call_id, wait=wait)
         return m
 
@@ -258,8 +421,9 @@ class Transaction:
         elif now >= self.until:
             self.end(crowd, None)
             return
-        crowd.sock.sendto(self.text, self.server)
-        crowd.at(min(now + self.pause, self.until), lambda: self.over or self.send(crowd))
+        crowd.post(self.server, self.text)
+        again = self.until if isinstance(self.server, Stream) else min(now + self.pause, self.until)
+        crowd.at(again, lambda: self.over or self.send(crowd))
         self.pause = min(2 * self.pause, T2)
 
     def end(self, crowd, m):

@@ -2,7 +2,9 @@
 clients on the client host: agents of our own, sipp, sipsak, baresip."""
 import contextlib
 import json
+import os
 import pathlib
+import re
 import socket
 import ssl
 import subprocess
@@ -44,26 +46,26 @@ LISTEN = """
 listen {name} {{ transport = {transport}
  address = {address}:{port}
  policy = {policy}
- external = {external} }}
+ external = {external}
+ {more} }}
 """
-
-
-def listens(address):
-    """Of a home: (transport, port, policy, external)"""
-    kinds = [(t, PORT, "redirect", "false") for t in ("udp", "tcp")] + [("tls", TLS_PORT, "redirect", "false")]
-    return kinds + [(t, p, policy, "false") for t in ("udp", "tcp")
-                    for p, policy in ((PROXY_PORT, "proxy"), (AUTO_PORT, "auto"))], address
+KINDS = [(t, PORT, "redirect") for t in ("udp", "tcp")] + [("tls", TLS_PORT, "redirect")] + [
+    (t, p, policy) for t in ("udp", "tcp") for p, policy in ((PROXY_PORT, "proxy"), (AUTO_PORT, "auto"))]
+# the example's, at this lab's address
+SERVICE = ROOT / "doc/examples/sip/sip-alpha.conf"
 
 
 class SipLab:
-    """folder: for certificates and logs; the hosts read it, too. rebalance: that section of the configuration. MD5 only: neither
-    Debian's sipp nor baresip knows another, and sipp takes the first challenge."""
+    """folder: for certificates and logs; the hosts read it, too. rebalance: that section of the configuration. edge_host: may be one of
+    its own. services: each home has a service address, which another one takes over (S1). MD5 only: neither Debian's sipp nor baresip
+    knows another, and sipp takes the first challenge."""
 
-    def __init__(self, name, folder, rebalance=""):
+    def __init__(self, name, folder, rebalance="", edge_host=EDGE_HOST, services=False):
         self.lab, self.folder = Lab(name), pathlib.Path(folder)
         self.address, self.process = {}, {}
-        self.clients, self.servers = [], {h: (h, "home") for h in HOSTS} | {"edge": (EDGE_HOST, "edge")}
+        self.clients, self.servers = [], {h: (h, "home") for h in HOSTS} | {"edge": (edge_host, "edge")}
         self.database, self.rebalance = None, rebalance
+        self.services, self.service = services, {}  # the latter: addresses, by their owners
         self.ends = contextlib.ExitStack()  # what it started
 
     # --- from nothing to all is well ---
@@ -73,10 +75,16 @@ class SipLab:
         self.database = rig.server()
         self.ends.callback(self.stop_servers)
         self.ends.callback(self.lab.down)
-        self.lab.up("-n", len(HOSTS), "--engine", "corosync", "--token", 300)
-        self.address = {h: self.lab.address(h) for h in (*HOSTS, "client")}
+        hosts = sorted({host for host, _ in self.servers.values()})
+        self.lab.up("-n", len(hosts), "--engine", "corosync", "--token", 300)
+        self.address = {h: self.lab.address(h) for h in (*hosts, "client")}
+        if self.services:
+            net = self.address["alpha"].rpartition(".")[0]
+            self.service = {h: f"{net}.{201 + i}" for i, h in enumerate(HOSTS)}
         self.make_certificate()
         self.make_group()
+        for host in self.service:
+            self.make_service(host)
         self.configure()
         self.lab.exec("alpha", find(), "-c", "/etc/holdfast/alpha.conf", "--init")
         for name in self.servers:
@@ -90,7 +98,7 @@ class SipLab:
         assert not (STATE / self.lab.name).exists()
 
     def make_certificate(self):
-        names = ",".join(f"IP:{a}" for a in self.address.values())
+        names = ",".join(f"IP:{a}" for a in (*self.address.values(), *self.service.values()))
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
                         "-subj", "/CN=sip", "-addext", f"subjectAltName={names}", "-keyout", self.folder / "tls.key",
                         "-out", self.folder / "tls.pem"], check=True, capture_output=True, stdin=subprocess.DEVNULL)
@@ -103,16 +111,55 @@ class SipLab:
         for host in HOSTS[1:]:
             self.lab.exec(host, "holdfast", "-t", "30", "group", "join", "sip")
 
+    def make_service(self, owner):
+        """The group of its address"""
+        text = SERVICE.read_text(encoding="ascii")
+        text, n = re.subn(r"ip = [0-9.]+", f"ip = {self.service[owner]}", text)
+        assert n == 1
+        name = f"sip-{owner}"
+        self.lab.put(owner, f"/etc/holdfast/{name}.conf", text)
+        self.lab.exec(owner, "holdfast", "group", "create", name, f"/etc/holdfast/{name}.conf")
+        self.until(lambda: self.holds(owner, owner), f"{owner} has its address")
+        for host in HOSTS:
+            if host != owner:
+                self.lab.exec(host, "holdfast", "-t", "30", "group", "join", name)
+
+    def holds(self, host, owner):
+        """Is this server's service address on this host?"""
+        return f" {self.service[owner]}/" in self.lab.exec(host, "ip", "-4", "addr", "show", "dev", "eth0")
+
+    def switch(self, owner, to):
+        """Its service address goes there."""
+        def asked():
+            self.lab.exec(to, "holdfast", "-t", "30", "group", "switch", f"sip-{owner}", "--to", to)
+            return True
+
+        self.until(asked, f"{owner}'s address may go to {to}")  # which is a backup only a while after its boot
+        self.until(lambda: self.holds(to, owner), f"{to} has {owner}'s address")
+
+    def where(self, host):
+        """The address by which clients know this server"""
+        return self.service.get(host, self.address[host])
+
+    def places(self, host, role):
+        """Where a server listens: (transport, address, port, policy, external, more)"""
+        at = self.address[host]
+        if role == "edge":
+            return [(t, at, p, "proxy", p == EDGE_PORT, "") for t in ("udp", "tcp") for p in (EDGE_PORT, EDGE_INNER)]
+        called = f'host = "{self.service[host]}"' if self.service else ""
+        places = [(*kind[:1], at, *kind[1:], False, called) for kind in KINDS]
+        for owner in sorted(self.service, key=lambda o: o != host):  # its own first
+            places += [(t, self.service[owner], p, policy, False, "elsewhere = true") for t, p, policy in KINDS if p != AUTO_PORT]
+        return places
+
     def configure(self):
         database = f"host={self.database.socket_dir} port={self.database.port} user=postgres dbname=postgres"
         for name, (host, role) in self.servers.items():
             text = CONF.format(name=name, role=role, database=database, folder=self.folder, group="sip" if role == "home" else "",
                                rebalance=self.rebalance)
-            kinds, address = listens(self.address[host])
-            if role == "edge":
-                kinds = [(t, p, "proxy", str(p == EDGE_PORT).lower()) for t in ("udp", "tcp") for p in (EDGE_PORT, EDGE_INNER)]
-            for i, (transport, port, policy, external) in enumerate(kinds):
-                text += LISTEN.format(name=f"l{i}", transport=transport, address=address, port=port, policy=policy, external=external)
+            for i, (transport, address, port, policy, external, more) in enumerate(self.places(host, role)):
+                text += LISTEN.format(name=f"l{i}", transport=transport, address=address, port=port, policy=policy,
+                                      external=str(external).lower(), more=more)
             self.lab.put(host, f"/etc/holdfast/{name}.conf", text)
 
     # --- servers ---
@@ -248,7 +295,7 @@ class SipLab:
         return value
 
     def agent(self, user, host, port=PORT, transport="udp", **more):
-        at = (self.address[host], TLS_PORT if transport == "tls" else port)
+        at = (self.where(host), TLS_PORT if transport == "tls" else port)
         context = tls_context(self.folder / "tls.pem") if transport == "tls" else None
         a = self.as_client(lambda: Agent(user, at, password=PASSWORD, local=self.address["client"], transport=transport,
                                          context=context, **more))
@@ -311,6 +358,37 @@ class SipLab:
             thread.join(DEADLINE)
             for c in [listener, *conns]:
                 c.close()
+
+
+def reaches(sip, caller, callee):
+    """A message to the user arrives."""
+    text = os.urandom(4).hex()
+    m = caller.message(f"sip:{callee.user}@{DOMAIN}", text)
+    assert m.status == 200, f"{m}\n{sip.story()}"
+    while callee.next_request("MESSAGE").body != text:
+        pass
+
+
+def answer(callee):
+    """Takes one call, until it is ended."""
+    def run():
+        m = callee.next_request("INVITE")
+        callee.answer(m, 180, "Ringing")
+        callee.answer(m, 200, "OK", [("Contact", callee.contact)])
+        callee.next_request("ACK")
+    t = threading.Thread(target=run)
+    t.start()
+    return t
+
+
+def calls(sip, caller, callee, takes=answer):
+    """A call, to its end. takes: what answers it, if not the phone itself."""
+    thread = takes(callee) if takes else None
+    call = caller.call(f"sip:{callee.user}@{DOMAIN}")
+    assert call.status == 200, f"{call}\n{sip.story()}"
+    if thread:
+        thread.join()
+    assert call.bye().status == 200
 
 
 class Softphone:

@@ -74,10 +74,16 @@ pg {{
     metrics_listen = {own}:9632
     admin_users = {{ postgres }}
 }}
-auth {{ type = trust  user = postgres }}
+auth {{ hba_file = "/etc/holdfast/hba"  file = "/etc/holdfast/users"  user = postgres }}
 session {{ hold_timeout = 60s }}
 servers {{ group = {database} }}
 """
+HBA = """
+local all all trust
+host all mary all scram-sha-256
+host all all all trust
+"""
+USERS = '"mary" "secret"\n'
 MANAGER_SERVICE = """
 service {{
     address = {address}
@@ -200,6 +206,8 @@ class Rig:
             if self.tls:
                 self.lab.exec(host, *CERTIFICATE)
             self.lab.put(host, "/etc/holdfast/holdfast-pg.conf", self.manager_configuration(host))
+            self.lab.put(host, "/etc/holdfast/hba", HBA)
+            self.lab.put(host, "/etc/holdfast/users", USERS)
             self.start_manager(host)
         if self.service:
             self.start_service()

@@ -2,10 +2,9 @@
 that does not."""
 import os
 import re
-import threading
 
 import pytest
-from siplab import AUTO_PORT, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, SipLab, Softphone
+from siplab import AUTO_PORT, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, SipLab, Softphone, calls, reaches
 
 USERS = [f"user{i}" for i in range(40)]
 CALLER = "caller"
@@ -57,37 +56,6 @@ def fixture_relayed(sip):
 def bound(sip, user):
     """In the answer to who is registered"""
     return f"{user}@{sip.address['client']}"
-
-
-def reaches(sip, caller, callee):
-    """A message to the user arrives."""
-    text = os.urandom(4).hex()
-    m = caller.message(f"sip:{callee.user}@{DOMAIN}", text)
-    assert m.status == 200, f"{m}\n{sip.story()}"
-    while callee.next_request("MESSAGE").body != text:
-        pass
-
-
-def answer(callee):
-    """Takes one call, until it is ended."""
-    def run():
-        m = callee.next_request("INVITE")
-        callee.answer(m, 180, "Ringing")
-        callee.answer(m, 200, "OK", [("Contact", callee.contact)])
-        callee.next_request("ACK")
-    t = threading.Thread(target=run)
-    t.start()
-    return t
-
-
-def calls(sip, caller, callee, takes=answer):
-    """A call, to its end. takes: what answers it, if not the phone itself."""
-    thread = takes(callee) if takes else None
-    call = caller.call(f"sip:{callee.user}@{DOMAIN}")
-    assert call.status == 200, f"{call}\n{sip.story()}"
-    if thread:
-        thread.join()
-    assert call.bye().status == 200
 
 
 def give_home(sip, user):
@@ -154,6 +122,20 @@ def test_refresh_at_the_old_home(sip, user, agent):
     assert (a.register().status, a.redirects) == (200, 1)
     assert a.server[0] == sip.address[new]
     reaches(sip, caller, a)
+    assert a.register(expires=0).status == 200
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_moved_with_a_connection(sip, user, agent, transport):
+    """Who has registered over a connection is called by it when he has been moved to another server, and when he is back."""
+    old = give_home(sip, user)
+    a, caller = agent(user, old, transport=transport), agent(CALLER, sip.other(user), PROXY_PORT)
+    assert (a.register().status, a.redirects) == (200, 0)
+    for home in (sip.other(user), old):
+        sip.move(user, home)
+        sip.until(lambda h=home: sip.ask(h, "show", aor=user)["known"]["bindings"], f"{home} has loaded it")
+        for _ in range(3):
+            reaches(sip, caller, a)
     assert a.register(expires=0).status == 200
 
 

@@ -2,20 +2,18 @@
 import os
 
 import pytest
-from sip_chaos import Town, rebalance
+from sip_chaos import EDGE_HOST, Town, rebalance
 from siplab import HOSTS, SipLab
 
-# the zone is wide: a fifth of a load is CPU, and these are idle servers on a busy machine
 CLIENTS, WATCHERS, RATE_TO = 200, 20, 5
 
 
 @pytest.fixture(name="town", scope="module")
 def fixture_town(tmp_path_factory):
-    s = SipLab(f"sippower-{os.getpid()}", tmp_path_factory.mktemp("sip"), rebalance(RATE_TO, 6, 30))
+    s = SipLab(f"sippower-{os.getpid()}", tmp_path_factory.mktemp("sip"), rebalance(RATE_TO, 6), EDGE_HOST, services=True)
     try:
         s.start()
-        t = Town(s, # the zone is wide: a fifth of a load is CPU, and these are idle servers on a busy machine
-CLIENTS, WATCHERS, RATE_TO)
+        t = Town(s, CLIENTS, WATCHERS, RATE_TO)
         s.ends.callback(t.crowd.close)
         t.settle()
         yield t
@@ -28,7 +26,8 @@ def test_power_off(town):
     victim = town.sip.leader()
     print(town.power_off(victim))
     others = [h for h in HOSTS if h != victim]
-    town.reach(town.names, others, calls=True)
+    town.reach([n for n in town.names if town.crowd.user(n).kind == "udp"], others, calls=True)
+    town.reach(town.names, others)
     town.register([n for n, (home, _, _) in town.homes().items() if home == victim], others)
     print(town.back(victim))
     town.register(town.names, HOSTS)

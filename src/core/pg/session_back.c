@@ -106,6 +106,15 @@ static void pass_shifted(struct hf_pg_session *s, struct hf_slice message, uint8
     hf_buf_fini(&b);
 }
 
+/* A request has ended, or failed: its COPY is over. One that is waited for may be another's, behind
+ * it. */
+static void copy_over(struct hf_pg_session *s, const struct unit *u)
+{
+    s->copying = false;
+    if (!u || u == hf_pg_unit_last(s))
+        s->copy_wait = false;
+}
+
 static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice message)
 {
     struct hf_slice body = body_of(message);
@@ -120,7 +129,7 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
         memcpy(s->fatal_state, code.n == 5 ? code.p : (const uint8_t *)"XX000", 5);
         return;
     }
-    s->copying = s->copy_wait = false;
+    copy_over(s, u);
     if (!u) {
         hf_pg_deliver_error(s, message);
         return;
@@ -479,7 +488,7 @@ static void on_ready(struct hf_pg_session *s, struct unit *u, struct hf_slice bo
     if (!u)
         return; /* after a login; not asked for */
     if (u->kind != UNIT_HIDDEN)
-        s->copying = s->copy_wait = false;
+        copy_over(s, u);
     if (u->kind == UNIT_HIDDEN)
         hidden_done(s, u, status);
     else if (u->wrapped)

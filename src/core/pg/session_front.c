@@ -76,7 +76,7 @@ static void note_effects(struct hf_pg_session *s, struct unit *u, const struct m
         s->passing |= HF_PG_REASON_OUTSIDE;
     if (m->does & HF_PG_DOES_COPY_IN) {
         s->passing |= HF_PG_REASON_COPY_IN;
-        s->copy_wait = true;
+        s->copy_wait = !u->failed; /* then the server skips it */
     }
     for (uint16_t i = 0; i < m->class->n_settings; i++) {
         const char *name = m->class->settings[i];

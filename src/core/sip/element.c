@@ -220,6 +220,8 @@ static int copy_conf(struct hf_sip_element *e, const struct hf_sip_element_conf 
         l->c = c->listen[i];
         l->c.host = keep(&at, c->listen[i].host);
         l->id = hf_sip_listen_id(l->c.transport, &l->c.at);
+        l->away = l->c.elsewhere;
+        e->n_away += l->away;
         cur = hf_sip_cur(l->c.host);
         if (l->c.transport > HF_SIP_TRANSPORT_TLS || hf_sip_host_parse(&cur, false, &l->host) ||
             !hf_sip_done(&cur) || l->host.port) {
@@ -426,6 +428,18 @@ static int know_address(struct hf_sip_element *e, const struct hf_endpoint *at)
     return rc;
 }
 
+/* Its service address: it sends from there, too. */
+static int know_host(struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    bool v6 = host->kind == HF_SIP_HOST_IPV6;
+    struct hf_endpoint at = {.family = v6 ? HF_AF_INET6 : HF_AF_INET};
+    if (host->kind == HF_SIP_HOST_NAME) {
+        return 0;
+    }
+    memcpy(at.addr, host->addr, v6 ? 16 : 4);
+    return know_address(e, &at);
+}
+
 int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer,
                         uint16_t *ret_number)
 {
@@ -454,6 +468,7 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
         p->host = hf_slice(text, peer->host.n);
         c = hf_sip_cur(p->host);
         (void)!hf_sip_host_parse(&c, false, &p->parsed); /* as before */
+        rc = know_host(e, &p->parsed);
     }
     for (size_t i = 0; i < 3; i++) {
         p->at[i] = peer->at[i];
@@ -466,6 +481,31 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     }
     *ret_number = number;
     return rc;
+}
+
+static void set_away(struct hf_sip_element *e, struct hf_el_listen *l, bool away)
+{
+    if (l->c.elsewhere && l->away != away) {
+        l->away = away;
+        e->n_away = away ? e->n_away + 1 : e->n_away - 1;
+    }
+}
+
+void hf_sip_element_here(struct hf_sip_element *e, size_t i, bool here)
+{
+    assert(i < e->conf.n_listen);
+    set_away(e, &e->listen[i], !here);
+}
+
+/* What comes by an address is the first to say that it is here. */
+static void arrived(struct hf_sip_element *e, const struct hf_endpoint *at)
+{
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        const struct hf_endpoint *l = &e->listen[i].c.at;
+        if (l->family == at->family && memcmp(l->addr, at->addr, sizeof(l->addr)) == 0) {
+            set_away(e, &e->listen[i], false);
+        }
+    }
 }
 
 void hf_sip_element_shed(struct hf_sip_element *e, enum hf_sip_shed shed)
@@ -738,6 +778,9 @@ void hf_sip_element_message(struct hf_sip_element *e, const struct hf_sip_msg *m
                             const struct hf_sip_flow *from, hf_time now, uint32_t wall_s)
 {
     is_now(e, now, wall_s);
+    if (e->n_away) {
+        arrived(e, &from->local);
+    }
     if (e->n_traced) {
         hf_el_trace(e, hf_slice(NULL, 0), "recv", from, msg->text);
     }

@@ -59,6 +59,7 @@ struct hf_sip_listen {
     struct hf_slice host; /* name or address in Via, Contact, Path */
     uint8_t policy;       /* enum hf_sip_policy, for what arrives here */
     bool external;        /* edge: the side of its clients */
+    bool elsewhere;       /* a service address (S1), which may be another server's now */
 };
 struct hf_sip_net { /* an address range */
     struct hf_endpoint at;
@@ -138,6 +139,11 @@ struct hf_sip_peer {
 };
 HF_MUST int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer,
                                 uint16_t *ret_number);
+/** Whether the i-th of conf->listen, one that may be elsewhere, is here now: what is sent goes from
+ * such an address before any other, as it will be answered when this host is dead; while it is
+ * elsewhere, Routes and Paths that name it are another server's. It is not until this says so, or
+ * a message comes by it. */
+void hf_sip_element_here(struct hf_sip_element *e, size_t i, bool here);
 /** How much to shed (overload control). */
 void hf_sip_element_shed(struct hf_sip_element *e, enum hf_sip_shed shed);
 /** This AoR is traced (empty: none): ops->trace gets its messages. */

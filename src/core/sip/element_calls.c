@@ -98,35 +98,60 @@ void hf_el_state(struct hf_el_req *r)
 
 /* --- calls --- */
 
+static bool is_dead(const struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    for (uint16_t i = 0; i < hf_sip_fleet_count(e->fleet); i++) {
+        if (e->peer[i] && e->peer[i]->host.n && hf_sip_host_eq(&e->peer[i]->parsed, host)) {
+            return !hf_sip_fleet_alive(e->fleet, i);
+        }
+    }
+    return false;
+}
+
+/* By the first of its Path; t->route: what is left of it. -HF_ENOTFOUND: it leads nowhere;
+ * -HF_ECLOSED: nor does it, but the Contact may. */
+static int way_by_path(struct hf_el_req *r, struct hf_slice path, struct hf_sip_target *t)
+{
+    struct hf_sip_element *e = r->e;
+    struct hf_sip_cur c = hf_sip_cur(path);
+    struct hf_sip_address first;
+    struct hf_sip_flow named = {0};
+    struct hf_slice mark;
+    uint16_t id;
+    if (hf_sip_address_parse(&c, false, &first)) {
+        return -HF_EMALF;
+    }
+    int nowhere = hf_sip_uri_param(&first.uri, HF_EL_STAND_IN, &mark) ? -HF_ECLOSED : -HF_ENOTFOUND;
+    if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
+        int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
+        const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
+        if (rc == -HF_EAUTH) { /* of a former life of ours */
+            hf_el_lost(e, r->aor, t->cookie);
+        }
+        t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);
+        t->to = named;
+        t->to.local = l ? l->c.at : named.local;
+        return l ? 1 : nowhere;
+    }
+    if (nowhere == -HF_ECLOSED && is_dead(e, &first.uri.host)) {
+        return nowhere;
+    }
+    t->route = path;
+    return hf_el_where_for(r, &first.uri, &t->to);
+}
+
 /* The binding's way: its connection, the first of its Path, or where its Contact says. */
 static int way(struct hf_el_req *r, const struct hf_sip_binding *b, struct hf_sip_target *t)
 {
     struct hf_sip_element *e = r->e;
-    struct hf_slice text = hf_sip_binding_path(b);
+    struct hf_slice path = hf_sip_binding_path(b);
     const struct hf_sip_flow *flow = hf_el_flow_of(e, b);
     struct hf_sip_uri uri;
-    if (text.n) {
-        struct hf_sip_cur c = hf_sip_cur(text);
-        struct hf_sip_address first;
-        struct hf_sip_flow named = {0};
-        uint16_t id;
-        if (hf_sip_address_parse(&c, false, &first)) {
-            return -HF_EMALF;
-        }
-        t->route = text;
-        if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
-            int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
-            const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
-            if (rc == -HF_EAUTH) { /* of a former life of ours */
-                hf_el_lost(e, r->aor, t->cookie);
-            }
-            t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);
-            t->to = named;
-            t->to.local = l ? l->c.at : named.local;
-            return l ? 1 : -HF_ENOTFOUND;
-        }
-        return hf_el_where_for(r, &first.uri, &t->to);
+    int rc = path.n ? way_by_path(r, path, t) : -HF_ECLOSED;
+    if (rc != -HF_ECLOSED) {
+        return rc;
     }
+    t->route = hf_slice(NULL, 0);
     if (flow) {
         t->to = *flow;
         return 1;

@@ -38,6 +38,12 @@ const struct hf_el_listen *hf_el_listen_by_id(const struct hf_sip_element *e, ui
     return NULL;
 }
 
+/* From where it is best to send. From an address that is elsewhere nothing can be sent. */
+static int rank(const struct hf_el_listen *l)
+{
+    return l->away ? 0 : l->c.external ? 1 : l->c.elsewhere ? 3 : 2;
+}
+
 const struct hf_el_listen *hf_el_listen_for(const struct hf_sip_element *e, unsigned transport,
                                             unsigned family)
 {
@@ -45,7 +51,7 @@ const struct hf_el_listen *hf_el_listen_for(const struct hf_sip_element *e, unsi
     for (size_t i = 0; i < e->conf.n_listen; i++) {
         const struct hf_el_listen *l = &e->listen[i];
         if (l->c.transport == transport && l->c.at.family == family &&
-            (!found || (found->c.external && !l->c.external))) {
+            (!found || rank(l) > rank(found))) {
             found = l;
         }
     }
@@ -62,22 +68,31 @@ bool hf_el_is_domain(const struct hf_sip_element *e, const struct hf_sip_host *h
     return false;
 }
 
+static bool is_called(const struct hf_el_listen *l, const struct hf_sip_host *host)
+{
+    return hf_sip_host_eq(&l->host, host) && (!host->port || host->port == l->c.at.port);
+}
+
 bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *host)
 {
+    bool found = false;
     for (size_t i = 0; i < e->conf.n_listen; i++) {
-        const struct hf_el_listen *l = &e->listen[i];
-        uint16_t port = host->port ? host->port : hf_sip_transport_port(l->c.transport);
-        if (hf_sip_host_eq(&l->host, host) && (!host->port || port == l->c.at.port)) {
-            return true;
+        if (is_called(&e->listen[i], host)) {
+            if (e->listen[i].away) {
+                return false; /* also if an address that stays is called so */
+            }
+            found = true;
         }
     }
-    return false;
+    return found;
 }
 
 bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host)
 {
-    if (hf_el_is_here(e, host)) {
-        return true;
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        if (is_called(&e->listen[i], host)) {
+            return true;
+        }
     }
     for (uint16_t i = 0; i < hf_sip_fleet_count(e->fleet); i++) {
         if (e->peer[i] && e->peer[i]->host.n && hf_sip_host_eq(&e->peer[i]->parsed, host)) {

@@ -306,8 +306,8 @@ struct plan {
     bool record_to; /* ... and go to the flow that this goes to */
 };
 
-static void put_flow_uri(const struct hf_sip_element *e, struct hf_wr *w,
-                         const struct hf_sip_flow *flow, const struct hf_el_listen *at, bool ob)
+void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
+                    const struct hf_el_listen *at, const char *params)
 {
     char token[HF_SIP_TOKEN_MAX];
     size_t n = hf_sip_token_make(&e->keys, e->conf.boot, hf_el_listen_at(e, flow)->id, flow, token);
@@ -316,7 +316,8 @@ static void put_flow_uri(const struct hf_sip_element *e, struct hf_wr *w,
     hf_wr_bytes(w, S("@"));
     hf_wr_bytes(w, at->sent_by);
     hf_sip_put_str(w, transport_param(at->c.transport));
-    hf_sip_put_str(w, ob ? ";lr;ob>" : ";lr>");
+    hf_sip_put_str(w, params);
+    hf_wr_bytes(w, S(">"));
 }
 
 /* Record-Route: one value, or one for each side (RFC 5658). */
@@ -329,10 +330,10 @@ static struct hf_slice record(const struct hf_el_req *r, const struct plan *p, u
     struct hf_slice s = {NULL, 0};
     struct hf_wr w;
     hf_wr_init(&w, room, n);
-    put_flow_uri(e, &w, client, out, false);
+    hf_el_put_flow(e, &w, client, out, ";lr");
     if (in != out) {
         hf_wr_bytes(&w, S(", "));
-        put_flow_uri(e, &w, client, in, false);
+        hf_el_put_flow(e, &w, client, in, ";lr");
     }
     return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : s;
 }
@@ -343,8 +344,8 @@ static struct hf_slice path(const struct hf_el_req *r, const struct plan *p, uin
     struct hf_slice s = {NULL, 0};
     struct hf_wr w;
     hf_wr_init(&w, room, n);
-    put_flow_uri(r->e, &w, r->from, hf_el_listen_at(r->e, p->to),
-                 r->from->conn && r->m->n_vias == 1);
+    hf_el_put_flow(r->e, &w, r->from, hf_el_listen_at(r->e, p->to),
+                   r->from->conn && r->m->n_vias == 1 ? ";lr;ob" : ";lr");
     return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : s;
 }
 

@@ -12,6 +12,7 @@
 #define HF_EL_LATELY HF_S(32)    /* S5 */
 #define HF_EL_PATIENCE HF_S(32)  /* with the store; a client has given up by then */
 #define HF_EL_AWAY_EXPIRES_S 60  /* S3 */
+#define HF_EL_STAND_IN "hfc"     /* of a Path of ours: the Contact is a way, too */
 #define HF_EL_TRYING HF_MS(150)  /* RFC 3261 17.2.1: a 100 within 200 ms, or another answer */
 #define HF_EL_LOADS_MAX 256      /* LOADs under way */
 #define HF_EL_ASSERTS_AT_ONCE 64 /* of one tick */
@@ -23,6 +24,7 @@ struct hf_el_listen {
     struct hf_sip_listen c;
     struct hf_sip_host host; /* c.host, parsed */
     uint16_t id;
+    bool away;               /* elsewhere, as far as we know */
     struct hf_slice sent_by; /* host [":" port] */
 };
 struct hf_el_peer {
@@ -208,6 +210,7 @@ struct hf_sip_element {
     struct hf_map dirty;
     struct hf_list dirties;
     struct hf_map known_peers;   /* addresses that are not limited: key and value are hf_el_addr */
+    size_t n_away;               /* listening addresses that are elsewhere now */
     struct hf_map untold_by_aor; /* of hf_el_untold, with these: */
     struct hf_list untold, to_tell;
     size_t n_telling;
@@ -282,6 +285,7 @@ const struct hf_el_listen *hf_el_listen_for(const struct hf_sip_element *e, unsi
 bool hf_el_is_domain(const struct hf_sip_element *e, const struct hf_sip_host *host);
 /** One of our servers: this one, at any of its addresses, or a peer. */
 bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host);
+/** ... this one, at an address that is not elsewhere now. */
 bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *host);
 /** The AoR by which a URI is known here; empty: none. foreign: it is of no domain of ours. */
 struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_uri *uri,
@@ -361,6 +365,9 @@ void hf_el_end(struct hf_sip_element *e, const struct hf_sip_msg *m, const struc
 void hf_el_respond(struct hf_el_req *r, uint16_t status, const char *reason);
 void hf_el_refuse(struct hf_el_req *r, uint16_t status, unsigned retry_after);
 void hf_el_redirect(struct hf_el_req *r);
+/** "<sip:NAME@...>": a flow's name, for Path and Record-Route; params: of the URI, with ";lr". */
+void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
+                    const struct hf_el_listen *at, const char *params);
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,
                           struct hf_slice aor, hf_time now);
 void hf_el_to_peer(struct hf_el_req *r, uint16_t server, const struct hf_sip_mark *mark,

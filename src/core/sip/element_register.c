@@ -79,19 +79,20 @@ static struct hf_el_conn *conn_of(struct hf_sip_element *e, uint64_t conn)
 }
 
 /* The binding was registered by this flow; one of UDP is told by its Contact. Without memory the
- * Contact is what there is. */
-static void set_flow(struct hf_sip_element *e, const struct hf_sip_binding *b,
+ * Contact is what there is. true: by another one than before. */
+static bool set_flow(struct hf_sip_element *e, const struct hf_sip_binding *b,
                      const struct hf_sip_flow *flow)
 {
     uint8_t room[FLOW_KEY_MAX];
     if (e->flows.n == 0 && (!flow || !flow->conn)) {
-        return;
+        return false;
     }
     struct hf_slice key = flow_key(b, room);
     struct hf_el_flow *f = hf_map_get(&e->flows, key);
     if (f && flow && f->flow.conn == flow->conn) {
-        return;
+        return false;
     }
+    bool changed = f;
     if (f) {
         free_flow(e, f);
     }
@@ -107,27 +108,33 @@ static void set_flow(struct hf_sip_element *e, const struct hf_sip_binding *b,
             f = NULL;
         } else {
             hf_list_insert(&c->flows, &f->node);
+            changed = true;
         }
     }
     if (c && hf_list_empty(&c->flows)) {
         (void)hf_map_remove(&e->conns, hf_slice(&c->conn, sizeof(c->conn)));
         hf_free(c);
     }
+    return changed;
 }
 
 /* --- what is written of bindings --- */
 
+#define WAY_MAX (HF_SIP_TOKEN_MAX + 320u)
+
 struct binds {
+    const struct hf_sip_element *e;
     struct hf_sip_bind bind[HF_SIP_BINDS_MAX];
     size_t n;
-    struct hf_wr keys; /* of flows: instance and reg-id */
-    uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL)];
+    struct hf_wr texts; /* keys of flows: instance and reg-id; ways by connections of ours */
+    uint8_t room[HF_SIP_BINDS_MAX * (HF_SIP_BINDING_TEXT_MAX + 24UL + WAY_MAX)];
 };
 
-static void binds_init(struct binds *b)
+static void binds_init(struct binds *b, const struct hf_sip_element *e)
 {
+    b->e = e;
     b->n = 0;
-    hf_wr_init(&b->keys, b->room, sizeof(b->room));
+    hf_wr_init(&b->texts, b->room, sizeof(b->room));
 }
 
 static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
@@ -135,9 +142,26 @@ static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
     if (!x->outbound) {
         return hf_sip_binding_uri(x);
     }
-    size_t from = hf_wr_len(&b->keys);
-    put_key(&b->keys, x);
-    return hf_slice(b->room + from, hf_wr_len(&b->keys) - from);
+    size_t from = hf_wr_len(&b->texts);
+    put_key(&b->texts, x);
+    return hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
+}
+
+/* Who has come to us by a connection is found by it when he is another server's, too: what is
+ * stored has us as its Path, marked, as his Contact is a way when that is broken. */
+static void add_way(struct binds *b, const struct hf_sip_binding *of,
+                    struct hf_sip_stored_binding *x)
+{
+    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, of);
+    size_t from = hf_wr_len(&b->texts);
+    if (!flow || x->path.n) {
+        return;
+    }
+    hf_el_put_flow(b->e, &b->texts, flow, &b->e->listen[0], ";lr;" HF_EL_STAND_IN);
+    struct hf_slice way = hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
+    if (!b->texts.err && x->uri.n + x->params.n + x->call_id.n + way.n <= HF_SIP_BINDING_TEXT_MAX) {
+        x->path = way;
+    }
 }
 
 static void add_bind(struct binds *b, bool erase, struct hf_slice key,
@@ -149,6 +173,7 @@ static void add_bind(struct binds *b, bool erase, struct hf_slice key,
     b->bind[b->n] = (struct hf_sip_bind){.erase = erase, .key = key};
     if (!erase) {
         hf_sip_binding_dump(x, now, &b->bind[b->n].b);
+        add_way(b, x, &b->bind[b->n].b);
     }
     b->n++;
 }
@@ -262,15 +287,17 @@ void hf_el_register(struct hf_el_req *r)
     hf_sip_registrar_register(e->registrar, r->m, r->aor, r->f.away ? HF_EL_AWAY_EXPIRES_S : 0,
                               r->now, &reg);
     e->count.registers += reg.status == 200;
-    binds_init(&b);
+    binds_init(&b, e);
     for (size_t i = 0; i < reg.n_changes; i++) {
-        const struct hf_sip_change *c = &reg.change[i];
+        struct hf_sip_change *c = &reg.change[i];
         bool gone = c->kind == HF_SIP_CHANGE_UNREGISTERED;
         bool direct = !gone && r->m->n_vias == 1 && !hf_sip_has(r->m, HF_SIP_H_PATH);
         if (c->replaced) {
-            set_flow(e, c->replaced, NULL);
+            (void)set_flow(e, c->replaced, NULL);
         }
-        set_flow(e, c->binding, direct ? r->from : NULL);
+        if (set_flow(e, c->binding, direct ? r->from : NULL)) {
+            c->store = true;
+        }
         add_change(&b, c, r->now);
     }
     if (reg.n_changes) {
@@ -360,12 +387,12 @@ static void ended(struct hf_sip_element *e, const struct hf_sip_change *c, hf_ti
     struct hf_slice aor = hf_sip_binding_aor(c->binding);
     struct hf_sip_row row;
     struct binds b;
-    set_flow(e, c->binding, NULL);
+    (void)set_flow(e, c->binding, NULL);
     hf_sip_notifier_changed(e->notifier, aor, c, 1, now);
     if (!hf_sip_assign_get(e->assign, aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b);
+    binds_init(&b, e);
     add_change(&b, c, now);
     store_binds(e, aor, row.epoch, &b, HF_EL_NOBODY);
     if (c->kind == HF_SIP_CHANGE_EXPIRED &&
@@ -414,6 +441,17 @@ static void fail(struct hf_sip_element *e, const struct hf_sip_binding *b, hf_ti
     ended(e, &c, now);
 }
 
+/* A flow of RFC 5626, or behind somebody's Path: but not one that we have written for who came by a
+ * connection, whose Contact may be a way. */
+static bool by_flow_alone(const struct hf_sip_binding *b)
+{
+    struct hf_sip_cur c = hf_sip_cur(hf_sip_binding_path(b));
+    struct hf_sip_address first;
+    struct hf_slice mark;
+    return b->outbound || (hf_sip_binding_path(b).n && !hf_sip_address_parse(&c, false, &first) &&
+                           !hf_sip_uri_param(&first.uri, HF_EL_STAND_IN, &mark));
+}
+
 void hf_el_end_lost(struct hf_sip_element *e, hf_time now)
 {
     while (!hf_list_empty(&e->lost)) {
@@ -422,7 +460,7 @@ void hf_el_end_lost(struct hf_sip_element *e, hf_time now)
         while (b && hf_el_binding_hash(b) != l->binding) {
             b = b->next; /* registered anew meanwhile: another flow */
         }
-        if (b && (b->outbound || hf_sip_binding_path(b).n)) { /* found by its flow alone */
+        if (b && by_flow_alone(b)) {
             fail(e, b, now);
         }
         hf_list_unlink(&l->node);
@@ -598,7 +636,7 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
     }
     for (const struct hf_sip_binding *b = hf_sip_registrar_find(e->registrar, aor); b;
          b = b->next) {
-        set_flow(e, b, NULL);
+        (void)set_flow(e, b, NULL);
     }
     (void)hf_sip_registrar_forget(e->registrar, aor);
     hf_el_untold_drop(e, aor);
@@ -656,7 +694,7 @@ static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_
     if (!hf_sip_assign_get(e->assign, d->aor, &row) || row.current != e->self) {
         return;
     }
-    binds_init(&b);
+    binds_init(&b, e);
     hf_rd_init(&rd, d->erased);
     while (hf_rd_left(&rd)) {
         struct hf_slice key = hf_rd_str16(&rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);

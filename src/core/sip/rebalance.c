@@ -15,6 +15,9 @@
 #define STRENGTH_STEP 50u  /* given back at a time ... */
 #define STRENGTH_SLACK 80u /* ... while CPU is below so many percent of cpu_target */
 #define CATCH_UP HF_S(10)  /* no more than the rates of so long at once, after a pause */
+/* Below so much on the average what servers do is chance, and of no matter. */
+#define REQUESTS_FLOOR 100u /* per second */
+#define CPU_FLOOR 100u      /* 1/1000 */
 
 const char *hf_sip_balance_name(enum hf_sip_balance s)
 {
@@ -189,26 +192,32 @@ static bool measured(const struct hf_sip_rebalance *r, const struct hf_sip_seen 
     return s->alive && s->load.clients > 0 && over(s->moved, now, r->conf.load_lag);
 }
 
-/* 1000 times what x is for each of n, against what the sum is for each of all. */
-static uint64_t relative(uint64_t x, uint64_t n, uint64_t sum, uint64_t n_all)
+/* 1000 times what x is for each of n, against what the sum is for each of all. What the sum lacks
+ * of the floor is put in, the same for each: so the less is done, the less it says who does it. */
+static uint64_t relative(uint64_t x, uint64_t n, uint64_t sum, uint64_t n_all, uint64_t floor)
 {
-    if (sum == 0) {
+    uint64_t more = sum < floor ? floor - sum : 0;
+    if (sum + more == 0) {
         return HF_SIP_COST_ONE;
     }
-    return (uint64_t)((__uint128_t)x * n_all * HF_SIP_COST_ONE / ((__uint128_t)n * sum));
+    return (uint64_t)(((__uint128_t)x * n_all + (__uint128_t)more * n) * HF_SIP_COST_ONE /
+                      ((__uint128_t)n * (sum + more)));
 }
 
 /* What a client costs at each server, as far as it can be measured now. */
 static void measure(struct hf_sip_rebalance *r, hf_time now)
 {
     const struct hf_sip_rebalance_conf *c = &r->conf;
-    uint64_t n = 0, requests = 0, cpu = 0;
+    uint64_t n = 0, requests = 0, cpu = 0, least_requests = 0, least_cpu = 0;
     for (uint16_t i = 0; i < r->n; i++) {
         const struct hf_sip_seen *s = &r->server[i];
         if (measured(r, s, now)) {
+            uint16_t weight = hf_sip_fleet_get(r->fleet, i)->weight;
             n += s->load.clients;
             requests += s->load.requests_s;
-            cpu += (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
+            cpu += (uint64_t)s->load.cpu * weight;
+            least_requests += REQUESTS_FLOOR;
+            least_cpu += (uint64_t)CPU_FLOOR * weight;
         }
     }
     uint64_t parts = c->part_clients + c->part_requests + c->part_cpu;
@@ -218,11 +227,11 @@ static void measure(struct hf_sip_rebalance *r, hf_time now)
             continue;
         }
         uint64_t work = (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
-        uint64_t cost =
-            ((uint64_t)c->part_clients * HF_SIP_COST_ONE +
-             c->part_requests * relative(s->load.requests_s, s->load.clients, requests, n) +
-             c->part_cpu * relative(work, s->load.clients, cpu, n)) /
-            parts;
+        uint64_t cost = ((uint64_t)c->part_clients * HF_SIP_COST_ONE +
+                         c->part_requests * relative(s->load.requests_s, s->load.clients, requests,
+                                                     n, least_requests) +
+                         c->part_cpu * relative(work, s->load.clients, cpu, n, least_cpu)) /
+                        parts;
         s->cost = cost < COST_MIN ? COST_MIN : cost > COST_MAX ? COST_MAX : (uint32_t)cost;
     }
 }

@@ -18,6 +18,8 @@
  *
  * Load: clients as they weigh. All servers' clients, requests/s and CPU seconds/s are brought to
  * the same sum, added as conf says, and expressed in clients: 1000 units are one average client.
+ * Where servers do less than 100 requests/s, or 10 % CPU, on the average, what is missing is taken
+ * as done for each client alike: who is idle is judged by number.
  * A server's share is the mean by weight. After moves its load is reckoned, not measured, for
  * load_lag, as measures come late.
  *

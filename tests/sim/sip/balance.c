@@ -39,6 +39,7 @@ struct sim {
     uint32_t inflow[ROOM]; /* this tick, paced */
     double step_ms_max, step_ms;
     uint64_t n_steps;
+    bool idle; /* nobody does anything: figures are chance */
     int failed;
     FILE *json;
     const char *sep;
@@ -143,6 +144,20 @@ static uint32_t cpu(uint16_t i)
     return v > 1000 ? 1000 : (uint32_t)v;
 }
 
+static struct hf_sip_load load_of(uint16_t i, bool up)
+{
+    struct hf_sip_load l = {.clients = s.of[i].n, .pinned = s.n_pinned[i]};
+    if (up && s.idle) {
+        uint64_t some = hf_prng_below(&s.prng, 12) * s.of[i].n * s.n_servers;
+        l.requests_s = (uint32_t)(some / s.n_clients);
+        l.cpu = (uint32_t)hf_prng_below(&s.prng, 8);
+    } else if (up) {
+        l.requests_s = (uint32_t)(s.busy[i] / 100);
+        l.cpu = cpu(i);
+    }
+    return l;
+}
+
 static bool alive(uint16_t i)
 {
     return hf_sip_fleet_alive(s.fleet, i);
@@ -153,14 +168,8 @@ static void tell(void)
     static struct hf_sip_astray list[ROOM * 64];
     size_t n = 0;
     for (uint16_t i = 0; i < s.n_servers; i++) {
-        bool up = alive(i);
-        hf_sip_rebalance_load(s.r, i,
-                              &(struct hf_sip_load){
-                                  .clients = s.of[i].n,
-                                  .pinned = s.n_pinned[i],
-                                  .requests_s = up ? (uint32_t)(s.busy[i] / 100) : 0,
-                                  .cpu = up ? cpu(i) : 0,
-                              });
+        struct hf_sip_load l = load_of(i, alive(i));
+        hf_sip_rebalance_load(s.r, i, &l);
         for (uint16_t k = 0; k < s.n_servers && n < sizeof(list) / sizeof(*list); k++) {
             uint32_t loose = *astray_of(i, k, false), pinned = *astray_of(i, k, true);
             if (loose + pinned > 0) {
@@ -483,6 +492,10 @@ int swx_balance(const struct swx_options *o)
     printf("%-28s %9s %9s %6s %6s %12s %9s %8s  next in list\n", "event", "moved", "minimum",
            "ratio", "worst", "in the end", "inside", "at rest");
     event("start");
+    s.idle = true;
+    event("nobody does anything");
+    s.idle = false;
+    event("as busy as before");
     die("one server dies", 7, 1);
     boot("it comes back", 7, 1);
     die("a rack dies", 20, rack);

@@ -69,6 +69,9 @@ static void assert_has(struct world *w, const char *expected)
         struct hf_addr a = hf_addr_from_endpoint(&r->at);
         if (r->type == HF_DNS_SRV) {
             snprintf(text, sizeof(text), "%u %u %u %s", r->priority, r->weight, r->port, r->target);
+        } else if (r->type == HF_DNS_NAPTR) {
+            snprintf(text, sizeof(text), "%u %u %s %s", r->priority, r->weight, r->service,
+                     r->target);
         } else {
             snprintf(text, sizeof(text), "%s%s %s", r->additional ? "+" : "", r->name,
                      hf_addr_str(&a, addr));
@@ -232,7 +235,132 @@ static void as_many_as_fit(void **state)
     }
 }
 
+/* ---- SIP's servers ---- */
+
+#define SIP_SERVER(udp, address, rest)                                                             \
+    "{\"udp\":\"" udp "\",\"address\":\"" address "\",\"busy\":false," rest "}"
+#define SIP_HOME "\"role\":\"home\",\"state\":\"live\",\"weight\":100,\"cpu\":250"
+
+static void sip_servers(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(ask(w, "sip.hf.test", HF_DNS_NAPTR), HF_DNS_NOERROR);
+    assert_int_equal(w->reply.n, 0); /* a service, but no server */
+    rig_publish(
+        &w->rig, "/sip/servers/alpha",
+        SIP_SERVER("127.0.0.9:5060", "192.0.2.101", SIP_HOME ",\"tcp\":\"127.0.0.9:5070\""));
+    rig_publish(&w->rig, "/sip/servers/edge",
+                SIP_SERVER("127.0.0.9:5090", "192.0.2.101",
+                           "\"role\":\"edge\",\"state\":\"live\",\"weight\":100"));
+    rig_publish(&w->rig, "/sip/servers/odd",
+                "{\"role\":\"home\",\"state\":\"live\",\"udp\":\"x\"}");
+    rig_peer_publish(&w->beta, "/sip/servers/beta",
+                     "{\"udp\":\"127.0.0.2:5062\",\"tls\":\"127.0.0.2:5061\",\"address\":"
+                     "\"sip.example.org\",\"role\":\"distribution\",\"state\":\"live\",\"busy\":"
+                     "true,\"weight\":1,\"cpu\":1000}");
+    rig_peer_publish(
+        &w->gamma, "/sip/servers/gamma",
+        SIP_SERVER("[::1]:5060", "::1", "\"role\":\"home\",\"state\":\"draining\",\"weight\":100"));
+    rig_hear(&w->rig, &w->beta);
+    rig_hear(&w->rig, &w->gamma);
+    static const char *const bases[] = {"sip.hf.test", "hf.test"};
+    for (size_t i = 0; i < HF_ARRAY_LEN(bases); i++) {
+        char name[3][64], naptr[3][80];
+        static const char *const labels[] = {"_sips._tcp", "_sip._tcp", "_sip._udp"};
+        static const char *const services[] = {"SIPS+D2T", "SIP+D2T", "SIP+D2U"};
+        assert_int_equal(ask(w, bases[i], HF_DNS_NAPTR), HF_DNS_NOERROR);
+        assert_int_equal(w->reply.n, 3);
+        for (size_t k = 0; k < 3; k++) {
+            snprintf(name[k], sizeof(name[k]), "%s.%s", labels[k], bases[i]);
+            snprintf(naptr[k], sizeof(naptr[k]), "10 %zu %s %s", 10 * (k + 1), services[k],
+                     name[k]);
+            assert_has(w, naptr[k]);
+        }
+        assert_int_equal(ask(w, name[0], HF_DNS_SRV), HF_DNS_NOERROR);
+        assert_int_equal(w->reply.n, 1);
+        assert_has(w, "20 1 5061 sip.example.org");
+        assert_int_equal(ask(w, name[1], HF_DNS_SRV), HF_DNS_NOERROR);
+        assert_int_equal(w->reply.n, 2);
+        assert_has(w, "10 750 5070 alpha.servers.sip.hf.test");
+        assert_has(w, "+alpha.servers.sip.hf.test 192.0.2.101:0");
+        assert_int_equal(ask(w, name[2], HF_DNS_SRV), HF_DNS_NOERROR);
+        assert_int_equal(w->reply.n, 3);
+        assert_has(w, "10 750 5060 alpha.servers.sip.hf.test");
+        assert_has(w, "20 1 5062 sip.example.org");
+    }
+    assert_int_equal(ask(w, "alpha.servers.sip.hf.test", HF_DNS_A), HF_DNS_NOERROR);
+    assert_has(w, " 192.0.2.101:0");
+    /* a dead one, and one that is drained, vanish */
+    rig_bye(&w->rig, &w->beta);
+    assert_int_equal(ask(w, "_sips._tcp.sip.hf.test", HF_DNS_SRV), HF_DNS_NOERROR);
+    assert_int_equal(w->reply.n, 0);
+    assert_int_equal(ask(w, "sip.hf.test", HF_DNS_NAPTR), HF_DNS_NOERROR);
+    assert_int_equal(w->reply.n, 2);
+    rig_publish(&w->rig, "/sip/servers/alpha",
+                SIP_SERVER("127.0.0.9:5060", "192.0.2.101",
+                           "\"role\":\"home\",\"state\":\"draining\",\"weight\":100"));
+    assert_int_equal(ask(w, "_sip._udp.sip.hf.test", HF_DNS_SRV), HF_DNS_NOERROR);
+    assert_int_equal(w->reply.n, 0);
+    assert_int_equal(ask(w, "hf.test", HF_DNS_NAPTR), HF_DNS_NOERROR);
+    assert_int_equal(w->reply.n, 0);
+}
+
+/* More than an answer has room for: the heavier the likelier. */
+static void many_sip_servers(void **state)
+{
+    struct world *w = *state;
+    unsigned first = 0, heavy = 0, others = 0;
+    for (int i = 0; i < 150; i++) {
+        char name[64], value[256];
+        snprintf(name, sizeof(name), "/sip/servers/server-number-%d", i);
+        snprintf(value, sizeof(value),
+                 "{\"udp\":\"127.0.0.9:5060\",\"address\":\"192.0.2.%d\",\"role\":\"home\","
+                 "\"state\":\"live\",\"weight\":%d}",
+                 i, i == 7 ? 1000 : 3);
+        rig_publish(&w->rig, name, value);
+    }
+    for (int i = 0; i < 400; i++) {
+        assert_int_equal(ask(w, "_sip._udp.sip.hf.test", HF_DNS_SRV), HF_DNS_NOERROR);
+        assert_in_range(w->reply.n, 5, 20);
+        for (uint32_t k = 0; k < w->reply.n; k++) {
+            bool is = strstr(w->reply.record[k].target, "-7.") != NULL;
+            first += k == 0 && is;
+            heavy += is && !w->reply.record[k].additional;
+            others += !is && !w->reply.record[k].additional;
+        }
+    }
+    assert_in_range(heavy, 250, 400); /* 128 of 150 are considered */
+    assert_in_range(first, 150, 350); /* 1000 of 1381 */
+    assert_true(others > 400);
+}
+
 /* ---- on the wire ---- */
+
+static void answer_naptr(void *arg, const char *name, uint16_t type, struct hf_dns_reply *reply)
+{
+    struct hf_dns_record r = {.type = type, .priority = 10, .weight = 20};
+    (void)name;
+    strcpy(r.service, "SIP+D2T");
+    strcpy(r.target, "_sip._tcp.hf.test");
+    *(bool *)arg = hf_dns_reply_add(reply, &r);
+}
+
+static void naptr(void **state)
+{
+    (void)state;
+    static const uint8_t asked[] = "\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+                                   "\x02hf\x04test\x00\x00\x23\x00\x01";
+    static const uint8_t wanted[] = "\xc0\x0c\x00\x23\x00\x01\x00\x00\x00\x00\x00\x22"
+                                    "\x00\x0a\x00\x14\x01s\x07SIP+D2T\x00"
+                                    "\x04_sip\x04_tcp\x02hf\x04test\x00";
+    uint8_t buf[HF_DNS_PACKET_MAX];
+    bool fits = false;
+    size_t n = hf_dns_respond(hf_slice(asked, sizeof(asked) - 1), answer_naptr, &fits, buf);
+    assert_true(fits);
+    assert_int_equal(n, sizeof(asked) - 1 + sizeof(wanted) - 1);
+    assert_memory_equal(buf + sizeof(asked) - 1, wanted, sizeof(wanted) - 1);
+    assert_int_equal(buf[7], 1); /* answers */
+}
 
 static int client(uint16_t port)
 {
@@ -342,6 +470,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(services, setup, teardown),
         cmocka_unit_test_setup_teardown(an_exact_path_is_not_shortened, setup, teardown),
         cmocka_unit_test_setup_teardown(as_many_as_fit, setup, teardown),
+        cmocka_unit_test_setup_teardown(sip_servers, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_sip_servers, setup, teardown),
+        HF_TEST(naptr),
         cmocka_unit_test_setup_teardown(packets, setup, teardown),
         cmocka_unit_test_setup_teardown(a_port_in_use, setup, teardown),
     };

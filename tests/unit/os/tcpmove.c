@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -244,6 +245,60 @@ static void refused(void **state)
     hf_tcpmove_close(mv); /* not done: not reported */
 }
 
+/* A client that says something whenever a socket in the making can hear it. */
+static int meddler = -1;
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct sockaddr_storage ss;
+    socklen_t n = sizeof(ss);
+    int rc = (int)syscall(SYS_setsockopt, fd, level, name, value, len);
+    if (meddler >= 0 && getpeername(fd, (struct sockaddr *)&ss, &n) == 0) {
+        put(meddler, "m");
+    }
+    return rc;
+}
+
+/* Pitfall 24 */
+static void its_timestamps_are_right_at_once(void **state)
+{
+    (void)state;
+    struct pair p = connected("127.0.0.1");
+    struct hf_tcp_facts f;
+    struct hf_err err = {0};
+    struct hf_tcpmove *mv;
+    struct outcome o = {0};
+    uint64_t una;
+    int nodelay = 1, raw = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_TCP);
+    assert_int_equal(setsockopt(p.client, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(int)), 0);
+    assert_int_equal(hf_tcpmove_read(p.server, 0, 0, hf_now(), &err, &f), 0);
+    assert_int_equal(hf_tcpmove_freeze(p.server, 0, 0, hf_now(), &f, &una, &err), 0);
+    hf_tcpmove_discard(p.server);
+    struct hf_tcpmove_opt opt = {.local = p.address};
+    struct hf_tcpmove_job job = {.facts = f, .arg = &o};
+    assert_int_equal(hf_tcpmove_open(&opt, on_done, &o, &err, &mv), 0);
+    assert_int_equal(hf_tcpmove_add(mv, &job), 0);
+    meddler = p.client;
+    hf_tcpmove_step(mv, hf_now());
+    meddler = -1;
+    assert_true(o.n == 1 && o.res.rc == 0);
+    hf_tcpmove_close(mv);
+    p.server = o.res.fd;
+    uint8_t packet[1500];
+    unsigned seen = 0;
+    for (ssize_t n; (n = recv(raw, packet, sizeof(packet), 0)) > 0;) {
+        struct hf_tcp_segment seg;
+        assert_int_equal(hf_tcp_segment_parse(hf_slice(packet, (size_t)n), &seg), 0);
+        if (hf_endpoint_eq(&seg.src, &f.local) && seg.has_ts) {
+            seen++;
+            assert_true(!hf_tcp_before(seg.tsval, f.tsval) && seg.tsval - f.tsval < 60000);
+        }
+    }
+    assert_true(seen > 0);
+    close(raw);
+    done(p);
+}
+
 /* A network namespace of our own, in which we are root. */
 static int enter_namespace(void **state)
 {
@@ -266,7 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HF_TEST(same_later), HF_TEST(not_while_unsent), HF_TEST(refreshed),
-        HF_TEST(moves),      HF_TEST(refused),
+        HF_TEST(moves),      HF_TEST(refused),          HF_TEST(its_timestamps_are_right_at_once),
     };
     return cmocka_run_group_tests_name("os/tcpmove", tests, enter_namespace, NULL);
 }

@@ -400,6 +400,105 @@ static void it_ends_after_the_answer(void **state)
     rig_fini(&r);
 }
 
+/* Parse, Bind and Execute of the unnamed statement, or parts of them */
+static void put_parse_bind(struct hf_buf *b, const char *sql)
+{
+    size_t mark = hf_pg_put_begin(b, HF_PG_PARSE);
+    hf_pg_put_cstr(b, hf_slice_str(""));
+    hf_pg_put_cstr(b, hf_slice_str(sql));
+    hf_pg_put_u16(b, 0);
+    hf_pg_put_end(b, mark);
+    mark = hf_pg_put_begin(b, HF_PG_BIND);
+    hf_pg_put_cstr(b, hf_slice_str(""));
+    hf_pg_put_cstr(b, hf_slice_str(""));
+    for (int i = 0; i < 3; i++)
+        hf_pg_put_u16(b, 0);
+    hf_pg_put_end(b, mark);
+}
+
+static void put_execute(struct hf_buf *b)
+{
+    size_t mark = hf_pg_put_begin(b, HF_PG_EXECUTE);
+    hf_pg_put_cstr(b, hf_slice_str(""));
+    hf_pg_put_u32(b, 0);
+    hf_pg_put_end(b, mark);
+}
+
+static const uint8_t sync_message[] = {HF_PG_SYNC, 0, 0, 0, 4};
+
+static void say(struct rig *r, struct hf_buf *b)
+{
+    assert_int_equal(hf_pg_session_from_client(r->s, hf_buf_slice(b), 0), b->n);
+    hf_buf_clear(b);
+}
+
+static void fails(struct rig *r, const char *sqlstate)
+{
+    struct hf_buf b;
+    hf_buf_init(&b, 1000);
+    hf_pg_put_error(
+        &b, HF_PG_ERROR,
+        &(struct hf_pg_error){.severity = "ERROR", .sqlstate = sqlstate, .message = "it says"});
+    assert_int_equal(hf_pg_session_from_server(r->s, HF_PG_SERVER, hf_buf_slice(&b), 0), b.n);
+    hf_buf_fini(&b);
+}
+
+/* The error of its Parse comes before its Execute is read: the server skips that one, and says
+ * nothing of a COPY. */
+static void a_copy_that_has_failed_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hf_buf b;
+    rig_init(&r);
+    hf_buf_init(&b, 1000);
+    attach(&r);
+    query(&r, "begin");
+    answer(&r, "BEGIN", NULL, 'T');
+    put_parse_bind(&b, "copy t from stdin");
+    say(&r, &b);
+    fails(&r, "25P02");
+    hf_buf_clear(&r.to[HF_PG_SERVER]);
+    put_execute(&b);
+    say(&r, &b);
+    hf_buf_add(&b, hf_slice(sync_message, sizeof(sync_message)));
+    say(&r, &b);
+    assert_int_equal(r.to[HF_PG_SERVER].p[r.to[HF_PG_SERVER].n - sizeof(sync_message)], HF_PG_SYNC);
+    hf_buf_fini(&b);
+    rig_fini(&r);
+}
+
+/* What an earlier request of a pipeline comes to says nothing of the COPY behind it. */
+static void a_copy_behind_another_request(void **state)
+{
+    (void)state;
+    static const uint8_t begins[] = {HF_PG_COPY_IN, 0, 0, 0, 7, 0, 0, 0};
+    const struct hf_slice sync = hf_slice(sync_message, sizeof(sync_message));
+    for (int failed = 0; failed < 2; failed++) {
+        struct rig r;
+        struct hf_buf b;
+        rig_init(&r);
+        r.conf.protect_writes = false; /* otherwise its Sync would wait for its transaction's id */
+        hf_buf_init(&b, 1000);
+        attach(&r);
+        put_parse_bind(&b, "select 1");
+        put_execute(&b);
+        hf_buf_add(&b, sync);
+        put_parse_bind(&b, "copy t from stdin");
+        put_execute(&b);
+        say(&r, &b);
+        assert_int_equal(hf_pg_session_from_client(r.s, sync, 0), 0);
+        answer(&r, NULL, failed ? "22012" : NULL, 'I');
+        assert_int_equal(hf_pg_session_from_client(r.s, sync, 0), 0);
+        assert_int_equal(
+            hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_slice(begins, sizeof(begins)), 0),
+            sizeof(begins));
+        assert_int_equal(hf_pg_session_from_client(r.s, sync, 0), sync.n);
+        hf_buf_fini(&b);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +511,8 @@ int main(void)
         cmocka_unit_test(what_may_run_ahead_of_a_peer),
         cmocka_unit_test(it_ends_after_the_answer),
         cmocka_unit_test(only_in_a_block_that_was_open),
+        cmocka_unit_test(a_copy_that_has_failed_is_not_waited_for),
+        cmocka_unit_test(a_copy_behind_another_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

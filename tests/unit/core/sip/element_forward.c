@@ -355,11 +355,94 @@ static void loops(void **state)
     rig_close(&r);
 }
 
+/* alpha at an address that stays, called by its service address, which it may have or not; and
+ * beta's (S1). */
+static void open_with_service_addresses(void)
+{
+    static const struct hf_slice hosts[] = {{(const uint8_t *)"10.0.0.101", 10},
+                                            {(const uint8_t *)"10.0.0.101", 10},
+                                            {(const uint8_t *)"10.0.0.102", 10}};
+    conf = rig_conf();
+    for (size_t i = 0; i < 3; i++) {
+        listen[i] = conf.listen[0];
+        listen[i].host = hosts[i];
+        listen[i].elsewhere = i > 0;
+        listen[i].at.addr[3] = (uint8_t)(i ? 100 + i : 1);
+    }
+    conf.listen = listen;
+    conf.source_rate = 1;
+    rig_open(&r, &conf);
+}
+
+#define BY_OWN "Route: <sip:10.0.0.101;lr>\r\n"
+#define BY_BETAS "Route: <sip:10.0.0.102;lr>\r\n"
+
+static void assert_sent(uint8_t from, uint8_t to_first, const char *route)
+{
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(r.sent[0].to.local.addr[3], from);
+    assert_int_equal(r.sent[0].to.peer.addr[0], to_first);
+    assert_string_equal(value(0, "Route"), route);
+}
+
+static void service_addresses(void **state)
+{
+    (void)state;
+    uint16_t no;
+    struct hf_sip_peer gamma = {.name = hf_slice_str("gamma"),
+                                .host = hf_slice_str("10.0.0.103"),
+                                .now = {.state = HF_SIP_SERVER_LIVE, .homes = true, .weight = 1}};
+    open_with_service_addresses();
+    rig_from(&r, 103, HF_SIP_TRANSPORT_UDP, 0); /* a peer, not limited */
+    /* both are elsewhere: what names them goes there, from the address that stays */
+    in_dialog("sip:b@203.0.113.5", BY_OWN, 1);
+    assert_sent(1, 10, "<sip:10.0.0.101;lr>");
+    in_dialog("sip:b@203.0.113.5", BY_BETAS, 2);
+    assert_sent(1, 10, "<sip:10.0.0.102;lr>");
+    hf_sip_element_here(r.e, 1, true);
+    in_dialog("sip:b@203.0.113.5", BY_OWN, 3);
+    assert_sent(101, 203, "");
+    in_dialog("sip:b@203.0.113.5", BY_BETAS, 4);
+    assert_sent(101, 10, "<sip:10.0.0.102;lr>");
+    /* beta is dead: its address comes here, and the first who asks there says so */
+    r.from.local.addr[3] = 102;
+    in_dialog("sip:b@203.0.113.5", BY_BETAS, 5);
+    assert_sent(101, 203, "");
+    /* gamma sends from its service address, too: not limited there */
+    gamma.at[0] = listen[0].at;
+    gamma.at[0].addr[3] = 3;
+    assert_int_equal(hf_sip_element_peer(r.e, &gamma, &no), 0);
+    r.from.peer.addr[3] = 103;
+    hf_sip_element_here(r.e, 2, false);
+    hf_sip_element_here(r.e, 2, true);
+    for (unsigned i = 6; i < 20; i++) {
+        in_dialog("sip:b@203.0.113.5", BY_BETAS, i);
+        assert_sent(101, 203, "");
+    }
+    assert_int_equal(hf_sip_element_counters(r.e)->limited, 0);
+    /* beta's users, asked for there, are sent to their new home */
+    knows("gamma", 4);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 20);
+    rig_in(&r, text);
+    assert_int_equal(rig_status(&r, 0), 302);
+    assert_int_equal(r.sent[0].to.local.addr[3], 102);
+    assert_non_null(strstr(rig_out(&r, 0), "Contact: <sip:ann@10.0.0.103;hf=4."));
+    rig_request(text, sizeof(text), "MESSAGE", "sip:ann@10.0.0.102;hf=3.1800000000", ANN, "", 21);
+    rig_in(&r, text);
+    hf_assert_slice_str(rig_asked(&r, HF_SIP_OP_READ)->aor, ANN);
+    /* it is taken back */
+    hf_sip_element_here(r.e, 2, false);
+    r.from.local.addr[3] = 1;
+    in_dialog("sip:b@203.0.113.5", BY_BETAS, 30);
+    assert_sent(101, 10, "<sip:10.0.0.102;lr>");
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(redirects), HF_TEST(restored), HF_TEST(proxied_and_back),
-        HF_TEST(edge),      HF_TEST(routes),   HF_TEST(loops),
+        HF_TEST(redirects), HF_TEST(restored), HF_TEST(proxied_and_back),  HF_TEST(edge),
+        HF_TEST(routes),    HF_TEST(loops),    HF_TEST(service_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -339,6 +339,49 @@ static void test_cost(void **state)
     end();
 }
 
+/* Who is idle is judged by number: what is left of requests and CPU is chance. */
+static void test_idle(void **state)
+{
+    struct hf_sip_standing st;
+    struct hf_prng g;
+    (void)state;
+    hf_prng_init(&g, 1);
+    begin(&(struct hf_sip_rebalance_conf){.rate = 100000, .rate_to = 100000}, 3, 3000);
+    rig.clients[2] = 3400; /* 8 % above its share */
+    for (unsigned i = 0; i < 600; i++) {
+        for (uint16_t k = 0; k < 3; k++) {
+            rig.requests_s[k] = (uint32_t)hf_prng_below(&g, 12);
+            rig.cpu[k] = (uint32_t)hf_prng_below(&g, 8);
+        }
+        (void)step(HF_S(1));
+        for (uint16_t k = 0; k < 3; k++) { /* within 3 % of what they are by number */
+            hf_sip_rebalance_standing(rig.r, k, &st);
+            assert_in_range(st.load, rig.clients[k] * 970ULL, rig.clients[k] * 1030ULL);
+        }
+    }
+    assert_int_equal(rig.moved, 0);
+    /* one that does something is heavier, the more the others do, too */
+    uint64_t last = 0;
+    for (uint32_t n = 5; n <= 125; n *= 5) {
+        for (uint16_t k = 0; k < 3; k++) {
+            rig.cpu[k] = 0;
+            rig.requests_s[k] = k == 1 ? 2 * n : n;
+        }
+        (void)step(HF_S(1));
+        hf_sip_rebalance_standing(rig.r, 1, &st);
+        assert_true(st.load > last);
+        last = st.load;
+    }
+    assert_in_range(last, 3330000, 3350000); /* 20 % by requests: 4/3 of its clients, roughly */
+    /* a machine that is busy among idle ones counts at once */
+    rig.requests_s[0] = rig.requests_s[1] = rig.requests_s[2] = 0;
+    rig.cpu[1] = 900;
+    (void)step(HF_S(1));
+    hf_sip_rebalance_standing(rig.r, 1, &st);
+    assert_true(st.load > 3600000);
+    end();
+}
+
 static void test_overload(void **state)
 {
     (void)state;
@@ -495,14 +538,23 @@ static void test_no_memory_and_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(test_at_rest),        HF_TEST(test_balance),
-        HF_TEST(test_hysteresis),     HF_TEST(test_dead_at_once),
-        HF_TEST(test_buckets),        HF_TEST(test_back_again),
-        HF_TEST(test_drain),          HF_TEST(test_pinned),
-        HF_TEST(test_cost),           HF_TEST(test_overload),
-        HF_TEST(test_nobody_to_take), HF_TEST(test_new_leader),
-        HF_TEST(test_weights),        HF_TEST(test_few_clients),
-        HF_TEST(test_plan_and_text),  HF_TEST(test_no_memory_and_names),
+        HF_TEST(test_at_rest),
+        HF_TEST(test_balance),
+        HF_TEST(test_hysteresis),
+        HF_TEST(test_dead_at_once),
+        HF_TEST(test_buckets),
+        HF_TEST(test_back_again),
+        HF_TEST(test_drain),
+        HF_TEST(test_pinned),
+        HF_TEST(test_cost),
+        HF_TEST(test_idle),
+        HF_TEST(test_overload),
+        HF_TEST(test_nobody_to_take),
+        HF_TEST(test_new_leader),
+        HF_TEST(test_weights),
+        HF_TEST(test_few_clients),
+        HF_TEST(test_plan_and_text),
+        HF_TEST(test_no_memory_and_names),
     };
     return cmocka_run_group_tests_name("sip/rebalance", tests, NULL, NULL);
 }
