@@ -6,53 +6,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/pg/connect.h"
-#include "ctl/commands.h"
-#include "ctl/table.h"
+#include "ctl/line.h"
 #include "os/loop.h"
 
-#define PG_SOCKET_DEFAULT "/run/holdfast-pg/.s.PGSQL.6432"
-#define ANSWER_MAX (64u << 20)
+static const struct hf_line_place place = {.program = "holdfast-pg",
+                                           .env = "HOLDFAST_PG_SOCKET",
+                                           .path = "/run/holdfast-pg/.s.PGSQL.6432",
+                                           .option = "pg.unix_socket_dir"};
 
-struct console {
-    int fd;
-    const char *path; /* borrowed */
-    struct hf_buf in;
-};
-
-static int receive(struct console *c)
-{
-    uint8_t bytes[8192];
-    ssize_t n = recv(c->fd, bytes, sizeof(bytes), 0);
-    if (n <= 0) {
-        int rc = n == 0 ? -HF_ECLOSED : errno == EAGAIN ? -HF_ETIMEOUT : -errno;
-        return hf_cmd_fail(HF_EXIT_NO_ANSWER, "holdfast-pg at %s: %s", c->path, hf_strerror(rc));
-    }
-    hf_buf_add(&c->in, hf_slice(bytes, (size_t)n));
-    return c->in.err ? hf_cmd_fail(HF_EXIT_FAILED, "the answer is too long") : HF_EXIT_OK;
-}
-
-static int transmit(struct console *c, struct hf_slice s)
-{
-    ssize_t n = s.n > 0 ? send(c->fd, s.p, s.n, MSG_NOSIGNAL) : 0;
-    return n == (ssize_t)s.n ? HF_EXIT_OK
-                             : hf_cmd_fail(HF_EXIT_NO_ANSWER, "holdfast-pg at %s: %s", c->path,
-                                           hf_strerror(n < 0 ? -errno : -EAGAIN));
-}
-
-static int login(struct console *c, struct hf_pg_connect *login)
+static int login(struct hf_line *c, struct hf_pg_connect *login)
 {
     struct hf_pg_connect_in in = {.kind = HF_PG_CONNECT_IN_OPEN};
     struct hf_pg_connect_out out;
     for (;;) {
         hf_pg_connect_step(login, &in, hf_now(), &out);
         hf_buf_consume(&c->in, out.consumed);
-        int rc = transmit(c, out.send);
+        int rc = hf_line_send(c, out.send);
         if (rc || out.act == HF_PG_CONNECT_DONE) {
             return rc;
         }
@@ -60,7 +32,7 @@ static int login(struct console *c, struct hf_pg_connect *login)
             return hf_cmd_fail(HF_EXIT_FAILED, "holdfast-pg at %s: %s", c->path,
                                hf_pg_connect_error(login)->message);
         }
-        rc = receive(c);
+        rc = hf_line_receive(c);
         if (rc) {
             return rc;
         }
@@ -70,7 +42,7 @@ static int login(struct console *c, struct hf_pg_connect *login)
 }
 
 /* As $PGUSER, or the user who runs this; $PGPASSWORD where one is asked for. */
-static int log_in(struct console *c)
+static int log_in(struct hf_line *c)
 {
     const char *user = getenv("PGUSER"), *password = getenv("PGPASSWORD");
     const struct passwd *pw = getpwuid(geteuid());
@@ -99,38 +71,10 @@ static int log_in(struct console *c)
     return rc;
 }
 
-static int open_console(struct console *c, const struct hf_cmd_opt *opt)
+static int open_console(struct hf_line *c, const struct hf_cmd_opt *opt)
 {
-    const char *from_env = getenv("HOLDFAST_PG_SOCKET");
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    struct timeval limit = {.tv_sec = opt->timeout_ms / 1000,
-                            .tv_usec = opt->timeout_ms % 1000 * 1000L};
-    *c = (struct console){.fd = -1,
-                          .path = opt->socket ? opt->socket
-                                  : from_env  ? from_env
-                                              : PG_SOCKET_DEFAULT};
-    hf_buf_init(&c->in, ANSWER_MAX);
-    if (snprintf(a.sun_path, sizeof(a.sun_path), "%s", c->path) >= (int)sizeof(a.sun_path)) {
-        return hf_cmd_fail(HF_EXIT_FAILED, "%s: %s", c->path, hf_strerror(-ENAMETOOLONG));
-    }
-    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
-        connect(c->fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
-        return hf_cmd_fail(
-            HF_EXIT_NO_ANSWER,
-            "cannot reach holdfast-pg at %s: %s; give its socket (pg.unix_socket_dir) "
-            "with -s",
-            c->path, hf_strerror(-errno));
-    }
-    return log_in(c);
-}
-
-static void close_console(struct console *c)
-{
-    if (c->fd >= 0) {
-        close(c->fd);
-    }
-    hf_buf_fini(&c->in);
+    int rc = hf_line_open(c, opt, &place);
+    return rc ? rc : log_in(c);
 }
 
 /* ---- answers ---- */
@@ -183,7 +127,7 @@ static int take(uint8_t type, struct hf_slice body, json_t *names, json_t *rows,
 }
 
 /* Ask the console; rows (owned by the caller, may be NULL at an error) become objects of texts. */
-static int ask(struct console *c, const char *sql, json_t **ret_rows)
+static int ask(struct hf_line *c, const char *sql, json_t **ret_rows)
 {
     char message[512];
     size_t n = strlen(sql) + 1;
@@ -193,14 +137,14 @@ static int ask(struct console *c, const char *sql, json_t **ret_rows)
     const char head[] = {'Q', 0, 0, (char)((n + 4) >> 8), (char)(n + 4)};
     memcpy(message, head, sizeof(head));
     memcpy(message + sizeof(head), sql, n);
-    int rc = transmit(c, hf_slice(message, n + 5));
+    int rc = hf_line_send(c, hf_slice(message, n + 5));
     json_t *names = json_array(), *rows = json_array();
     for (bool done = false; rc == HF_EXIT_OK && !done;) {
         struct hf_pg_head h;
         struct hf_slice in = hf_buf_slice(&c->in);
         int got = hf_pg_head_read(in, &h);
         if (got == -HF_ETRUNC || (got == 0 && in.n < HF_PG_HEAD_LEN + h.body_len)) {
-            rc = receive(c);
+            rc = hf_line_receive(c);
             continue;
         }
         rc = got ? hf_cmd_fail(HF_EXIT_FAILED, "%s", hf_strerror(got))
@@ -214,42 +158,10 @@ static int ask(struct console *c, const char *sql, json_t **ret_rows)
     return rc;
 }
 
-static int print(const json_t *rows, const char *const *column, const char *const *head, bool json)
-{
-    if (json) {
-        json_dumpf(rows, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-        putchar('\n');
-        return HF_EXIT_OK;
-    }
-    struct hf_table t;
-    struct hf_buf out;
-    size_t n = 0, i;
-    const json_t *row;
-    while (head[n]) {
-        n++;
-    }
-    hf_table_init(&t, n);
-    hf_buf_init(&out, ANSWER_MAX);
-    for (i = 0; i < n; i++) {
-        hf_table_cell(&t, head[i]);
-    }
-    json_array_foreach(rows, i, row)
-    {
-        for (size_t k = 0; k < n; k++) {
-            const char *text = hf_json_text(row, column[k]);
-            hf_table_cell(&t, *text || k + 1 == n ? text : "-");
-        }
-    }
-    int rc = hf_table_print(&t, &out, NULL);
-    fwrite(out.p, 1, out.n, stdout);
-    hf_buf_fini(&out);
-    return rc ? hf_cmd_fail(HF_EXIT_FAILED, "%s", hf_strerror(rc)) : HF_EXIT_OK;
-}
-
 static int show(const struct hf_cmd_opt *opt, const char *before, const char *sql,
                 const char *const *column, const char *const *head)
 {
-    struct console c;
+    struct hf_line c;
     json_t *rows = NULL;
     int rc = open_console(&c, opt);
     if (rc == HF_EXIT_OK && before) {
@@ -261,10 +173,10 @@ static int show(const struct hf_cmd_opt *opt, const char *before, const char *sq
         rc = ask(&c, sql, &rows);
     }
     if (rc == HF_EXIT_OK) {
-        rc = print(rows, column, head, opt->json);
+        rc = opt->json ? hf_line_print_json(rows) : hf_line_print(rows, column, head);
     }
     json_decref(rows);
-    close_console(&c);
+    hf_line_close(&c);
     return rc;
 }
 

@@ -1,101 +1,36 @@
 /* `holdfast sip ...`: what an operator asks of the local holdfast-sip. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "ctl/commands.h"
+#include "ctl/line.h"
 #include "ctl/render.h"
-#include "ctl/table.h"
 #include "os/file.h"
 
-#define SIP_SOCKET_DEFAULT "/run/holdfast-sip/control.sock"
-#define ANSWER_MAX (256u << 20)
 #define CSV_MAX (60u << 20)
 #define PASSWORD_MAX 1024
 
-struct line {
-    int fd;
-    const char *path; /* borrowed */
-    struct hf_buf in;
-};
+static const struct hf_line_place place = {.program = "holdfast-sip",
+                                           .env = "HOLDFAST_SIP_SOCKET",
+                                           .path = "/run/holdfast-sip/control.sock",
+                                           .option = "sip.control"};
 
 /* ---- asking ---- */
 
-static int open_socket(struct line *l, const struct hf_cmd_opt *opt)
-{
-    const char *env = getenv("HOLDFAST_SIP_SOCKET");
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    struct timeval limit = {.tv_sec = opt->timeout_ms / 1000,
-                            .tv_usec = opt->timeout_ms % 1000 * 1000L};
-    *l = (struct line){.fd = -1,
-                       .path = opt->socket ? opt->socket
-                               : env       ? env
-                                           : SIP_SOCKET_DEFAULT};
-    hf_buf_init(&l->in, ANSWER_MAX);
-    if (snprintf(a.sun_path, sizeof(a.sun_path), "%s", l->path) >= (int)sizeof(a.sun_path)) {
-        return hf_cmd_fail(HF_EXIT_FAILED, "%s: %s", l->path, hf_strerror(-ENAMETOOLONG));
-    }
-    l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (l->fd < 0 || setsockopt(l->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
-        setsockopt(l->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
-        connect(l->fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
-        return hf_cmd_fail(HF_EXIT_NO_ANSWER,
-                           "cannot reach holdfast-sip at %s: %s; give its socket (sip.control) "
-                           "with -s",
-                           l->path, hf_strerror(-errno));
-    }
-    return HF_EXIT_OK;
-}
-
-static void close_line(struct line *l)
-{
-    if (l->fd >= 0) {
-        close(l->fd);
-    }
-    hf_buf_fini(&l->in);
-}
-
-static int send_text(struct line *l, const char *s)
-{
-    for (size_t n = strlen(s); n;) {
-        ssize_t k = send(l->fd, s, n, MSG_NOSIGNAL);
-        if (k <= 0) {
-            return hf_cmd_fail(HF_EXIT_NO_ANSWER, "holdfast-sip at %s: %s", l->path,
-                               hf_strerror(-errno));
-        }
-        s += k;
-        n -= (size_t)k;
-    }
-    return HF_EXIT_OK;
-}
-
 /* The next line, as JSON; NULL and *rc: there is none. */
-static json_t *receive(struct line *l, int *rc)
+static json_t *receive(struct hf_line *l, int *rc)
 {
     const uint8_t *end;
     while (!l->in.n || !(end = memchr(l->in.p, '\n', l->in.n))) {
-        uint8_t bytes[65536];
-        ssize_t n = recv(l->fd, bytes, sizeof(bytes), 0);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            int e = n == 0 ? -HF_ECLOSED : errno == EAGAIN ? -HF_ETIMEOUT : -errno;
-            *rc = hf_cmd_fail(HF_EXIT_NO_ANSWER, "holdfast-sip at %s: %s", l->path, hf_strerror(e));
-            return NULL;
-        }
-        hf_buf_add(&l->in, hf_slice(bytes, (size_t)n));
-        if (l->in.err) {
-            *rc = hf_cmd_fail(HF_EXIT_FAILED, "the answer is too long");
+        *rc = hf_line_receive(l);
+        if (*rc) {
             return NULL;
         }
     }
@@ -110,12 +45,13 @@ static json_t *receive(struct line *l, int *rc)
 }
 
 /* Takes q. The answer, if it is a good one; the line stays open. */
-static int ask_on(struct line *l, json_t *q, json_t **ret_answer)
+static int ask_on(struct hf_line *l, json_t *q, json_t **ret_answer)
 {
     char *text = json_dumps(q, JSON_COMPACT);
     json_decref(q);
-    int rc = text ? send_text(l, text) : hf_cmd_fail(HF_EXIT_FAILED, "out of memory");
-    rc = rc ? rc : send_text(l, "\n");
+    int rc =
+        text ? hf_line_send(l, hf_slice_str(text)) : hf_cmd_fail(HF_EXIT_FAILED, "out of memory");
+    rc = rc ? rc : hf_line_send(l, hf_slice_str("\n"));
     if (text) {
         explicit_bzero(text, strlen(text)); /* maybe a password */
     }
@@ -132,15 +68,15 @@ static int ask_on(struct line *l, json_t *q, json_t **ret_answer)
 
 static int ask(const struct hf_cmd_opt *opt, json_t *q, json_t **ret_answer)
 {
-    struct line l;
+    struct hf_line l;
     *ret_answer = NULL;
-    int rc = open_socket(&l, opt);
+    int rc = hf_line_open(&l, opt, &place);
     if (rc) {
         json_decref(q);
     } else {
         rc = ask_on(&l, q, ret_answer);
     }
-    close_line(&l);
+    hf_line_close(&l);
     return rc;
 }
 
@@ -163,55 +99,6 @@ static int do_it(const struct hf_cmd_opt *opt, json_t *q)
     return rc;
 }
 
-static int print_json(json_t *v)
-{
-    json_dumpf(v, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    return HF_EXIT_OK;
-}
-
-/* ---- tables ---- */
-
-static void cell(struct hf_table *t, const json_t *v, const char *key)
-{
-    char text[64];
-    const json_t *x = json_object_get(v, key);
-    if (json_is_integer(x)) {
-        snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(x));
-    } else if (json_is_boolean(x)) {
-        snprintf(text, sizeof(text), "%s", json_is_true(x) ? "yes" : "no");
-    } else {
-        snprintf(text, sizeof(text), "%.63s", json_string_value(x) ? json_string_value(x) : "-");
-    }
-    hf_table_cell(t, text);
-}
-
-static int print_rows(const json_t *rows, const char *const *key, const char *const *head)
-{
-    struct hf_table t;
-    struct hf_buf out;
-    size_t n = 0, i;
-    const json_t *row;
-    while (head[n]) {
-        n++;
-    }
-    hf_table_init(&t, n);
-    hf_buf_init(&out, ANSWER_MAX);
-    for (i = 0; i < n; i++) {
-        hf_table_cell(&t, head[i]);
-    }
-    json_array_foreach(rows, i, row)
-    {
-        for (size_t k = 0; k < n; k++) {
-            cell(&t, row, key[k]);
-        }
-    }
-    int rc = hf_table_print(&t, &out, NULL);
-    fwrite(out.p, 1, out.n, stdout);
-    hf_buf_fini(&out);
-    return rc ? hf_cmd_fail(HF_EXIT_FAILED, "%s", hf_strerror(rc)) : HF_EXIT_OK;
-}
-
 static int sip_status(const struct hf_cmd_opt *opt)
 {
     static const char *const key[] = {"worker",       "rows",    "bindings",    "subscriptions",
@@ -223,7 +110,7 @@ static int sip_status(const struct hf_cmd_opt *opt)
     json_t *v;
     int rc = ask(opt, command("status", NULL, NULL), &v);
     if (rc || opt->json) {
-        rc = rc ? rc : print_json(v);
+        rc = rc ? rc : hf_line_print_json(v);
         json_decref(v);
         return rc;
     }
@@ -239,7 +126,7 @@ static int sip_status(const struct hf_cmd_opt *opt)
                hf_json_text(leader, "state"),
                (long long)json_integer_value(json_object_get(leader, "moved")));
     }
-    rc = print_rows(json_object_get(v, "workers"), key, head);
+    rc = hf_line_print(json_object_get(v, "workers"), key, head);
     json_decref(v);
     return rc;
 }
@@ -253,7 +140,8 @@ static int sip_servers(const struct hf_cmd_opt *opt)
     json_t *v;
     int rc = ask(opt, command("servers", NULL, NULL), &v);
     if (rc == HF_EXIT_OK) {
-        rc = opt->json ? print_json(v) : print_rows(json_object_get(v, "servers"), key, head);
+        rc = opt->json ? hf_line_print_json(v)
+                       : hf_line_print(json_object_get(v, "servers"), key, head);
     }
     json_decref(v);
     return rc;
@@ -264,7 +152,7 @@ static int sip_show(const struct hf_cmd_opt *opt, char **arg)
     json_t *v;
     int rc = ask(opt, command("show", "aor", arg[0]), &v);
     if (rc == HF_EXIT_OK) {
-        print_json(json_object_get(v, "known"));
+        hf_line_print_json(json_object_get(v, "known"));
     }
     json_decref(v);
     return rc;
@@ -378,9 +266,9 @@ static void print_step(const json_t *v)
 static int sip_trace(const struct hf_cmd_opt *opt, char **arg)
 {
     struct timeval none = {0};
-    struct line l;
+    struct hf_line l;
     json_t *v = NULL;
-    int rc = open_socket(&l, opt);
+    int rc = hf_line_open(&l, opt, &place);
     rc = rc ? rc : ask_on(&l, command("trace", "aor", arg[0]), &v);
     json_decref(v);
     if (rc == HF_EXIT_OK && !opt->json) {
@@ -400,7 +288,7 @@ static int sip_trace(const struct hf_cmd_opt *opt, char **arg)
         }
         json_decref(v);
     }
-    close_line(&l);
+    hf_line_close(&l);
     return rc;
 }
 

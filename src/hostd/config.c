@@ -15,12 +15,6 @@
 static const char *const transports[] = {"multicast", "unicast", NULL};
 static const char *const syncs[] = {"pull", "dump", NULL};
 static const char *const engines[] = {"embedded", "corosync", NULL};
-static const char *const levels[] = {"err", "warn", "info", "debug", NULL};
-static const char *const traces[] = {
-#define TRACE_NAME(id, name, text) name,
-    HF_TRACE_LIST(TRACE_NAME)
-#undef TRACE_NAME
-        NULL};
 
 static const char *check_label(const char *s)
 {
@@ -39,11 +33,6 @@ static const char *check_domain(const char *s)
         s += n + (s[n] == '.');
     }
     return NULL;
-}
-
-static const char *check_path(const char *s)
-{
-    return *s == '/' ? NULL : "an absolute path";
 }
 
 /* HOST, HOST:PLUG or *. */
@@ -89,7 +78,7 @@ static const struct hf_conf_opt options[] = {
     {"", "user", HF_CONF_STRING, AT(user), .max = 32, .def = "",
      .doc = "User to become after start; empty: stay as started"},
     {"cluster", "key_file", HF_CONF_STRING, AT(cluster.key_file), .min = 1, .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/etc/holdfast/cluster.key",
+     .check = hf_conf_check_path, .def = "/etc/holdfast/cluster.key",
      .doc = "File with the cluster key, the same on all hosts; \"holdfast keygen\" makes one"},
     {"host", "name", HF_CONF_STRING, AT(host.name), .max = HF_HOST_NAME_MAX, .check = check_label,
      .def = "",
@@ -137,22 +126,22 @@ static const struct hf_conf_opt options[] = {
     {"dns", "ttl", HF_CONF_DURATION, AT(dns.ttl_ms), .min = 0, .max = ONE_HOUR_MS, .def = "5s",
      .doc = "How long resolvers may keep an answer, in whole seconds", .live = true},
     {"control", "socket", HF_CONF_STRING, AT(control.socket), .min = 1, .max = SOCKET_PATH_LEN_MAX,
-     .check = check_path, .def = "/run/holdfast/control.sock",
+     .check = hf_conf_check_path, .def = "/run/holdfast/control.sock",
      .doc = "Socket for local programs and the holdfast command"},
     {"control", "group", HF_CONF_STRING, AT(control.group), .max = 32, .def = "",
      .doc = "Group whose members may use the socket; empty: only its owner"},
     {"state", "dir", HF_CONF_STRING, AT(state.dir), .min = 1, .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/var/lib/holdfast",
+     .check = hf_conf_check_path, .def = "/var/lib/holdfast",
      .doc = "Directory for what must outlive a restart"},
-    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = levels, .def = "info",
+    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = hf_conf_levels, .def = "info",
      .doc = "Least important level that is written", .live = true},
-    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = traces, .def = "",
+    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = hf_conf_traces, .def = "",
      .doc = "Subsystems to trace from the start, as \"holdfast trace\" does at run time",
      .live = true},
     {"engine", "type", HF_CONF_ENUM, AT(engine.type), .names = engines, .def = "embedded",
      .doc = "Engine for groups: embedded in holdfastd, for one machine; corosync, for several"},
-    {"engine", "run_dir", HF_CONF_STRING, AT(engine.run_dir), .max = 60, .check = check_path,
-     .def = "",
+    {"engine", "run_dir", HF_CONF_STRING, AT(engine.run_dir), .max = 60,
+     .check = hf_conf_check_path, .def = "",
      .doc = "embedded: directory that the daemons of one machine share; empty: this daemon alone"},
     {"engine", "expected_votes", HF_CONF_INT, AT(engine.expected_votes), .min = 0,
      .max = HF_GROUP_MEMBERS_MAX, .def = "0",
@@ -167,10 +156,10 @@ static const struct hf_conf_opt options[] = {
      .doc = "When all hosts of a group were down: how long those that are back wait for its former "
             "primary host before they fence it"},
     {"agents", "root", HF_CONF_STRING, AT(agents.root), .min = 1, .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/usr/lib/ocf",
+     .check = hf_conf_check_path, .def = "/usr/lib/ocf",
      .doc = "Directories (DIR:DIR) in which resource.d/PROVIDER/TYPE are OCF agents"},
     {"watchdog", "device", HF_CONF_STRING, AT(watchdog.device), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "",
+     .check = hf_conf_check_path, .def = "",
      .doc = "The kernel's watchdog, as /dev/watchdog, used while this host hosts a resource that "
             "needs fencing; empty: none"},
     {"watchdog", "timeout", HF_CONF_DURATION, AT(watchdog.timeout_ms), .min = 2000, .max = 600000,
@@ -355,6 +344,5 @@ void hf_hostd_config_print(const struct hf_hostd_config *c, struct hf_buf *out)
 
 enum hf_log_level hf_hostd_config_level(const struct hf_hostd_config *c)
 {
-    static const enum hf_log_level level[] = {HF_LOG_ERR, HF_LOG_WARN, HF_LOG_INFO, HF_LOG_DEBUG};
-    return level[c->log.level];
+    return hf_conf_level(c->log.level);
 }

@@ -1046,6 +1046,25 @@ void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1])
 
 /* ---- listings ---- */
 
+const char *const hf_conf_levels[] = {"err", "warn", "info", "debug", NULL};
+
+const char *const hf_conf_traces[] = {
+#define TRACE_NAME(id, name, text) name,
+    HF_TRACE_LIST(TRACE_NAME)
+#undef TRACE_NAME
+        NULL};
+
+enum hf_log_level hf_conf_level(int64_t level)
+{
+    static const enum hf_log_level levels[] = {HF_LOG_ERR, HF_LOG_WARN, HF_LOG_INFO, HF_LOG_DEBUG};
+    return levels[level];
+}
+
+const char *hf_conf_check_path(const char *s)
+{
+    return *s == '/' ? NULL : "an absolute path";
+}
+
 bool hf_conf_duration(const char *s, int64_t *ret_ms)
 {
     return parse_number(HF_CONF_DURATION, s, ret_ms);

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/slice.h"
 #include "os/addr.h"
 
@@ -140,6 +141,14 @@ void hf_conf_machine_name(char buf[HF_HOST_NAME_MAX + 1]);
 /** The first option that differs between two snapshots and is not `live`, into buf; false: none. */
 bool hf_conf_fixed_change(const struct hf_conf_schema *schema, const void *a, const void *b,
                           char *buf, size_t n);
+
+/* What the tables of all programs have. */
+/** For `check`: NULL, or "an absolute path". */
+const char *hf_conf_check_path(const char *s);
+/** Names of log.level and log.trace, and what the former means. */
+extern const char *const hf_conf_levels[];
+extern const char *const hf_conf_traces[];
+enum hf_log_level hf_conf_level(int64_t level);
 
 /** A duration as in a file; false: it is none. */
 HF_MUST bool hf_conf_duration(const char *s, int64_t *ret_ms);

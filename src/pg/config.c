@@ -24,17 +24,6 @@ static const char *const sslmodes[] = {"disable",   "allow",       "prefer", "re
                                        "verify-ca", "verify-full", NULL};
 static const char *const protocols[] = {"TLSv1.2", "TLSv1.3", NULL};
 static const char *const gaps[] = {"notify", "close", NULL};
-static const char *const levels[] = {"err", "warn", "info", "debug", NULL};
-static const char *const traces[] = {
-#define TRACE_NAME(id, name, text) name,
-    HF_TRACE_LIST(TRACE_NAME)
-#undef TRACE_NAME
-        NULL};
-
-static const char *check_path(const char *s)
-{
-    return *s == '/' ? NULL : "an absolute path";
-}
 
 static const char *check_mode(const char *s)
 {
@@ -70,7 +59,7 @@ static const struct hf_conf_opt options[] = {
     {"pg", "listen_read_only", HF_CONF_ADDR_LIST, AT(pg.listen_read_only), .port = HF_PG_PORT + 1,
      .def = "", .doc = "Where clients connect for sessions on standbys"},
     {"pg", "unix_socket_dir", HF_CONF_STRING, AT(pg.unix_socket_dir), .max = 90,
-     .check = check_path, .def = "",
+     .check = hf_conf_check_path, .def = "",
      .doc = "Directory for .s.PGSQL.PORT, PORT being that of the first of pg.listen; empty: none"},
     {"pg", "unix_socket_mode", HF_CONF_STRING, AT(pg.unix_socket_mode), .min = 3, .max = 4,
      .check = check_mode, .def = "0777", .doc = "Mode of the Unix socket"},
@@ -108,16 +97,16 @@ static const struct hf_conf_opt options[] = {
     {"pg", "metrics_listen", HF_CONF_ADDR, AT(pg.metrics_listen), .port = 9632, .none = "none",
      .def = "none", .doc = "Address of the HTTP server with /metrics for Prometheus"},
     {"auth", "hba_file", HF_CONF_STRING, AT(auth.hba_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "",
+     .check = hf_conf_check_path, .def = "",
      .doc = "Who may log in and how, in the format of pg_hba.conf; empty: everybody by auth.type",
      .live = true},
     {"auth", "ident_file", HF_CONF_STRING, AT(auth.ident_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Maps of names, in the format of pg_ident.conf",
+     .check = hf_conf_check_path, .def = "", .doc = "Maps of names, in the format of pg_ident.conf",
      .live = true},
     {"auth", "type", HF_CONF_ENUM, AT(auth.type), .names = auth_types, .def = "scram-sha-256",
      .doc = "How clients log in where there is no auth.hba_file", .live = true},
-    {"auth", "file", HF_CONF_STRING, AT(auth.file), .max = PATH_LEN_MAX, .check = check_path,
-     .def = "",
+    {"auth", "file", HF_CONF_STRING, AT(auth.file), .max = PATH_LEN_MAX,
+     .check = hf_conf_check_path, .def = "",
      .doc = "Users and their secrets, in the format of PgBouncer's userlist.txt: plain, md5... or "
             "SCRAM-SHA-256$...",
      .live = true},
@@ -141,14 +130,14 @@ static const struct hf_conf_opt options[] = {
             "verify-ca and verify-full (with a certificate of theirs)",
      .live = true},
     {"client_tls", "cert_file", HF_CONF_STRING, AT(client_tls.cert_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Certificate and its chain, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Certificate and its chain, PEM", .live = true},
     {"client_tls", "key_file", HF_CONF_STRING, AT(client_tls.key_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Its key, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Its key, PEM", .live = true},
     {"client_tls", "ca_file", HF_CONF_STRING, AT(client_tls.ca_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Who signs the clients' certificates, PEM",
+     .check = hf_conf_check_path, .def = "", .doc = "Who signs the clients' certificates, PEM",
      .live = true},
     {"client_tls", "crl_file", HF_CONF_STRING, AT(client_tls.crl_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Which of them are revoked, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Which of them are revoked, PEM", .live = true},
     {"client_tls", "ciphers", HF_CONF_STRING, AT(client_tls.ciphers), .max = 1000, .def = "",
      .doc = "Ciphers of TLS 1.2, as openssl-ciphers(1); empty: OpenSSL's", .live = true},
     {"client_tls", "min_protocol", HF_CONF_ENUM, AT(client_tls.min_protocol), .names = protocols,
@@ -156,14 +145,15 @@ static const struct hf_conf_opt options[] = {
     {"server_tls", "sslmode", HF_CONF_ENUM, AT(server_tls.sslmode), .names = sslmodes,
      .def = "prefer", .doc = "TLS with servers, as libpq", .live = true},
     {"server_tls", "cert_file", HF_CONF_STRING, AT(server_tls.cert_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Certificate to show to servers, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Certificate to show to servers, PEM",
+     .live = true},
     {"server_tls", "key_file", HF_CONF_STRING, AT(server_tls.key_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Its key, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Its key, PEM", .live = true},
     {"server_tls", "ca_file", HF_CONF_STRING, AT(server_tls.ca_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Who signs the servers' certificates, PEM",
+     .check = hf_conf_check_path, .def = "", .doc = "Who signs the servers' certificates, PEM",
      .live = true},
     {"server_tls", "crl_file", HF_CONF_STRING, AT(server_tls.crl_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Which of them are revoked, PEM", .live = true},
+     .check = hf_conf_check_path, .def = "", .doc = "Which of them are revoked, PEM", .live = true},
     {"server_tls", "ciphers", HF_CONF_STRING, AT(server_tls.ciphers), .max = 1000, .def = "",
      .doc = "Ciphers of TLS 1.2, as openssl-ciphers(1); empty: OpenSSL's", .live = true},
     {"server_tls", "min_protocol", HF_CONF_ENUM, AT(server_tls.min_protocol), .names = protocols,
@@ -227,12 +217,12 @@ static const struct hf_conf_opt options[] = {
      .doc = "Where the holdfast-pg that serves connects when this one is backup; all hosts' have "
             "the same port"},
     {"service", "key_file", HF_CONF_STRING, AT(service.key_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "/etc/holdfast/cluster.key",
+     .check = hf_conf_check_path, .def = "/etc/holdfast/cluster.key",
      .doc = "The cluster's key (holdfast keygen): managers know each other by it"},
     {"service", "host", HF_CONF_STRING, AT(service.host), .max = 63, .def = "",
      .doc = "This host's name in the cluster; empty: the system's"},
-    {"service", "control", HF_CONF_STRING, AT(service.control), .max = 100, .check = check_path,
-     .def = HF_PG_CONTROL_PATH, .doc = "Socket that the agent asks"},
+    {"service", "control", HF_CONF_STRING, AT(service.control), .max = 100,
+     .check = hf_conf_check_path, .def = HF_PG_CONTROL_PATH, .doc = "Socket that the agent asks"},
     {"service", "lease", HF_CONF_DURATION, AT(service.lease_ms), .min = 0, .max = 60000,
      .def = "200ms",
      .doc = "How long the host that serves may go on without word from its backup, which waits as "
@@ -242,9 +232,9 @@ static const struct hf_conf_opt options[] = {
             "sessions it may have to go on with; for all of them (at most 1000) it logs in when it "
             "loses its primary or a switch is prepared",
      .live = true},
-    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = levels, .def = "info",
+    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = hf_conf_levels, .def = "info",
      .doc = "Least important level that is written", .live = true},
-    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = traces, .def = "",
+    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = hf_conf_traces, .def = "",
      .doc = "Subsystems to trace", .live = true},
 };
 
@@ -319,8 +309,7 @@ void hf_pg_config_destroy(struct hf_pg_config *c)
 
 enum hf_log_level hf_pg_config_level(const struct hf_pg_config *c)
 {
-    static const enum hf_log_level level[] = {HF_LOG_ERR, HF_LOG_WARN, HF_LOG_INFO, HF_LOG_DEBUG};
-    return level[c->log.level];
+    return hf_conf_level(c->log.level);
 }
 
 unsigned hf_pg_config_socket_mode(const struct hf_pg_config *c)

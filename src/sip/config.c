@@ -31,17 +31,6 @@ static const char *const algorithms[] = {
 #undef ALGORITHM_NAME
         NULL};
 static const char *const transports[] = {"udp", "tcp", "tls", NULL}; /* enum hf_sip_transport */
-static const char *const levels[] = {"err", "warn", "info", "debug", NULL};
-static const char *const traces[] = {
-#define TRACE_NAME(id, name, text) name,
-    HF_TRACE_LIST(TRACE_NAME)
-#undef TRACE_NAME
-        NULL};
-
-static const char *check_path(const char *s)
-{
-    return *s == '/' ? NULL : "an absolute path";
-}
 
 /* A name or an address as in a URI: it goes into Via, Contact and Path. */
 static const char *check_host(const char *s)
@@ -158,12 +147,13 @@ static const struct hf_conf_opt options[] = {
      .doc =
          "User to become after start; empty: stay as started; SQLite's file and its directory must "
          "be his"},
-    {"sip", "key_file", HF_CONF_STRING, AT(sip.key_file), .max = PATH_LEN_MAX, .check = check_path,
-     .def = "/etc/holdfast/cluster.key",
+    {"sip", "key_file", HF_CONF_STRING, AT(sip.key_file), .max = PATH_LEN_MAX,
+     .check = hf_conf_check_path, .def = "/etc/holdfast/cluster.key",
      .doc = "The cluster's key (holdfast keygen): nonces and the marks of servers stand on it; "
             "empty: a key of its own, for a server that is alone"},
-    {"sip", "control", HF_CONF_STRING, AT(sip.control), .min = 1, .max = 100, .check = check_path,
-     .def = HF_SIP_CONTROL_PATH, .doc = "Socket of the command holdfast sip"},
+    {"sip", "control", HF_CONF_STRING, AT(sip.control), .min = 1, .max = 100,
+     .check = hf_conf_check_path, .def = HF_SIP_CONTROL_PATH,
+     .doc = "Socket of the command holdfast sip"},
     {"sip", "group", HF_CONF_STRING, AT(sip.group), .max = HF_GROUP_NAME_MAX, .def = "",
      .doc = "Group of holdfastd whose primary moves clients between servers; empty: this server "
             "never does, or, with an sqlite database, always"},
@@ -221,13 +211,14 @@ static const struct hf_conf_opt options[] = {
     {"limits", "output", HF_CONF_SIZE, AT(limits.output), .min = 65536, .max = 1 << 30,
      .def = "256KiB", .doc = "What one connection may leave unread before it is closed"},
     {"tls", "cert_file", HF_CONF_STRING, AT(tls.cert_file), .max = PATH_LEN_MAX,
-     .check = check_path, .def = "", .doc = "Certificate and its chain, PEM"},
-    {"tls", "key_file", HF_CONF_STRING, AT(tls.key_file), .max = PATH_LEN_MAX, .check = check_path,
-     .def = "", .doc = "Its key, PEM"},
-    {"tls", "ca_file", HF_CONF_STRING, AT(tls.ca_file), .max = PATH_LEN_MAX, .check = check_path,
-     .def = "", .doc = "Who signs certificates of servers, and of clients that have one, PEM"},
-    {"tls", "crl_file", HF_CONF_STRING, AT(tls.crl_file), .max = PATH_LEN_MAX, .check = check_path,
-     .def = "", .doc = "Which of them are revoked, PEM"},
+     .check = hf_conf_check_path, .def = "", .doc = "Certificate and its chain, PEM"},
+    {"tls", "key_file", HF_CONF_STRING, AT(tls.key_file), .max = PATH_LEN_MAX,
+     .check = hf_conf_check_path, .def = "", .doc = "Its key, PEM"},
+    {"tls", "ca_file", HF_CONF_STRING, AT(tls.ca_file), .max = PATH_LEN_MAX,
+     .check = hf_conf_check_path, .def = "",
+     .doc = "Who signs certificates of servers, and of clients that have one, PEM"},
+    {"tls", "crl_file", HF_CONF_STRING, AT(tls.crl_file), .max = PATH_LEN_MAX,
+     .check = hf_conf_check_path, .def = "", .doc = "Which of them are revoked, PEM"},
     {"tls", "ciphers", HF_CONF_STRING, AT(tls.ciphers), .max = 1000, .def = "",
      .doc = "Ciphers of TLS 1.2, as openssl-ciphers(1); empty: OpenSSL's"},
     {"tls", "clients", HF_CONF_BOOL, AT(tls.clients), .def = "false",
@@ -261,9 +252,9 @@ static const struct hf_conf_opt options[] = {
      .doc = "Name servers; empty: those of the system"},
     {"dns", "timeout", HF_CONF_DURATION, AT(dns.timeout_ms), .min = 100, .max = 60000, .def = "2s",
      .doc = "How long one is waited for; it is asked three times"},
-    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = levels, .def = "info",
+    {"log", "level", HF_CONF_ENUM, AT(log.level), .names = hf_conf_levels, .def = "info",
      .doc = "Least important level that is written", .live = true},
-    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = traces, .def = "",
+    {"log", "trace", HF_CONF_SET, AT(log.trace), .names = hf_conf_traces, .def = "",
      .doc = "Subsystems to trace", .live = true},
 };
 
@@ -419,8 +410,7 @@ void hf_sip_config_destroy(struct hf_sip_config *c)
 
 enum hf_log_level hf_sip_config_level(const struct hf_sip_config *c)
 {
-    static const enum hf_log_level level[] = {HF_LOG_ERR, HF_LOG_WARN, HF_LOG_INFO, HF_LOG_DEBUG};
-    return level[c->log.level];
+    return hf_conf_level(c->log.level);
 }
 
 const char *hf_sip_config_realm(const struct hf_sip_config *c)

@@ -57,7 +57,8 @@ struct hf_sip_lead_thread {
     unsigned n_mine;
     struct hf_sip_astray *astray;
     size_t n_astray, room_astray;
-    bool leading; /* the reign was begun */
+    bool leading;    /* the reign was begun */
+    hf_time lost_at; /* we do not lead; 0: we do, or were told longer ago */
     uint64_t reign;
     hf_time pruned_at;
     bool complained;
@@ -89,6 +90,7 @@ static void complain(struct hf_sip_lead_thread *l, const char *what, const struc
 static void forget_reign(struct hf_sip_lead_thread *l)
 {
     l->leading = false;
+    l->lost_at = 0;
     hf_sip_rebalance_destroy(l->rebalance);
     hf_sip_fleet_destroy(l->fleet);
     l->rebalance = NULL;
@@ -107,6 +109,20 @@ static struct hf_sip_rebalance_conf conf_of(const struct hf_sip_config *c)
         .patience = HF_MS(c->rebalance.patience_ms),
         .settle = HF_MS(c->rebalance.settle_ms),
     };
+}
+
+/* With each change of the group's view its primary does not act for a round, some milliseconds, and
+ * is the primary again, of the same epoch: nothing is moved meanwhile, but what is known stays. */
+static void pause_reign(struct hf_sip_lead_thread *l, hf_time now)
+{
+    if (!l->leading) {
+        return;
+    }
+    l->lost_at = l->lost_at ? l->lost_at : now;
+    if (now - l->lost_at >= STEP / 2) {
+        hf_log_info("leader", "this server leads no longer");
+        forget_reign(l);
+    }
 }
 
 static int begin_reign(struct hf_sip_lead_thread *l, uint64_t wanted, struct hf_err *err)
@@ -130,6 +146,9 @@ static int begin_reign(struct hf_sip_lead_thread *l, uint64_t wanted, struct hf_
     }
     l->leading = true;
     l->reign = reign;
+    pthread_mutex_lock(&l->lock);
+    l->shown.reigns++;
+    pthread_mutex_unlock(&l->lock);
     hf_log_info("leader", "this server moves clients between servers from now on (reign %llu)",
                 (unsigned long long)reign);
     return 0;
@@ -287,15 +306,13 @@ static void lead(struct hf_sip_lead_thread *l)
         }
     }
     l->n_mine = l->n_servers;
-    l->shown.leads = leads && l->leading;
+    l->shown.leads = leads && l->leading && (!wanted || wanted == l->reign);
     pthread_mutex_unlock(&l->lock);
     if (!leads) {
-        if (l->leading) {
-            hf_log_info("leader", "this server leads no longer");
-            forget_reign(l);
-        }
+        pause_reign(l, now);
         return;
     }
+    l->lost_at = 0;
     hf_sip_lead_seen(l->sql, change);
     int rc = 0;
     if (!l->leading || (wanted && wanted != l->reign)) {

@@ -8,7 +8,8 @@
  * A thread of its own, as all of it waits for the database. Leading: once a second the loads of all
  * servers, who is not at home and who of dead ones is left go to core/sip/rebalance.h, and what it
  * wants moved is moved. A reign is begun first: it is the group's epoch, or, without a group, one
- * above the last; a later leader's reign ends this one.
+ * above the last; a later leader's reign ends this one. Who stops leading for less than a second
+ * and has the same reign then goes on with what he knew.
  */
 /** Owned by s->lead. Errors with text. */
 HF_MUST int hf_sip_lead_start(struct hf_sip *s, struct hf_err *err);
@@ -65,6 +66,6 @@ struct hf_sip_lead_figures {
     uint64_t reign;
     enum hf_sip_balance state;
     struct hf_sip_rebalance_counters counters;
-    uint64_t moved, failed;
+    uint64_t moved, failed, reigns; /* reigns: begun by this server */
 };
 void hf_sip_lead_figures(struct hf_sip_lead_thread *l, struct hf_sip_lead_figures *ret_figures);

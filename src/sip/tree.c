@@ -314,7 +314,9 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
             peer.host = peer.host.n ? peer.host : l->host;
         }
     }
-    bool same = t->told_self && memcmp(&peer.now, &t->self, sizeof(t->self)) == 0;
+    const struct hf_sip_server *was = &t->self;
+    bool same = t->told_self && was->state == peer.now.state && was->homes == peer.now.homes &&
+                was->busy == peer.now.busy && was->weight == peer.now.weight;
     if (!same) {
         t->self = peer.now;
         t->told_self = true;

@@ -126,6 +126,7 @@ static void add_leader(struct hf_sip *s, struct hf_buf *b)
     gauge(b, "leads", "this server moves clients between servers", l.leads);
     gauge(b, "draining", "this server is to be emptied", s->draining);
     counter(b, "leader_moved", "clients moved by this server", l.moved);
+    counter(b, "leader_reigns", "times that this server began to move clients", l.reigns);
     counter(b, "leader_failed", "looks at the servers that the database did not let end", l.failed);
 #define REBALANCE_LINE(name, text) counter(b, "rebalance_" #name, text, l.counters.name);
     HF_SIP_REBALANCE_COUNTER_LIST(REBALANCE_LINE)

@@ -121,11 +121,11 @@ static int way_by_path(struct hf_el_req *r, struct hf_slice path, struct hf_sip_
     if (hf_sip_address_parse(&c, false, &first)) {
         return -HF_EMALF;
     }
-    int nowhere = hf_sip_uri_param(&first.uri, "hfc", &mark) ? -HF_ECLOSED : -HF_ENOTFOUND;
+    int nowhere = hf_sip_uri_param(&first.uri, HF_EL_STAND_IN, &mark) ? -HF_ECLOSED : -HF_ENOTFOUND;
     if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
         int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
         const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
-        if (rc == -HF_EAUTH && nowhere == -HF_ENOTFOUND) { /* of a former life of ours */
+        if (rc == -HF_EAUTH) { /* of a former life of ours */
             hf_el_lost(e, r->aor, t->cookie);
         }
         t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);

@@ -12,6 +12,7 @@
 #define HF_EL_LATELY HF_S(32)    /* S5 */
 #define HF_EL_PATIENCE HF_S(32)  /* with the store; a client has given up by then */
 #define HF_EL_AWAY_EXPIRES_S 60  /* S3 */
+#define HF_EL_STAND_IN "hfc"     /* of a Path of ours: the Contact is a way, too */
 #define HF_EL_TRYING HF_MS(150)  /* RFC 3261 17.2.1: a 100 within 200 ms, or another answer */
 #define HF_EL_LOADS_MAX 256      /* LOADs under way */
 #define HF_EL_ASSERTS_AT_ONCE 64 /* of one tick */
@@ -208,10 +209,8 @@ struct hf_sip_element {
     struct hf_map flows, conns;
     struct hf_map dirty;
     struct hf_list dirties;
-    struct hf_map known_peers; /* addresses that are not limited: key and value are hf_el_addr */
-    size_t n_away;             /* listening addresses that are elsewhere now */
-    struct hf_el_came *came;   /* HF_EL_CAME of them, made when first needed */
-    uint32_t n_came;
+    struct hf_map known_peers;   /* addresses that are not limited: key and value are hf_el_addr */
+    size_t n_away;               /* listening addresses that are elsewhere now */
     struct hf_map untold_by_aor; /* of hf_el_untold, with these: */
     struct hf_list untold, to_tell;
     size_t n_telling;

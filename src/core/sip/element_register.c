@@ -149,15 +149,15 @@ static struct hf_slice bind_key(struct binds *b, const struct hf_sip_binding *x)
 
 /* Who has come to us by a connection is found by it when he is another server's, too: what is
  * stored has us as its Path, marked, as his Contact is a way when that is broken. */
-static void add_way(struct binds *b, const struct hf_sip_binding *binding,
+static void add_way(struct binds *b, const struct hf_sip_binding *of,
                     struct hf_sip_stored_binding *x)
 {
-    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, binding);
+    const struct hf_sip_flow *flow = hf_el_flow_of(b->e, of);
     size_t from = hf_wr_len(&b->texts);
     if (!flow || x->path.n) {
         return;
     }
-    hf_el_put_flow(b->e, &b->texts, flow, &b->e->listen[0], ";lr;hfc");
+    hf_el_put_flow(b->e, &b->texts, flow, &b->e->listen[0], ";lr;" HF_EL_STAND_IN);
     struct hf_slice way = hf_slice(b->room + from, hf_wr_len(&b->texts) - from);
     if (!b->texts.err && x->uri.n + x->params.n + x->call_id.n + way.n <= HF_SIP_BINDING_TEXT_MAX) {
         x->path = way;
@@ -441,6 +441,17 @@ static void fail(struct hf_sip_element *e, const struct hf_sip_binding *b, hf_ti
     ended(e, &c, now);
 }
 
+/* A flow of RFC 5626, or behind somebody's Path: but not one that we have written for who came by a
+ * connection, whose Contact may be a way. */
+static bool by_flow_alone(const struct hf_sip_binding *b)
+{
+    struct hf_sip_cur c = hf_sip_cur(hf_sip_binding_path(b));
+    struct hf_sip_address first;
+    struct hf_slice mark;
+    return b->outbound || (hf_sip_binding_path(b).n && !hf_sip_address_parse(&c, false, &first) &&
+                           !hf_sip_uri_param(&first.uri, HF_EL_STAND_IN, &mark));
+}
+
 void hf_el_end_lost(struct hf_sip_element *e, hf_time now)
 {
     while (!hf_list_empty(&e->lost)) {
@@ -449,7 +460,7 @@ void hf_el_end_lost(struct hf_sip_element *e, hf_time now)
         while (b && hf_el_binding_hash(b) != l->binding) {
             b = b->next; /* registered anew meanwhile: another flow */
         }
-        if (b && (b->outbound || hf_sip_binding_path(b).n)) { /* found by its flow alone */
+        if (b && by_flow_alone(b)) {
             fail(e, b, now);
         }
         hf_list_unlink(&l->node);

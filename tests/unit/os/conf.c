@@ -395,6 +395,18 @@ static void durations(void **state)
     assert_false(hf_conf_duration("", &ms));
 }
 
+/* What the programs' tables share. */
+static void shared(void **state)
+{
+    (void)state;
+    assert_null(hf_conf_check_path("/x"));
+    assert_string_equal(hf_conf_check_path("x"), "an absolute path");
+    assert_string_equal(hf_conf_levels[2], "info");
+    assert_int_equal(hf_conf_level(2), HF_LOG_INFO);
+    assert_int_equal(hf_conf_level(0), HF_LOG_ERR);
+    assert_non_null(hf_conf_traces[0]);
+}
+
 static void machine_name(void **state)
 {
     (void)state;
@@ -421,6 +433,7 @@ int main(void)
         HF_TEST(each_failing_allocation),
         HF_TEST(durations),
         HF_TEST(machine_name),
+        HF_TEST(shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

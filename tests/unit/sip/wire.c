@@ -652,24 +652,15 @@ int main(void)
 {
 #define SIDES(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        SIDES(test_udp),
-        SIDES(test_udp_any),
-        SIDES(test_udp_v6),
-        SIDES(test_udp_unreachable),
-        SIDES(test_tcp_frames),
-        SIDES(test_tcp_fault),
-        SIDES(test_tcp_reuse),
-        SIDES(test_tcp_idle),
-        SIDES(test_tcp_room),
-        SIDES(test_tcp_room_kept),
-        SIDES(test_tcp_slow),
-        SIDES(test_tcp_burst),
-        SIDES(test_tcp_stall),
-        SIDES(test_tls_mutual),
-        SIDES(test_tls_address),
-        SIDES(test_tls_wrong_name),
-        SIDES(test_tls_wrong_ca),
-        SIDES(test_refused),
+        SIDES(test_udp),          SIDES(test_udp_any),
+        SIDES(test_udp_v6),       SIDES(test_udp_unreachable),
+        SIDES(test_tcp_frames),   SIDES(test_tcp_fault),
+        SIDES(test_tcp_reuse),    SIDES(test_tcp_idle),
+        SIDES(test_tcp_room),     SIDES(test_tcp_room_kept),
+        SIDES(test_tcp_slow),     SIDES(test_tcp_burst),
+        SIDES(test_tcp_stall),    SIDES(test_tls_mutual),
+        SIDES(test_tls_address),  SIDES(test_tls_wrong_name),
+        SIDES(test_tls_wrong_ca), SIDES(test_refused),
     };
     return cmocka_run_group_tests(tests, make_certificates, drop_certificates);
 }

@@ -243,86 +243,6 @@ static void call(unsigned cseq)
     rig_in(&r, text);
 }
 
-#define BY_TCP "Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n"
-
-/* Ann is alpha's from now on, and this is what is stored of her. */
-static void load(const char *path, uint64_t epoch)
-{
-    struct hf_sip_stored_binding b = {.aor = hf_slice_str(ANN),
-                                      .uri = hf_slice_str("sip:ann@192.0.2.1;transport=tcp"),
-                                      .call_id = hf_slice_str("c1@192.0.2.1"),
-                                      .path = hf_slice_str(path),
-                                      .cseq = 1,
-                                      .life_s = 3600,
-                                      .left_s = 3600};
-    rig_row(&r, ANN, "beta", epoch);
-    rig_row(&r, ANN, "alpha", epoch + 1);
-    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_LOAD);
-    assert_non_null(op);
-    struct hf_sip_result res = {.kind = HF_SIP_OP_LOAD,
-                                .cookie = op->cookie,
-                                .aor = hf_slice_str(ANN),
-                                .binding = &b,
-                                .n_bindings = 1};
-    hf_sip_element_done(r.e, &res, r.now);
-}
-
-static const struct hf_sip_flow *called(unsigned cseq)
-{
-    call(cseq);
-    assert_int_equal(r.n_sent, 1);
-    return &r.sent[0].to;
-}
-
-/* Who registers over a connection, and is another server's afterwards, is found by way of whoever
- * has the connection; or, when that is gone, where his Contact says. */
-static void connections_of_others(void **state)
-{
-    (void)state;
-    char way[300], again[300];
-    open_rig();
-    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 7);
-    send(BY_TCP, 1);
-    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
-    snprintf(way, sizeof(way), "%.*s", HF_SLICE_FMT(op->bind[0].b.path));
-    assert_int_equal(strncmp(way, "<sip:", 5), 0);
-    assert_non_null(strstr(way, "@10.0.0.1;lr;hfc>"));
-    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
-    /* a refresh over another one changes nothing but that */
-    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 8);
-    send(BY_TCP, 2);
-    assert_int_equal(rig_status(&r, 0), 200);
-    op = rig_asked(&r, HF_SIP_OP_BIND);
-    assert_non_null(op);
-    snprintf(again, sizeof(again), "%.*s", HF_SLICE_FMT(op->bind[0].b.path));
-    assert_string_not_equal(again, way);
-    send(BY_TCP, 3);
-    assert_null(rig_asked(&r, HF_SIP_OP_BIND));
-    /* she was beta's for a while */
-    load(again, 4);
-    assert_true(called(4)->conn == 8);
-    /* she came to beta by a connection: that has it */
-    load("<sip:0123@10.0.0.2;lr;hfc>", 6);
-    assert_int_equal(called(5)->peer.addr[3], 2);
-    assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:0123@10.0.0.2;lr;hfc>\r\n"));
-    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
-    assert_int_equal(called(6)->transport, HF_SIP_TRANSPORT_TCP);
-    assert_int_equal(r.sent[0].to.peer.addr[0], 192);
-    assert_null(strstr(rig_out(&r, 0), "Route:"));
-    /* a flow of UDP is good for whoever has beta's address by now (S1) */
-    load("<sip:0123@10.0.0.2;lr>", 8);
-    assert_int_equal(called(7)->peer.addr[3], 2);
-    /* our own, of a former life */
-    rig_close(&r);
-    struct hf_sip_element_conf c = rig_conf();
-    c.boot = 99;
-    rig_open(&r, &c);
-    load(again, 4);
-    assert_int_equal(called(8)->transport, HF_SIP_TRANSPORT_TCP);
-    assert_int_equal(r.sent[0].to.conn, 0);
-    rig_close(&r);
-}
-
 #define FLOW(id)                                                                                   \
     "Supported: outbound\r\nContact: <sip:ann@192.0.2.1;transport=tcp>;reg-id=" id                 \
     ";+sip.instance=\"<urn:uuid:0>\"\r\n"
@@ -408,17 +328,95 @@ static void flow_failed(void **state)
     rig_close(&r);
 }
 
+#define BY_TCP "Contact: <sip:ann@192.0.2.1;transport=tcp>\r\n"
+
+/* Ann is alpha's from now on, and this is what is stored of her. */
+static void load(const char *path, uint64_t epoch)
+{
+    struct hf_sip_stored_binding b = {.aor = hf_slice_str(ANN),
+                                      .uri = hf_slice_str("sip:ann@192.0.2.1;transport=tcp"),
+                                      .call_id = hf_slice_str("c1@192.0.2.1"),
+                                      .path = hf_slice_str(path),
+                                      .cseq = 1,
+                                      .life_s = 3600,
+                                      .left_s = 3600};
+    rig_row(&r, ANN, "beta", epoch);
+    rig_row(&r, ANN, "alpha", epoch + 1);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_LOAD);
+    assert_non_null(op);
+    struct hf_sip_result res = {.kind = HF_SIP_OP_LOAD,
+                                .cookie = op->cookie,
+                                .aor = hf_slice_str(ANN),
+                                .binding = &b,
+                                .n_bindings = 1};
+    hf_sip_element_done(r.e, &res, r.now);
+}
+
+static const struct hf_sip_flow *called(unsigned cseq)
+{
+    rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", cseq);
+    rig_in(&r, text);
+    assert_int_equal(r.n_sent, 1);
+    return &r.sent[0].to;
+}
+
+/* Who registers over a connection, and is another server's afterwards, is found by way of whoever
+ * has the connection; or, when that is gone, where his Contact says. */
+static void connections_of_others(void **state)
+{
+    (void)state;
+    char way[300], again[300];
+    open_rig();
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 7);
+    send(BY_TCP, 1);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    snprintf(way, sizeof(way), "%.*s", HF_SLICE_FMT(op->bind[0].b.path));
+    assert_int_equal(strncmp(way, "<sip:", 5), 0);
+    assert_non_null(strstr(way, "@10.0.0.1;lr;hfc>"));
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* a refresh over another one changes nothing but that */
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 8);
+    send(BY_TCP, 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    snprintf(again, sizeof(again), "%.*s", HF_SLICE_FMT(op->bind[0].b.path));
+    assert_string_not_equal(again, way);
+    send(BY_TCP, 3);
+    assert_null(rig_asked(&r, HF_SIP_OP_BIND));
+    /* she was beta's for a while */
+    load(again, 4);
+    assert_true(called(4)->conn == 8);
+    /* she came to beta by a connection: that has it */
+    load("<sip:0123@10.0.0.2;lr;hfc>", 6);
+    assert_int_equal(called(5)->peer.addr[3], 2);
+    assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:0123@10.0.0.2;lr;hfc>\r\n"));
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(called(6)->transport, HF_SIP_TRANSPORT_TCP);
+    assert_int_equal(r.sent[0].to.peer.addr[0], 192);
+    assert_null(strstr(rig_out(&r, 0), "Route:"));
+    /* a flow of UDP is good for whoever has beta's address by now (S1) */
+    load("<sip:0123@10.0.0.2;lr>", 8);
+    assert_int_equal(called(7)->peer.addr[3], 2);
+    /* our own, of a former life */
+    rig_close(&r);
+    struct hf_sip_element_conf c = rig_conf();
+    c.boot = 99;
+    rig_open(&r, &c);
+    load(again, 4);
+    assert_int_equal(called(8)->transport, HF_SIP_TRANSPORT_TCP);
+    assert_int_equal(r.sent[0].to.conn, 0);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(held_until_stored),
-        HF_TEST(keys),
-        HF_TEST(row_changes_meanwhile),
-        HF_TEST(away),
-        HF_TEST(connections),
-        HF_TEST(connections_of_others),
-        HF_TEST(flows_end),
-        HF_TEST(flow_failed),
+        HF_TEST(held_until_stored),     HF_TEST(keys),
+        HF_TEST(row_changes_meanwhile), HF_TEST(away),
+        HF_TEST(connections),           HF_TEST(flows_end),
+        HF_TEST(flow_failed),           HF_TEST(connections_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
