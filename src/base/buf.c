@@ -115,6 +115,23 @@ void hf_buf_json_str(struct hf_buf *b, struct hf_slice s)
     hf_buf_str(b, "\"");
 }
 
+void hf_buf_span(struct hf_buf *b, int64_t ms)
+{
+    int64_t s = ms / 1000;
+    if (ms < 1000) {
+        hf_buf_printf(b, "%lld ms", (long long)ms);
+    } else if (s < 60) {
+        hf_buf_printf(b, ms % 1000 / 100 ? "%lld.%lld s" : "%lld s", (long long)s,
+                      (long long)(ms % 1000 / 100));
+    } else if (s < 3600) {
+        hf_buf_printf(b, "%lld m %lld s", (long long)(s / 60), (long long)(s % 60));
+    } else if (s < 86400) {
+        hf_buf_printf(b, "%lld h %lld m", (long long)(s / 3600), (long long)(s % 3600 / 60));
+    } else {
+        hf_buf_printf(b, "%lld d %lld h", (long long)(s / 86400), (long long)(s % 86400 / 3600));
+    }
+}
+
 /* XML 1.0 2.2 and 2.4. */
 void hf_buf_xml(struct hf_buf *b, struct hf_slice s)
 {

@@ -36,6 +36,9 @@ void hf_buf_json_str(struct hf_buf *b, struct hf_slice s);
  * in XML becomes '?'. */
 void hf_buf_xml(struct hf_buf *b, struct hf_slice s);
 
+/** Append a span of time in two units at most: "350 ms", "2.5 s", "3 m 20 s", "4 d 2 h". */
+void hf_buf_span(struct hf_buf *b, int64_t ms);
+
 /** Make room for n more bytes and return where they begin, or NULL; hf_buf_commit() counts them in.
  */
 HF_MUST uint8_t *hf_buf_reserve(struct hf_buf *b, size_t n);

@@ -20,6 +20,13 @@
 #define HF_PUBLISHERS_MAX 1024        /* local connections that hold entries */
 #define HF_HEARTBEATS_PER_S_MAX 500   /* that one host may receive from all others */
 
+/* status and dashboard */
+#define HF_PROGRAMS_SHOWN_MAX 256          /* managers, and SIP servers */
+#define HF_PROGRAMS_BYTES_MAX (256u << 10) /* of the values of either, but for the last one */
+#define HF_OVERVIEW_HOSTS_MAX 256
+#define HF_NOTES_MAX 256   /* what happened, kept for those who look later */
+#define HF_SAMPLES_MAX 512 /* figures of late, of all programs */
+
 /* groups */
 #define HF_GROUP_NAME_MAX 31          /* bytes: one DNS label */
 #define HF_GROUP_MEMBERS_MAX 16       /* hosts of a group: masks have 16 bits */

@@ -2,10 +2,11 @@
 #include "ctl/commands.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -38,7 +39,21 @@ bool hf_cmd_colours(void)
     return isatty(STDOUT_FILENO) && !(no && *no);
 }
 
-static int put(struct hf_slice s)
+int hf_cmd_signals(const int *signos, size_t n)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < n; i++) {
+        sigaddset(&set, signos[i]);
+    }
+    if (sigprocmask(SIG_BLOCK, &set, NULL)) {
+        return -errno;
+    }
+    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int hf_cmd_put(struct hf_slice s)
 {
     if (fwrite(s.p ? s.p : (const uint8_t *)"", 1, s.n, stdout) != s.n || fflush(stdout)) {
         return hf_cmd_fail(HF_EXIT_FAILED, "cannot write: %s", hf_strerror(-errno));
@@ -73,7 +88,7 @@ static int ask_plain(const struct hf_cmd_opt *opt, const char *what)
     int code = ask(opt, what, "", &text);
     if (code == HF_EXIT_OK) {
         hf_render_safe(&safe, hf_buf_slice(&text));
-        code = put(hf_buf_slice(&safe));
+        code = hf_cmd_put(hf_buf_slice(&safe));
     }
     hf_buf_fini(&text);
     hf_buf_fini(&safe);
@@ -114,7 +129,7 @@ static int put_json(const struct hf_cmd_opt *opt, const json_t *json,
         rc = render(&out, json);
     }
     int code = rc ? hf_cmd_fail(HF_EXIT_FAILED, "cannot show the answer: %s", hf_strerror(rc))
-                  : put(hf_buf_slice(&out));
+                  : hf_cmd_put(hf_buf_slice(&out));
     hf_buf_fini(&out);
     return code;
 }
@@ -133,25 +148,7 @@ static int render_status(struct hf_buf *out, const json_t *answer)
 {
     bool colour = hf_cmd_colours();
     int rc = hf_render_status(out, answer, colour);
-    return rc ? rc
-              : hf_render_managers(out, json_object_get(answer, "managers"), (int64_t)time(NULL),
-                                   colour);
-}
-
-static int status_once(const struct hf_cmd_opt *opt, bool compact)
-{
-    json_t *status, *tree = NULL;
-    int code = ask_json(opt, "status", "", &status);
-    if (code == HF_EXIT_OK) {
-        code = ask_json(opt, "tree", "/manager", &tree);
-    }
-    if (code == HF_EXIT_OK) {
-        hf_managers_add(status, tree, (int64_t)time(NULL));
-        code = put_json(opt, status, render_status, compact);
-    }
-    json_decref(tree);
-    json_decref(status);
-    return code;
+    return rc ? rc : hf_render_managers(out, json_object_get(answer, "managers"), colour);
 }
 
 static int render_members(struct hf_buf *out, const json_t *answer)
@@ -164,14 +161,14 @@ int hf_cmd_status(const struct hf_cmd_opt *opt, int n, char **arg)
     (void)n;
     (void)arg;
     if (!opt->watch) {
-        return status_once(opt, false);
+        return hf_cmd_ask_json(opt, "status", "", render_status, false);
     }
     for (;;) { /* until a signal; a restart of holdfastd is one of the things to be watched */
         if (isatty(STDOUT_FILENO) && !opt->json) {
             fputs("\033[H\033[J", stdout);
         }
-        int code = status_once(opt, true);
-        if (code == HF_EXIT_OK && !opt->json && put(hf_slice_str("\n"))) {
+        int code = hf_cmd_ask_json(opt, "status", "", render_status, true);
+        if (code == HF_EXIT_OK && !opt->json && hf_cmd_put(hf_slice_str("\n"))) {
             return HF_EXIT_FAILED;
         }
         if (ferror(stdout)) {
@@ -282,7 +279,7 @@ int hf_cmd_config(const struct hf_cmd_opt *opt, int n, char **arg)
         struct hf_buf out;
         hf_buf_init(&out, HF_CONF_FILE_MAX);
         hf_hostd_config_print(c, &out);
-        code = put(hf_buf_slice(&out));
+        code = hf_cmd_put(hf_buf_slice(&out));
         hf_buf_fini(&out);
     }
     hf_hostd_config_destroy(c);

@@ -8,7 +8,9 @@
 struct hf_cmd_opt {
     const char *socket; /* borrowed; NULL: the default */
     int timeout_ms;
-    bool json, watch, check, yes;
+    bool json, watch, check, yes, batch;
+    uint32_t rounds;               /* 0: not given */
+    uint32_t delay_ms;             /* 0: not given */
     uint32_t detach_ms;            /* 0: not given */
     const char *bring, *host, *to; /* borrowed; NULL: not given */
 };
@@ -23,10 +25,17 @@ hf_cmd_fn hf_cmd_status, hf_cmd_members, hf_cmd_tree, hf_cmd_publish, hf_cmd_wit
     hf_cmd_group_resume, hf_cmd_group_confirm, hf_cmd_clients, hf_cmd_drain, hf_cmd_undrain,
     hf_cmd_sip_status, hf_cmd_sip_servers, hf_cmd_sip_show, hf_cmd_sip_trace, hf_cmd_sip_plan,
     hf_cmd_sip_export, hf_cmd_sip_import, hf_cmd_sip_assign, hf_cmd_sip_pin, hf_cmd_sip_unpin,
-    hf_cmd_sip_drain, hf_cmd_sip_undrain, hf_cmd_sip_user;
+    hf_cmd_sip_drain, hf_cmd_sip_undrain, hf_cmd_sip_user, hf_cmd_top;
 
 /** "holdfast: " and the text to stderr; returns code. */
 int hf_cmd_fail(int code, const char *fmt, ...) HF_PRINTF(2, 3);
+
+/** Write to stdout at once: an enum hf_exit, with the reason on stderr. */
+int hf_cmd_put(struct hf_slice s);
+
+/** Let signals become readable, so that none is missed between two looks: a descriptor, or -errno.
+ */
+HF_MUST int hf_cmd_signals(const int *signos, size_t n);
 
 /** Are colours wanted on stdout? Only where somebody looks at them, and wants them (no-color.org).
  */

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -22,21 +21,6 @@ struct follow {
     int signals;           /* a descriptor: SIGINT, SIGTERM, SIGHUP end the wait */
 };
 
-/* Signals become readable, so that none is missed between two looks. */
-static int open_signals(void)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL)) {
-        return -errno;
-    }
-    int fd = signalfd(-1, &set, SFD_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
 /* Connect, after a question that finds out what is wrong if something is. */
 static int begin(struct follow *f, const struct hf_cmd_opt *opt)
 {
@@ -48,7 +32,7 @@ static int begin(struct follow *f, const struct hf_cmd_opt *opt)
         return hf_cmd_fail(hf_ask_exit(rc), "%s", err.text);
     }
     hf_ask_close(&a);
-    f->signals = open_signals();
+    f->signals = hf_cmd_signals((const int[]){SIGINT, SIGTERM, SIGHUP}, 3);
     rc = f->signals < 0 ? f->signals : holdfast_create(opt->socket, "holdfast", &f->h);
     rc = rc ? rc : holdfast_connect(f->h, opt->timeout_ms);
     if (rc) {

@@ -20,6 +20,7 @@
 #define TAKES_HOST 32u
 #define TAKES_TO 64u
 #define TAKES_YES 128u
+#define TAKES_ROUNDS 512u
 #define SLOW 256u /* not an option: its time limit is TIMEOUT_MS_SLOW */
 
 static const struct command {
@@ -31,6 +32,8 @@ static const struct command {
 } commands[] = {
     {"status", hf_cmd_status, 0, 0, TAKES_JSON | TAKES_WATCH, "[--watch] [--json]",
      "how this host is, what is wrong and what to do"},
+    {"top", hf_cmd_top, 0, 0, TAKES_ROUNDS, "[-b] [-n ROUNDS] [-d SECONDS]",
+     "the cluster in this terminal, live"},
     {"members", hf_cmd_members, 0, 0, TAKES_JSON, "[--json]", "the hosts of the cluster"},
     {"tree", hf_cmd_tree, 0, 1, TAKES_JSON, "[PREFIX] [--json]", "the services of all hosts"},
     {"publish", hf_cmd_publish, 2, 2, TAKES_DETACH, "NAME JSON [--detach SECONDS]",
@@ -118,6 +121,17 @@ static bool parse_seconds(const char *s, uint32_t *ret_ms)
     return true;
 }
 
+static bool parse_rounds(const char *s, uint32_t *ret_n)
+{
+    char *end;
+    long v = strtol(s, &end, 10);
+    if (end == s || *end || v < 1 || v > 1000000000) {
+        return false;
+    }
+    *ret_n = (uint32_t)v;
+    return true;
+}
+
 static int usage_error(const char *fmt, const char *what)
 {
     (void)hf_cmd_fail(0, fmt, what);
@@ -128,21 +142,17 @@ static int usage_error(const char *fmt, const char *what)
 /* 0: go on. Otherwise the program ends: with HF_EXIT_USAGE, or, after --help, with -1. */
 static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned *ret_given)
 {
-    static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-                                            {"timeout", required_argument, NULL, 't'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"watch", no_argument, NULL, 'w'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"detach", required_argument, NULL, 'd'},
-                                            {"bring", required_argument, NULL, 'b'},
-                                            {"host", required_argument, NULL, 'H'},
-                                            {"to", required_argument, NULL, 'T'},
-                                            {"yes", no_argument, NULL, 'y'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"socket", required_argument, NULL, 's'}, {"timeout", required_argument, NULL, 't'},
+        {"json", no_argument, NULL, 'j'},         {"watch", no_argument, NULL, 'w'},
+        {"check", no_argument, NULL, 'k'},        {"detach", required_argument, NULL, 'D'},
+        {"bring", required_argument, NULL, 'B'},  {"host", required_argument, NULL, 'H'},
+        {"to", required_argument, NULL, 'T'},     {"yes", no_argument, NULL, 'y'},
+        {"batch", no_argument, NULL, 'b'},        {"rounds", required_argument, NULL, 'n'},
+        {"delay", required_argument, NULL, 'd'},  {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
     uint32_t timeout_ms = 0;
-    for (int c; (c = getopt_long(argc, argv, "s:t:h", options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "s:t:bn:d:h", options, NULL)) != -1;) {
         switch (c) {
         case 's':
             opt->socket = optarg;
@@ -164,13 +174,13 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
             opt->check = true;
             *ret_given |= TAKES_CHECK;
             break;
-        case 'd':
+        case 'D':
             *ret_given |= TAKES_DETACH;
             if (!parse_seconds(optarg, &opt->detach_ms)) {
                 return usage_error("--detach: got %s, expected seconds, 0.001 to 86400", optarg);
             }
             break;
-        case 'b':
+        case 'B':
             opt->bring = optarg;
             *ret_given |= TAKES_BRING;
             break;
@@ -185,6 +195,22 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
         case 'y':
             opt->yes = true;
             *ret_given |= TAKES_YES;
+            break;
+        case 'b':
+            opt->batch = true;
+            *ret_given |= TAKES_ROUNDS;
+            break;
+        case 'n':
+            *ret_given |= TAKES_ROUNDS;
+            if (!parse_rounds(optarg, &opt->rounds)) {
+                return usage_error("-n: got %s, expected 1 to 1000000000", optarg);
+            }
+            break;
+        case 'd':
+            *ret_given |= TAKES_ROUNDS;
+            if (!parse_seconds(optarg, &opt->delay_ms)) {
+                return usage_error("-d: got %s, expected seconds, 0.001 to 86400", optarg);
+            }
             break;
         case 'h':
             usage(stdout);

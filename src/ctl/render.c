@@ -18,23 +18,6 @@ void hf_render_safe(struct hf_buf *out, struct hf_slice s)
     }
 }
 
-void hf_render_span(struct hf_buf *out, int64_t ms)
-{
-    int64_t s = ms / 1000;
-    if (ms < 1000) {
-        hf_buf_printf(out, "%lld ms", (long long)ms);
-    } else if (s < 60) {
-        hf_buf_printf(out, ms % 1000 / 100 ? "%lld.%lld s" : "%lld s", (long long)s,
-                      (long long)(ms % 1000 / 100));
-    } else if (s < 3600) {
-        hf_buf_printf(out, "%lld m %lld s", (long long)(s / 60), (long long)(s % 60));
-    } else if (s < 86400) {
-        hf_buf_printf(out, "%lld h %lld m", (long long)(s / 3600), (long long)(s % 3600 / 60));
-    } else {
-        hf_buf_printf(out, "%lld d %lld h", (long long)(s / 86400), (long long)(s % 86400 / 3600));
-    }
-}
-
 /* ---- status ---- */
 
 static const char *state_words(const char *state)
@@ -98,7 +81,7 @@ int hf_render_status(struct hf_buf *out, const json_t *s, bool colour)
     hf_buf_printf(out, "\nservices    %lld (%lld of this host)\nheartbeat   ",
                   (long long)hf_json_number(s, "services"),
                   (long long)hf_json_number(s, "local_services"));
-    hf_render_span(out, hf_json_number(s, "heartbeat_ms"));
+    hf_buf_span(out, hf_json_number(s, "heartbeat_ms"));
     hf_buf_str(out, ", ");
     hf_render_text(out, hf_json_text(s, "transport"));
     hf_buf_str(out, "\nkey         ");
@@ -106,7 +89,7 @@ int hf_render_status(struct hf_buf *out, const json_t *s, bool colour)
     hf_buf_str(out, "\nholdfastd   ");
     hf_render_text(out, hf_json_text(s, "version"));
     hf_buf_str(out, ", up ");
-    hf_render_span(out, hf_json_number(s, "uptime_s") * 1000);
+    hf_buf_span(out, hf_json_number(s, "uptime_s") * 1000);
     hf_buf_printf(out, ", pid %lld, incarnation %lld\n", (long long)hf_json_number(s, "pid"),
                   (long long)hf_json_number(s, "incarnation"));
     const json_t *groups = json_object_get(s, "groups");

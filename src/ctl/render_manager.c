@@ -7,97 +7,29 @@
 #include "ctl/render.h"
 #include "ctl/table.h"
 
-#define PREFIX "/manager/"
-
 static const json_t *value_of(const json_t *entry)
 {
     return json_object_get(entry, "value");
 }
 
-static bool is_primary(const json_t *value)
-{
-    const char *role = hf_json_text(value, "role");
-    return strcmp(role, "primary") == 0 || strcmp(role, "taking over") == 0;
-}
-
-/* The entry of who serves the group: of the highest epoch, if two believe it. NULL: nobody. */
+/* The entry of who serves the group: holdfastd says which. NULL: nobody. */
 static const json_t *primary_of(const json_t *managers, const char *name)
 {
-    const json_t *best = NULL, *e;
+    const json_t *e;
     size_t i;
     json_array_foreach(managers, i, e)
     {
-        if (strcmp(hf_json_text(e, "name"), name) == 0 && is_primary(value_of(e)) &&
-            (!best ||
-             hf_json_number(value_of(e), "epoch") > hf_json_number(value_of(best), "epoch"))) {
-            best = e;
+        if (strcmp(hf_json_text(e, "name"), name) == 0 &&
+            json_is_true(json_object_get(e, "serves"))) {
+            return e;
         }
     }
-    return best;
-}
-
-/* For how long nobody is protected, ms; -1: a backup is in sync. */
-static int64_t without_ms(const json_t *value, int64_t now_s)
-{
-    const json_t *since = json_object_get(value, "unprotected_since");
-    int64_t s = now_s - json_integer_value(since);
-    return !json_is_integer(since) ? -1 : s > 0 ? 1000 * s : 0;
+    return NULL;
 }
 
 static const char *group_of(const json_t *entry)
 {
     return hf_json_text(value_of(entry), "group");
-}
-
-/* ---- problems ---- */
-
-static void add_problem(json_t *status, const json_t *entry, int64_t now_s)
-{
-    const json_t *v = value_of(entry);
-    struct hf_buf what, remedy;
-    hf_buf_init(&what, 4096);
-    hf_buf_init(&remedy, 4096);
-    hf_buf_printf(&what, "%s: its %lld sessions would not outlive the loss of %s, since ",
-                  group_of(entry), (long long)hf_json_number(v, "sessions"),
-                  hf_json_text(entry, "owner"));
-    hf_render_span(&what, without_ms(v, now_s));
-    hf_buf_printf(&what, ": %s", hf_json_text(v, "why"));
-    hf_buf_printf(&remedy,
-                  "see that holdfast-pg runs on another host of the group and is reached from here "
-                  "(service.peer_listen): it becomes the backup by itself; \"holdfast group show "
-                  "%s\" tells what its copy lacks",
-                  group_of(entry));
-    json_t *p = json_object(), *problems = json_object_get(status, "problems");
-    json_object_set_new(p, "severity", json_string("warning"));
-    json_object_set_new(p, "what", json_stringn((const char *)what.p, what.n));
-    json_object_set_new(p, "remedy", json_stringn((const char *)remedy.p, remedy.n));
-    json_array_append_new(problems, p);
-    hf_buf_fini(&what);
-    hf_buf_fini(&remedy);
-}
-
-void hf_managers_add(json_t *status, const json_t *tree, int64_t now_s)
-{
-    json_t *managers = json_array(), *e;
-    size_t i;
-    json_array_foreach(tree, i, e)
-    {
-        if (strncmp(hf_json_text(e, "name"), PREFIX, strlen(PREFIX)) == 0 &&
-            json_is_string(json_object_get(value_of(e), "role"))) {
-            json_array_append(managers, e);
-        }
-    }
-    json_array_foreach(managers, i, e)
-    {
-        if (primary_of(managers, hf_json_text(e, "name")) == e &&
-            without_ms(value_of(e), now_s) >= 0) {
-            add_problem(status, e, now_s);
-        }
-    }
-    if (json_array_size(managers)) {
-        json_object_set(status, "managers", managers);
-    }
-    json_decref(managers);
 }
 
 /* ---- at a glance ---- */
@@ -120,10 +52,11 @@ static void add_unprotected(struct hf_buf *out, const json_t *v)
 }
 
 /* pgvip: 120 sessions at alpha, 118 protected by beta, 2 not (2 TLS) */
-static void add_glance(struct hf_buf *out, const json_t *e, int64_t now_s, bool colour)
+static void add_glance(struct hf_buf *out, const json_t *e, bool colour)
 {
     const json_t *v = value_of(e);
-    int64_t sessions = hf_json_number(v, "sessions"), without = without_ms(v, now_s);
+    const json_t *without = json_object_get(e, "unprotected_ms");
+    int64_t sessions = hf_json_number(v, "sessions");
     hf_buf_printf(out, "%s", colour ? HF_BOLD : "");
     hf_render_text(out, group_of(e));
     hf_buf_printf(out, "%s: %lld session%s at ", colour ? HF_PLAIN : "", (long long)sessions,
@@ -132,10 +65,10 @@ static void add_glance(struct hf_buf *out, const json_t *e, int64_t now_s, bool 
     hf_buf_str(out, " (");
     hf_render_text(out, hf_json_text(v, "service"));
     hf_buf_str(out, "), ");
-    if (without >= 0) {
+    if (without) {
         hf_buf_printf(out, "%snone protected%s for ", colour ? HF_YELLOW : "",
                       colour ? HF_PLAIN : "");
-        hf_render_span(out, without);
+        hf_buf_span(out, json_integer_value(without));
         hf_buf_str(out, ": ");
         hf_render_text(out, hf_json_text(v, "why"));
     } else {
@@ -225,7 +158,7 @@ static bool was_before(const json_t *managers, size_t i)
     return false;
 }
 
-int hf_render_managers(struct hf_buf *out, const json_t *managers, int64_t now_s, bool colour)
+int hf_render_managers(struct hf_buf *out, const json_t *managers, bool colour)
 {
     const json_t *e;
     size_t i;
@@ -239,7 +172,7 @@ int hf_render_managers(struct hf_buf *out, const json_t *managers, int64_t now_s
         }
         hf_buf_str(out, "\n");
         if (primary) {
-            add_glance(out, primary, now_s, colour);
+            add_glance(out, primary, colour);
         } else {
             hf_render_text(out, group_of(e));
             hf_buf_str(out, ": nobody serves its address\n");

@@ -85,7 +85,7 @@ void hf_table_number(struct hf_table *t, int64_t v)
 void hf_table_span(struct hf_table *t, int64_t ms)
 {
     size_t from = t->cells.n;
-    hf_render_span(&t->cells, ms);
+    hf_buf_span(&t->cells, ms);
     hf_table_end(t, from);
 }
 

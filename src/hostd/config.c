@@ -118,7 +118,7 @@ static const struct hf_conf_opt options[] = {
      .doc = "How long to listen for others at start; 0: two heartbeats"},
     {"http", "listen", HF_CONF_ADDR, AT(http.listen), .port = 7481, .none = "none",
      .def = "127.0.0.1:7481",
-     .doc = "Address of the read-only HTTP interface (tree, events, metrics)"},
+     .doc = "Address of the read-only HTTP interface (dashboard, tree, events, metrics)"},
     {"dns", "listen", HF_CONF_ADDR, AT(dns.listen), .port = 53, .none = "none", .def = "none",
      .doc = "Address of the DNS server"},
     {"dns", "domain", HF_CONF_STRING, AT(dns.domain), .min = 1, .max = 200, .check = check_domain,

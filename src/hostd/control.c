@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "codec/ctl_v1.h"
 #include "hostd/group_control.h"
+#include "hostd/overview.h"
 
 #define READ_PIECE 65536
 #define OUT_ENOUGH 65536u    /* bytes waiting for the reader beyond which no more is made */
@@ -279,8 +280,9 @@ static const struct {
     const char *name;
     void (*fn)(struct hf_hostd *h, struct hf_buf *out);
 } queries[] = {
-    {"status", hf_report_status}, {"members", hf_report_members}, {"metrics", hf_report_metrics},
-    {"config", query_config},     {"recorder", query_recorder},
+    {"status", hf_report_status},   {"members", hf_report_members},
+    {"metrics", hf_report_metrics}, {"config", query_config},
+    {"recorder", query_recorder},   {"overview", hf_overview_json_all},
 };
 
 static void query_groups(struct client *c, const struct hf_ctl_msg *m)

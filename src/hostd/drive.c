@@ -11,6 +11,7 @@
 #include "base/name.h"
 #include "hostd/group.h"
 #include "hostd/hostd.h"
+#include "hostd/timeline.h"
 #include "os/file.h"
 
 #define PULL_TIME HF_S(30) /* much of it for TCP where many packets are lost */
@@ -356,6 +357,10 @@ static int persist(struct hf_hostd *h, uint64_t incarnation)
 static void tell_state(struct hf_hostd *h, enum hf_dir_state s)
 {
     hf_log_info("", "directory: %s", hf_dir_state_name(s));
+    if (s == HF_DIR_RUN) {
+        hf_timeline_note(h->timeline, HF_ABOUT_HOST, h->config->host.name, 0,
+                         "takes part in the cluster");
+    }
     if (s == HF_DIR_PERSIST) {
         h->count.sync_ms = (uint64_t)((hf_now() - h->started_at) / HF_NS_PER_MS);
     }
@@ -382,6 +387,10 @@ static void tell_member(struct hf_hostd *h, const struct hf_dir_act *a)
 {
     const struct hf_part *part = hf_dir_part(h->dir, a->owner);
     note_lost(h, a);
+    if (hf_dir_state(h->dir) == HF_DIR_RUN) { /* until then we only get to know who is there */
+        hf_timeline_note(h->timeline, HF_ABOUT_HOST, owner_name(h, a->owner), 0, "%s%s",
+                         a->up ? "alive" : a->reason, a->up ? "" : ": its services leave the tree");
+    }
     if (a->up) {
         hf_log_info(owner_name(h, a->owner), "alive, incarnation %llu, %u services",
                     part ? (unsigned long long)part->key.incarnation : 0,

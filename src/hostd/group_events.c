@@ -7,34 +7,20 @@
 #include "base/mem.h"
 #include "base/name.h"
 #include "hostd/hostd.h"
-
-struct note {
-    char group[HF_GROUP_NAME_MAX + 1];
-    int64_t at_ms; /* since 1970 */
-    uint64_t epoch;
-    char text[2 * HF_GROUP_TEXT_MAX];
-};
+#include "hostd/timeline.h"
 
 struct hf_group_events {
     struct hf_hostd *h;
     void (*wake)(void *arg);
     void *arg;
     bool listening;
-    uint64_t n_notes; /* ever; the last ones are in note[], at their number modulo its length */
-    struct note note[HF_GROUP_NOTES_MAX];
 };
 
 static void on_changed(void *arg, const struct hf_group_info *info, const char *text)
 {
     struct hf_group_events *e = arg;
-    if (text) {
-        const struct hf_gstate *s = info->core ? hf_group_state(info->core) : NULL;
-        struct note *n = &e->note[e->n_notes++ % HF_GROUP_NOTES_MAX];
-        snprintf(n->group, sizeof(n->group), "%s", info->name);
-        snprintf(n->text, sizeof(n->text), "%s", text);
-        n->at_ms = hf_wall_now() / HF_NS_PER_MS;
-        n->epoch = s ? s->epoch : 0;
-    }
+    (void)info;
+    (void)text; /* the timeline keeps it */
     e->wake(e->arg);
 }
 
@@ -53,10 +39,10 @@ static bool covers(const struct hf_group_teller *t, const char *group)
     return hf_service_under(hf_slice_str(name), hf_slice_str(t->prefix));
 }
 
-static void tell_note(const struct note *n, struct hf_buf *buf)
+static void tell_note(const struct hf_note *n, struct hf_buf *buf)
 {
     hf_buf_str(buf, "event: group-event\ndata: {\"group\":");
-    hf_buf_json_str(buf, hf_slice_str(n->group));
+    hf_buf_json_str(buf, hf_slice_str(n->name));
     hf_buf_printf(buf, ",\"at\":%lld,\"epoch\":%llu,\"text\":", (long long)n->at_ms,
                   (unsigned long long)n->epoch);
     hf_buf_json_str(buf, hf_slice_str(n->text));
@@ -104,15 +90,11 @@ void hf_group_events_tell(struct hf_group_events *e, struct hf_group_teller *t, 
         return;
     }
     begin_listening(e);
-    if (e->n_notes - t->next > HF_GROUP_NOTES_MAX) {
-        t->next = e->n_notes - HF_GROUP_NOTES_MAX; /* the others have been overwritten */
-    }
-    for (; t->next < e->n_notes; t->next++) {
-        const struct note *n = &e->note[t->next % HF_GROUP_NOTES_MAX];
+    for (const struct hf_note *n; (n = hf_timeline_note_at(e->h->timeline, &t->next)); t->next++) {
         if (buf->n > enough || buf->err) {
             return;
         }
-        if (covers(t, n->group)) {
+        if (n->about == HF_ABOUT_GROUP && covers(t, n->name)) {
             tell_note(n, buf);
         }
     }
@@ -135,7 +117,7 @@ void hf_group_teller_init(struct hf_group_events *e, struct hf_slice prefix,
     begin_listening(e);
     memset(t, 0, sizeof(*t));
     snprintf(t->prefix, sizeof(t->prefix), "%.*s", HF_SLICE_FMT(prefix));
-    t->next = e->n_notes;
+    t->next = hf_timeline_notes(e->h->timeline);
 }
 
 int hf_group_events_create(struct hf_hostd *h, void (*wake)(void *arg), void *arg,

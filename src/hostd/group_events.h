@@ -5,8 +5,6 @@
 #include "base/limits.h"
 #include "hostd/group_report.h"
 
-#define HF_GROUP_NOTES_MAX 256 /* what happened, kept for slow readers */
-
 struct hf_hostd;
 struct hf_buf;
 struct hf_group_events;
@@ -14,12 +12,13 @@ struct hf_group_events;
 /* What a reader was told. */
 struct hf_group_teller {
     char prefix[HF_SERVICE_NAME_MAX + 1];
-    uint64_t next; /* note to tell */
+    uint64_t next; /* note of the timeline to look at */
     size_t n;
     struct hf_group_summary told[HF_GROUPS_MAX];
 };
 
-/** wake(arg) is called, from within steps, when there is something to tell. -ENOMEM. */
+/** wake(arg) is called, from within steps, when there is something to tell. h->timeline is open
+ * whenever a reader begins or is told. -ENOMEM. */
 HF_MUST int hf_group_events_create(struct hf_hostd *h, void (*wake)(void *arg), void *arg,
                                    struct hf_group_events **ret_events);
 /** NULL is fine. */

@@ -1,6 +1,8 @@
 /* The daemon: the directory core, connected to sockets, files and readers. */
 #pragma once
 
+#include <jansson.h>
+
 #include "core/directory/directory.h"
 #include "hostd/config.h"
 #include "hostd/tree.h"
@@ -17,6 +19,7 @@ struct hf_web;        /* web.h */
 struct hf_dns;        /* dns.h */
 struct hf_groups;     /* group.h */
 struct hf_group_tree; /* group_tree.h */
+struct hf_timeline;   /* timeline.h */
 
 /* What the daemon itself counts, beside the core's counters: name, text. */
 #define HF_HOSTD_COUNTER_LIST(X)                                                                   \
@@ -41,7 +44,8 @@ struct hf_hostd_lost {
     char host[HF_HOST_NAME_MAX + 1]; /* "": none */
     hf_time at;
 };
-#define HF_HOSTD_LOST_MAX 8 /* the last so many are remembered */
+#define HF_HOSTD_LOST_MAX 8            /* the last so many are remembered */
+#define HF_HOSTD_LOST_SHOWN HF_S(3600) /* by then it is not coming back by itself */
 
 struct hf_hostd {
     struct hf_loop *loop;
@@ -74,6 +78,7 @@ struct hf_hostd {
     struct hf_dns *dns;
     struct hf_groups *groups; /* NULL: not open */
     struct hf_group_tree *group_tree;
+    struct hf_timeline *timeline;
     struct hf_hostd_counters count;
 };
 
@@ -94,6 +99,15 @@ int hf_drive_pull_error(const struct hf_hostd *h, uint32_t owner);
 /** JSON objects and arrays as `holdfast status --json` and `holdfast members --json` print them. */
 void hf_report_status(struct hf_hostd *h, struct hf_buf *out);
 void hf_report_members(struct hf_hostd *h, struct hf_buf *out);
+/** The problems of a status, what is wrong and what to do, as a JSON array; managers and sip as
+ * hf_programs_managers() and hf_programs_sip() give them. */
+void hf_report_problems(const struct hf_hostd *h, const json_t *managers, const json_t *sip,
+                        struct hf_buf *out);
+/** How a host is: "self", "alive", "probing", "syncing", "waiting". Static. */
+const char *hf_report_member_state(const struct hf_hostd *h, uint32_t id);
+/** Where it is reached, "" if that is not known. */
+void hf_report_member_address(const struct hf_hostd *h, uint32_t id,
+                              char ret_text[HF_ADDR_STR_LEN]);
 /** Counters and gauges in Prometheus' text format. */
 void hf_report_metrics(struct hf_hostd *h, struct hf_buf *out);
 

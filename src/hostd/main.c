@@ -13,6 +13,7 @@
 #include "hostd/group.h"
 #include "hostd/group_tree.h"
 #include "hostd/hostd.h"
+#include "hostd/timeline.h"
 #include "hostd/web.h"
 #include "os/file.h"
 #include "os/program.h"
@@ -137,6 +138,7 @@ static int open_all(struct hf_hostd *h, struct hf_err *err)
     if (rc == 0 && h->groups) {
         rc = hf_group_tree_open(h, err, &h->group_tree);
     }
+    rc = rc ? rc : hf_timeline_open(h, err, &h->timeline);
     rc = rc ? rc : hf_web_open(h, err, &h->web);
     rc = rc ? rc : hf_dns_open(h, err, &h->dns);
     rc = rc ? rc : hf_program_drop(h->config->user, 0, err);
@@ -149,6 +151,8 @@ static void close_all(struct hf_hostd *h)
     hf_web_close(h->web);
     hf_control_close(h->control);
     h->control = NULL;
+    hf_timeline_close(h->timeline);
+    h->timeline = NULL;
     hf_group_tree_close(h->group_tree);
     hf_groups_close(h->groups);
     h->groups = NULL;

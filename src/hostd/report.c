@@ -6,9 +6,9 @@
 #include "hostd/control.h"
 #include "hostd/group_report.h"
 #include "hostd/hostd.h"
+#include "hostd/programs.h"
 
 #define CONFLICT_SHOWN HF_S(60)
-#define LOST_SHOWN_S 3600 /* by then it is not coming back by itself */
 
 /* ---- problems: what is wrong, and what to do ---- */
 
@@ -35,7 +35,7 @@ static void problems_of_peers(const struct hf_hostd *h, struct problems *p)
     for (size_t i = 0; i < HF_HOSTD_LOST_MAX; i++) {
         const struct hf_hostd_lost *l = &h->lost[i];
         long long ago = (long long)((hf_now() - l->at) / HF_NS_PER_S);
-        if (*l->host && ago < LOST_SHOWN_S) {
+        if (*l->host && hf_now() - l->at < HF_HOSTD_LOST_SHOWN) {
             snprintf(what, sizeof(what),
                      "%s fell silent %lld s ago: its services have left the tree", l->host, ago);
             problem(p, "error", what,
@@ -150,9 +150,23 @@ static struct totals totals_of(const struct hf_hostd *h)
     return t;
 }
 
+void hf_report_problems(const struct hf_hostd *h, const json_t *managers, const json_t *sip,
+                        struct hf_buf *out)
+{
+    struct problems p = {.out = out};
+    hf_buf_str(out, "[");
+    problems_of_own(h, &p);
+    hf_report_group_problems(h, problem, &p);
+    problems_of_peers(h, &p);
+    problems_of_network(h, &p);
+    hf_programs_problems(managers, sip, problem, &p);
+    hf_buf_str(out, "]");
+}
+
 void hf_report_status(struct hf_hostd *h, struct hf_buf *out)
 {
     struct totals t = totals_of(h);
+    json_t *managers = hf_programs_managers(h), *sip = hf_programs_sip(h);
     hf_buf_str(out, "{\"host\":");
     hf_buf_json_str(out, hf_slice_str(h->config->host.name));
     hf_buf_printf(
@@ -166,42 +180,58 @@ void hf_report_status(struct hf_hostd *h, struct hf_buf *out)
         hf_dir_period_ms(h->dir));
     hf_buf_printf(out,
                   "\"members\":%u,\"services\":%u,\"local_services\":%u,\"pulls_active\":%u,"
-                  "\"peers_behind\":%u,\"clients\":%u,\"problems\":[",
+                  "\"peers_behind\":%u,\"clients\":%u,\"problems\":",
                   hf_dir_members(h->dir), t.services, t.local, t.pulling, t.behind,
                   h->control ? hf_control_clients(h->control) : 0);
-    struct problems p = {.out = out};
-    problems_of_own(h, &p);
-    hf_report_group_problems(h, problem, &p);
-    problems_of_peers(h, &p);
-    problems_of_network(h, &p);
-    hf_buf_str(out, "],\"groups\":");
+    hf_report_problems(h, managers, sip, out);
+    hf_buf_str(out, ",\"groups\":");
     (void)!hf_report_groups(h, hf_slice(NULL, 0), out, NULL); /* out has its error */
     hf_buf_str(out, ",\"counters\":");
     counters(h, out);
+    if (json_array_size(managers)) {
+        hf_buf_str(out, ",\"managers\":");
+        hf_programs_put(json_incref(managers), out);
+    }
     hf_buf_str(out, "}\n");
+    json_decref(managers);
+    json_decref(sip);
 }
 
 /* ---- members ---- */
 
+const char *hf_report_member_state(const struct hf_hostd *h, uint32_t id)
+{
+    struct hf_dir_peer_info i = hf_dir_peer_info(h->dir, id, hf_now());
+    if (id == hf_dir_self(h->dir)) {
+        return "self";
+    }
+    return i.state == HF_DIR_PEER_WANTED && i.failures > 0 && !i.pulling
+               ? "waiting"
+               : hf_dir_peer_state_name(i.state);
+}
+
+void hf_report_member_address(const struct hf_hostd *h, uint32_t id, char ret_text[HF_ADDR_STR_LEN])
+{
+    struct hf_endpoint own = hf_addr_to_endpoint(&h->config->host.address);
+    bool self = id == hf_dir_self(h->dir);
+    struct hf_addr a = hf_addr_from_endpoint(self ? &own : &h->store->owner[id].endpoint);
+    ret_text[0] = '\0';
+    if (a.len > 0) {
+        hf_addr_str(&a, ret_text);
+    }
+}
+
 static void member(const struct hf_hostd *h, uint32_t id, struct hf_buf *out)
 {
-    char addr[HF_ADDR_STR_LEN] = "";
+    char addr[HF_ADDR_STR_LEN];
     bool self = id == hf_dir_self(h->dir);
     const struct hf_part *part = hf_dir_part(h->dir, id);
     struct hf_dir_peer_info i = hf_dir_peer_info(h->dir, id, hf_now());
-    struct hf_endpoint own = hf_addr_to_endpoint(&h->config->host.address);
-    struct hf_addr a = hf_addr_from_endpoint(self ? &own : &h->store->owner[id].endpoint);
-    if (a.len > 0) {
-        hf_addr_str(&a, addr);
-    }
+    hf_report_member_address(h, id, addr);
     int rc = hf_drive_pull_error(h, id);
-    const char *state = self ? "self" : hf_dir_peer_state_name(i.state);
-    if (i.state == HF_DIR_PEER_WANTED && i.failures > 0 && !i.pulling) {
-        state = "waiting";
-    }
     hf_buf_str(out, "{\"host\":");
     hf_buf_json_str(out, hf_slice_str(h->store->owner[id].name));
-    hf_buf_printf(out, ",\"address\":\"%s\",\"state\":\"%s\"", addr, state);
+    hf_buf_printf(out, ",\"address\":\"%s\",\"state\":\"%s\"", addr, hf_report_member_state(h, id));
     hf_buf_printf(out,
                   ",\"incarnation\":%llu,\"version\":%llu,\"services\":%u,\"heard_ms\":%u,"
                   "\"period_ms\":%u,\"behind\":%s,\"pulling\":%s,\"pull_failures\":%u,"

@@ -3,62 +3,34 @@
 
 #include <errno.h>
 
-#include "base/list.h"
 #include "base/mem.h"
-#include "hostd/group_events.h"
+#include "hostd/group_report.h"
+#include "hostd/overview.h"
 #include "hostd/service.h"
+#include "hostd/web_impl.h"
 
 #define JSON_TYPE "application/json"
 #define IDLE_TIMEOUT_S 60
-#define PIECE_LEN (64u << 10) /* of a stream; one entry more may be in it */
-#define PIECE_LEN_MAX (1u << 20)
 #define REPORT_LEN_MAX (32u << 20)
 #define SD_LOOKED_AT_MAX 1024 /* entries for one piece, with a port or without */
 #define TELL_EVENTS 8         /* between looks at the piece's length */
 #define TARGET_ROOM 300       /* a host name and a port */
-#define KEEP_ALIVE HF_S(15)
-#define STALL HF_S(60) /* a piece that has not left by then ends the stream */
 
-/*
- * An answer that leaves in pieces, each made when the one before has left. On web->streams until
- * its end or its client's.
- *
- *   tree, sd:  fill() makes pieces from `walk` until it returns false
- *   events:    `follow` is told into pieces; without anything to tell the stream sleeps until
- *              `timer`, which a change or the next keep-alive sets
- *
- * While a piece is `unsent` the timer is for a reader that has stopped reading.
- */
-struct stream {
-    struct hf_list node;
-    struct hf_web *web;      /* borrowed */
-    struct hf_http_req *req; /* borrowed while the stream lives */
-    struct hf_timer *timer;  /* owned */
-    struct hf_buf buf;
-    bool unsent; /* a piece is on its way */
-    bool (*fill)(struct stream *s);
-    struct hf_tree_walk *walk;     /* owned; tree, sd */
-    bool begun;                    /* sd: the opening bracket and a first element are written */
-    struct hf_follow *follow;      /* owned; events */
-    struct hf_group_teller groups; /* events */
-    hf_time keep_at;               /* events: when silence has lasted too long */
-};
-
-struct hf_web {
-    struct hf_hostd *h; /* borrowed */
-    struct hf_http_server *server;
-    struct hf_list streams;
-    unsigned n_events; /* streams with a follower */
-    struct hf_group_events *groups;
-};
+/* What a browser may do with our pages: run our own script, nothing else. Other origins may
+ * neither show nor read them. */
+static const char fields[] =
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n"
+    "Cross-Origin-Resource-Policy: same-origin\r\n";
 
 /* ---- streams ---- */
 
-static void stream_destroy(struct stream *s)
+void hf_web_stream_destroy(struct hf_web_stream *s)
 {
     if (s) {
         hf_list_unlink(&s->node);
-        s->web->n_events -= s->follow != NULL;
+        s->web->n_followers -= s->tell != NULL;
         hf_follow_destroy(s->follow);
         hf_timer_destroy(s->timer);
         hf_tree_walk_destroy(s->walk);
@@ -69,36 +41,36 @@ static void stream_destroy(struct stream *s)
 
 static void on_close(void *arg)
 {
-    stream_destroy(arg);
+    hf_web_stream_destroy(arg);
 }
 
-static void stream_end(struct stream *s)
+static void stream_end(struct hf_web_stream *s)
 {
     hf_http_stream_end(s->req);
-    stream_destroy(s);
+    hf_web_stream_destroy(s);
 }
 
 /* Send what is in buf. False: s is not to be touched any more, on_close() does the rest. */
-static bool stream_send(struct stream *s)
+static bool stream_send(struct hf_web_stream *s)
 {
     s->unsent = true;
-    hf_timer_set(s->timer, hf_now() + STALL);
+    hf_timer_set(s->timer, hf_now() + HF_WEB_STALL);
     return hf_http_stream_send(s->req, hf_buf_slice(&s->buf)) == 0;
 }
 
-static struct stream *stream_create(struct hf_web *web, struct hf_http_req *req,
-                                    void (*on_timer)(void *arg))
+struct hf_web_stream *hf_web_stream_create(struct hf_web *web, struct hf_http_req *req,
+                                           void (*on_timer)(void *arg))
 {
-    struct stream *s = hf_alloc(sizeof(*s));
+    struct hf_web_stream *s = hf_alloc(sizeof(*s));
     if (!s) {
         return NULL;
     }
     s->web = web;
     s->req = req;
-    hf_buf_init(&s->buf, PIECE_LEN_MAX);
+    hf_buf_init(&s->buf, HF_WEB_PIECE_LEN_MAX);
     hf_list_insert(&web->streams, &s->node);
     if (hf_timer_create(web->h->loop, on_timer, s, &s->timer)) {
-        stream_destroy(s);
+        hf_web_stream_destroy(s);
         return NULL;
     }
     return s;
@@ -122,7 +94,7 @@ static bool prefix_of(struct hf_http_req *req, struct hf_slice *ret_prefix)
 
 static void walk_on_room(void *arg)
 {
-    struct stream *s = arg;
+    struct hf_web_stream *s = arg;
     hf_buf_clear(&s->buf);
     bool more = s->fill(s);
     if (s->buf.err) { /* out of memory: what the client has is not JSON, and so it sees it */
@@ -139,19 +111,20 @@ static void walk_on_timer(void *arg)
     stream_end(arg);
 }
 
-static void walk_begin(struct hf_web *web, struct hf_http_req *req, bool (*fill)(struct stream *s))
+static void walk_begin(struct hf_web *web, struct hf_http_req *req,
+                       bool (*fill)(struct hf_web_stream *s))
 {
     struct hf_slice prefix;
     if (!prefix_of(req, &prefix)) {
         return;
     }
-    struct stream *s = stream_create(web, req, walk_on_timer);
+    struct hf_web_stream *s = hf_web_stream_create(web, req, walk_on_timer);
     if (s) {
         s->fill = fill;
         s->walk = hf_tree_walk_create(web->h->dir, web->h->store, prefix);
     }
     if (!s || !s->walk) {
-        stream_destroy(s);
+        hf_web_stream_destroy(s);
         hf_http_reply_error(req, 503, "out of memory");
         return;
     }
@@ -159,9 +132,9 @@ static void walk_begin(struct hf_web *web, struct hf_http_req *req, bool (*fill)
     walk_on_room(s);
 }
 
-static bool fill_tree(struct stream *s)
+static bool fill_tree(struct hf_web_stream *s)
 {
-    return hf_tree_walk_json(s->walk, &s->buf, PIECE_LEN);
+    return hf_tree_walk_json(s->walk, &s->buf, HF_WEB_PIECE_LEN);
 }
 
 static void get_tree(struct hf_web *web, struct hf_http_req *req)
@@ -226,7 +199,7 @@ static int dump_to_buf(const char *p, size_t n, void *arg)
     return buf->err;
 }
 
-static void add_target(struct stream *s, struct hf_slice owner, const struct hf_entry *e)
+static void add_target(struct hf_web_stream *s, struct hf_slice owner, const struct hf_entry *e)
 {
     const struct hf_hostd *h = s->web->h;
     uint32_t id = hf_dir_store_find_owner(h->store, owner);
@@ -248,11 +221,11 @@ static void add_target(struct stream *s, struct hf_slice owner, const struct hf_
     json_decref(value);
 }
 
-static bool fill_sd(struct stream *s)
+static bool fill_sd(struct hf_web_stream *s)
 {
     struct hf_slice owner;
     struct hf_entry *e;
-    for (int i = 0; i < SD_LOOKED_AT_MAX && s->buf.n < PIECE_LEN && !s->buf.err; i++) {
+    for (int i = 0; i < SD_LOOKED_AT_MAX && s->buf.n < HF_WEB_PIECE_LEN && !s->buf.err; i++) {
         if (!hf_tree_walk_next(s->walk, &owner, &e)) {
             hf_buf_str(&s->buf, s->begun ? "\n]\n" : "[]\n");
             return false;
@@ -270,20 +243,89 @@ static void get_sd(struct hf_web *web, struct hf_http_req *req)
     walk_begin(web, req, fill_sd);
 }
 
-/* ---- /v1/events ---- */
+/* ---- followers ---- */
 
-/* A value may be written in several lines, an event's data may not: between JSON's tokens a line's
- * end is a space, and within them it can't be. */
-static void add_line(struct hf_buf *buf, struct hf_slice value)
+/* Send what there is to tell; s may be gone afterwards. */
+static void follower_tell(struct hf_web_stream *s)
 {
-    uint8_t *to = hf_buf_reserve(buf, value.n);
-    if (to) {
-        for (size_t i = 0; i < value.n; i++) {
-            to[i] = value.p[i] == '\n' || value.p[i] == '\r' ? ' ' : value.p[i];
-        }
-        hf_buf_commit(buf, value.n);
+    hf_buf_clear(&s->buf);
+    s->tell(s);
+    hf_time now = hf_now();
+    if (s->buf.n == 0 && now >= s->keep_at) {
+        hf_buf_str(&s->buf, ":\n\n");
+    }
+    if (s->buf.err) {
+        stream_end(s); /* a reader that comes again is told all */
+    } else if (s->buf.n == 0) {
+        hf_timer_set(s->timer, s->keep_at);
+    } else {
+        s->keep_at = now + HF_WEB_KEEP_ALIVE;
+        (void)stream_send(s);
     }
 }
+
+static void follower_on_room(void *arg)
+{
+    struct hf_web_stream *s = arg;
+    s->unsent = false;
+    follower_tell(s);
+}
+
+static void follower_on_timer(void *arg)
+{
+    struct hf_web_stream *s = arg;
+    if (s->unsent) {
+        stream_end(s);
+    } else {
+        follower_tell(s);
+    }
+}
+
+/* Telling waits for the loop's next turn. */
+void hf_web_follower_wake(void *stream)
+{
+    struct hf_web_stream *s = stream;
+    if (!s->unsent) {
+        hf_timer_set(s->timer, 0);
+    }
+}
+
+struct hf_web_stream *hf_web_follower_create(struct hf_web *web, struct hf_http_req *req,
+                                             void (*tell)(struct hf_web_stream *s))
+{
+    if (web->n_followers >= HF_SSE_CLIENTS_MAX) {
+        hf_http_reply_error(req, 503, "%d clients follow events already, try again later",
+                            HF_SSE_CLIENTS_MAX);
+        return NULL;
+    }
+    struct hf_web_stream *s = hf_web_stream_create(web, req, follower_on_timer);
+    if (!s) {
+        hf_http_reply_error(req, 503, "out of memory");
+        return NULL;
+    }
+    s->tell = tell;
+    web->n_followers++;
+    return s;
+}
+
+void hf_web_follower_begin(struct hf_web_stream *s)
+{
+    hf_http_stream_begin(s->req, 200, "text/event-stream", follower_on_room, on_close, s);
+    follower_tell(s);
+}
+
+void hf_web_add_line(struct hf_buf *buf, struct hf_slice text)
+{
+    uint8_t *to = hf_buf_reserve(buf, text.n);
+    if (to) {
+        for (size_t i = 0; i < text.n; i++) {
+            to[i] = text.p[i] == '\n' || text.p[i] == '\r' ? ' ' : text.p[i];
+        }
+        hf_buf_commit(buf, text.n);
+    }
+}
+
+/* ---- /v1/events ---- */
 
 static void on_event(void *arg, enum hf_follow_event event, struct hf_slice owner,
                      struct hf_entry *entry)
@@ -301,57 +343,17 @@ static void on_event(void *arg, enum hf_follow_event event, struct hf_slice owne
     hf_buf_str(buf, ",\"owner\":");
     hf_buf_json_str(buf, owner);
     hf_buf_str(buf, ",\"value\":");
-    add_line(buf, hf_entry_value(entry));
+    hf_web_add_line(buf, hf_entry_value(entry));
     hf_buf_str(buf, "}\n\n");
 }
 
-/* Send what there is to tell; s may be gone afterwards. */
-static void events_tell(struct stream *s)
+static void events_tell(struct hf_web_stream *s)
 {
-    hf_buf_clear(&s->buf);
-    while (s->buf.n < PIECE_LEN && !s->buf.err &&
+    while (s->buf.n < HF_WEB_PIECE_LEN && !s->buf.err &&
            hf_follow_tell(s->follow, TELL_EVENTS, on_event, &s->buf)) {
     }
-    if (s->buf.n < PIECE_LEN) {
-        hf_group_events_tell(s->web->groups, &s->groups, &s->buf, PIECE_LEN);
-    }
-    hf_time now = hf_now();
-    if (s->buf.n == 0 && now >= s->keep_at) {
-        hf_buf_str(&s->buf, ":\n\n");
-    }
-    if (s->buf.err) {
-        stream_end(s); /* a reader that comes again is told all */
-    } else if (s->buf.n == 0) {
-        hf_timer_set(s->timer, s->keep_at);
-    } else {
-        s->keep_at = now + KEEP_ALIVE;
-        (void)stream_send(s);
-    }
-}
-
-static void events_on_room(void *arg)
-{
-    struct stream *s = arg;
-    s->unsent = false;
-    events_tell(s);
-}
-
-static void events_on_timer(void *arg)
-{
-    struct stream *s = arg;
-    if (s->unsent) {
-        stream_end(s);
-    } else {
-        events_tell(s);
-    }
-}
-
-/* From within a step: telling waits for the loop's next turn. */
-static void events_wake(void *arg)
-{
-    struct stream *s = arg;
-    if (!s->unsent) {
-        hf_timer_set(s->timer, 0);
+    if (s->buf.n < HF_WEB_PIECE_LEN) {
+        hf_group_events_tell(s->web->groups, &s->groups, &s->buf, HF_WEB_PIECE_LEN);
     }
 }
 
@@ -360,11 +362,12 @@ static void groups_wake(void *arg)
 {
     struct hf_web *web = arg;
     HF_LIST_FOREACH (node, &web->streams) {
-        struct stream *s = HF_CONTAINER_OF(node, struct stream, node);
+        struct hf_web_stream *s = HF_CONTAINER_OF(node, struct hf_web_stream, node);
         if (s->follow) {
-            events_wake(s);
+            hf_web_follower_wake(s);
         }
     }
+    hf_web_overview_touch(web);
 }
 
 static void get_events(struct hf_web *web, struct hf_http_req *req)
@@ -373,24 +376,18 @@ static void get_events(struct hf_web *web, struct hf_http_req *req)
     if (!prefix_of(req, &prefix)) {
         return;
     }
-    if (web->n_events >= HF_SSE_CLIENTS_MAX) {
-        hf_http_reply_error(req, 503, "%d clients follow events already, try again later",
-                            HF_SSE_CLIENTS_MAX);
+    struct hf_web_stream *s = hf_web_follower_create(web, req, events_tell);
+    if (!s) {
         return;
     }
-    struct stream *s = stream_create(web, req, events_on_timer);
-    if (s) {
-        hf_group_teller_init(web->groups, prefix, &s->groups);
-        s->follow = hf_follow_create(web->h->follows, prefix, events_wake, s);
-        web->n_events += s->follow != NULL;
-    }
-    if (!s || !s->follow) {
-        stream_destroy(s);
+    hf_group_teller_init(web->groups, prefix, &s->groups);
+    s->follow = hf_follow_create(web->h->follows, prefix, hf_web_follower_wake, s);
+    if (!s->follow) {
+        hf_web_stream_destroy(s);
         hf_http_reply_error(req, 503, "out of memory");
         return;
     }
-    hf_http_stream_begin(req, 200, "text/event-stream", events_on_room, on_close, s);
-    events_tell(s);
+    hf_web_follower_begin(s);
 }
 
 /* ---- what is answered whole ---- */
@@ -424,6 +421,11 @@ static void get_groups(struct hf_web *web, struct hf_http_req *req)
     reply_report(web, req, JSON_TYPE, report_groups);
 }
 
+static void get_overview(struct hf_web *web, struct hf_http_req *req)
+{
+    reply_report(web, req, JSON_TYPE, hf_overview_json_all);
+}
+
 static void get_metrics(struct hf_web *web, struct hf_http_req *req)
 {
     reply_report(web, req, "text/plain; version=0.0.4; charset=utf-8", hf_report_metrics);
@@ -437,13 +439,15 @@ static void get_health(struct hf_web *web, struct hf_http_req *req)
     hf_http_reply(req, state == HF_DIR_RUN ? 200 : 503, JSON_TYPE, hf_slice(body, (size_t)n));
 }
 
-static void get_index(struct hf_web *web, struct hf_http_req *req);
+static void get_paths(struct hf_web *web, struct hf_http_req *req);
 
 static const struct {
     const char *path, *text;
     void (*fn)(struct hf_web *web, struct hf_http_req *req);
 } handlers[] = {
-    {"/", "this page", get_index},
+    {"/v1", "this list", get_paths},
+    {"/v1/overview", "all that the dashboard shows as JSON", get_overview},
+    {"/v1/overview/events", "the same, live, as Server-Sent Events", hf_web_overview_follow},
     {"/v1/tree", "?prefix=/...: services as JSON", get_tree},
     {"/v1/members", "hosts as JSON", get_members},
     {"/v1/events", "?prefix=/...: services and their changes as Server-Sent Events", get_events},
@@ -454,13 +458,14 @@ static const struct {
     {"/healthz", "200 when this host takes part in the directory, otherwise 503", get_health},
 };
 
-static void get_index(struct hf_web *web, struct hf_http_req *req)
+static void get_paths(struct hf_web *web, struct hf_http_req *req)
 {
     struct hf_buf buf;
-    hf_buf_init(&buf, PIECE_LEN);
-    hf_buf_printf(&buf, "Holdfast on %s\n\n", web->h->config->host.name);
+    hf_buf_init(&buf, HF_WEB_PIECE_LEN);
+    hf_buf_printf(&buf, "Holdfast on %s\n\n%-20s %s\n", web->h->config->host.name, "/",
+                  "the dashboard, for a browser");
     for (size_t i = 0; i < HF_ARRAY_LEN(handlers); i++) {
-        hf_buf_printf(&buf, "%-12s %s\n", handlers[i].path, handlers[i].text);
+        hf_buf_printf(&buf, "%-20s %s\n", handlers[i].path, handlers[i].text);
     }
     hf_http_reply(req, 200, "text/plain; charset=utf-8", hf_buf_slice(&buf));
     hf_buf_fini(&buf);
@@ -476,7 +481,9 @@ static void on_request(void *arg, struct hf_http_req *req)
             return;
         }
     }
-    hf_http_reply_error(req, 404, "no such path; / lists those that there are");
+    if (!hf_web_file_get(req, path)) {
+        hf_http_reply_error(req, 404, "no such path; /v1 lists those that there are");
+    }
 }
 
 int hf_web_open(struct hf_hostd *h, struct hf_err *err, struct hf_web **ret_web)
@@ -494,11 +501,14 @@ int hf_web_open(struct hf_hostd *h, struct hf_err *err, struct hf_web **ret_web)
     struct hf_http_server_opt opt = {.bind = h->config->http.listen,
                                      .clients_max = HF_HTTP_CLIENTS_MAX,
                                      .idle_timeout_s = IDLE_TIMEOUT_S,
-                                     .backlog_max = HF_SSE_BACKLOG_MAX};
+                                     .backlog_max = HF_SSE_BACKLOG_MAX,
+                                     .fields = fields};
     int rc = hf_group_events_create(h, groups_wake, web, &web->groups);
+    rc = rc ? rc : hf_web_overview_open(web);
     rc = rc ? hf_err_set(err, rc, "out of memory")
             : hf_http_server_open(h->loop, &opt, on_request, web, err, &web->server);
     if (rc) {
+        hf_web_overview_close(web);
         hf_group_events_destroy(web->groups);
         hf_free(web);
         return rc;
@@ -512,8 +522,9 @@ void hf_web_close(struct hf_web *web)
     if (web) {
         hf_http_server_close(web->server);
         HF_LIST_FOREACH (node, &web->streams) {
-            stream_destroy(HF_CONTAINER_OF(node, struct stream, node));
+            hf_web_stream_destroy(HF_CONTAINER_OF(node, struct hf_web_stream, node));
         }
+        hf_web_overview_close(web);
         hf_group_events_destroy(web->groups);
         hf_free(web);
     }

@@ -1,4 +1,4 @@
-/* The public, read-only HTTP port: tree, members, events, service discovery, metrics, health. */
+/* The public, read-only HTTP port: dashboard, tree, members, events, service discovery, metrics. */
 #pragma once
 
 #include "hostd/hostd.h"

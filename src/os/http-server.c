@@ -119,7 +119,7 @@ static void put(struct hf_http_req *r, struct hf_slice s)
 /* Status line and fields; length < 0: not known. */
 static void put_head(struct hf_http_req *r, int status, const char *type, int64_t length)
 {
-    char buf[512], date[40], len[64] = "";
+    char buf[1536], date[40], len[64] = "";
     time_t now = (time_t)(hf_wall_now() / HF_NS_PER_S);
     struct tm tm;
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
@@ -131,11 +131,12 @@ static void put_head(struct hf_http_req *r, int status, const char *type, int64_
     int n = snprintf(buf, sizeof(buf),
                      "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %.100s\r\n%s%s"
                      "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-                     "Connection: close\r\n\r\n",
+                     "%.1000sConnection: close\r\n\r\n",
                      status, reason(status), date, type, len,
                      status == 405   ? "Allow: GET, HEAD\r\n"
                      : status == 503 ? "Retry-After: 2\r\n"
-                                     : "");
+                                     : "",
+                     r->s->opt.fields ? r->s->opt.fields : "");
     put(r, hf_slice(buf, (size_t)n));
 }
 

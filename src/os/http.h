@@ -18,6 +18,7 @@ struct hf_http_server_opt {
     int clients_max;    /* connections; more are closed at once and counted */
     int idle_timeout_s; /* of a connection, also of one that never sends a request */
     size_t backlog_max; /* bytes a slow reader of a stream may leave unsent before it is closed */
+    const char *fields; /* static; header lines of every answer, each with its CRLF; NULL: none */
 };
 
 /** Called for every GET and HEAD; other methods get 405. Must reply now or later, exactly once. */

@@ -56,6 +56,13 @@ struct hf_pg_histogram {
     uint64_t sum_ns, count;
 };
 
+/** Append what is in b. */
+void hf_pg_histogram_join(struct hf_pg_histogram *h, const struct hf_pg_histogram *b);
+/** What the share q (0 to 1) of what was added between `then` and h took at most, to a power of
+ * two, ms; of the last bucket at least. Negative: nothing was added. */
+double hf_pg_histogram_quantile_ms(const struct hf_pg_histogram *h,
+                                   const struct hf_pg_histogram *then, double q);
+
 struct hf_pg_stats {
 #define HF_PG_STAT_FIELD(name, text) uint64_t name;
     HF_PG_STAT_LIST(HF_PG_STAT_FIELD)
@@ -91,6 +98,12 @@ const char *hf_pg_takeover_kind_name(enum hf_pg_takeover_kind k);
 struct hf_pg_takeover_stats {
     struct hf_pg_histogram time[HF_PG_TAKEOVER_KINDS];
     uint64_t restored, gone; /* sessions; those whose client was gone */
+    struct {
+        uint64_t epoch;
+        enum hf_pg_takeover_kind kind; /* FIRST, as before any: nothing was taken over */
+        hf_time took;
+        uint64_t sessions, restored;
+    } last;
     struct {
         const char *why; /* static */
         uint64_t n;

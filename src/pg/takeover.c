@@ -396,6 +396,11 @@ static void end_move(struct hf_pg_takeover *t)
     t->move = NULL;
     hf_time took = now_of(t) - t->started;
     hf_pg_histogram_add(&t->pg->takeovers.time[t->opt.kind], (uint64_t)took);
+    t->pg->takeovers.last.epoch = t->pg->reign.epoch;
+    t->pg->takeovers.last.kind = t->opt.kind;
+    t->pg->takeovers.last.took = took;
+    t->pg->takeovers.last.sessions = t->figures.sessions;
+    t->pg->takeovers.last.restored = t->figures.restored;
     hf_log_info(
         "",
         "took over (%s): %u sessions, %u restored, %u whose client was gone, %u lost, %u that were "

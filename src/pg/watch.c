@@ -37,8 +37,9 @@ struct hf_pg_watch {
     uint32_t watch;
     char *told, *told_state; /* owned; what the entry is; NULL: none */
     hf_time told_at;
-    hf_time since, since_wall;  /* of pg->reign.unprotected_since */
-    bool refused, out_of_reach; /* logged */
+    hf_time since, since_wall;       /* of pg->reign.unprotected_since */
+    struct hf_pg_histogram requests; /* until told_at */
+    bool refused, out_of_reach;      /* logged */
     struct hf_list others;
     size_t n_others;
 };
@@ -61,6 +62,22 @@ static void note_since(struct hf_pg_watch *w)
     }
 }
 
+/* How this reign began, if it took over. */
+static void add_takeover(const struct hf_pg_watch *w, json_t *v)
+{
+    const struct hf_pg_takeover_stats *t = &w->pg->takeovers;
+    if (t->last.kind == HF_PG_TAKEOVER_FIRST || t->last.epoch != w->pg->reign.epoch) {
+        return;
+    }
+    json_t *took = json_object();
+    json_object_set_new(took, "kind", json_string(hf_pg_takeover_kind_name(t->last.kind)));
+    json_object_set_new(took, "epoch", json_integer((json_int_t)t->last.epoch));
+    json_object_set_new(took, "ms", json_integer((json_int_t)(t->last.took / HF_NS_PER_MS)));
+    json_object_set_new(took, "sessions", json_integer((json_int_t)t->last.sessions));
+    json_object_set_new(took, "restored", json_integer((json_int_t)t->last.restored));
+    json_object_set_new(v, "takeover", took);
+}
+
 /* Changes of these are told at once. */
 static json_t *state_of(const struct hf_pg_watch *w, const struct hf_pg_service_info *i)
 {
@@ -80,6 +97,7 @@ static json_t *state_of(const struct hf_pg_watch *w, const struct hf_pg_service_
         if (r->unprotected_since != HF_NEVER) {
             json_object_set_new(v, "unprotected_since", json_integer(w->since_wall / HF_NS_PER_S));
         }
+        add_takeover(w, v);
     } else if (i->role == HF_PG_ROLE_BACKUP) {
         json_object_set_new(v, "pair", json_string(hf_pair_backup_state_name(i->backup.state)));
         json_object_set_new(v, "complete", json_boolean(i->backup.complete));
@@ -120,6 +138,34 @@ static void add_sessions(const struct hf_pg_watch *w, json_t *v)
     json_object_set_new(v, "unprotected", reasons);
 }
 
+static void join_requests(const struct hf_pg *pg, struct hf_pg_histogram *all)
+{
+    size_t pos = 0;
+    memset(all, 0, sizeof(*all));
+    for (const struct hf_pg_database *d; (d = hf_map_next(&pg->databases, &pos));) {
+        hf_pg_histogram_join(all, &d->stats.query);
+    }
+}
+
+/* What requests took since we told last; a client that had to wait shows as the slowest. */
+static void add_latency(const struct hf_pg_watch *w, json_t *v)
+{
+    struct hf_pg_histogram all;
+    join_requests(w->pg, &all);
+    if (all.count > w->requests.count) {
+        static const struct {
+            const char *name;
+            double q;
+        } of[] = {{"p50", 0.5}, {"p99", 0.99}, {"slowest", 1}};
+        json_t *ms = json_object();
+        for (size_t i = 0; i < HF_ARRAY_LEN(of); i++) {
+            double took = hf_pg_histogram_quantile_ms(&all, &w->requests, of[i].q);
+            json_object_set_new(ms, of[i].name, json_real(took));
+        }
+        json_object_set_new(v, "latency_ms", ms);
+    }
+}
+
 static void add_figures(const struct hf_pg_watch *w, const struct hf_pg_service_info *i, json_t *v)
 {
     struct hf_load load;
@@ -129,6 +175,7 @@ static void add_figures(const struct hf_pg_watch *w, const struct hf_pg_service_
         json_object_set_new(v, "lag_bytes", json_integer((json_int_t)i->primary.lag_bytes));
         json_object_set_new(v, "lag_ms", rounded((double)i->primary.lag_age / HF_NS_PER_MS));
         json_object_set_new(v, "unprotected_s", rounded((double)total / HF_NS_PER_S));
+        add_latency(w, v);
     } else {
         json_object_set_new(v, "stored", json_integer((json_int_t)i->backup.sessions));
         json_object_set_new(v, "stored_bytes", json_integer((json_int_t)i->backup.bytes));
@@ -169,6 +216,7 @@ static void publish(struct hf_pg_watch *w, char *value, char *state)
     w->told = value;
     w->told_state = state;
     w->told_at = hf_now();
+    join_requests(w->pg, &w->requests);
 }
 
 static bool same(const char *a, const char *b)

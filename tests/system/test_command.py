@@ -146,7 +146,7 @@ def query(answers):
 
 
 def test_status(start, tmp_path):
-    start(query({"status": json.dumps(STATUS).encode(), "tree": b"[]"}))
+    start(query({"status": json.dumps(STATUS).encode()}))
     code, out, err = run(tmp_path, "status")
     assert (code, err) == (0, "")
     assert out.startswith("alpha: running, no problems\n")
@@ -156,7 +156,7 @@ def test_status(start, tmp_path):
 
 
 def test_status_watch_follows_until_the_signal(start, tmp_path):
-    start(query({"status": json.dumps(STATUS).encode(), "tree": b"[]"}))
+    start(query({"status": json.dumps(STATUS).encode()}))
     process = begin(tmp_path, "status", "--watch", "--json")
     for _ in range(2):
         assert json.loads(process.stdout.readline()) == STATUS

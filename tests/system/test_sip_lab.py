@@ -209,3 +209,22 @@ def test_softphone(sip, user, agent):
         sip.until(lambda: sip.address["client"] not in str(sip.ask(home, "show", aor=user)["known"]), "its binding is gone")
     finally:
         phone.end()
+
+
+def test_seen_by_whoever_looks_at_the_cluster(sip, user):
+    """The servers with their users, and who leads, in one look at any host."""
+    home = give_home(sip, user)
+
+    def top():
+        return sip.lab.exec("beta", "holdfast", "top", "-b", "-n", "1").splitlines()
+
+    def row(name):
+        lines = top()
+        return next((line for line in lines[lines.index("SIP") + 1:] if line.split()[0] == name), "")
+
+    sip.until(lambda: all(row(n).split()[1] == "live" for n in sip.servers), "all servers are shown")
+    sip.until(lambda: int(row(home).split()[2]) >= 1, "the home has users")
+    assert "leads" in row(sip.leader())
+    host = sip.servers[home][0]
+    shown = next(line for line in top() if line.split()[0] == host and "SIP users" in line)
+    assert int(shown.split("sessions")[1].split()[0]) >= 1

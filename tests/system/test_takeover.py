@@ -454,6 +454,8 @@ def test_takeovers_are_counted(rig, way):
         m = rig.metrics(host)
         assert m["holdfast_pg_takeover_sessions_restored_total"] >= 1
         assert {r["what"]: int(r["count"]) for r in rig.rows("TAKEOVERS", host)}[f"take-overs: {kind}"] >= 1
+        rig.until(lambda: f"{host} took over ({kind}, epoch " in rig.on(host, "holdfast", "top", "-b", "-n", "1"), "the timeline has it")
+        rig.until(lambda: "slowest (stalls)" in rig.on(host, "holdfast", "top", "-b", "-n", "1"), "what requests take is told")
 
 
 def test_managers_watch_each_other(rig):

@@ -87,12 +87,34 @@ static void out_of_memory_is_sticky(void **state)
     hf_buf_fini(&b);
 }
 
+static void spans(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t ms;
+        const char *text;
+    } rows[] = {{0, "0 ms"},          {999, "999 ms"},       {1000, "1 s"},
+                {2500, "2.5 s"},      {59999, "59.9 s"},     {200000, "3 m 20 s"},
+                {3600000, "1 h 0 m"}, {86400000, "1 d 0 h"}, {360000000, "4 d 4 h"}};
+    for (size_t i = 0; i < HF_ARRAY_LEN(rows); i++) {
+        struct hf_buf out;
+        hf_buf_init(&out, 100);
+        hf_buf_span(&out, rows[i].ms);
+        hf_assert_slice_str(hf_buf_slice(&out), rows[i].text);
+        hf_buf_fini(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(grows_to_its_limit),      HF_TEST(long_printf),
-        HF_TEST(reserve_and_commit),      HF_TEST(json_strings),
-        HF_TEST(out_of_memory_is_sticky), HF_TEST(xml_text),
+        HF_TEST(grows_to_its_limit),
+        HF_TEST(long_printf),
+        HF_TEST(reserve_and_commit),
+        HF_TEST(json_strings),
+        HF_TEST(out_of_memory_is_sticky),
+        HF_TEST(xml_text),
+        HF_TEST(spans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

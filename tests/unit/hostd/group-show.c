@@ -10,6 +10,7 @@
 #include "codec/ctl_v1.h"
 #include "hostd/group_report.h"
 #include "hostd/group_tree.h"
+#include "hostd/timeline.h"
 #include "hostd/web.h"
 #include "support/fake_groups.h"
 #include "support/hostd_rig.h"
@@ -30,6 +31,7 @@ static int setup(void **state)
     fake_groups_init(&w->groups);
     w->rig.h.groups = &w->groups;
     assert_int_equal(hf_group_tree_open(&w->rig.h, &err, &w->rig.h.group_tree), 0);
+    assert_int_equal(hf_timeline_open(&w->rig.h, &err, &w->rig.h.timeline), 0);
     assert_int_equal(hf_web_open(&w->rig.h, &err, &w->rig.h.web), 0);
     hf_buf_init(&w->out, 1u << 20);
     *state = w;
@@ -41,6 +43,8 @@ static int teardown(void **state)
     struct world *w = *state;
     hf_buf_fini(&w->out);
     hf_web_close(w->rig.h.web);
+    hf_timeline_close(w->rig.h.timeline);
+    w->rig.h.timeline = NULL;
     hf_group_tree_close(w->rig.h.group_tree);
     for (size_t i = 0; i < FAKE_LISTENERS_MAX; i++) {
         assert_null(w->groups.listener[i].fn);

@@ -158,6 +158,36 @@ static void sessions_that_are_lost(void **state)
     assert_string_equal(hf_pg_takeover_kind_name(HF_PG_TAKEOVER_PLANNED), "planned");
 }
 
+static uint64_t quantile_us(const struct hf_pg_histogram *h, const struct hf_pg_histogram *then,
+                            double q)
+{
+    return (uint64_t)(hf_pg_histogram_quantile_ms(h, then, q) * 1000 + 0.5);
+}
+
+static void quantiles(void **state)
+{
+    (void)state;
+    struct hf_pg_histogram h = {0}, then = {0}, both = {0};
+    assert_true(hf_pg_histogram_quantile_ms(&h, &then, 0.5) < 0);
+    for (int i = 0; i < 98; i++) {
+        hf_pg_histogram_add(&h, 20000); /* less than 32 us */
+    }
+    hf_pg_histogram_add(&h, 100000);    /* less than 128 us */
+    hf_pg_histogram_add(&h, 300000000); /* a stall */
+    assert_int_equal(quantile_us(&h, &then, 0), 32);
+    assert_int_equal(quantile_us(&h, &then, 0.5), 32);
+    assert_int_equal(quantile_us(&h, &then, 0.99), 128);
+    assert_int_equal(quantile_us(&h, &then, 1), 524288);
+    hf_pg_histogram_join(&both, &h);
+    hf_pg_histogram_join(&both, &h);
+    assert_int_equal(both.count, 200);
+    assert_int_equal(both.sum_ns, 2 * h.sum_ns);
+    then = h; /* from now on only what is new counts */
+    assert_true(hf_pg_histogram_quantile_ms(&h, &then, 1) < 0);
+    hf_pg_histogram_add(&h, (uint64_t)HF_S(1000)); /* beyond the buckets: at least */
+    assert_int_equal(quantile_us(&h, &then, 1), 16 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +196,7 @@ int main(void)
         cmocka_unit_test_setup(reasons, setup),
         cmocka_unit_test_setup(how_far_the_confirm_lags, setup),
         cmocka_unit_test_setup(sessions_that_are_lost, setup),
+        cmocka_unit_test_setup(quantiles, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
