@@ -250,6 +250,19 @@ unsigned hf_sip_wire_queue(struct hf_sip_wire *t)
     return most;
 }
 
+int hf_sip_wire_steer(struct hf_sip_wire *t, int program, struct hf_err *err)
+{
+    for (size_t i = 0; i < t->n_socks; i++) {
+        struct hf_sip_place at = {.transport = t->sock[i].transport, .at = t->sock[i].at};
+        if (at.transport == HF_SIP_TRANSPORT_UDP &&
+            setsockopt(t->sock[i].io.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program,
+                       sizeof(program)) < 0) {
+            return hf_sip_socket_fail(err, &at, "steer datagrams at");
+        }
+    }
+    return 0;
+}
+
 /* ---- opening ---- */
 
 static int set_int(int fd, int level, int name, int value)
