@@ -18,6 +18,8 @@
 
 #define MAILBOX_MAX (32u << 20)
 #define BATCH_MAX (8u << 20) /* bytes of a turn for one other worker */
+#define PACE HF_MS(2)        /* between the beginnings of turns of a busy worker ... */
+#define BUSY 250u            /* ... to which so many messages came between two looks */
 #define LOOK HF_MS(250)      /* between looks at the load */
 #define LOOKS_PER_S 4
 
@@ -274,8 +276,11 @@ static void on_look(struct hf_poll_timer *t, hf_time now)
     w->looked_at = now;
     w->cpu_then = cpu;
     w->now.queue = hf_sip_wire_queue(w->wire);
+    uint64_t came = w->now.wire.udp_in + w->now.wire.stream_in;
     w->now.shed = hf_sip_overload_step(&w->overload, w->now.cpu, w->now.queue, now);
     w->now.wire = *hf_sip_wire_counters(w->wire);
+    came = w->now.wire.udp_in + w->now.wire.stream_in - came;
+    hf_poll_pace(w->poll, came < BUSY ? 0 : PACE);
     if (w->now.shed != before && w->handler.shed) {
         w->handler.shed(w->ctx, w->now.shed);
     }
