@@ -478,6 +478,7 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     hf_sip_fleet_set(e->fleet, number, &peer->now);
     if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
         hf_el_died(e, number);
+        hf_el_unanswered(e, number, e->now);
     }
     *ret_number = number;
     return rc;
