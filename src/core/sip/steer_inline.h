@@ -23,10 +23,11 @@
 #define HF_STEER_INLINE static inline __attribute__((always_inline))
 #define HF_STEER_NONE (-1)
 #define HF_STEER_WINDOW 64u /* bytes that are looked at together */
-#define HF_STEER_LOOK 960u  /* no further than this */
+#define HF_STEER_LOOK 960u  /* about so far */
 
-/* Every place in a window by its own constant offset: the verifier refuses others to programs
- * without CAP_PERFMON. It looks at a global function once, not for each call. */
+/* Every place by its own constant offset, and no loop that is left as one: with CAP_BPF but without
+ * CAP_PERFMON the verifier follows branches that are not taken, too, and refuses other offsets. It
+ * looks at a global function once, not for each call. */
 #ifdef __bpf__
 #define HF_STEER_UNROLL _Pragma("clang loop unroll(full)")
 #define HF_STEER_FUNCTION __attribute__((noinline))
@@ -172,14 +173,16 @@ HF_STEER_INLINE int hf_steer(HF_STEER_PACKET *p, uint32_t len, uint32_t n)
         return HF_STEER_NONE;
     }
     if (w[0] == 'S' && w[1] == 'I' && w[2] == 'P' && w[3] == '/') {
-        for (uint32_t off = 0; !at && off < HF_STEER_LOOK; off += HF_STEER_WINDOW - 6) {
-            at = hf_steer_cookie(p, len, off);
+        HF_STEER_UNROLL
+        for (uint32_t i = 0; i < HF_STEER_LOOK / HF_STEER_WINDOW; i++) {
+            at = at ? at : hf_steer_cookie(p, len, i * (HF_STEER_WINDOW - 6));
         }
         return at ? hf_steer_branch(p, len, at, n) : HF_STEER_NONE;
     }
     if (w[0] == 'R' && w[1] == 'E' && w[2] == 'G' && w[3] == 'I') {
-        for (uint32_t off = 0; !at && off < HF_STEER_LOOK; off += HF_STEER_WINDOW - 3) {
-            at = hf_steer_to(p, len, off);
+        HF_STEER_UNROLL
+        for (uint32_t i = 0; i < HF_STEER_LOOK / HF_STEER_WINDOW; i++) {
+            at = at ? at : hf_steer_to(p, len, i * (HF_STEER_WINDOW - 3));
         }
         if (!at) {
             return HF_STEER_NONE;
