@@ -60,6 +60,7 @@ class Town:
         self.sip.users([*self.names, *callers])
         self.callers = [self.crowd.user(n) for n in callers]
         self.register(self.names, HOSTS)
+        self.content(HOSTS, self.deadline)  # who is moved later is told, maybe only when we do not expect it any more
         self.crowd.redial = lambda user: self.door(user, self.up())
         self.crowd.broken = self.come_back
         asked = []
