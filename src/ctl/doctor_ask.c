@@ -53,6 +53,7 @@ struct peer_job {
 struct agent_job {
     struct asking *a;
     struct hf_doctor_agent *agent;
+    struct hf_group_def *def; /* owned; of a resource */
 };
 
 static void fail(struct hf_doctor_try *t, int rc, const char *text)
@@ -304,15 +305,21 @@ static void on_resource(void *arg, const struct hf_ocf_result *res)
         snprintf(j->agent->action.text, sizeof(j->agent->action.text),
                  "%s has no validate-all: its settings show when it is started", j->agent->agent);
     } else {
-        fail(&j->agent->action, res->rc ? -HF_EPROTO : 0, text ? text : "failed");
+        j->agent->action.tried = true;
+        j->agent->action.rc = res->rc ? -HF_EPROTO : 0;
+        hf_group_def_hide(hf_group_def_at(j->def, 0), text ? text : "failed", j->agent->action.text,
+                          sizeof(j->agent->action.text));
     }
+    hf_group_def_destroy(j->def);
     hf_free(j);
     answered(a);
 }
 
+/* Takes def, in which it is the only resource. */
 static void start_resource(struct asking *a, struct hf_doctor_agent *d, const char *group,
-                           const struct hf_group_def_resource *r)
+                           struct hf_group_def *def)
 {
+    const struct hf_group_def_resource *r = hf_group_def_at(def, 0);
     struct hf_ocf_agent at;
     struct hf_ocf_pair param[PARAMS_MAX];
     struct hf_err err = {0};
@@ -340,11 +347,12 @@ static void start_resource(struct asking *a, struct hf_doctor_agent *d, const ch
     int rc = hf_ocf_find(a->c->agents.root, r->agent, &at, &err);
     struct agent_job *j = rc ? NULL : hf_alloc(sizeof(*j));
     if (j) {
-        *j = (struct agent_job){.a = a, .agent = d};
+        *j = (struct agent_job){.a = a, .agent = d, .def = def};
         rc = hf_ocf_start(a->loop, &opt, on_resource, j, &err, &run);
     }
     if (!j || rc) {
         fail(&d->action, rc ? rc : -ENOMEM, err.text);
+        hf_group_def_destroy(def);
         hf_free(j);
         return;
     }
@@ -378,7 +386,8 @@ static void ask_resource(struct asking *a, const char *group, const char *resour
     } else if (*hf_group_def_at(def, 0)->agent == '\0') {
         f->n_resources--; /* leadership: there is no agent */
     } else {
-        start_resource(a, d, group, hf_group_def_at(def, 0));
+        start_resource(a, d, group, def);
+        return;
     }
     hf_group_def_destroy(def);
 }

@@ -99,6 +99,20 @@ def test_a_fence_agent_that_is_not_there(lab):
     assert code == 1 and "fence_nothing" in fault["found"]
 
 
+def test_an_agent_that_lacks_something(lab):
+    """The settings of resources are checked by their agents."""
+    lab.put("alpha", "/etc/holdfast/g", 'resource copy1 {\n agent = "ocf:holdfast:postgresql"\n'
+            ' params {\n  pgdata = "/srv/copy1/data"\n  bindir = "/no/such"\n }\n}\n')
+    lab.exec("alpha", "holdfast", "group", "create", "g", "/etc/holdfast/g")
+    code, findings = doctor(lab, "alpha")
+    assert code == 1
+    fault, = of(findings, "resource")
+    assert (fault["verdict"], fault["object"]) == ("fault", "g/copy1")
+    assert "no postgres and psql in /no/such" in fault["found"]
+    lab.exec("alpha", "holdfast", "group", "leave", "g")
+    lab.until(lambda: doctor(lab, "alpha")[0] == 0, "no fault any more")
+
+
 def test_a_host_that_is_deaf(lab):
     """gamma hears no multicast: what it is told when it asks is all it has."""
     lab.exec("gamma", "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; "
