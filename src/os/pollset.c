@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -14,7 +15,7 @@ struct hf_poll {
     struct hf_io *io;       /* owned: the set in the loop's */
     struct hf_timer *timer; /* owned: the first of the heap, while libevent has the thread */
     hf_time timer_at;
-    hf_time now;
+    hf_time now, pace;
     struct hf_poll_timer **heap; /* from 1 */
     size_t n, room, n_users;
     struct hf_list tasks;
@@ -170,9 +171,20 @@ static void dispatch(struct hf_poll *p)
     }
 }
 
+/* More may come until the next turn is due; if the last one could not take all, it is. */
+static void gather(const struct hf_poll *p)
+{
+    hf_time at = p->now + p->pace;
+    if (p->pace && p->n_ev < HF_POLL_BATCH && at > hf_now()) {
+        struct timespec ts = {.tv_sec = at / HF_NS_PER_S, .tv_nsec = at % HF_NS_PER_S};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL); /* a signal: a little early */
+    }
+}
+
 /* One turn: 0: nothing came. */
 static int turn(struct hf_poll *p, int wait_ms)
 {
+    gather(p);
     int n = epoll_wait(p->fd, p->ev, HF_POLL_BATCH, wait_ms);
     p->now = hf_now();
     p->n_ev = n > 0 ? n : 0;
@@ -249,6 +261,11 @@ void hf_poll_destroy(struct hf_poll *p)
     }
     hf_free(p->heap);
     hf_free(p);
+}
+
+void hf_poll_pace(struct hf_poll *p, hf_time pace)
+{
+    p->pace = pace;
 }
 
 hf_time hf_poll_now(const struct hf_poll *p)

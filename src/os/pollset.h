@@ -56,6 +56,10 @@ HF_MUST int hf_poll_create(struct hf_loop *loop, void (*after)(void *arg), void 
 /** Nothing may be watched any more. */
 void hf_poll_destroy(struct hf_poll *p);
 
+/** Turns begin at least `pace` after the one before (0, as at first: at once): what comes in
+ * between is done in one turn, and costs one wake-up. At most a few ms. Within a turn. */
+void hf_poll_pace(struct hf_poll *p, hf_time pace);
+
 /** The time of this turn. */
 hf_time hf_poll_now(const struct hf_poll *p);
 

@@ -195,6 +195,7 @@ static int open_workers(struct hf_sip *s, struct hf_err *err)
                  .out_max = (size_t)c->limits.output,
                  .idle = HF_MS(c->limits.idle_ms),
                  .idle_kept = HF_MS(c->limits.idle_registered_ms)},
+        .steer = true,
     };
     rc = hf_sip_workers_open(&conf, err, &s->workers);
     for (size_t i = 0; rc == 0 && i < s->n_listen; i++) {

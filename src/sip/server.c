@@ -52,8 +52,8 @@ static void use_tls(struct hf_sip *s, struct hf_sip_tls *next)
 
 int hf_sip_server_reload(struct hf_sip *s, struct hf_err *err)
 {
-    struct hf_sip_config *next;
-    struct hf_sip_tls *tls;
+    struct hf_sip_config *next = NULL;
+    struct hf_sip_tls *tls = NULL;
     char key[64];
     hf_program_notify("RELOADING=1");
     int rc = hf_sip_config_load(s->config_path, err, &next);
@@ -64,8 +64,6 @@ int hf_sip_server_reload(struct hf_sip *s, struct hf_err *err)
                         s->config_path, key);
     } else if (rc == 0) {
         rc = hf_sip_tls_load(next, err, &tls);
-    } else {
-        next = NULL;
     }
     if (rc) {
         hf_log_err("", "reload refused: %s", err->text);

@@ -297,6 +297,12 @@ json_t *hf_sip_tree_servers(struct hf_sip_tree *t)
     return all;
 }
 
+static bool same_server(const struct hf_sip_server *a, const struct hf_sip_server *b)
+{
+    return a->state == b->state && a->homes == b->homes && a->busy == b->busy &&
+           a->weight == b->weight;
+}
+
 /* The workers and the leader hear of this server as of any other. */
 static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load *load)
 {
@@ -314,9 +320,7 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
             peer.host = peer.host.n ? peer.host : l->host;
         }
     }
-    const struct hf_sip_server *was = &t->self;
-    bool same = t->told_self && was->state == peer.now.state && was->homes == peer.now.homes &&
-                was->busy == peer.now.busy && was->weight == peer.now.weight;
+    bool same = t->told_self && same_server(&peer.now, &t->self);
     if (!same) {
         t->self = peer.now;
         t->told_self = true;

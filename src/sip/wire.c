@@ -9,7 +9,8 @@
 
 #define ARENA_LEN (1u << 20) /* bytes of datagrams that wait for the end of a turn */
 #define BACKLOG 1024
-#define FLUSH_ROUNDS 8 /* what comes of what was sent; more waits for the next turn */
+#define RECEIVE_ROUNDS 8 /* of HF_SIP_BATCH: the next turn may be a while off */
+#define FLUSH_ROUNDS 8   /* what comes of what was sent; more waits for the next turn */
 #define RECEIVE_BUFFER (4u << 20)
 
 /* ---- failures ---- */
@@ -64,31 +65,41 @@ static bool is_message(const uint8_t *p, size_t n)
     return n > 4 && p[0] >= 'A' && p[0] <= 'z';
 }
 
-static void on_udp(struct hf_poll_io *io, unsigned ready)
+/* As it is to be before it is received into. */
+static void ready_for(struct hf_sip_udp_in *in, int i)
 {
-    struct hf_sip_sock *s = HF_CONTAINER_OF(io, struct hf_sip_sock, io);
+    in->msg[i].msg_hdr.msg_namelen = sizeof(in->from[i].ss);
+    in->msg[i].msg_hdr.msg_controllen = sizeof(in->info[i]);
+}
+
+static int receive(struct hf_sip_sock *s)
+{
     struct hf_sip_wire *t = s->t;
     struct hf_sip_udp_in *in = t->in;
-    (void)ready;
-    for (size_t i = 0; i < HF_SIP_BATCH; i++) {
-        in->msg[i].msg_hdr.msg_namelen = sizeof(in->from[i].ss);
-        in->msg[i].msg_hdr.msg_control = s->any ? &in->info[i] : NULL;
-        in->msg[i].msg_hdr.msg_controllen = s->any ? sizeof(in->info[i]) : 0;
-    }
     int n = recvmmsg(s->io.fd, in->msg, HF_SIP_BATCH, MSG_DONTWAIT, NULL);
     t->c.udp_batches += n > 0;
     for (int i = 0; i < n; i++) {
         struct msghdr *m = &in->msg[i].msg_hdr;
+        in->from[i].len = m->msg_namelen;
+        struct hf_sip_flow from = {.transport = HF_SIP_TRANSPORT_UDP,
+                                   .local = s->any ? local_of(s, m) : s->at,
+                                   .peer = hf_addr_to_endpoint(&in->from[i])};
+        ready_for(in, i);
         t->c.udp_in++;
         if (!is_message(in->data[i], in->msg[i].msg_len)) {
             t->c.udp_keepalives++;
             continue;
         }
-        in->from[i].len = m->msg_namelen;
-        struct hf_sip_flow from = {.transport = HF_SIP_TRANSPORT_UDP,
-                                   .local = s->any ? local_of(s, m) : s->at,
-                                   .peer = hf_addr_to_endpoint(&in->from[i])};
         t->events.message(t->arg, hf_slice(in->data[i], in->msg[i].msg_len), HF_SIP_OK, &from);
+    }
+    return n;
+}
+
+static void on_udp(struct hf_poll_io *io, unsigned ready)
+{
+    struct hf_sip_sock *s = HF_CONTAINER_OF(io, struct hf_sip_sock, io);
+    (void)ready;
+    for (int i = 0; i < RECEIVE_ROUNDS && receive(s) == HF_SIP_BATCH; i++) {
     }
 }
 
@@ -250,6 +261,19 @@ unsigned hf_sip_wire_queue(struct hf_sip_wire *t)
     return most;
 }
 
+int hf_sip_wire_steer(struct hf_sip_wire *t, int program, struct hf_err *err)
+{
+    for (size_t i = 0; i < t->n_socks; i++) {
+        struct hf_sip_place at = {.transport = t->sock[i].transport, .at = t->sock[i].at};
+        if (at.transport == HF_SIP_TRANSPORT_UDP &&
+            setsockopt(t->sock[i].io.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program,
+                       sizeof(program)) < 0) {
+            return hf_sip_socket_fail(err, &at, "steer datagrams at");
+        }
+    }
+    return 0;
+}
+
 /* ---- opening ---- */
 
 static int set_int(int fd, int level, int name, int value)
@@ -342,11 +366,13 @@ static int alloc_in(struct hf_sip_wire *t)
     if (!t->in || !t->arena) {
         return -ENOMEM;
     }
-    for (size_t i = 0; i < HF_SIP_BATCH; i++) {
+    for (int i = 0; i < HF_SIP_BATCH; i++) {
         t->in->iov[i] = (struct iovec){t->in->data[i], HF_SIP_MESSAGE_MAX};
         t->in->msg[i].msg_hdr.msg_iov = &t->in->iov[i];
         t->in->msg[i].msg_hdr.msg_iovlen = 1;
         t->in->msg[i].msg_hdr.msg_name = &t->in->from[i].ss;
+        t->in->msg[i].msg_hdr.msg_control = &t->in->info[i];
+        ready_for(t->in, i);
     }
     return 0;
 }

@@ -94,6 +94,9 @@ void hf_sip_wire_tls(struct hf_sip_wire *t, struct hf_tls_context *server,
                      struct hf_tls_context *client);
 /** Write what was collected. At the end of each turn: from the `after` of the poll set. */
 void hf_sip_wire_flush(struct hf_sip_wire *t);
+/** Which worker's socket a datagram comes to is told by this program (steer.h) from now on: for all
+ * workers, whose sockets are bound in the order of their numbers. -errno with text. */
+HF_MUST int hf_sip_wire_steer(struct hf_sip_wire *t, int program, struct hf_err *err);
 /** How full the receive buffers are, at most: 1/1000. */
 unsigned hf_sip_wire_queue(struct hf_sip_wire *t);
 

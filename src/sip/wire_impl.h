@@ -39,7 +39,8 @@ struct hf_sip_udp_in {
     struct iovec iov[HF_SIP_BATCH];
     struct hf_addr from[HF_SIP_BATCH];
     union hf_sip_pktinfo info[HF_SIP_BATCH];
-    uint8_t data[HF_SIP_BATCH][65536];
+    /* not a power of two: the beginnings would share their lines of the CPU's cache */
+    uint8_t data[HF_SIP_BATCH][65536 + 576];
 };
 
 #define HF_SIP_CONN_STATE_LIST(X)                                                                  \

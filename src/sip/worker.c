@@ -8,14 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/loop.h"
 #include "os/pollset.h"
+#include "sip/steer.h"
 
 #define MAILBOX_MAX (32u << 20)
 #define BATCH_MAX (8u << 20) /* bytes of a turn for one other worker */
+#define PACE HF_MS(2)        /* between the beginnings of turns of a busy worker ... */
+#define BUSY 250u            /* ... to which so many messages came between two looks */
 #define LOOK HF_MS(250)      /* between looks at the load */
 #define LOOKS_PER_S 4
 
@@ -278,8 +282,11 @@ static void on_look(struct hf_poll_timer *t, hf_time now)
     w->looked_at = now;
     w->cpu_then = cpu;
     w->now.queue = hf_sip_wire_queue(w->wire);
+    uint64_t came = w->now.wire.udp_in + w->now.wire.stream_in;
     w->now.shed = hf_sip_overload_step(&w->overload, w->now.cpu, w->now.queue, now);
     w->now.wire = *hf_sip_wire_counters(w->wire);
+    came = w->now.wire.udp_in + w->now.wire.stream_in - came;
+    hf_poll_pace(w->poll, came < BUSY ? 0 : PACE);
     if (w->now.shed != before && w->handler.shed) {
         w->handler.shed(w->ctx, w->now.shed);
     }
@@ -398,6 +405,20 @@ static int open_worker(struct hf_sip_workers *ws, unsigned i,
     return hf_sip_wire_open(w->poll, wire, &events, w, err, &w->wire);
 }
 
+/* Without it they hand messages over to each other: slower, and nothing else. */
+static void steer(struct hf_sip_workers *ws)
+{
+    struct hf_err err;
+    int program = -1, rc = hf_sip_steer_load(ws->n, &err, &program);
+    if (rc == 0) {
+        rc = hf_sip_wire_steer(ws->worker[0].wire, program, &err);
+        close(program);
+    }
+    if (rc) {
+        hf_log_info("", "%s; workers hand each other's messages over", err.text);
+    }
+}
+
 int hf_sip_workers_open(const struct hf_sip_workers_conf *conf, struct hf_err *err,
                         struct hf_sip_workers **ret_workers)
 {
@@ -427,6 +448,9 @@ int hf_sip_workers_open(const struct hf_sip_workers_conf *conf, struct hf_err *e
     if (rc) {
         hf_sip_workers_close(ws);
         return rc;
+    }
+    if (conf->steer && ws->n > 1) {
+        steer(ws);
     }
     *ret_workers = ws;
     return 0;

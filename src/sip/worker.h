@@ -13,7 +13,8 @@
 #include "sip/wire.h"
 
 /*
- * Workers share nothing but their mailboxes. A message is parsed where it comes; if it is another
+ * Workers share nothing but their mailboxes. The kernel brings most datagrams to their worker
+ * (steer.h). A message is parsed where it comes; if it is another
  * worker's (handler.owner()), it is copied into that one's mailbox: one lock, and if that one
  * sleeps one wake, for all that a turn brings. What is to go over a connection of another worker
  * goes to that one likewise.
@@ -52,6 +53,7 @@ struct hf_sip_workers_conf {
     unsigned n; /* at most HF_SIP_WORKERS_MAX */
     struct hf_sip_wire_conf wire;
     size_t mailbox_max; /* bytes; 0: 32 MiB */
+    bool steer;         /* datagrams to their workers, by the AoR, as far as the kernel lets us */
 };
 
 /** Bind all sockets, in the calling thread; no threads yet. Errors with text. */

@@ -197,6 +197,26 @@ void rig_in(struct rig *r, const char *text)
     rig_in_n(r, crlf, n);
 }
 
+void rig_reply(struct rig *r, unsigned status)
+{
+    static const char *const copied[] = {"Via:", "From:", "To:", "Call-ID:", "CSeq:"};
+    static char request[8192], response[8192];
+    snprintf(request, sizeof(request), "%s", rig_out(r, r->n_sent - 1));
+    int n = snprintf(response, sizeof(response), "SIP/2.0 %u So\r\n", status);
+    char *line = strstr(request, "\r\n") + 2;
+    for (char *end; (end = strstr(line, "\r\n")) != NULL && end != line; line = end + 2) {
+        for (size_t i = 0; i < HF_ARRAY_LEN(copied); i++) {
+            if (strncmp(line, copied[i], strlen(copied[i])) == 0) {
+                bool tag = i == 2 && !memmem(line, (size_t)(end - line), ";tag=", 5);
+                n += snprintf(response + n, sizeof(response) - (size_t)n, "%.*s%s\r\n",
+                              (int)(end - line), line, tag ? ";tag=reply" : "");
+            }
+        }
+    }
+    snprintf(response + n, sizeof(response) - (size_t)n, "Content-Length: 0\r\n\r\n");
+    rig_in(r, response);
+}
+
 void rig_pass(struct rig *r, hf_time t)
 {
     hf_time end = r->now + t;

@@ -47,6 +47,8 @@ void rig_from(struct rig *r, uint8_t last, unsigned transport, uint64_t conn);
 /** A message comes; what was sent and asked before is forgotten. LF is CRLF. */
 void rig_in(struct rig *r, const char *text);
 void rig_in_n(struct rig *r, const char *text, size_t n);
+/** Who got the last message, a request, answers it. */
+void rig_reply(struct rig *r, unsigned status);
 /** Time passes. */
 void rig_pass(struct rig *r, hf_time t);
 /** The i-th message that went out since, or "". */

@@ -15,6 +15,7 @@ import time
 from sipua import Message, build, digest
 
 T1, T2 = 0.5, 4.0  # RFC 3261 17.1.2
+STOCK = 500  # sockets made at once: to enter a network takes some 20 ms
 PONG = 10.0  # RFC 5626 4.4.1
 BUFFER = 16 << 20
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
@@ -33,7 +34,7 @@ class Stream:
 
     def __init__(self, crowd, user, server, context):
         self.crowd, self.user, self.server = crowd, user, server
-        self.sock = crowd.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        self.sock = crowd.stream_socket()
         self.sock.setblocking(False)
         self.sock.bind((crowd.local, 0))
         self.where = "%s:%d" % self.sock.getsockname()
@@ -160,12 +161,12 @@ class Crowd:
         self.sock.setblocking(False)
         self.local, self.where = local, "%s:%d" % self.sock.getsockname()
         self.domain, self.password, self.window = domain, password, window
-        self.context = None  # for TLS
+        self.stock, self.context = [], None  # sockets of the clients' network; for TLS
         self.broken = None  # what comes of a user whose connection broke: a function that makes a generator
         self.users = {}
         self.waiting = {}  # (Call-ID, CSeq) -> Transaction
         self.timers, self.order = [], itertools.count()
-        self.running, self.queue = 0, []
+        self.running, self.queue, self.own = 0, [], set()  # own: tasks that nobody has to wait for
         self.challenges = {}  # (server, user) -> the last one, answered ahead
         self.got = {}  # kind of request: how many
         self.redial = None  # where who is told to subscribes again: a function of the user
@@ -176,8 +177,15 @@ class Crowd:
         for u in self.users.values():
             if u.stream:
                 u.stream.close()
+        for s in self.stock:
+            s.close()
         self.selector.close()
         self.sock.close()
+
+    def stream_socket(self):
+        if not self.stock:
+            self.stock = self.inside(lambda: [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(STOCK)])
+        return self.stock.pop()
 
     def user(self, name):
         return self.users.setdefault(name, User(name))
@@ -209,7 +217,10 @@ class Crowd:
         try:
             wish = task.send(value)
         except StopIteration:
-            self.running -= 1
+            if task in self.own:
+                self.own.remove(task)
+            else:
+                self.running -= 1
             return
         if isinstance(wish, float):  # a pause
             self.at(time.monotonic() + wish, lambda: self.step(task, None))
@@ -218,8 +229,8 @@ class Crowd:
             wish.send(self)
 
     def start(self, task):
-        """Now, whatever else runs."""
-        self.running += 1
+        """Now, whatever else runs, as what happens to a user makes him do it."""
+        self.own.add(task)
         self.step(task, None)
 
     def broke(self, stream):
@@ -312,7 +323,7 @@ class Crowd:
             return
         w.ended = (time.time(), state)
         if "deactivated" in state and self.redial:  # RFC 6665 4.1.3: at once
-            self.queue.append(self.watch_again(user))
+            self.start(self.watch_again(user))
 
     # --- requests ---
 

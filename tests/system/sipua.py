@@ -6,6 +6,7 @@ import hashlib
 import queue
 import re
 import secrets
+import select
 import socket
 import ssl
 import threading
@@ -161,11 +162,30 @@ class Agent:
             else:
                 self.sock.sendall(data)
 
+    def _receive(self):
+        if self.transport == "udp":
+            return self.sock.recvfrom(65536)
+        if self.transport == "tcp":
+            return self.sock.recv(65536), None
+        ready = select.poll()
+        ready.register(self.sock, select.POLLIN)
+        while True:
+            if not self.sock.pending():
+                ready.poll()
+            with self.lock:  # OpenSSL's objects are for one thread at a time
+                self.sock.settimeout(0)
+                try:
+                    return self.sock.recv(65536), None
+                except (BlockingIOError, ssl.SSLWantReadError):  # a ticket, half a record
+                    pass
+                finally:
+                    self.sock.settimeout(None)
+
     def _read(self):
         buf = b""
         while not self.closed:
             try:
-                data, peer = self.sock.recvfrom(65536) if self.transport == "udp" else (self.sock.recv(65536), None)
+                data, peer = self._receive()
             except OSError:
                 return
             if self.transport == "udp":

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "core/sip/element_impl.h"
 #include "core/sip/fields.h"
+#include "core/sip/steer_inline.h"
 
 #define WAYS 4u
 
@@ -22,7 +23,11 @@ unsigned hf_sip_element_owner_aor(struct hf_slice aor, unsigned n_workers)
     if (from && to > from) {
         aor = hf_slice(from + 1, (size_t)(to - from - 1));
     }
-    return n_workers > 1 ? hf_sip_bucket(aor) % n_workers : 0;
+    uint32_t hash = HF_STEER_HASH;
+    for (size_t i = 0; i < aor.n; i++) {
+        hash = hf_steer_add(hash, aor.p[i]);
+    }
+    return n_workers > 1 ? hf_steer_worker(hash, n_workers) : 0;
 }
 
 unsigned hf_sip_element_owner(const struct hf_sip_msg *msg, unsigned n_workers)
@@ -478,6 +483,7 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     hf_sip_fleet_set(e->fleet, number, &peer->now);
     if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
         hf_el_died(e, number);
+        hf_el_unanswered(e, number, e->now);
     }
     *ret_number = number;
     return rc;

@@ -106,8 +106,9 @@ void hf_sip_element_destroy(struct hf_sip_element *e);
  * also one with faults. Anything may be handled anywhere, correctly but for state; n_workers: it is
  * a response that needs none, for whoever has it. */
 unsigned hf_sip_element_owner(const struct hf_sip_msg *msg, unsigned n_workers);
-/** ... and an AoR (canonical): by the bucket of its user part, as the host may be written in more
- * than one way (a redirect puts the server's in place of the domain's). */
+/** ... and an AoR (canonical): by its user part, as the host may be written in more than one way (a
+ * redirect puts the server's in place of the domain's); the kernel guesses alike by
+ * steer_inline.h. */
 unsigned hf_sip_element_owner_aor(struct hf_slice aor, unsigned n_workers);
 
 /** A message, parsed (faults included), from the flow it came by. wall_s: seconds since 1970. */

@@ -301,9 +301,10 @@ struct plan {
     bool pop_last;
     const struct hf_sip_mark *mark;
     uint64_t epoch;
-    bool path;      /* a REGISTER's way back */
-    bool record;    /* in-dialog requests come by us, too */
-    bool record_to; /* ... and go to the flow that this goes to */
+    uint16_t server; /* a peer's number; 0, which is ours: it goes to nobody of us */
+    bool path;       /* a REGISTER's way back */
+    bool record;     /* in-dialog requests come by us, too */
+    bool record_to;  /* ... and go to the flow that this goes to */
 };
 
 void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
@@ -362,17 +363,20 @@ static void salted_branch(const struct hf_el_req *r, const struct plan *p,
     hf_sip_stateless_branch(r->m, hf_slice(salt, hf_wr_len(&w)), r->e->keys.branch, ret_branch);
 }
 
-/* Over a connection: if it is broken, somebody must say so. */
-static void keep_sent(struct hf_el_req *r, const struct hf_sip_flow *to)
+/* Over a connection: if it is broken, somebody must say so. From a connection to a peer: if that
+ * dies, as who sent it does not send it again. */
+static void keep_sent(struct hf_el_req *r, const struct hf_sip_flow *to, uint16_t server)
 {
     struct hf_sip_element *e = r->e;
-    if (!to->conn || r->m->used_n > sizeof(e->sent->text) || r->m->method == HF_SIP_ACK) {
+    if ((!to->conn && !(server && r->from->conn)) || r->m->used_n > sizeof(e->sent->text) ||
+        r->m->method == HF_SIP_ACK) {
         return;
     }
     e->sent = e->sent ? e->sent : hf_alloc_array(HF_EL_SENT, sizeof(*e->sent));
     if (e->sent) {
         struct hf_el_sent *s = &e->sent[e->n_sent++ % HF_EL_SENT];
         s->conn = to->conn;
+        s->server = server;
         s->at = r->now;
         s->from = *r->from;
         s->n = (uint16_t)r->m->used_n;
@@ -380,18 +384,39 @@ static void keep_sent(struct hf_el_req *r, const struct hf_sip_flow *to)
     }
 }
 
+/* Nobody else will answer it, or has long done so: then the client passes over this one. */
+static void answer_sent(struct hf_sip_element *e, struct hf_el_sent *s, uint16_t status,
+                        hf_time now)
+{
+    struct hf_el_known none = {0};
+    struct hf_el_req r = {.e = e, .m = &e->again, .from = &s->from, .now = now, .known = &none};
+    bool late = now - s->at >= HF_EL_PATIENCE;
+    s->conn = 0;
+    s->server = 0;
+    if (late || hf_sip_parse(hf_slice(s->text, s->n), false, &e->again)) {
+        return;
+    }
+    if (status == 503) {
+        hf_el_refuse(&r, 503, hf_sip_retry_after((uint32_t)hf_prng_u64(&e->prng), 1, 4));
+    } else {
+        hf_el_respond(&r, status, NULL);
+    }
+}
+
 void hf_el_broken(struct hf_sip_element *e, const struct hf_sip_flow *to, hf_time now)
 {
     for (size_t i = 0; e->sent && to->conn && i < HF_EL_SENT; i++) {
-        struct hf_el_sent *s = &e->sent[i];
-        if (s->conn == to->conn && now - s->at < HF_EL_PATIENCE) {
-            s->conn = 0;
-            struct hf_el_known none = {0};
-            struct hf_el_req r = {
-                .e = e, .m = &e->again, .from = &s->from, .now = now, .known = &none};
-            if (hf_sip_parse(hf_slice(s->text, s->n), false, &e->again) == 0) {
-                hf_el_respond(&r, 430, NULL); /* RFC 5626 5.3.1 */
-            }
+        if (e->sent[i].conn == to->conn) {
+            answer_sent(e, &e->sent[i], 430, now); /* RFC 5626 5.3.1 */
+        }
+    }
+}
+
+void hf_el_unanswered(struct hf_sip_element *e, uint16_t server, hf_time now)
+{
+    for (size_t i = 0; e->sent && server && i < HF_EL_SENT; i++) {
+        if (e->sent[i].server == server) {
+            answer_sent(e, &e->sent[i], 503, now);
         }
     }
 }
@@ -465,7 +490,7 @@ static void forward(struct hf_el_req *r, const struct plan *p)
         hf_el_respond(r, rc == -HF_EVALUE ? 483 : rc == -HF_EFULL ? 513 : 400, NULL);
         return;
     }
-    keep_sent(r, p->to);
+    keep_sent(r, p->to, p->server);
     hf_el_send(e, p->to, s);
 }
 
@@ -513,6 +538,7 @@ void hf_el_to_peer(struct hf_el_req *r, uint16_t server, const struct hf_sip_mar
                               .pop = r->route.pop,
                               .mark = mark,
                               .epoch = epoch,
+                              .server = server,
                               .path = path,
                               .record = client && makes_dialog(r->m)});
 }

@@ -143,15 +143,17 @@ struct hf_el_dirty {
     struct hf_slice erased; /* keys with 16-bit lengths; owned */
     uint8_t bytes[];
 };
-/* A request that was sent over a connection without state, in case that it is broken. */
+/* A request that was sent without state: over a connection, in case that it is broken; or, as it
+ * came by one, to a peer, in case that it dies. */
 struct hf_el_sent {
-    uint64_t conn;
+    uint64_t conn;   /* 0: none */
+    uint16_t server; /* 0: none */
     hf_time at;
     struct hf_sip_flow from;
     uint16_t n;
     uint8_t text[2048];
 };
-#define HF_EL_SENT 128
+#define HF_EL_SENT 512
 
 /* A binding whose flow is no more, to be ended when the proxy has returned. */
 struct hf_el_lost {
@@ -376,6 +378,8 @@ void hf_el_pass(struct hf_el_req *r);
 void hf_el_relay(struct hf_sip_element *e, const struct hf_sip_msg *m,
                  const struct hf_sip_flow *from);
 void hf_el_broken(struct hf_sip_element *e, const struct hf_sip_flow *to, hf_time now);
+/** A peer has died: who has sent it something over a connection is told. */
+void hf_el_unanswered(struct hf_sip_element *e, uint16_t server, hf_time now);
 /** Where a URI is. 1: *ret_to; 0: a name that must be resolved; -HF_ENOTFOUND: nowhere. */
 HF_MUST int hf_el_where(const struct hf_sip_element *e, const struct hf_sip_uri *uri,
                         struct hf_sip_flow *ret_to);

@@ -236,7 +236,11 @@ static uint64_t behind(const struct hf_sip_element *e, const struct hf_sip_msg *
     struct hf_sip_walk walk;
     struct hf_sip_via via;
     hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
-    if (hf_sip_walk_via(&walk, &via) == 1 && hf_sip_walk_via(&walk, &via) == 1) {
+    int rc = hf_sip_walk_via(&walk, &via); /* the edge's */
+    if (rc == 1) {
+        rc = hf_sip_walk_via(&walk, &via);
+    }
+    if (rc == 1) {
         struct hf_slice host = via.received.n ? via.received : via.sent_by.text;
         return hf_hash(host, e->conf.seed + (via.rport ? via.rport : via.sent_by.port)) | 1;
     }

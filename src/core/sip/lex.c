@@ -1,7 +1,6 @@
 #include "core/sip/lex.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 
 #include "base/err.h"
 
@@ -65,7 +64,18 @@ bool hf_sip_all(struct hf_slice s, enum hf_sip_class class)
 
 int hf_sip_cmp(struct hf_slice a, struct hf_slice b)
 {
-    for (size_t i = 0; i < a.n && i < b.n; i++) {
+    size_t n = a.n < b.n ? a.n : b.n, i = 0;
+    for (uint64_t x, y; n - i >= sizeof(x); i += sizeof(x)) { /* most are written alike */
+        memcpy(&x, a.p + i, sizeof(x));
+        memcpy(&y, b.p + i, sizeof(y));
+        if (x != y) {
+            break;
+        }
+    }
+    for (; i < n; i++) {
+        if (a.p[i] == b.p[i]) {
+            continue;
+        }
         int d = hf_sip_lower(a.p[i]) - hf_sip_lower(b.p[i]);
         if (d) {
             return d;
@@ -300,5 +310,18 @@ size_t hf_sip_ipv6_text(const uint8_t addr[16], char ret_text[HF_SIP_IPV6_TEXT_M
 
 size_t hf_sip_ipv4_text(const uint8_t addr[4], char ret_text[16])
 {
-    return (size_t)snprintf(ret_text, 16, "%u.%u.%u.%u", addr[0], addr[1], addr[2], addr[3]);
+    char *at = ret_text; /* not by snprintf(): it is in each response */
+    for (int i = 0; i < 4; i++) {
+        unsigned v = addr[i];
+        if (v >= 100) {
+            *at++ = (char)('0' + v / 100);
+        }
+        if (v >= 10) {
+            *at++ = (char)('0' + v / 10 % 10);
+        }
+        *at++ = (char)('0' + v % 10);
+        *at++ = '.';
+    }
+    *--at = 0;
+    return (size_t)(at - ret_text);
 }

@@ -10,6 +10,7 @@
 #define MARK_TAG 16 /* bytes of tags: no more than one guess each can be tried */
 #define BACK_TAG 8
 #define TOKEN_TAG 10
+#define SEALED_MAX 1024
 #define BACK_BYTES ((HF_SIP_BACK_LEN - 4) / 2)
 
 /* --- hex --- */
@@ -41,13 +42,24 @@ static bool get_hex(struct hf_slice s, size_t room, uint8_t *ret_p, size_t *ret_
 
 /* --- keys --- */
 
+static int make_key(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice purpose,
+                    uint8_t ret_key[HF_SIPHASH_KEY_LEN])
+{
+    uint8_t made[HF_SIP_HASH_MAX];
+    int rc = hf_sip_hmac(key, purpose, made);
+    if (rc == 0) {
+        memcpy(ret_key, made, HF_SIPHASH_KEY_LEN);
+    }
+    return rc;
+}
+
 int hf_sip_keys_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_sip_keys *ret_keys)
 {
     struct hf_sip_keys k;
     uint8_t seeds[HF_SIP_HASH_MAX];
-    int rc = hf_sip_hmac(key, S("sip-mark-v1"), k.mark);
-    rc = rc ? rc : hf_sip_hmac(key, S("sip-via-v1"), k.via);
-    rc = rc ? rc : hf_sip_hmac(key, S("sip-flow-v1"), k.flow);
+    int rc = make_key(key, S("sip-mark-v1"), k.mark);
+    rc = rc ? rc : make_key(key, S("sip-via-v1"), k.via);
+    rc = rc ? rc : make_key(key, S("sip-flow-v1"), k.flow);
     rc = rc ? rc : hf_sip_hmac(key, S("sip-seed-v1"), seeds);
     if (rc == 0) {
         memcpy(&k.branch, seeds, sizeof(k.branch));
@@ -58,15 +70,16 @@ int hf_sip_keys_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_sip_keys
 }
 
 /* What the tag of a text is; false: it can't be made, so it fits nothing. */
-static bool seal(const uint8_t key[HF_SIP_HASH_MAX], const struct hf_wr *text, size_t n,
+static bool seal(const uint8_t key[HF_SIPHASH_KEY_LEN], const struct hf_wr *text, size_t n,
                  uint8_t *ret_tag)
 {
-    uint8_t mac[HF_SIP_HASH_MAX];
+    uint8_t tag[HF_SIPHASH_LEN];
     struct hf_slice s;
-    if (hf_wr_end(text, &s) || hf_sip_hmac(key, s, mac)) {
+    if (hf_wr_end(text, &s)) {
         return false;
     }
-    memcpy(ret_tag, mac, n);
+    hf_siphash(key, s, tag);
+    memcpy(ret_tag, tag, n);
     return true;
 }
 
@@ -76,7 +89,7 @@ static bool mark_tag(const struct hf_sip_keys *keys, const struct hf_sip_msg *m,
                      struct hf_slice branch, const struct hf_sip_mark *mark,
                      uint8_t ret_tag[MARK_TAG])
 {
-    uint8_t text[HF_SIP_HMAC_MAX];
+    uint8_t text[SEALED_MAX];
     struct hf_wr w;
     hf_wr_init(&w, text, sizeof(text));
     hf_wr_u8(&w, mark->hop);
@@ -85,7 +98,7 @@ static bool mark_tag(const struct hf_sip_keys *keys, const struct hf_sip_msg *m,
     hf_wr_u32(&w, m->cseq);
     hf_wr_str16(&w, m->method_text);
     hf_wr_str16(&w, branch);
-    if (m->call_id.n <= HF_SIP_HMAC_MAX / 2) {
+    if (m->call_id.n <= SEALED_MAX / 2) {
         hf_wr_str16(&w, m->call_id);
     } else { /* longer than anybody's */
         hf_wr_u64(&w, hf_hash(m->call_id, keys->branch));
@@ -168,7 +181,7 @@ uint16_t hf_sip_listen_id(uint8_t transport, const struct hf_endpoint *at)
 static bool back_tag(const struct hf_sip_keys *keys, const uint8_t *bytes, struct hf_slice branch,
                      uint8_t ret_tag[BACK_TAG])
 {
-    uint8_t text[HF_SIP_HMAC_MAX];
+    uint8_t text[SEALED_MAX];
     struct hf_wr w;
     hf_wr_init(&w, text, sizeof(text));
     hf_wr_bytes(&w, hf_slice(bytes, BACK_BYTES - BACK_TAG));

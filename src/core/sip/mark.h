@@ -1,11 +1,13 @@
 /* What servers of a cluster tell each other in messages that strangers see, too: marks of what is
- * proxied, and names of flows; sealed with a key made from the cluster key (I8). */
+ * proxied, and names of flows; sealed (SipHash-2-4-128) with a key made from the cluster key (I8).
+ */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/siphash.h"
 #include "core/sip/decide.h"
 #include "core/sip/digest.h"
 #include "core/sip/flow.h"
@@ -21,7 +23,7 @@
  * connection.
  */
 struct hf_sip_keys {
-    uint8_t mark[HF_SIP_HASH_MAX], via[HF_SIP_HASH_MAX], flow[HF_SIP_HASH_MAX];
+    uint8_t mark[HF_SIPHASH_KEY_LEN], via[HF_SIPHASH_KEY_LEN], flow[HF_SIPHASH_KEY_LEN];
     uint64_t branch, tag; /* seeds of hf_sip_stateless_*(): the same for all workers and servers */
 };
 /** Keys for each purpose out of one of HF_SIP_NONCE_KEY_LEN bytes. -ENOTSUP: no SHA-256 here. */

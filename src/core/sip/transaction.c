@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/prng.h"
+#include "base/siphash.h"
 
 #define TRANSACTIONS_DEFAULT 65536
 #define BYTES_DEFAULT ((size_t)256 << 20)
@@ -24,7 +25,8 @@ struct hf_sip_txns {
     size_t mask;
     struct hf_sip_txn **heap; /* owned; by wake() */
     struct hf_list waiting;
-    uint64_t secret[2], seed, n_branches;
+    uint8_t secret[HF_SIPHASH_KEY_LEN];
+    uint64_t seed, n_branches;
     uint8_t worker;
     struct hf_sip_msg msg; /* a request that was sent, read again */
     uint8_t text[HF_SIP_MESSAGE_MAX];
@@ -197,44 +199,6 @@ static void send_kept(struct hf_sip_txns *t, const struct hf_sip_txn *x)
 
 /* --- life and death --- */
 
-/* The key of the 64 bits that nobody can guess (SipHash-2-4 of a count). */
-static uint64_t rotate(uint64_t v, unsigned n)
-{
-    return v << n | v >> (64 - n);
-}
-
-static void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] = rotate(v[2], 32);
-}
-
-static uint64_t sip_hash(const uint64_t key[2], uint64_t m)
-{
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
-                     key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
-    const uint64_t word[2] = {m, 8ULL << 56};
-    for (size_t i = 0; i < 2; i++) {
-        v[3] ^= word[i];
-        sip_round(v);
-        sip_round(v);
-        v[0] ^= word[i];
-    }
-    v[2] ^= 0xff;
-    for (size_t i = 0; i < 4; i++) {
-        sip_round(v);
-    }
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
 int hf_sip_txns_create(const struct hf_sip_proxy_conf *conf, const struct hf_sip_txn_ops *ops,
                        void *ctx, struct hf_sip_proxy_counters *count,
                        struct hf_sip_txns **ret_txns)
@@ -259,8 +223,10 @@ int hf_sip_txns_create(const struct hf_sip_proxy_conf *conf, const struct hf_sip
     t->worker = conf->worker;
     hf_prng_init(&g, conf->seed);
     t->seed = hf_prng_u64(&g);
-    t->secret[0] = hf_prng_u64(&g);
-    t->secret[1] = hf_prng_u64(&g);
+    for (size_t i = 0; i < sizeof(t->secret); i += sizeof(uint64_t)) {
+        uint64_t v = hf_prng_u64(&g);
+        memcpy(t->secret + i, &v, sizeof(v));
+    }
     hf_list_init(&t->waiting);
     for (t->mask = 15; t->mask < t->max; t->mask = t->mask * 2 + 1) {
     }
@@ -548,10 +514,13 @@ int hf_sip_branch_worker(struct hf_slice branch)
 
 void hf_sip_txns_branch(struct hf_sip_txns *t, char ret_branch[HF_SIP_OWN_BRANCH_LEN])
 {
-    uint64_t n = t->n_branches++;
+    uint64_t n = t->n_branches++, unknown;
+    uint8_t tag[HF_SIPHASH_LEN]; /* of a count: nobody can guess it */
+    hf_siphash(t->secret, hf_slice(&n, sizeof(n)), tag);
+    memcpy(&unknown, tag, sizeof(unknown));
     memcpy(ret_branch, HF_SIP_COOKIE, COOKIE_N);
     put_hex(t->worker, 2, ret_branch + COOKIE_N);
-    put_hex(sip_hash(t->secret, n), 16, ret_branch + COOKIE_N + 2);
+    put_hex(unknown, 16, ret_branch + COOKIE_N + 2);
     put_hex(n, 2, ret_branch + COOKIE_N + 18);
 }
 

@@ -74,7 +74,7 @@ static void fault(void)
         break;
     case 6:
         x.server[s].cut = !x.server[s].cut;
-        sw_tell(&x, "-- %s %s the database", sw_server_name(s),
+        sw_tell(&x, "-- %s %s the database", cast_server(s),
                 x.server[s].cut ? "is cut from" : "reaches");
         break;
     case 7:
@@ -131,7 +131,7 @@ static void come_to_an_end(void)
     for (uint32_t i = 0; i < x.n_clients; i++) {
         if (!locked_out(i) && !well(i)) {
             sw_failed(&x, "%s is not well registered in the end: %s's, %s, binding %s, %s",
-                      sw_client_name(i), sw_server_name(x.db.row[i].current),
+                      cast_client(i), cast_server(x.db.row[i].current),
                       x.client[i].registered > x.net.now ? "registered" : "not registered",
                       x.db.binding[i].until > x.net.now ? "good" : "gone",
                       x.server[x.db.row[i].current].has[i].used ? "there" : "not there");
@@ -143,7 +143,7 @@ static void come_to_an_end(void)
             sw_call(&x, (i + 1) % x.n_clients, i, (uint16_t)below(x.n_servers));
             sw_pass(&x, HF_S(3));
             if (x.n_found != found + 1) {
-                sw_failed(&x, "a call to %s does not find it", sw_client_name(i));
+                sw_failed(&x, "a call to %s does not find it", cast_client(i));
             }
         }
     }

@@ -44,7 +44,7 @@ static void send_register(struct sw_world *w, uint32_t client, uint16_t to)
         m.stamp = w->net.now;
     }
     c->waits = true;
-    sw_tell(w, "%s > %s: REGISTER%s%s", sw_client_name(client), sw_server_name(to),
+    sw_tell(w, "%s > %s: REGISTER%s%s", cast_client(client), cast_server(to),
             m.carried > 0 ? ", redirected" : "", m.credentials ? ", with credentials" : "");
     if (c->place == SW_FOREIGN || c->place == SW_INTERNAL || c->place == SW_EDGE) {
         sw_send(w, to, &m);
@@ -81,8 +81,7 @@ void sw_call(struct sw_world *w, uint32_t client, uint32_t callee, uint16_t serv
         .credentials = true,
     };
     w->n_calls++;
-    sw_tell(w, "%s > %s: INVITE %s", sw_client_name(client), sw_server_name(server),
-            sw_client_name(callee));
+    sw_tell(w, "%s > %s: INVITE %s", cast_client(client), cast_server(server), cast_client(callee));
     sw_send(w, server, &m);
 }
 
@@ -103,12 +102,12 @@ static void follow(struct sw_world *w, const struct sw_msg *m)
 {
     struct sw_client *c = &w->client[m->client];
     if (c->habit == SW_IGNORES) {
-        sw_tell(w, "%s: takes the 302 for a failure", sw_client_name(m->client));
+        sw_tell(w, "%s: takes the 302 for a failure", cast_client(m->client));
         begin_again(w, m->client, GIVE_UP);
         return;
     }
     if (++c->redirects > 8) {
-        sw_failed(w, "%s is redirected without an end", sw_client_name(m->client));
+        sw_failed(w, "%s is redirected without an end", cast_client(m->client));
     }
     c->registrar = m->target;
     c->backup = m->backup;
@@ -123,8 +122,8 @@ void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
     struct sw_client *c = &w->client[m->client];
     if (m->kind == HF_SIP_KIND_CALL) {
         w->n_found += m->status == 180;
-        sw_tell(w, "%s: %u for the call to %s", sw_client_name(m->client), m->status,
-                sw_client_name(m->callee));
+        sw_tell(w, "%s: %u for the call to %s", cast_client(m->client), m->status,
+                cast_client(m->callee));
         return;
     }
     if (m->request != c->request || !c->waits) {
@@ -135,7 +134,7 @@ void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
         c->waits = false;
         c->registered = w->net.now + m->expires;
         c->request++;
-        sw_tell(w, "%s: registered for %d s, after %u server%s", sw_client_name(m->client),
+        sw_tell(w, "%s: registered for %d s, after %u server%s", cast_client(m->client),
                 (int)(m->expires / HF_NS_PER_S), m->hops, m->hops == 1 ? "" : "s");
         if (!w->by_hand) {
             sw_set_timer(w, m->client,
@@ -145,7 +144,7 @@ void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
     case 401:
         if (c->credentials) {
             sw_failed(w, "%s is challenged though its credentials are good",
-                      sw_client_name(m->client));
+                      cast_client(m->client));
         }
         c->credentials = true;
         c->hops = m->hops - m->n_path; /* the same way again */
@@ -159,11 +158,11 @@ void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
         if (m->retry_after < 1 || m->retry_after > 30) {
             sw_failed(w, "503 with Retry-After %u", m->retry_after);
         }
-        sw_tell(w, "%s: 503", sw_client_name(m->client));
+        sw_tell(w, "%s: 503", cast_client(m->client));
         begin_again(w, m->client, HF_S(m->retry_after));
         break;
     default:
-        sw_failed(w, "%s gets %u for a REGISTER", sw_client_name(m->client), m->status);
+        sw_failed(w, "%s gets %u for a REGISTER", cast_client(m->client), m->status);
     }
 }
 

@@ -41,19 +41,6 @@ struct op {
 static const uint8_t key[HF_SIP_NONCE_KEY_LEN] = "the key of the cluster";
 static struct hf_sip_msg msg;
 
-const char *ew_server_name(uint16_t i)
-{
-    static const char *const names[EW_SERVERS] = {"alpha", "beta", "gamma", "delta", "eps", "zeta"};
-    return i < EW_SERVERS ? names[i] : "nobody";
-}
-
-const char *ew_client_name(uint32_t i)
-{
-    static const char *const names[EW_CLIENTS] = {"ann", "ben", "cat", "dan", "eve", "fay",
-                                                  "gus", "hal", "ida", "jon", "kim", "leo"};
-    return i < EW_CLIENTS ? names[i] : "nobody";
-}
-
 uint64_t ew_below(struct ew_world *w, uint64_t n)
 {
     return hf_prng_below(&w->net.prng, n);
@@ -106,7 +93,7 @@ static uint32_t host_of(const struct ew_world *w, const struct hf_endpoint *e)
 
 static const char *host_name(uint32_t host)
 {
-    return host < CLIENT_HOST ? ew_server_name((uint16_t)host) : ew_client_name(host - CLIENT_HOST);
+    return host < CLIENT_HOST ? cast_server((uint16_t)host) : cast_client(host - CLIENT_HOST);
 }
 
 /* --- the network --- */
@@ -171,7 +158,7 @@ static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice mes
     if (to->conn) {
         uint32_t client = (uint32_t)(to->conn & 0xffff) - 1;
         if (client >= w->n_clients || to->conn >> 16 != w->server[from].boot) {
-            ew_tell(w, "%s has no such connection", ew_server_name((uint16_t)from));
+            ew_tell(w, "%s has no such connection", cast_server((uint16_t)from));
             struct packet *p = sim_alloc(sizeof(*p));
             p->flow = *to;
             sim_net_at(&w->net, w->net.now, EV_BROKEN, from, w->server[from].boot, p);
@@ -240,7 +227,7 @@ static void on_trace(void *ctx, struct hf_slice aor, const char *what,
     struct ew_world *w = ctx;
     (void)flow;
     if (strcmp(what, "recv") != 0 && strcmp(what, "send") != 0) {
-        ew_tell(w, "  %s: %.*s: %s: %.*s", ew_server_name(acting), HF_SLICE_FMT(aor), what,
+        ew_tell(w, "  %s: %.*s: %s: %.*s", cast_server(acting), HF_SLICE_FMT(aor), what,
                 HF_SLICE_FMT(text));
     }
 }
@@ -257,7 +244,7 @@ static bool reaches(const struct ew_world *w, uint16_t server)
 
 static void put_aor(char *buf, size_t room, uint32_t client)
 {
-    snprintf(buf, room, "sip:%s@example.com", ew_client_name(client));
+    snprintf(buf, room, "sip:%s@example.com", cast_client(client));
 }
 
 static uint32_t client_of(struct hf_slice aor)
@@ -440,7 +427,7 @@ static void do_secret(const struct hf_sip_op *op, struct hf_sip_result *res)
         res->done = HF_SIP_OP_NONE;
         return;
     }
-    snprintf(password, sizeof(password), "pw-%s", ew_client_name(c));
+    snprintf(password, sizeof(password), "pw-%s", cast_client(c));
     put_aor(aors[c], sizeof(aors[c]), c);
     res->aor = hf_slice_str(aors[c]);
     res->algorithms = 1u << HF_SIP_SHA256;
@@ -462,8 +449,8 @@ static void assign_row(struct ew_world *w, uint16_t server, const struct hf_sip_
         r->agent = op->row.agent;
         r->agent_id = op->row.agent_id;
         r->change = r->current == server ? r->change : ++w->change; /* given: that one is told */
-        ew_tell(w, "table: %s is %s's, epoch %" PRIu64, ew_client_name(c),
-                ew_server_name(r->current), r->epoch);
+        ew_tell(w, "table: %s is %s's, epoch %" PRIu64, cast_client(c), cast_server(r->current),
+                r->epoch);
     }
 }
 
@@ -551,7 +538,7 @@ void ew_look(struct ew_world *w, uint16_t server)
         uint16_t no;
         snprintf(host, sizeof(host), "10.0.0.%u", i + 1u);
         struct hf_sip_peer p = {
-            .name = hf_slice_str(ew_server_name(i)),
+            .name = hf_slice_str(cast_server(i)),
             .host = hf_slice_str(host),
             .now = {.state = o->up ? HF_SIP_SERVER_LIVE : HF_SIP_SERVER_DEAD,
                     .homes = o->role == HF_SIP_ROLE_HOME,
@@ -598,7 +585,7 @@ static void be_up(struct ew_world *w, uint16_t i)
     }
     /* numbers are the same everywhere: all are known by name before anything else */
     struct hf_sip_element_conf c = {.role = (uint8_t)s->role,
-                                    .name = hf_slice_str(ew_server_name(i)),
+                                    .name = hf_slice_str(cast_server(i)),
                                     .realm = domain,
                                     .domain = &domain,
                                     .n_domains = 1,
@@ -641,7 +628,7 @@ static void tree_changed(struct ew_world *w)
 void ew_crash(struct ew_world *w, uint16_t server)
 {
     if (w->server[server].up) {
-        ew_tell(w, "-- %s loses power", ew_server_name(server));
+        ew_tell(w, "-- %s loses power", cast_server(server));
         be_down(w, server);
         tree_changed(w);
     }
@@ -650,7 +637,7 @@ void ew_crash(struct ew_world *w, uint16_t server)
 void ew_boot(struct ew_world *w, uint16_t server)
 {
     if (!w->server[server].up) {
-        ew_tell(w, "-- %s boots", ew_server_name(server));
+        ew_tell(w, "-- %s boots", cast_server(server));
         be_up(w, server);
         ew_look(w, server);
         ew_feed(w, server);
@@ -677,8 +664,7 @@ void ew_assign(struct ew_world *w, uint32_t client, uint16_t to)
     r->home = r->current = to;
     r->epoch++;
     r->change = ++w->change;
-    ew_tell(w, "table: %s is %s's, epoch %" PRIu64, ew_client_name(client), ew_server_name(to),
-            r->epoch);
+    ew_tell(w, "table: %s is %s's, epoch %" PRIu64, cast_client(client), cast_server(to), r->epoch);
 }
 
 void ew_feed(struct ew_world *w, uint16_t server)
@@ -753,8 +739,8 @@ static void check_hops(struct ew_world *w, uint16_t server)
     uint64_t *max = c->habit == EW_STRIPS ? &w->strip_hops_max : &w->hops_max;
     *max = hops > *max ? hops : *max;
     if (hops > most) {
-        ew_failed(w, "I7: %s's request is at its %uth server, %s", ew_client_name(client), hops,
-                  ew_server_name(server));
+        ew_failed(w, "I7: %s's request is at its %uth server, %s", cast_client(client), hops,
+                  cast_server(server));
     }
 }
 
@@ -772,7 +758,7 @@ static void arrive(struct ew_world *w, struct sim_event *ev)
     }
     (void)!hf_sip_parse(s, p->flow.transport != HF_SIP_TRANSPORT_UDP, &msg);
     if (msg.fault) {
-        ew_failed(w, "%s gets what is malformed (%s): %.*s", ew_server_name(i),
+        ew_failed(w, "%s gets what is malformed (%s): %.*s", cast_server(i),
                   hf_sip_fault_text(msg.fault), HF_SLICE_FMT(s));
     }
     check_hops(w, i);

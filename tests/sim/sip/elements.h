@@ -9,6 +9,7 @@
 
 #include "base/attr.h"
 #include "core/sip/element.h"
+#include "sim/sip/cast.h"
 #include "support/sim_net.h"
 
 enum {
@@ -114,8 +115,6 @@ void ew_fini(struct ew_world *w);
 void ew_failed(struct ew_world *w, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), noreturn));
 void ew_tell(struct ew_world *w, const char *fmt, ...) HF_PRINTF(2, 3);
-const char *ew_server_name(uint16_t i);
-const char *ew_client_name(uint32_t i);
 uint64_t ew_below(struct ew_world *w, uint64_t n);
 void ew_pass(struct ew_world *w, hf_time t);
 

@@ -33,8 +33,8 @@ static void put_credentials(struct ew_client *c, uint32_t client, char *buf, siz
     if (!c->nonce[0]) {
         return;
     }
-    snprintf(password, sizeof(password), "pw-%s", ew_client_name(client));
-    struct hf_sip_credentials d = {.username = hf_slice_str(ew_client_name(client)),
+    snprintf(password, sizeof(password), "pw-%s", cast_client(client));
+    struct hf_sip_credentials d = {.username = hf_slice_str(cast_client(client)),
                                    .realm = S("example.com"),
                                    .nonce = hf_slice_str(c->nonce),
                                    .uri = hf_slice_str(c->uri),
@@ -49,7 +49,7 @@ static void put_credentials(struct ew_client *c, uint32_t client, char *buf, siz
              "Authorization: Digest username=\"%s\", realm=\"example.com\", nonce=\"%s\", "
              "uri=\"%s\", response=\"%.64s\", algorithm=SHA-256, cnonce=\"cc\", qop=auth, "
              "nc=%08x\r\n",
-             ew_client_name(client), c->nonce, c->uri, hex, c->nc);
+             cast_client(client), c->nonce, c->uri, hex, c->nc);
 }
 
 /* Forged marks and epochs (I8). */
@@ -69,7 +69,7 @@ static const char *forgery(struct ew_world *w, const struct ew_client *c)
 static void send_register(struct ew_world *w, uint32_t client)
 {
     struct ew_client *c = &w->client[client];
-    const char *name = ew_client_name(client);
+    const char *name = cast_client(client);
     char credentials[600], foreign[120] = "", text[EW_TEXT];
     put_credentials(c, client, credentials, sizeof(credentials));
     c->cseq++;
@@ -189,18 +189,18 @@ static void redirected(struct ew_world *w, uint32_t client)
     struct ew_client *c = &w->client[client];
     w->n_redirects++;
     if (c->place != EW_INTERNAL) {
-        ew_failed(w, "%s is redirected, and is not internal", ew_client_name(client));
+        ew_failed(w, "%s is redirected, and is not internal", cast_client(client));
     }
     if (c->habit == EW_IGNORES) {
-        ew_tell(w, "%s takes the 302 for a failure", ew_client_name(client));
+        ew_tell(w, "%s takes the 302 for a failure", cast_client(client));
         begin_again(w, client, GIVE_UP);
         return;
     }
     if (++c->redirects > 8) {
-        ew_failed(w, "%s is redirected without an end", ew_client_name(client));
+        ew_failed(w, "%s is redirected without an end", cast_client(client));
     }
     if (!contact(0, c->uri, sizeof(c->uri)) || strncmp(c->uri, "sip:10.0.0.", 11) != 0) {
-        ew_failed(w, "%s is redirected nowhere: %s", ew_client_name(client), c->uri);
+        ew_failed(w, "%s is redirected nowhere: %s", cast_client(client), c->uri);
     }
     c->backup[0] = 0;
     (void)contact(1, c->backup, sizeof(c->backup));
@@ -225,7 +225,7 @@ static void challenged(struct ew_world *w, uint32_t client)
         c->nc = 0;
     }
     if (++c->challenges > 8) {
-        ew_failed(w, "%s is challenged without an end", ew_client_name(client));
+        ew_failed(w, "%s is challenged without an end", cast_client(client));
     }
     c->request++;
     send_register(w, client);
@@ -238,7 +238,7 @@ static void registered(struct ew_world *w, uint32_t client)
     struct hf_sip_address a;
     uint32_t s = 0;
     char own[60];
-    snprintf(own, sizeof(own), "sip:%s@192.0.2.%u%s", ew_client_name(client), client + 1,
+    snprintf(own, sizeof(own), "sip:%s@192.0.2.%u%s", cast_client(client), client + 1,
              c->tcp ? ";transport=tcp" : "");
     hf_sip_walk_begin(&walk, &msg, HF_SIP_H_CONTACT);
     while (hf_sip_walk_address(&walk, &a) == 1) {
@@ -247,13 +247,13 @@ static void registered(struct ew_world *w, uint32_t client)
         }
     }
     if (s == 0) {
-        ew_failed(w, "%s gets 200 without its contact", ew_client_name(client));
+        ew_failed(w, "%s gets 200 without its contact", cast_client(client));
     }
     w->n_served++;
     c->waits = false;
     c->request++;
     c->registered = w->net.now + HF_S((hf_time)s);
-    ew_tell(w, "%s is registered for %u s", ew_client_name(client), s);
+    ew_tell(w, "%s is registered for %u s", cast_client(client), s);
     if (!w->by_hand) {
         ew_set_timer(w, client, HF_S((hf_time)s) / 2 - (hf_time)ew_below(w, HF_S(s) / 4), false);
     }
@@ -263,7 +263,7 @@ static void registered(struct ew_world *w, uint32_t client)
 
 static void watch_id(const struct ew_world *w, uint32_t client, char ret_id[40])
 {
-    snprintf(ret_id, 40, "w-%s-%u", ew_client_name(client), w->client[client].watch.id);
+    snprintf(ret_id, 40, "w-%s-%u", cast_client(client), w->client[client].watch.id);
 }
 
 static bool is_watch(const struct ew_world *w, uint32_t client)
@@ -295,9 +295,9 @@ static void send_subscribe(struct ew_world *w, uint32_t client, const char *uri,
                      "Event: presence\r\n"
                      "Expires: 7000\r\n"
                      "Content-Length: 0\r\n\r\n",
-                     uri, client + 1, ew_client_name(client), x->id, x->cseq, x->id, x->cseq,
-                     ew_client_name(client), id, ew_client_name(x->whom), x->tag[0] ? ";tag=" : "",
-                     x->tag, id, x->cseq, ew_client_name(client), client + 1);
+                     uri, client + 1, cast_client(client), x->id, x->cseq, x->id, x->cseq,
+                     cast_client(client), id, cast_client(x->whom), x->tag[0] ? ";tag=" : "",
+                     x->tag, id, x->cseq, cast_client(client), client + 1);
     c->tcp = false;
     ew_client_sends(w, client, server, hf_slice(text, (size_t)n));
     c->tcp = tcp;
@@ -308,7 +308,7 @@ void ew_watch(struct ew_world *w, uint32_t client, uint32_t whom, uint16_t serve
     struct ew_watch *x = &w->client[client].watch;
     char uri[60];
     *x = (struct ew_watch){.wants = true, .whom = whom, .id = x->id + 1, .timer = x->timer};
-    snprintf(uri, sizeof(uri), "sip:%s@example.com", ew_client_name(whom));
+    snprintf(uri, sizeof(uri), "sip:%s@example.com", cast_client(whom));
     send_subscribe(w, client, uri, server);
     if (!w->by_hand) {
         ew_set_watch_timer(w, client, HF_S(32)); /* timer N (RFC 6665 4.1.2.4) */
@@ -358,7 +358,7 @@ static uint16_t notified(struct ew_world *w, uint32_t client)
     x->was_kept = x->was_kept || ew_is_kept(w, x->whom, x->tag);
     if (ends) {
         w->n_told++;
-        ew_tell(w, "%s is to subscribe again", ew_client_name(client));
+        ew_tell(w, "%s is to subscribe again", cast_client(client));
         x->id++; /* that dialog is over */
         if (!w->by_hand) {
             ew_set_watch_timer(w, client, HF_MS(100));
@@ -405,7 +405,7 @@ static void hears_response(struct ew_world *w, uint32_t client)
         begin_again(w, client, HF_S(1));
         break;
     default:
-        ew_failed(w, "%s gets %u for a REGISTER: %.*s", ew_client_name(client), msg.status,
+        ew_failed(w, "%s gets %u for a REGISTER: %.*s", cast_client(client), msg.status,
                   HF_SLICE_FMT(msg.text));
     }
 }
@@ -417,11 +417,11 @@ void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_fl
     struct hf_wr wr;
     char out[EW_TEXT];
     if (hf_sip_parse(text, false, &msg)) {
-        ew_failed(w, "%s gets what is malformed (%s): %.*s", ew_client_name(client),
+        ew_failed(w, "%s gets what is malformed (%s): %.*s", cast_client(client),
                   hf_sip_fault_text(msg.fault), HF_SLICE_FMT(text));
     }
     if (hf_sip_has(&msg, HF_SIP_H_HOLDFAST_HOP)) {
-        ew_failed(w, "%s sees a mark", ew_client_name(client));
+        ew_failed(w, "%s sees a mark", cast_client(client));
     }
     if (!msg.request) {
         hears_response(w, client);
@@ -466,9 +466,9 @@ void ew_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t serv
                      "CSeq: %u MESSAGE\r\n"
                      "Content-Type: text/plain\r\n"
                      "Content-Length: 5\r\n\r\nhello",
-                     ew_client_name(callee), client + 1, ew_client_name(client), c->call, c->call,
-                     ew_client_name(client), ew_client_name(client), ew_client_name(callee),
-                     ew_client_name(client), c->call, c->call);
+                     cast_client(callee), client + 1, cast_client(client), c->call, c->call,
+                     cast_client(client), cast_client(client), cast_client(callee),
+                     cast_client(client), c->call, c->call);
     c->tcp = false;
     ew_client_sends(w, client, server, hf_slice(text, (size_t)n));
     c->tcp = tcp;

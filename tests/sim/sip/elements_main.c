@@ -69,7 +69,7 @@ static void fault(void)
         break;
     case 5:
         x.server[s].cut = !x.server[s].cut;
-        ew_tell(&x, "-- %s %s the database", ew_server_name(s),
+        ew_tell(&x, "-- %s %s the database", cast_server(s),
                 x.server[s].cut ? "is cut from" : "reaches");
         break;
     case 6:
@@ -115,14 +115,13 @@ static void check_watchers(void)
             continue;
         }
         if (!v->active) {
-            ew_failed(&x, "%s can't watch %s: %u", ew_client_name(i), ew_client_name(v->whom),
-                      v->status);
+            ew_failed(&x, "%s can't watch %s: %u", cast_client(i), cast_client(v->whom), v->status);
         }
         ew_watch_refresh(&x, i);
         ew_pass(&x, HF_S(1));
         if (v->status != 200 && v->was_kept) {
-            ew_failed(&x, "%s was never told that %s has moved: %u", ew_client_name(i),
-                      ew_client_name(v->whom), v->status);
+            ew_failed(&x, "%s was never told that %s has moved: %u", cast_client(i),
+                      cast_client(v->whom), v->status);
         }
         x.n_watching += v->status == 200;
     }
@@ -143,8 +142,8 @@ static void end(void)
     for (uint32_t i = 0; i < x.n_clients; i++) {
         if (!locked_out(i) &&
             (x.client[i].registered < x.net.now || !x.row[i].used || !stored(i))) {
-            ew_failed(&x, "%s is not well in the end: %s's, %s, binding %s", ew_client_name(i),
-                      ew_server_name(x.row[i].current),
+            ew_failed(&x, "%s is not well in the end: %s's, %s, binding %s", cast_client(i),
+                      cast_server(x.row[i].current),
                       x.client[i].registered > x.net.now ? "registered" : "not registered",
                       stored(i) ? "stored" : "not stored");
         }
@@ -163,7 +162,7 @@ static void end(void)
         ew_call(&x, from, i, s);
         ew_pass(&x, HF_S(3));
         if (x.client[i].heard == heard || x.client[from].call_status != 200) {
-            ew_failed(&x, "a call to %s does not find it: %u", ew_client_name(i),
+            ew_failed(&x, "a call to %s does not find it: %u", cast_client(i),
                       x.client[from].call_status);
         }
         x.n_found++;

@@ -282,8 +282,8 @@ static void restored(struct sw_world *w)
     w->db.change = change;
     all_feed(w);
     for (uint32_t i = ANN; i <= BEN; i++) {
-        sw_tell(w, "table: %s is %s's, epoch %u", sw_client_name(i),
-                sw_server_name(w->db.row[i].current), (unsigned)w->db.row[i].epoch);
+        sw_tell(w, "table: %s is %s's, epoch %u", cast_client(i), cast_server(w->db.row[i].current),
+                (unsigned)w->db.row[i].epoch);
     }
     registers(w, BEN, GAMMA);
 }

@@ -21,21 +21,6 @@ enum {
     EV_LEAD,     /* the leader thinks */
 };
 
-const char *sw_server_name(uint16_t i)
-{
-    static const char *const names[SW_SERVERS] = {"alpha", "beta", "gamma", "delta",
-                                                  "eps",   "zeta", "eta",   "theta"};
-    return i < SW_SERVERS ? names[i] : "nobody";
-}
-
-const char *sw_client_name(uint32_t i)
-{
-    static const char *const names[SW_CLIENTS] = {
-        "ann", "ben", "cat", "dan", "eve",  "fay", "gus", "hal", "ida", "jon", "kim", "leo",
-        "mia", "ned", "ola", "pam", "quin", "ray", "sue", "tom", "uma", "vic", "wes", "zoe"};
-    return names[i];
-}
-
 uint64_t sw_below(struct sw_world *w, uint64_t n)
 {
     return hf_prng_below(&w->net.prng, n);
@@ -68,7 +53,7 @@ static struct hf_slice aor_of(uint32_t client)
 {
     static char s[SW_CLIENTS][160];
     if (s[client][0] == 0) {
-        snprintf(s[client], sizeof(s[client]), "sip:%s@%.*sexample.org", sw_client_name(client),
+        snprintf(s[client], sizeof(s[client]), "sip:%s@%.*sexample.org", cast_client(client),
                  (int)(client * 5),
                  "a.rather.long.and.winding.road.of.labels.that.leads.to.the."
                  "house.of.nobody.in.particular.");
@@ -134,8 +119,8 @@ static void took(struct sw_world *w, uint16_t server, uint32_t client, const str
         s->has[client].used = false;
     }
     if (what >= HF_SIP_APPLY_NEWER) {
-        sw_tell(w, "  %s: %s is %s's now, epoch %" PRIu64 "%s", sw_server_name(server),
-                sw_client_name(client), sw_server_name(row->current), row->epoch,
+        sw_tell(w, "  %s: %s is %s's now, epoch %" PRIu64 "%s", cast_server(server),
+                cast_client(client), cast_server(row->current), row->epoch,
                 what == HF_SIP_APPLY_GAINED ? ": mine"
                 : what == HF_SIP_APPLY_LOST ? ": not mine any more"
                                             : "");
@@ -186,8 +171,8 @@ static void expire(struct sw_world *w, uint16_t server)
             b->used = false;
             if (hf_sip_assign_get(w->server[server].assign, aor_of(i), &row) &&
                 row.agent == HF_SIP_AGENT_FOLLOWS) {
-                sw_tell(w, "  %s: %s's binding has expired; its agent unknown",
-                        sw_server_name(server), sw_client_name(i));
+                sw_tell(w, "  %s: %s's binding has expired; its agent unknown", cast_server(server),
+                        cast_client(i));
                 learn(w, server, i, HF_SIP_AGENT_UNKNOWN, 0);
             }
         }
@@ -204,7 +189,7 @@ void sw_feed(struct sw_world *w, uint16_t server)
         return;
     }
     if (!knew) {
-        sw_tell(w, "  %s: the database is there again", sw_server_name(server));
+        sw_tell(w, "  %s: the database is there again", cast_server(server));
     }
     for (uint32_t i = 0; i < w->n_clients; i++) {
         const struct sw_row *r = &w->db.row[i];
@@ -243,7 +228,7 @@ void sw_assign(struct sw_world *w, uint32_t client, uint16_t home, uint16_t curr
     r->current = current;
     r->epoch++;
     r->change = ++w->db.change;
-    sw_tell(w, "table: %s is %s's, epoch %" PRIu64, sw_client_name(client), sw_server_name(current),
+    sw_tell(w, "table: %s is %s's, epoch %" PRIu64, cast_client(client), cast_server(current),
             r->epoch);
 }
 
@@ -289,7 +274,7 @@ static void be_up(struct sw_world *w, uint16_t i)
     int r = hf_sip_fleet_create(&s->fleet);
     for (uint16_t k = 0; r == 0 && k < w->n_servers; k++) {
         uint16_t no;
-        r = hf_sip_fleet_add(s->fleet, hf_slice_str(sw_server_name(k)), &no);
+        r = hf_sip_fleet_add(s->fleet, hf_slice_str(cast_server(k)), &no);
         assert(r < 0 || no == k);
     }
     if (r == 0) {
@@ -332,7 +317,7 @@ static void be_down(struct sw_world *w, uint16_t i)
 void sw_crash(struct sw_world *w, uint16_t server)
 {
     if (w->server[server].up) {
-        sw_tell(w, "-- %s loses power", sw_server_name(server));
+        sw_tell(w, "-- %s loses power", cast_server(server));
         be_down(w, server);
         tree_changed(w);
     }
@@ -341,7 +326,7 @@ void sw_crash(struct sw_world *w, uint16_t server)
 void sw_boot(struct sw_world *w, uint16_t server)
 {
     if (!w->server[server].up) {
-        sw_tell(w, "-- %s boots", sw_server_name(server));
+        sw_tell(w, "-- %s boots", cast_server(server));
         be_up(w, server);
         tree_changed(w);
     }
@@ -350,7 +335,7 @@ void sw_boot(struct sw_world *w, uint16_t server)
 void sw_drain(struct sw_world *w, uint16_t server, bool on)
 {
     if (w->server[server].draining != on) {
-        sw_tell(w, "-- %s %s", sw_server_name(server), on ? "is drained" : "takes clients again");
+        sw_tell(w, "-- %s %s", cast_server(server), on ? "is drained" : "takes clients again");
         w->server[server].draining = on;
         tree_changed(w);
     }
@@ -440,14 +425,14 @@ static void tell_verdict(struct sw_world *w, uint16_t server, const struct hf_si
     switch (v->action) {
     case HF_SIP_REDIRECT:
         snprintf(more, sizeof(more), ": 302 to %s, epoch %" PRIu64 ", or %s",
-                 sw_server_name(v->target), v->epoch, sw_server_name(v->backup));
+                 cast_server(v->target), v->epoch, cast_server(v->backup));
         break;
     case HF_SIP_PROXY:
-        snprintf(more, sizeof(more), ": to %s, hop %u, epoch %" PRIu64, sw_server_name(v->target),
+        snprintf(more, sizeof(more), ": to %s, hop %u, epoch %" PRIu64, cast_server(v->target),
                  v->mark.hop, v->mark.epoch);
         break;
     case HF_SIP_ASSIGN:
-        snprintf(more, sizeof(more), ": %s, epoch %" PRIu64, sw_server_name(v->target), v->epoch);
+        snprintf(more, sizeof(more), ": %s, epoch %" PRIu64, cast_server(v->target), v->epoch);
         break;
     case HF_SIP_REFUSE:
         snprintf(more, sizeof(more), ": %u", v->status);
@@ -461,7 +446,7 @@ static void tell_verdict(struct sw_world *w, uint16_t server, const struct hf_si
     case HF_SIP_ACTION_COUNT_:
         break;
     }
-    sw_tell(w, "  %s: %s: %s%s%s%s", sw_server_name(server), hf_sip_action_name(v->action),
+    sw_tell(w, "  %s: %s: %s%s%s%s", cast_server(server), hf_sip_action_name(v->action),
             hf_sip_rule_text(v->rule), more, v->learn ? "; its agent " : "",
             v->learn ? hf_sip_agent_name(v->agent) : "");
 }
@@ -503,7 +488,7 @@ static void act(struct sw_world *w, uint16_t server, struct sw_msg *m)
     struct hf_sip_facts f = facts(w, server, m);
     struct hf_sip_verdict v;
     if (++m->n_decided > 3) {
-        sw_failed(w, "%s decides the same request %u times", sw_server_name(server), m->n_decided);
+        sw_failed(w, "%s decides the same request %u times", cast_server(server), m->n_decided);
     }
     hf_sip_decide(&f, &v);
     tell_verdict(w, server, &v);
@@ -527,8 +512,8 @@ static void act(struct sw_world *w, uint16_t server, struct sw_msg *m)
     case HF_SIP_REDIRECT:
         w->n_redirects++;
         if (w->client[m->client].place != SW_INTERNAL) {
-            sw_failed(w, "%s redirects %s, which is external", sw_server_name(server),
-                      sw_client_name(m->client));
+            sw_failed(w, "%s redirects %s, which is external", cast_server(server),
+                      cast_client(m->client));
         }
         if (v.learn) {
             learn(w, server, m->client, v.agent, f.agent_id);
@@ -564,7 +549,7 @@ static void act(struct sw_world *w, uint16_t server, struct sw_msg *m)
         break;
     case HF_SIP_PASS:
     case HF_SIP_ACTION_COUNT_:
-        sw_failed(w, "%s passes it", sw_server_name(server));
+        sw_failed(w, "%s passes it", cast_server(server));
     }
 }
 
@@ -578,12 +563,12 @@ static void arrive(struct sw_world *w, uint16_t server, struct sw_msg *m)
     if (c->habit == SW_STRIPS) {
         w->strip_hops_max = m->hops > w->strip_hops_max ? m->hops : w->strip_hops_max;
         if (m->hops > w->n_servers + 2u) {
-            sw_failed(w, "I7: %s has gone round %u servers", sw_client_name(m->client), m->hops);
+            sw_failed(w, "I7: %s has gone round %u servers", cast_client(m->client), m->hops);
         }
     } else {
         w->hops_max = m->hops > w->hops_max ? m->hops : w->hops_max;
         if (m->hops > 3) {
-            sw_failed(w, "I7: %s is at its %uth server", sw_client_name(m->client), m->hops);
+            sw_failed(w, "I7: %s is at its %uth server", cast_client(m->client), m->hops);
         }
     }
     act(w, server, m);
@@ -607,8 +592,8 @@ static void assign_done(struct sw_world *w, uint16_t server, struct sw_msg *m)
     if (reaches(w, server) && !r->used) { /* ON CONFLICT DO NOTHING */
         *r = (struct sw_row){
             .used = true, .home = m->target, .current = m->target, .epoch = m->epoch};
-        sw_tell(w, "table: %s is %s's, epoch %" PRIu64, sw_client_name(m->callee),
-                sw_server_name(m->target), m->epoch);
+        sw_tell(w, "table: %s is %s's, epoch %" PRIu64, cast_client(m->callee),
+                cast_server(m->target), m->epoch);
     }
     m->row = *r;
     read_done(w, server, m);
@@ -627,8 +612,7 @@ static void commit(struct sw_world *w, uint16_t server, struct sw_msg *m)
         return;
     }
     if (!r->used || r->current != server || r->epoch != m->serve_epoch) {
-        sw_tell(w, "  %s: the row has changed meanwhile: nothing is stored",
-                sw_server_name(server));
+        sw_tell(w, "  %s: the row has changed meanwhile: nothing is stored", cast_server(server));
         m->row = *r;
         read_done(w, server, m);
         return;
@@ -718,8 +702,8 @@ void sw_lead(struct sw_world *w)
     for (size_t i = 0; i < n; i++) {
         char why[200];
         hf_sip_rebalance_why(w->leader, &m[i], why, sizeof(why));
-        sw_tell(w, "leader %s: %u from %s to %s: %s", sw_server_name(first), m[i].n,
-                sw_server_name(m[i].from), sw_server_name(m[i].to), why);
+        sw_tell(w, "leader %s: %u from %s to %s: %s", cast_server(first), m[i].n,
+                cast_server(m[i].from), cast_server(m[i].to), why);
         follow_plan(w, &m[i]);
     }
 }

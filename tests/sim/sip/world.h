@@ -13,6 +13,7 @@
 #include "core/sip/fleet.h"
 #include "core/sip/rebalance.h"
 #include "sim/runner.h"
+#include "sim/sip/cast.h"
 #include "support/sim_net.h"
 
 enum {
@@ -150,8 +151,6 @@ void sw_tell(struct sw_world *w, const char *fmt, ...) HF_PRINTF(2, 3);
 /** An invariant does not hold: the end of this run. */
 void sw_failed(struct sw_world *w, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), noreturn));
-const char *sw_server_name(uint16_t i);
-const char *sw_client_name(uint32_t i);
 uint64_t sw_below(struct sw_world *w, uint64_t n);
 
 /** The next event, if there is one until then; false: the clock is there now. */

@@ -229,6 +229,36 @@ static void a_task_runs_once(void **state)
     assert_string_equal(rig.story, "t");
 }
 
+static hf_time began[1000];
+static size_t n_began;
+
+/* There is always something to read. */
+static void on_io_again(struct hf_poll_io *io, unsigned ready)
+{
+    char c;
+    (void)ready;
+    assert_int_equal(read(io->fd, &c, 1), 1);
+    assert_int_equal(write(rig.fd[0][1], &c, 1), 1);
+    hf_poll_pace(rig.poll, HF_MS(2));
+    if (n_began < sizeof(began) / sizeof(began[0])) {
+        began[n_began++] = hf_poll_now(rig.poll);
+    }
+}
+
+/* Turns are apart, however much comes. */
+static void turns_keep_their_pace(void **state)
+{
+    (void)state;
+    n_began = 0;
+    watch(0, HF_POLL_READ, on_io_again);
+    assert_int_equal(write(rig.fd[0][1], "x", 1), 1);
+    run();
+    assert_true(n_began > 1);
+    for (size_t i = 1; i < n_began; i++) {
+        assert_true(began[i] - began[i - 1] >= HF_MS(2));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +270,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(timers_run_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_task_runs_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(turns_keep_their_pace, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

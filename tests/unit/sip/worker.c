@@ -9,8 +9,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/sip/steer_inline.h"
 #include "os/addr.h"
 #include "os/loop.h"
+#include "sip/steer.h"
 #include "test.h"
 
 #define REQUEST                                                                                    \
@@ -31,11 +33,16 @@ struct echo {
 static struct hf_sip_workers *ws;
 static struct echo echo[N];
 
-/* "sip:7@...": worker 7 mod N. */
+/* "sip:7@..." */
+static unsigned worker_of(int user)
+{
+    return hf_steer_worker(hf_steer_add(HF_STEER_HASH, (uint8_t)('0' + user)), N);
+}
+
 static unsigned owner(void *ctx, const struct hf_sip_msg *msg)
 {
     (void)ctx;
-    return msg->uri_text.n > 4 ? (unsigned)(msg->uri_text.p[4] - '0') % N : 0;
+    return msg->uri_text.n > 4 ? worker_of(msg->uri_text.p[4] - '0') : 0;
 }
 
 static void message(void *ctx, const struct hf_sip_msg *msg, const struct hf_sip_flow *from,
@@ -95,9 +102,8 @@ static void second(void *ctx, hf_time now)
     ((struct echo *)ctx)->seconds++;
 }
 
-static int setup(void **state)
+static void start(bool steer)
 {
-    (void)state;
     static const struct hf_sip_handler handler = {.owner = owner,
                                                   .message = message,
                                                   .unreachable = unreachable,
@@ -111,7 +117,8 @@ static int setup(void **state)
     struct hf_endpoint at = hf_addr_to_endpoint(&addr);
     struct hf_sip_place bind[] = {{.transport = HF_SIP_TRANSPORT_UDP, .at = at},
                                   {.transport = HF_SIP_TRANSPORT_TCP, .at = at}};
-    struct hf_sip_workers_conf conf = {.n = N, .wire = {.bind = bind, .n_binds = 2}};
+    struct hf_sip_workers_conf conf = {
+        .n = N, .wire = {.bind = bind, .n_binds = 2}, .steer = steer};
     memset(echo, 0, sizeof(echo));
     assert_int_equal(hf_sip_workers_open(&conf, &err, &ws), 0);
     assert_int_equal(hf_sip_workers_n(ws), N);
@@ -123,6 +130,19 @@ static int setup(void **state)
         hf_sip_worker_handle(echo[i].w, &handler, &echo[i]);
     }
     assert_int_equal(hf_sip_workers_start(ws, &err), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    start(false);
+    return 0;
+}
+
+static int setup_steered(void **state)
+{
+    (void)state;
+    start(true);
     return 0;
 }
 
@@ -175,7 +195,7 @@ static void test_udp(void **state)
     for (int k = 0; k < 8; k++) { /* each source port is one worker's */
         int fd = connect_to(SOCK_DGRAM, 0);
         for (int user = 0; user < 4; user++) {
-            assert_int_equal(ask(fd, user), user % N);
+            assert_int_equal(ask(fd, user), worker_of(user));
         }
         close(fd);
     }
@@ -193,6 +213,35 @@ static void test_udp(void **state)
     assert_int_equal(f[0].lost + f[1].lost, 0);
 }
 
+/* The kernel brings each message to its worker, if it lets us; without it they are handed over. */
+static void test_steered(void **state)
+{
+    (void)state;
+    struct hf_sip_worker_figures f[N];
+    struct hf_err err;
+    int program, rc = hf_sip_steer_load(N, &err, &program);
+    for (int k = 0; k < 8; k++) {
+        int fd = connect_to(SOCK_DGRAM, 0);
+        for (int user = 0; user < 4; user++) {
+            assert_int_equal(ask(fd, user), worker_of(user));
+        }
+        close(fd);
+    }
+    assert_int_equal(echo[0].messages + echo[1].messages, 32);
+    assert_true(echo[0].messages && echo[1].messages);
+    wait_for(&echo[0].seconds, 1);
+    wait_for(&echo[1].seconds, 1);
+    for (unsigned i = 0; i < N; i++) {
+        hf_sip_worker_figures(echo[i].w, &f[i]);
+    }
+    if (rc == 0) {
+        close(program);
+        assert_int_equal(f[0].handed_over + f[1].handed_over, 0);
+    } else {
+        assert_non_null(strstr(err.text, "steering program"));
+    }
+}
+
 /* Whoever has the connection, the owner answers over it; all hear of its end. */
 static void test_tcp(void **state)
 {
@@ -200,7 +249,7 @@ static void test_tcp(void **state)
     for (int k = 0; k < 8; k++) {
         int fd = connect_to(SOCK_STREAM, 1);
         for (int user = 0; user < 4; user++) {
-            assert_int_equal(ask(fd, user), user % N);
+            assert_int_equal(ask(fd, user), worker_of(user));
         }
         close(fd);
     }
@@ -241,7 +290,9 @@ static void test_refused(void **state)
 int main(void)
 {
 #define RUNNING(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-    const struct CMUnitTest tests[] = {RUNNING(test_udp), RUNNING(test_tcp), RUNNING(test_mail),
-                                       RUNNING(test_ticks), HF_TEST(test_refused)};
+#define STEERED cmocka_unit_test_setup_teardown(test_steered, setup_steered, teardown)
+    const struct CMUnitTest tests[] = {
+        RUNNING(test_udp),   RUNNING(test_tcp), RUNNING(test_mail),
+        RUNNING(test_ticks), STEERED,           HF_TEST(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

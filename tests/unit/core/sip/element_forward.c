@@ -355,6 +355,39 @@ static void loops(void **state)
     rig_close(&r);
 }
 
+/* Who has a connection does not ask again: he hears of it when the server dies that has his
+ * request. */
+static void server_dies(void **state)
+{
+    (void)state;
+    conf = rig_conf();
+    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
+    conf.listen = listen;
+    for (size_t i = 0; i < 3; i++) {
+        listen[i].policy = HF_SIP_POLICY_PROXY;
+    }
+    rig_open(&r, &conf);
+    knows("beta", 4);
+    for (unsigned i = 1; i < 4; i++) {
+        rig_from(&r, 1, i == 3 ? HF_SIP_TRANSPORT_UDP : HF_SIP_TRANSPORT_TCP, i == 3 ? 0 : 70 + i);
+        rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN,
+                    "Contact: <sip:a@b>\r\n", i);
+        rig_in(&r, text);
+        assert_int_equal(r.sent[0].to.peer.addr[3], 2);
+        rig_pass(&r, HF_S(i == 1 ? 60 : 1)); /* the first one's client has given up */
+    }
+    r.n_sent = 0;
+    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_sent, 0);
+    rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(rig_status(&r, 0), 503);
+    assert_true(r.sent[0].to.conn == 72);
+    assert_non_null(strstr(rig_out(&r, 0), "Retry-After: "));
+    assert_non_null(strstr(rig_out(&r, 0), "CSeq: 2 REGISTER"));
+    rig_close(&r);
+}
+
 /* alpha at an address that stays, called by its service address, which it may have or not; and
  * beta's (S1). */
 static void open_with_service_addresses(void)
@@ -442,7 +475,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HF_TEST(redirects), HF_TEST(restored), HF_TEST(proxied_and_back),  HF_TEST(edge),
-        HF_TEST(routes),    HF_TEST(loops),    HF_TEST(service_addresses),
+        HF_TEST(routes),    HF_TEST(loops),    HF_TEST(service_addresses), HF_TEST(server_dies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -217,25 +217,6 @@ static void closed(uint64_t conn)
     hf_sip_element_unreachable(r.e, &flow, r.now);
 }
 
-/* The target answers what was sent last. */
-static void answers(unsigned status)
-{
-    static char request[8192], response[8192];
-    snprintf(request, sizeof(request), "%s", rig_out(&r, r.n_sent - 1));
-    int n = snprintf(response, sizeof(response), "SIP/2.0 %u So\r\n", status);
-    char *line = strstr(request, "\r\n") + 2;
-    for (char *end; (end = strstr(line, "\r\n")) != NULL && end != line; line = end + 2) {
-        if (strncmp(line, "Via:", 4) == 0 || strncmp(line, "From:", 5) == 0 ||
-            strncmp(line, "To:", 3) == 0 || strncmp(line, "Call-ID:", 8) == 0 ||
-            strncmp(line, "CSeq:", 5) == 0) {
-            n += snprintf(response + n, sizeof(response) - (size_t)n, "%.*s\r\n", (int)(end - line),
-                          line);
-        }
-    }
-    snprintf(response + n, sizeof(response) - (size_t)n, "Content-Length: 0\r\n\r\n");
-    rig_in(&r, response);
-}
-
 static void call(unsigned cseq)
 {
     rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
@@ -294,7 +275,7 @@ static void flow_failed(void **state)
     for (unsigned i = 0; i < HF_ARRAY_LEN(stays); i++) {
         call(10 + i);
         assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:token@192.0.2.50;lr;ob>\r\n"));
-        answers(stays[i]);
+        rig_reply(&r, stays[i]);
         assert_int_equal(bindings(), 1);
         assert_int_equal(r.n_ops, 0);
     }
@@ -307,11 +288,11 @@ static void flow_failed(void **state)
     assert_int_equal(rig_status(&r, 0), 200);
     r.sent[0] = sent;
     r.n_sent = 1;
-    answers(430);
+    rig_reply(&r, 430);
     assert_int_equal(rig_status(&r, 0), 480);
     assert_int_equal(bindings(), 1);
     call(21);
-    answers(430);
+    rig_reply(&r, 430);
     assert_int_equal(rig_status(&r, 0), 480);
     assert_int_equal(bindings(), 0);
     const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
@@ -323,7 +304,7 @@ static void flow_failed(void **state)
     send(CONTACT, 3);
     rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
     call(22);
-    answers(430);
+    rig_reply(&r, 430);
     assert_int_equal(bindings(), 1);
     rig_close(&r);
 }
@@ -392,6 +373,8 @@ static void connections_of_others(void **state)
     load("<sip:0123@10.0.0.2;lr;hfc>", 6);
     assert_int_equal(called(5)->peer.addr[3], 2);
     assert_non_null(strstr(rig_out(&r, 0), "Route: <sip:0123@10.0.0.2;lr;hfc>\r\n"));
+    rig_reply(&r, 430); /* it has it no more: the Contact may be a way, so this is no end */
+    assert_int_equal(bindings(), 1);
     rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
     assert_int_equal(called(6)->transport, HF_SIP_TRANSPORT_TCP);
     assert_int_equal(r.sent[0].to.peer.addr[0], 192);

@@ -25,6 +25,13 @@ static void classes(void **state)
     assert_true(hf_sip_cmp(S("a"), S("B")) < 0);
     assert_true(hf_sip_cmp(S("ab"), S("A")) > 0);
     assert_int_equal(hf_sip_cmp(S("Z@"), S("z@")), 0);
+    /* beyond what is compared together: alike, but for case before and after, and not */
+    assert_true(hf_sip_eq(S("proxy-AUTHORIZATION"), S("Proxy-Authorization")));
+    assert_true(hf_sip_eq(S("Proxy-AuthorizatioN"), S("Proxy-Authorization")));
+    assert_true(hf_sip_cmp(S("Proxy-AuthorizatioA"), S("Proxy-Authorizationb")) < 0);
+    assert_true(hf_sip_cmp(S("Proxy-Auth"), S("Proxy-aUth-")) < 0);
+    assert_true(hf_sip_cmp(S("12345678b"), S("12345678A")) > 0);
+    assert_int_equal(hf_sip_cmp(S("12345678"), S("12345678")), 0);
     assert_false(hf_sip_eq(S("@"), S("`"))); /* they differ by the bit that letters differ by */
 }
 
@@ -139,6 +146,12 @@ static void addresses(void **state)
     assert_true(hf_sip_ipv4(S("192.0.2.255"), a));
     assert_int_equal(hf_sip_ipv4_text(a, text4), 11);
     assert_string_equal(text4, "192.0.2.255");
+    static const char *const good4[] = {"0.9.10.99", "100.101.110.249", "255.0.255.1"};
+    for (size_t i = 0; i < HF_ARRAY_LEN(good4); i++) {
+        assert_true(hf_sip_ipv4(hf_slice_str(good4[i]), a));
+        assert_int_equal(hf_sip_ipv4_text(a, text4), strlen(good4[i]));
+        assert_string_equal(text4, good4[i]);
+    }
     static const char *const bad4[] = {"",           "1.2.3",  "1.2.3.4.", "1.2.3.256",
                                        "1.2.3.0004", "1..2.3", "a.b.c.d",  " 1.2.3.4"};
     for (size_t i = 0; i < HF_ARRAY_LEN(bad4); i++) {

@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "support/test.h"
+#include "support/told.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 #define N_PEERS 6 /* 0: the client "alice"; others: targets "t1" ... */
@@ -15,8 +15,7 @@
 static struct hf_sip_proxy *p;
 static hf_time now;
 static struct hf_sip_msg m, sent;
-static char told[16384];
-static size_t n_told;
+static struct told told;
 static struct {
     char request[4096], response[4096]; /* the last ones that we sent to it */
 } peer[N_PEERS];
@@ -34,9 +33,7 @@ static struct hf_sip_flow flow(unsigned i)
 
 static void tell(const char *who, const char *what)
 {
-    n_told += (size_t)snprintf(told + n_told, sizeof(told) - n_told, "%lld %s%s\n",
-                               (long long)(now / HF_NS_PER_MS), who, what);
-    assert_true(n_told < sizeof(told));
+    told_add(&told, now, "%s%s", who, what);
 }
 
 static const char *name(unsigned i)
@@ -97,8 +94,7 @@ static void begin(void)
 {
     const struct hf_sip_proxy_conf conf = {.worker = 3, .seed = 9, .transactions_max = 32};
     now = 0;
-    n_told = 0;
-    told[0] = 0;
+    told_clear(&told);
     memset(peer, 0, sizeof(peer));
     assert_int_equal(hf_sip_proxy_create(&conf, &ops, NULL, &p), 0);
 }
@@ -116,11 +112,7 @@ static void until(int64_t ms)
 
 static void is_told(const char *want)
 {
-    if (strcmp(told, want) != 0) {
-        fail_msg("told:\n%swanted:\n%s", told, want);
-    }
-    n_told = 0;
-    told[0] = 0;
+    told_is(&told, want);
 }
 
 static void end(void)
@@ -332,9 +324,9 @@ static void cancelled(void **state)
     begin(); /* nobody says a word: 487 by us, nothing to cancel */
     FORK("INVITE", 500);
     assert_true(alice("CANCEL"));
-    n_told = 0;
+    told_clear(&told);
     until(31900);
-    n_told = 0;
+    told_clear(&told);
     until(32100);
     is_told("32000 t1 failed: 408\n32000 alice: 487\n");
     assert_true(alice("ACK"));
@@ -385,7 +377,7 @@ static void challenges(void **state)
                 "Proxy-Authenticate: Digest realm=\"3a\"\r\n"
                 "Proxy-Authenticate: Digest realm=\"3b\"\r\n");
     answer_with(4, 401, "WWW-Authenticate: Digest realm=\"four\"\r\n");
-    n_told = 0;
+    told_clear(&told);
     hf_assert_slice_str(hf_slice(peer[0].response, 24), "SIP/2.0 401 Unauthorized");
     assert_non_null(strstr(peer[0].response, "tag=t2\r\n"));
     assert_non_null(strstr(peer[0].response, "WWW-Authenticate: Digest realm=\"two\"\r\n"));
@@ -415,7 +407,7 @@ static void rings_for_ever(void **state)
     FORK("INVITE", 500);
     answer(1, 180);
     until(211999);
-    n_told = 0;
+    told_clear(&told);
     until(212000);
     is_told("212000 t1 failed: 408\n212000 alice: 408\n");
     assert_true(alice("ACK"));
@@ -476,7 +468,7 @@ static void messages(void **state)
     begin(); /* no 408 (RFC 4320 4.2), nor anybody else when the client has given up */
     FORK("MESSAGE", 500, 400);
     until(31999);
-    n_told = 0;
+    told_clear(&told);
     until(100000);
     is_told("32000 t1 failed: 408\n");
     end();
@@ -484,7 +476,7 @@ static void messages(void **state)
     FORK("MESSAGE", 500, 400);
     answer(1, 408);
     until(31999);
-    n_told = 0;
+    told_clear(&told);
     until(100000);
     answer(2, 200);
     is_told("32000 t2 failed: 408\n100000   t2 200\n100000     stray\n");
@@ -493,15 +485,14 @@ static void messages(void **state)
     begin(); /* each flow that says nothing is told, though the client's time ends at once */
     FORK("MESSAGE", 500, 500, 500, 500);
     until(31999);
-    n_told = 0;
-    told[0] = 0;
+    told_clear(&told);
     until(32000);
     for (unsigned i = 1; i <= 4; i++) {
         char line[32];
         snprintf(line, sizeof(line), "32000 t%u failed: 408\n", i);
-        assert_non_null(strstr(told, line));
+        assert_non_null(strstr(told.text, line));
     }
-    assert_null(strstr(told, "alice"));
+    assert_null(strstr(told.text, "alice"));
     end();
     begin(); /* but what another one says is better than nothing */
     FORK("MESSAGE", 500, 500);
@@ -532,12 +523,13 @@ static void best(void **state)
         FORK("INVITE", 500, 500);
         answer(1, cases[i].first);
         if (cases[i].first < 600) {
-            assert_null(strstr(told, "alice: 4"));
+            assert_null(strstr(told.text, "alice: 4"));
         }
         answer(2, cases[i].second);
         char want[32];
         snprintf(want, sizeof(want), "0 alice: %s\n", cases[i].best);
-        if (strlen(told) < strlen(want) || strcmp(told + strlen(told) - strlen(want), want) != 0) {
+        if (strlen(told.text) < strlen(want) ||
+            strcmp(told.text + strlen(told.text) - strlen(want), want) != 0) {
             fail_msg("%u, %u: %s", cases[i].first, cases[i].second, told);
         }
         end();
@@ -692,9 +684,9 @@ static void loop(void **state)
     is_told("0   alice INVITE\n0 alice: 100\n0 t1: INVITE\n" /* t1 is the client, too */
             "0 t1: 100\n0 t1: INVITE\n0 t1: 482\n0 t1: 100\n0 t1: INVITE\n");
     assert_int_equal(hf_sip_proxy_counters(p)->looped, 1);
-    n_told = 0;
+    told_clear(&told);
     until(60000);
-    n_told = 0;
+    told_clear(&told);
     end();
 }
 
@@ -735,7 +727,7 @@ static void own_requests(void **state)
             "600 own 91: 503 (nothing came)\n600 t1: NOTIFY\n600   t1 200\n600 own 90: 200\n");
     assert_int_equal(own("NOTIFY", 9), 0);
     until(32599);
-    n_told = 0;
+    told_clear(&told);
     until(32600);
     is_told("32600 own 9: 408 (nothing came)\n");
     assert_int_equal(own("INVITE", 1), -HF_EMALF);
@@ -829,9 +821,9 @@ static void full(void **state)
         parse_request("INVITE", i);
         assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, &target, 1, now), 0);
     }
-    n_told = 0;
+    told_clear(&told);
     until(33000);
-    n_told = 0;
+    told_clear(&told);
     end();
     begin(); /* what may not begin */
     parse_request("ACK", 1);
@@ -842,7 +834,7 @@ static void full(void **state)
     m.max_forwards = 0;
     assert_int_equal(hf_sip_proxy_fork(p, &m, &from, &how, &target, 1, now), -HF_EVALUE);
     end();
-    n_told = 0; /* in bytes */
+    told_clear(&told); /* in bytes */
     assert_int_equal(hf_sip_proxy_create(&small, &ops, NULL, &p), 0);
     size_t n = 0;
     do {
@@ -850,9 +842,9 @@ static void full(void **state)
     } while (hf_sip_proxy_fork(p, &m, &from, &how, &target, 1, now) == 0);
     assert_true(n > 1 && n < 6);
     assert_true(hf_sip_proxy_bytes(p) <= 4000);
-    n_told = 0;
+    told_clear(&told);
     until(now / HF_NS_PER_MS + 33000);
-    n_told = 0;
+    told_clear(&told);
     end();
 }
 
@@ -881,8 +873,8 @@ static void no_memory(void **state)
             assert_int_equal(rc, -ENOMEM);
             assert_int_equal(hf_sip_proxy_count(p), 0);
         } else {
-            assert_non_null(strstr(told, "alice: 100\n"));
-            assert_true(strstr(told, "alice: 4") || strstr(told, "alice: 5"));
+            assert_non_null(strstr(told.text, "alice: 100\n"));
+            assert_true(strstr(told.text, "alice: 4") || strstr(told.text, "alice: 5"));
         }
         end();
     }

@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "support/test.h"
+#include "support/told.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 
@@ -18,9 +18,8 @@ static struct hf_sip_txn *x;
 static hf_time now;
 static struct hf_sip_msg m;
 static char branch[HF_SIP_OWN_BRANCH_LEN + 1];
-static char told[16384];
+static struct told told;
 static char last[4096]; /* message sent */
-static size_t n_told;
 
 static const struct hf_sip_flow udp = {
     .transport = HF_SIP_TRANSPORT_UDP,
@@ -34,9 +33,7 @@ static const struct hf_sip_flow tcp = {
 
 static void tell(const char *what, struct hf_slice s)
 {
-    n_told += (size_t)snprintf(told + n_told, sizeof(told) - n_told, "%lld %s%.*s\n",
-                               (long long)(now / HF_NS_PER_MS), what, HF_SLICE_FMT(s));
-    assert_true(n_told < sizeof(told));
+    told_add(&told, now, "%s%.*s", what, HF_SLICE_FMT(s));
 }
 
 static void on_send(void *ctx, const struct hf_sip_flow *to, struct hf_slice message)
@@ -105,8 +102,7 @@ static void begin(void)
 {
     const struct hf_sip_proxy_conf conf = {.worker = 0x2a, .seed = 5, .transactions_max = 8};
     now = 0;
-    n_told = 0;
-    told[0] = 0;
+    told_clear(&told);
     x = NULL;
     memset(&count, 0, sizeof(count));
     assert_int_equal(hf_sip_txns_create(&conf, &ops, NULL, &count, &t), 0);
@@ -127,11 +123,7 @@ static void until(int64_t ms)
 
 static void is_told(const char *want)
 {
-    if (strcmp(told, want) != 0) {
-        fail_msg("told:\n%swanted:\n%s", told, want);
-    }
-    n_told = 0;
-    told[0] = 0;
+    told_is(&told, want);
 }
 
 static void end(void)
