@@ -34,6 +34,8 @@ static const struct command {
      "how this host is, what is wrong and what to do"},
     {"top", hf_cmd_top, 0, 0, TAKES_ROUNDS, "[-b] [-n ROUNDS] [-d SECONDS]",
      "the cluster in this terminal, live"},
+    {"doctor", hf_cmd_doctor, 0, 1, TAKES_JSON, "[FILE] [--json]",
+     "check this host, before and after it joins"},
     {"members", hf_cmd_members, 0, 0, TAKES_JSON, "[--json]", "the hosts of the cluster"},
     {"tree", hf_cmd_tree, 0, 1, TAKES_JSON, "[PREFIX] [--json]", "the services of all hosts"},
     {"publish", hf_cmd_publish, 2, 2, TAKES_DETACH, "NAME JSON [--detach SECONDS]",

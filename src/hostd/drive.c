@@ -277,6 +277,9 @@ static void on_pull_request(void *arg, struct hf_http_req *r)
                                         h->sealer ? hf_sealer_counter(h->sealer) : 0, &body);
     } else if (strcmp(path, "/v1/state") == 0) {
         rc = hf_dir_encode_state(h->dir, peer, query_u64(r, "parts") == 1, hf_now(), &body);
+    } else if (strcmp(path, "/v1/view") == 0) {
+        hf_report_view(h, &body);
+        rc = body.err;
     } else if (strncmp(path, "/v1/group/", strlen("/v1/group/")) == 0) {
         rc = hf_groups_config(h->groups, path, &body);
     }

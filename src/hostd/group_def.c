@@ -314,3 +314,24 @@ int hf_group_def_resolve(const char *file, const struct hf_group_def_resource *r
     *ret_resource = g;
     return 0;
 }
+
+void hf_group_def_hide(const struct hf_group_def_resource *r, const char *text, char *ret_text,
+                       size_t n)
+{
+    struct hf_buf b;
+    hf_buf_init(&b, n + HF_GROUP_TEXT_MAX);
+    while (*text && b.n < n && !b.err) {
+        const char *secret = NULL;
+        for (size_t i = 0; r && i < r->params.n; i++) {
+            const struct hf_conf_pair *p = &r->params.pair[i];
+            if (*p->value && hf_conf_is_secret(p->name) &&
+                strncmp(text, p->value, strlen(p->value)) == 0) {
+                secret = p->value;
+            }
+        }
+        hf_buf_add(&b, secret ? hf_slice_str("***") : hf_slice(text, 1));
+        text += secret ? strlen(secret) : 1;
+    }
+    snprintf(ret_text, n, "%.*s", HF_SLICE_FMT(hf_buf_slice(&b)));
+    hf_buf_fini(&b);
+}

@@ -47,6 +47,11 @@ HF_MUST int hf_group_def_resolve(const char *file, const struct hf_group_def_res
 void hf_group_def_text(const struct hf_group_def_resource *r, struct hf_buf *out);
 uint64_t hf_group_def_hash(struct hf_slice text);
 
+/** Copy text of the resource's agent for people, as much as fits, with "***" for the values of its
+ * secret parameters. r may be NULL: nothing is known of its parameters. */
+void hf_group_def_hide(const struct hf_group_def_resource *r, const char *text, char *ret_text,
+                       size_t n);
+
 /** Milliseconds given for an action; 0: none. */
 int64_t hf_group_def_timeout(const struct hf_group_def_resource *r, const char *action);
 

@@ -295,23 +295,7 @@ static void surround(struct hf_group_run *r, const struct hf_gresource *res,
 /* Text of an agent for people: its secrets don't leave this host's disk. */
 static void take_text(struct hf_group_run *r, const char *text)
 {
-    struct hf_buf b;
-    const struct hf_conf_pairs *params = r->def ? &hf_group_def_at(r->def, 0)->params : NULL;
-    hf_buf_init(&b, 4096);
-    while (*text && b.n < HF_GROUP_TEXT_MAX) {
-        const char *secret = NULL;
-        for (size_t i = 0; params && i < params->n; i++) {
-            const struct hf_conf_pair *p = &params->pair[i];
-            if (*p->value && hf_conf_is_secret(p->name) &&
-                strncmp(text, p->value, strlen(p->value)) == 0) {
-                secret = p->value;
-            }
-        }
-        hf_buf_add(&b, secret ? hf_slice_str("***") : hf_slice(text, 1));
-        text += secret ? strlen(secret) : 1;
-    }
-    snprintf(r->text, sizeof(r->text), "%.*s", HF_SLICE_FMT(hf_buf_slice(&b)));
-    hf_buf_fini(&b);
+    hf_group_def_hide(r->def ? hf_group_def_at(r->def, 0) : NULL, text, r->text, sizeof(r->text));
 }
 
 /* What is it like without it? The next monitor would be too late. */

@@ -99,6 +99,9 @@ int hf_drive_pull_error(const struct hf_hostd *h, uint32_t owner);
 /** JSON objects and arrays as `holdfast status --json` and `holdfast members --json` print them. */
 void hf_report_status(struct hf_hostd *h, struct hf_buf *out);
 void hf_report_members(struct hf_hostd *h, struct hf_buf *out);
+/** For another host's `holdfast doctor`: {"now_ms", "members"}, whom this host hears and what time
+ * it has (wall clock, ms since 1970). */
+void hf_report_view(struct hf_hostd *h, struct hf_buf *out);
 /** The problems of a status, what is wrong and what to do, as a JSON array; managers and sip as
  * hf_programs_managers() and hf_programs_sip() give them. */
 void hf_report_problems(const struct hf_hostd *h, const json_t *managers, const json_t *sip,

@@ -258,6 +258,13 @@ void hf_report_members(struct hf_hostd *h, struct hf_buf *out)
     hf_buf_str(out, "\n]\n");
 }
 
+void hf_report_view(struct hf_hostd *h, struct hf_buf *out)
+{
+    hf_buf_printf(out, "{\"now_ms\":%lld,\"members\":", (long long)(hf_wall_now() / HF_NS_PER_MS));
+    hf_report_members(h, out);
+    hf_buf_str(out, "}\n");
+}
+
 /* ---- metrics ---- */
 
 static void metric(struct hf_buf *out, const char *name, const char *type, const char *help,

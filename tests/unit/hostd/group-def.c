@@ -213,6 +213,23 @@ static void what_does_not_fit_the_agent(void **state)
                  "def:1: resource a.params: got some, expected none: it has no agent");
 }
 
+static void secrets_are_hidden_from_people(void **state)
+{
+    (void)state;
+    char text[64];
+    struct hf_group_def *def = load_ok(hf_slice_str(full));
+    const struct hf_group_def_resource *r = hf_group_def_at(def, 0);
+    hf_group_def_hide(r, "no a \"$b\\c in /srv/pg, a \"$b\\c", text, sizeof(text));
+    assert_string_equal(text, "no *** in /srv/pg, ***");
+    hf_group_def_hide(r, "a \"$b\\c", text, 3);
+    assert_string_equal(text, "**");
+    hf_group_def_hide(NULL, "as it is", text, sizeof(text));
+    assert_string_equal(text, "as it is");
+    hf_group_def_hide(r, "", text, sizeof(text));
+    assert_string_equal(text, "");
+    hf_group_def_destroy(def);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +239,7 @@ int main(void)
         HF_TEST(what_the_group_is_told),
         HF_TEST(copies_with_a_lease_need_no_fencing),
         HF_TEST(what_does_not_fit_the_agent),
+        HF_TEST(secrets_are_hidden_from_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
