@@ -108,11 +108,16 @@ const struct hf_note *hf_timeline_note_at(const struct hf_timeline *t, uint64_t 
     return *number < t->n_notes ? &t->note[*number % HF_NOTES_MAX] : NULL;
 }
 
+static void put_head(struct hf_buf *out, int64_t at_ms, enum hf_about about, const char *name)
+{
+    hf_buf_printf(out, "{\"at\":%lld,\"about\":\"%s\",\"name\":", (long long)at_ms,
+                  about_name(about));
+    hf_buf_json_str(out, hf_slice_str(name));
+}
+
 void hf_note_json(const struct hf_note *n, struct hf_buf *out)
 {
-    hf_buf_printf(out, "{\"at\":%lld,\"about\":\"%s\",\"name\":", (long long)n->at_ms,
-                  about_name(n->about));
-    hf_buf_json_str(out, hf_slice_str(n->name));
+    put_head(out, n->at_ms, n->about, n->name);
     if (n->about == HF_ABOUT_GROUP) {
         hf_buf_printf(out, ",\"epoch\":%llu", (unsigned long long)n->epoch);
     }
@@ -141,9 +146,7 @@ const struct hf_sample *hf_timeline_sample_at(const struct hf_timeline *t, uint6
 
 void hf_sample_json(const struct hf_sample *s, struct hf_buf *out)
 {
-    hf_buf_printf(out, "{\"at\":%lld,\"about\":\"%s\",\"name\":", (long long)s->at_ms,
-                  about_name(s->about));
-    hf_buf_json_str(out, hf_slice_str(s->name));
+    put_head(out, s->at_ms, s->about, s->name);
     hf_buf_str(out, ",\"owner\":");
     hf_buf_json_str(out, hf_slice_str(s->owner));
     for (size_t i = 0; i < HF_SAMPLE_FIGURES; i++) {

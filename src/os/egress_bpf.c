@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "egress_image.h" /* made from src/bpf/egress.c */
+#include "os/bpf.h"
 #include "os/egress_impl.h"
 
 /*
@@ -33,17 +34,6 @@ struct bpf_way {
     size_t addresses_size, slots_size;
 };
 
-static int to_debug_log(enum libbpf_print_level level, const char *format, va_list args)
-{
-    char text[512];
-    if (level != LIBBPF_DEBUG) {
-        vsnprintf(text, sizeof(text), format, args);
-        text[strcspn(text, "\n")] = '\0';
-        hf_log_debug("egress: ", "%s", text);
-    }
-    return 0;
-}
-
 static const char *remedy(int rc)
 {
     return rc == -EPERM || rc == -EACCES ? " (needs CAP_BPF and CAP_NET_ADMIN)" : "";
@@ -51,10 +41,8 @@ static const char *remedy(int rc)
 
 static int load(uint32_t slots_max, struct hf_err *err, struct bpf_object **ret_object)
 {
-    LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "hf_egress");
-    libbpf_set_print(to_debug_log);
-    struct bpf_object *o = bpf_object__open_mem(egress_image, sizeof(egress_image), &opts);
-    int rc = o ? 0 : -errno;
+    struct bpf_object *o;
+    int rc = hf_bpf_open("hf_egress", egress_image, sizeof(egress_image), &o);
     rc = rc ? rc : bpf_map__set_max_entries(bpf_object__find_map_by_name(o, "slots"), slots_max);
     rc = rc ? rc : bpf_map__set_max_entries(bpf_object__find_map_by_name(o, "conns"), slots_max);
     rc = rc ? rc : bpf_object__load(o);

@@ -184,7 +184,7 @@ static void save_rx(struct hf_pg_shield *s)
 {
     struct hf_slice in = hf_buf_slice(&s->client->link.in);
     uint64_t at = s->rx_total - in.n;
-    if (s->logging_in || s->rx_whole) {
+    if (s->rx_whole) {
         put(s, HF_PG_SECTION_RX, hf_buf_slice(&s->said)); /* of a login, from its first byte on */
         append(s, HF_PG_SECTION_RX, in);
         s->rx_whole = s->logging_in;
@@ -581,6 +581,7 @@ static struct hf_pg_shield *shield_new(struct hf_pg_client *c, const struct hf_t
     s->facts = *facts;
     s->entry = c->slot;
     s->tx_look = TX_KEEP;
+    s->logging_in = s->rx_whole = c->phase == HF_PG_PHASE_LOGIN;
     hf_buf_init(&s->tx, SIZE_MAX / 2);
     hf_buf_init(&s->said, HF_PG_LINK_IN_MAX);
     hf_list_init(&s->touched);
@@ -640,9 +641,6 @@ bool hf_pg_protect_accepted(struct hf_pg_client *c)
     if (held && p->primary) {
         shield_begin(c, &facts, 0);
     }
-    if (c->shield) {
-        c->shield->logging_in = c->shield->rx_whole = true;
-    }
     return true;
 }
 
@@ -694,7 +692,6 @@ int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *fact
     s->rx_before = s->rx_total = s->rx_conf = rx_total;
     s->tx_una = tx_una;
     s->tx_given = s->tx_let = tx_una + tx.n;
-    s->logging_in = s->rx_whole = c->phase == HF_PG_PHASE_LOGIN;
     hf_pg_link_hold(&c->link);
     hf_pg_protect_touch(c);
     return s->tx.err;

@@ -71,7 +71,7 @@ struct hf_pg_shield {
     size_t rx_n;
     struct hf_buf said; /* of a login: what was read of it */
     bool logging_in;    /* RX has all of that */
-    bool rx_whole;      /* RX is not a window of the stream yet */
+    bool rx_whole; /* RX is not a window of the stream yet: set while logging_in, and until told */
 
     /* to the client, likewise */
     uint64_t tx_una, una_told;

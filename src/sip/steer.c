@@ -5,22 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 
-#include "base/log.h"
+#include "os/bpf.h"
 #include "steer_image.h" /* made from src/bpf/steer.c */
-
-static int to_debug_log(enum libbpf_print_level level, const char *format, va_list args)
-{
-    char text[512];
-    if (level != LIBBPF_DEBUG) {
-        vsnprintf(text, sizeof(text), format, args);
-        text[strcspn(text, "\n")] = '\0';
-        hf_log_debug("steer: ", "%s", text);
-    }
-    return 0;
-}
 
 /* The program's only constant. */
 static int set_workers(struct bpf_object *o, uint32_t n)
@@ -31,10 +18,9 @@ static int set_workers(struct bpf_object *o, uint32_t n)
 
 int hf_sip_steer_load(unsigned n, struct hf_err *err, int *ret_program)
 {
-    LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "hf_steer");
-    libbpf_set_print(to_debug_log);
-    struct bpf_object *o = bpf_object__open_mem(steer_image, sizeof(steer_image), &opts);
-    int rc = o ? set_workers(o, n) : -errno, fd = -1;
+    struct bpf_object *o;
+    int rc = hf_bpf_open("hf_steer", steer_image, sizeof(steer_image), &o), fd = -1;
+    rc = rc ? rc : set_workers(o, n);
     rc = rc ? rc : bpf_object__load(o);
     if (rc == 0) {
         const struct bpf_program *p = bpf_object__find_program_by_name(o, "hf_steer_datagram");
