@@ -106,7 +106,8 @@ def test_mirror_state_tells_each_copy(rig):
     host, backup = rig.serving(), rig.backup()
     (third,) = set(takeover.HOSTS) - {host, backup}
     mirrors = f"{backup}={backup}@{rig.own[backup]}=sync {third}={third}@{rig.own[third]}=async"
-    told = {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
+    told = {f"{backup} in-sync", f"{third} suspended {backup} is the backup; this one takes its place if "
+            f"{backup} leaves the group, or its holdfast-pg stops", "holdfast-again"}
 
     def tells():
         text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
