@@ -179,6 +179,7 @@ def test_command(server):
     assert "alpha" in sip("status").stdout
     assert "alpha" in sip("servers").stdout
     assert sip("plan").returncode == 0
+    assert sip("rebalance").returncode == 0
     assert sip("pin", "alice").returncode == 0
     assert "alice@example.org" in sip("export").stdout
     assert sip("unpin", "alice").returncode == 0

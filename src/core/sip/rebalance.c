@@ -334,14 +334,17 @@ static bool anybody_outside(const struct hf_sip_rebalance *r, unsigned zone)
 static void enter_state(struct hf_sip_rebalance *r, enum hf_sip_balance to)
 {
     r->count.balances += to == HF_SIP_BALANCE_MOVING;
+    r->wanted &= to != HF_SIP_BALANCE_AT_REST;
     r->state = to;
 }
 
 static void judge(struct hf_sip_rebalance *r, hf_time now)
 {
-    if (r->state == HF_SIP_BALANCE_MOVING) {
+    if (r->state == HF_SIP_BALANCE_MOVING || r->wanted) {
         if (!anybody_outside(r, r->conf.target_zone)) {
             enter_state(r, HF_SIP_BALANCE_AT_REST);
+        } else if (r->state != HF_SIP_BALANCE_MOVING) {
+            enter_state(r, HF_SIP_BALANCE_MOVING);
         }
     } else if (!anybody_outside(r, r->conf.dead_zone)) {
         enter_state(r, HF_SIP_BALANCE_AT_REST);
@@ -406,6 +409,16 @@ static void reckon(struct hf_sip_rebalance *r, hf_time now)
         to->load.clients += m->n;
         from->load.clients -= m->n < from->load.clients ? m->n : from->load.clients;
         from->moved = to->moved = now;
+    }
+}
+
+void hf_sip_rebalance_now(struct hf_sip_rebalance *r)
+{
+    r->wanted = true;
+    for (uint16_t i = 0; i < r->n; i++) {
+        if (r->server[i].alive) {
+            r->server[i].since = INT64_MIN;
+        }
     }
 }
 

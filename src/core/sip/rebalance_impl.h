@@ -42,6 +42,7 @@ struct hf_sip_rebalance {
     hf_time begun, outside_since, stepped;
     uint64_t allowance; /* as above, in all */
     bool looked;        /* at least once */
+    bool wanted;        /* balance, by the operator: until all are at rest */
     bool limited;       /* this step keeps to the rates, and changes what is remembered */
     bool moving;        /* this step balances */
     bool held;          /* ... but the rates kept it from some of it */

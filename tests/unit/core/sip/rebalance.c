@@ -272,6 +272,46 @@ static void test_back_again(void **state)
     end();
 }
 
+/* An operator need not wait: neither for `patience` nor for `settle`, nor for the dead zone. */
+static void test_now(void **state)
+{
+    (void)state;
+    begin(&(struct hf_sip_rebalance_conf){.rate = 1000, .rate_to = 100}, 3, 9000);
+    (void)step(HF_S(1));
+    set(0, HF_SIP_SERVER_DEAD, 1);
+    (void)step(HF_S(1));
+    set(0, HF_SIP_SERVER_LIVE, 1);
+    (void)step(HF_S(1));
+    assert_int_equal(rig.clients[0], 0);
+    hf_sip_rebalance_now(rig.r);
+    (void)step(HF_S(1));
+    assert_in_range(rig.clients[0], 100, 1000); /* as the rates allow */
+    (void)settle(HF_S(5));
+    assert_in_range(rig.clients[0], 8370, 8372);
+    assert_int_equal(hf_sip_rebalance_state(rig.r), HF_SIP_BALANCE_AT_REST);
+
+    /* inside the dead zone, outside the target zone */
+    rig.clients[0] = 8280;
+    rig.clients[1] = 9360;
+    rig.clients[2] = 9360;
+    rig.moved = 0;
+    (void)settle(HF_S(100));
+    assert_int_equal(rig.moved, 0);
+    hf_sip_rebalance_now(rig.r);
+    (void)settle(HF_S(5));
+    assert_in_range(rig.moved, 90, 92);
+    assert_int_equal(hf_sip_rebalance_counters(rig.r)->balances, 2);
+
+    /* nothing to be done: forgotten */
+    hf_sip_rebalance_now(rig.r);
+    (void)step(HF_S(1));
+    rig.clients[0] = 8280;
+    rig.moved = 0;
+    (void)settle(HF_S(100));
+    assert_int_equal(rig.moved, 0);
+    end();
+}
+
 static void test_drain(void **state)
 {
     (void)state;
@@ -544,6 +584,7 @@ int main(void)
         HF_TEST(test_dead_at_once),
         HF_TEST(test_buckets),
         HF_TEST(test_back_again),
+        HF_TEST(test_now),
         HF_TEST(test_drain),
         HF_TEST(test_pinned),
         HF_TEST(test_cost),
