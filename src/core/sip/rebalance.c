@@ -178,7 +178,7 @@ static void look_who_lives(struct hf_sip_rebalance *r, hf_time now)
         struct hf_sip_seen *s = &r->server[i];
         bool alive = hf_sip_fleet_alive(r->fleet, i);
         if (alive && !s->alive && r->looked) { /* who is there at the first look was so before */
-            s->since = now;
+            s->since = r->wanted ? INT64_MIN : now;
             s->strength = HF_SIP_FULL_STRENGTH;
         }
         s->buried &= !alive;

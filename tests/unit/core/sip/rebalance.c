@@ -280,9 +280,8 @@ static void test_now(void **state)
     (void)step(HF_S(1));
     set(0, HF_SIP_SERVER_DEAD, 1);
     (void)step(HF_S(1));
-    set(0, HF_SIP_SERVER_LIVE, 1);
-    (void)step(HF_S(1));
     assert_int_equal(rig.clients[0], 0);
+    set(0, HF_SIP_SERVER_LIVE, 1); /* not looked at yet */
     hf_sip_rebalance_now(rig.r);
     (void)step(HF_S(1));
     assert_in_range(rig.clients[0], 100, 1000); /* as the rates allow */
