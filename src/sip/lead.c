@@ -300,7 +300,8 @@ static void lead(struct hf_sip_lead_thread *l)
             m->load = before.load;
             m->looked_at = before.looked_at;
             m->emptied = before.emptied;
-        } else if (same && before.moved_at && now - before.moved_at < FIGURES_LATE) {
+        } else if (i < l->n_mine && !is_dead(m) && !is_dead(&before) && before.moved_at &&
+                   now - before.moved_at < FIGURES_LATE) { /* drained, say, and back */
             m->load.clients = before.load.clients;
             m->moved_at = before.moved_at;
         }
