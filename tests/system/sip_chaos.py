@@ -1,17 +1,14 @@
 #!/usr/bin/python3
 """Cut the power of a home server with clients and watchers, and look after all of them: make sip-chaos."""
 import argparse
-import os
-import pathlib
 import random
 import re
-import shutil
 import sys
 import tempfile
 import time
 
 from sipcrowd import Crowd
-from siplab import DOMAIN, EDGE_PORT, HOSTS, PASSWORD, PORT, PROXY_PORT, TLS_PORT, SipLab
+from siplab import DOMAIN, EDGE_PORT, HOSTS, PASSWORD, PORT, PROXY_PORT, TLS_PORT, running
 from sipua import tls_context
 
 CALLERS = 16  # a nonce's uses may overtake each other by 31
@@ -242,10 +239,8 @@ def main():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="sip-chaos-", dir="/var/tmp"))
-    sip = SipLab(f"sipchaos-{os.getpid()}", folder, rebalance(200, 10), EDGE_HOST, services=True)
-    try:
-        sip.start()
+    with tempfile.TemporaryDirectory(prefix="sip-chaos-", dir="/var/tmp") as folder, \
+            running("sipchaos", folder, rebalance(200, 10), EDGE_HOST, services=True) as sip:
         town = Town(sip, a.clients, a.watchers, 200, a.seed)
         sip.ends.callback(town.crowd.close)
         town.settle()
@@ -256,9 +251,6 @@ def main():
             print(f"{i + 1}: {'leader' if victim == leader else 'no leader'}", town.power_off(victim), flush=True)
             print(f"{i + 1}:", town.back(victim), flush=True)
             town.register(town.names, HOSTS)
-    finally:
-        sip.end()
-        shutil.rmtree(folder)
     return 0
 
 
