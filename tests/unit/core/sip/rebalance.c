@@ -335,7 +335,35 @@ static void test_cost(void **state)
     hf_sip_rebalance_standing(rig.r, 0, &st);
     assert_int_equal(st.load, 1750000); /* half by clients: 500, half by requests: 5/8 of 2000 */
     (void)settle(HF_S(20));
-    assert_int_equal(rig.clients[0], 1000 - 389); /* (1750 - 1070) / 1.75 = 388.6 */
+    /* (1750 - 1070) / 1.75 = 388.6; costs are whole numbers */
+    assert_in_range(rig.clients[0], 1000 - 390, 1000 - 389);
+    end();
+}
+
+/* Who has just given or taken can't be measured for a while: the others cost what they cost, though
+ * they are now all that can be. */
+static void test_cost_of_the_rest(void **state)
+{
+    struct hf_sip_standing st;
+    (void)state;
+    begin(&(struct hf_sip_rebalance_conf){.rate = 100000, .rate_to = 100000}, 8, 1000);
+    for (uint16_t i = 0; i < 8; i++) {
+        bool low = i >= 1 && i <= 3;
+        rig.requests_s[i] = i == 0 ? 500 : low ? 80 : 100;
+        rig.clients[i] = low ? 800 : 1000;
+    }
+    (void)step(HF_S(1));
+    hf_sip_rebalance_standing(rig.r, 7, &st);
+    uint64_t before = st.load;
+    while (rig.moved == 0) {
+        (void)step(HF_S(1));
+    }
+    for (int i = 0; i < 20; i++) {
+        (void)step(HF_S(1));
+        hf_sip_rebalance_standing(rig.r, 7, &st);
+        assert_int_equal(rig.clients[7], 1000);
+        assert_in_range(st.load, before - 2000, before + 2000);
+    }
     end();
 }
 
@@ -538,23 +566,15 @@ static void test_no_memory_and_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(test_at_rest),
-        HF_TEST(test_balance),
-        HF_TEST(test_hysteresis),
-        HF_TEST(test_dead_at_once),
-        HF_TEST(test_buckets),
-        HF_TEST(test_back_again),
-        HF_TEST(test_drain),
-        HF_TEST(test_pinned),
-        HF_TEST(test_cost),
-        HF_TEST(test_idle),
-        HF_TEST(test_overload),
-        HF_TEST(test_nobody_to_take),
-        HF_TEST(test_new_leader),
-        HF_TEST(test_weights),
-        HF_TEST(test_few_clients),
-        HF_TEST(test_plan_and_text),
-        HF_TEST(test_no_memory_and_names),
+        HF_TEST(test_at_rest),        HF_TEST(test_balance),
+        HF_TEST(test_hysteresis),     HF_TEST(test_dead_at_once),
+        HF_TEST(test_buckets),        HF_TEST(test_back_again),
+        HF_TEST(test_drain),          HF_TEST(test_pinned),
+        HF_TEST(test_cost),           HF_TEST(test_cost_of_the_rest),
+        HF_TEST(test_idle),           HF_TEST(test_overload),
+        HF_TEST(test_nobody_to_take), HF_TEST(test_new_leader),
+        HF_TEST(test_weights),        HF_TEST(test_few_clients),
+        HF_TEST(test_plan_and_text),  HF_TEST(test_no_memory_and_names),
     };
     return cmocka_run_group_tests_name("sip/rebalance", tests, NULL, NULL);
 }
