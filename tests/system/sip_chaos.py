@@ -163,6 +163,20 @@ class Town:
                     found.append((time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + float("0" + line[19:23]), m))
         return found
 
+    def steps(self, to, since):
+        """(time, how many clients it gave to this server) of each step of the leader's that gave it any"""
+        found = []
+        for h in HOSTS:
+            n = 0
+            for t, m in self.lines(r"leader: (\d+) clients (?:of \S+ to (\S+):|moved)", [h]):
+                if m[2]:
+                    n += int(m[1]) if m[2] == to else 0
+                    continue
+                if n and t >= since:
+                    found.append((t, n))
+                n = 0
+        return sorted(found)
+
     # --- what happens ---
 
     def power_off(self, victim):
@@ -218,13 +232,12 @@ class Town:
         self.sip.boot(victim)
         self.sip.switch(victim, victim)
         self.content(HOSTS, self.deadline)
-        moves = [(t, int(m[1])) for t, m in self.lines(rf"leader: (\d+) clients of \S+ to {victim}:", HOSTS) if t >= at]
-        steps = {}
-        for t, n in moves:
-            steps[round(t, 1)] = steps.get(round(t, 1), 0) + n
-        # a leader that had nothing to move for a while may catch up 10 s of its rate (rebalance.c); steps of a tenth of a second
-        assert steps and max(steps.values()) <= 10.2 * self.rate_to, steps
-        return {"back": time.time() - at, "moved": sum(n for _, n in moves), "steps": len(steps), "counts": self.counts(HOSTS)}
+        steps = self.steps(victim, at)
+        moved = sum(n for _, n in steps)
+        # the rate allows so many since the step before, and that one began after what the log (to 1 ms) has of the one before it
+        since = [at, at, *(t for t, _ in steps)]
+        assert steps and all(n <= self.rate_to * (t + 0.001 - s) + 1 for (t, n), s in zip(steps, since)), steps
+        return {"back": time.time() - at, "moved": moved, "steps": len(steps), "counts": self.counts(HOSTS)}
 
 
 def rebalance(rate_to, patience, zone=10):

@@ -15,7 +15,7 @@
 #define STRENGTH_STEP 50u  /* given back at a time ... */
 #define STRENGTH_SLACK 80u /* ... while CPU is below so many percent of cpu_target */
 #define RATE_BITS 24       /* of what one client does, after the point */
-#define CATCH_UP HF_S(10)  /* no more than the rates of so long at once, after a pause */
+#define CATCH_UP HF_S(10)  /* no more than the rates of so long at once, after a pause of ours */
 /* Below so much on the average what servers do is chance, and of no matter. */
 #define REQUESTS_FLOOR 100u /* per second */
 #define CPU_FLOOR 100u      /* 1/1000 */
@@ -368,16 +368,19 @@ static void judge(struct hf_sip_rebalance *r, hf_time now)
     }
 }
 
+/* Since the last step. What was not used then is not saved up but for one client: who comes back
+ * would be given all of it at once. */
+static uint64_t allowed(uint64_t left, uint64_t ms, uint32_t rate)
+{
+    return (left < HF_SIP_ALLOWANCE ? left : HF_SIP_ALLOWANCE) + ms * rate;
+}
+
 static void allow(struct hf_sip_rebalance *r, hf_time now)
 {
     uint64_t ms = (uint64_t)(hf_time_min(now - r->stepped, CATCH_UP) / HF_NS_PER_MS);
-    uint64_t max = (uint64_t)r->conf.rate * 10000, max_to = (uint64_t)r->conf.rate_to * 10000;
-    r->allowance += ms * r->conf.rate;
-    r->allowance = r->allowance < max ? r->allowance : max;
+    r->allowance = allowed(r->allowance, ms, r->conf.rate);
     for (uint16_t i = 0; i < r->n; i++) {
-        uint64_t *a = &r->server[i].allowance;
-        *a += ms * r->conf.rate_to;
-        *a = *a < max_to ? *a : max_to;
+        r->server[i].allowance = allowed(r->server[i].allowance, ms, r->conf.rate_to);
     }
     r->stepped = now;
 }

@@ -3,8 +3,9 @@
 
 #include "core/sip/rebalance.h"
 
-#define HF_SIP_MOVES_MAX 8192 /* of one step; the rest is for the next one */
-#define HF_SIP_COST_ONE 1000u /* units of an average client */
+#define HF_SIP_MOVES_MAX 8192  /* of one step; the rest is for the next one */
+#define HF_SIP_COST_ONE 1000u  /* units of an average client */
+#define HF_SIP_ALLOWANCE 1000u /* one client */
 #define HF_SIP_FULL_STRENGTH 1000u
 
 /* What a server is to the plan. */
