@@ -210,7 +210,9 @@ class Town:
         assert set(after) == set(before)
         strange = {n: (before[n], after[n]) for n in lost if after[n] != (before[n][0], after[n][1], before[n][2] + 1)}
         assert not strange, f"{strange}\n{self.sip.story()}"
-        detected = min(t for t, _ in self.lines(rf"server {victim} is gone", others) if t >= at - 1)
+        by_group = [t for t, _ in self.lines(rf"server {victim} is gone: the group has lost its host", others) if t >= at - 1]
+        assert len(by_group) == len(others), self.sip.story()
+        detected = min(by_group)
         assert all("deactivated" in u.watch.ended[1] for u in watching)
         others_told = [n for n in self.watchers if n not in set(lost) and self.crowd.user(n).watch.ended]
         assert not others_told, others_told
