@@ -45,8 +45,8 @@
  * then on, such that its share would bring it down to cpu_target; that is given back in steps
  * while its CPU is well below.
  *
- * Rates: at most `rate` clients/s in all, and `rate_to` to one server; dead servers' clients are
- * not bound by either.
+ * Rates: at most `rate` clients/s in all, and `rate_to` to one server, since the step before (10 s
+ * at most): nothing is saved up while nobody moves. Dead servers' clients are not bound by either.
  */
 #define HF_SIP_BALANCE_LIST(X)                                                                     \
     X(AT_REST, "at rest")                                                                          \
