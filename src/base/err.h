@@ -8,7 +8,7 @@
     X(HF_EMALF, 1000, "malformed message")                                                         \
     X(HF_ETRUNC, 1001, "message ends too early")                                                   \
     X(HF_ETRAIL, 1002, "message has bytes left over")                                              \
-    X(HF_EVERSION, 1003, "written by a newer version than this one understands")                   \
+    X(HF_EVERSION, 1003, "of a version that is not understood here")                               \
     X(HF_EAUTH, 1004, "not authenticated by the cluster key")                                      \
     X(HF_EREPLAY, 1005, "replayed or out of date")                                                 \
     X(HF_EOWNER, 1006, "belongs to another owner")                                                 \

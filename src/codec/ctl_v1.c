@@ -147,8 +147,8 @@ static void decode_fields(struct hf_rd *r, struct hf_ctl_msg *m)
     if (m->type == HF_CTL_HELLO) {
         m->version = hf_rd_u8(r);
         m->text = hf_rd_str16(r, TEXT_LEN_MAX);
-        if (!r->err && m->version != HF_CTL_VERSION) {
-            hf_rd_fail(r, -HF_EVERSION);
+        if (m->version > HF_CTL_VERSION) {
+            hf_rd_bytes(r, hf_rd_left(r));
         }
         return;
     }
@@ -232,4 +232,14 @@ int hf_ctl_decode(struct hf_slice in, struct hf_ctl_msg *ret_msg)
     }
     *ret_msg = m;
     return (int)(4 + len);
+}
+
+uint8_t hf_ctl_agree(uint8_t newest)
+{
+    return newest < HF_CTL_VERSION_MIN ? 0 : newest < HF_CTL_VERSION ? newest : HF_CTL_VERSION;
+}
+
+bool hf_ctl_speaks(uint8_t version)
+{
+    return version >= HF_CTL_VERSION_MIN && version <= HF_CTL_VERSION;
 }

@@ -2,6 +2,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/attr.h"
@@ -13,8 +14,13 @@
  * A frame: u32 length of what follows (1 ... HF_CTL_FRAME_MAX), u8 type, then fields in the order
  * of the struct below. Both sides begin with HELLO. Every request carries a sequence number that
  * its answers repeat; exactly one RESULT ends a request. Both sides treat each other as untrusted.
+ *
+ * HELLO tells the newest version that its sender speaks, and holdfastd's the one that is spoken
+ * from then on: the lower of both. Its first two fields stay as they are; what a newer version adds
+ * behind them is passed over.
  */
-#define HF_CTL_VERSION 1
+#define HF_CTL_VERSION 1     /* the newest that is spoken here */
+#define HF_CTL_VERSION_MIN 1 /* ... and the oldest */
 
 /* name, number, which fields of struct hf_ctl_msg it carries */
 #define HF_CTL_LIST(X)                                                                             \
@@ -114,7 +120,11 @@ void hf_ctl_encode(struct hf_wr *w, const struct hf_ctl_msg *m);
 
 /**
  * The first whole frame in `in`. Returns its length (> 0, *ret_msg filled), 0 if more bytes are
- * needed, or -HF_EMALF, -HF_ETRUNC, -HF_ETRAIL, -HF_EVERSION (HELLO of another version): then
- * close.
+ * needed, or -HF_EMALF, -HF_ETRUNC, -HF_ETRAIL: then close.
  */
 HF_MUST int hf_ctl_decode(struct hf_slice in, struct hf_ctl_msg *ret_msg);
+
+/** holdfastd: the version to speak with who says `newest`; 0: none, it is too old. */
+uint8_t hf_ctl_agree(uint8_t newest);
+/** Its clients: do we speak the version that it answered? */
+bool hf_ctl_speaks(uint8_t version);

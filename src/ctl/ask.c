@@ -54,8 +54,9 @@ void hf_ask_explain(int rc, const char *path, int timeout_ms, struct hf_err *err
     case HF_EVERSION:
         hf_err_set(err, rc,
                    "holdfastd on %s speaks another version of the control protocol than this "
-                   "command (version %d): use the command that was installed with it",
-                   path, HF_CTL_VERSION);
+                   "command (versions %d to %d): use the command that was installed with it, or "
+                   "restart it if it was updated (systemctl restart holdfastd)",
+                   path, HF_CTL_VERSION_MIN, HF_CTL_VERSION);
         break;
     case EAGAIN:
     case HF_ETIMEOUT:
@@ -96,8 +97,8 @@ int hf_ask_open(struct hf_ask *a, const char *path, int timeout_ms, struct hf_er
     struct hf_ctl_msg m;
     rc = hf_conn_send(&a->conn, &hello);
     rc = rc ? fail(a, rc, err) : hf_ask_receive(a, timeout_ms, &m, err);
-    if (rc == 0 && m.type != HF_CTL_HELLO) {
-        rc = fail(a, -HF_EPROTO, err);
+    if (rc == 0 && (m.type != HF_CTL_HELLO || !hf_ctl_speaks(m.version))) {
+        rc = fail(a, m.type == HF_CTL_HELLO ? -HF_EVERSION : -HF_EPROTO, err);
     }
     if (rc) {
         hf_ask_close(a);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ctl/backup.h"
 #include "ctl/render.h"
 #include "hostd/config.h"
 #include "os/key.h"
@@ -284,6 +285,44 @@ int hf_cmd_config(const struct hf_cmd_opt *opt, int n, char **arg)
     }
     hf_hostd_config_destroy(c);
     return code;
+}
+
+/* What was said comes first, also of what failed. */
+static int say(struct hf_buf *said, int rc, const struct hf_err *err)
+{
+    struct hf_buf safe;
+    hf_buf_init(&safe, ANSWER_MAX);
+    hf_render_safe(&safe, hf_buf_slice(said));
+    int code = hf_cmd_put(hf_buf_slice(&safe));
+    hf_buf_fini(&safe);
+    hf_buf_fini(said);
+    return rc ? hf_cmd_fail(HF_EXIT_FAILED, "%s", err->text) : code;
+}
+
+int hf_cmd_backup(const struct hf_cmd_opt *opt, int n, char **arg)
+{
+    struct hf_buf said;
+    struct hf_err err;
+    struct hf_backup_opt b = {.root = "",
+                              .file = arg[0],
+                              .no_secrets = opt->no_secrets,
+                              .more = arg + 1,
+                              .n_more = (size_t)n - 1};
+    hf_buf_init(&said, ANSWER_MAX);
+    int rc = hf_backup(&b, &said, &err);
+    return say(&said, rc, &err);
+}
+
+int hf_cmd_restore(const struct hf_cmd_opt *opt, int n, char **arg)
+{
+    (void)n;
+    struct hf_buf said;
+    struct hf_err err;
+    struct hf_restore_opt r = {
+        .root = "", .file = arg[0], .host = opt->host, .overwrite = opt->yes, .check = opt->check};
+    hf_buf_init(&said, ANSWER_MAX);
+    int rc = hf_restore(&r, &said, &err);
+    return say(&said, rc, &err);
 }
 
 int hf_cmd_version(const struct hf_cmd_opt *opt, int n, char **arg)

@@ -392,6 +392,31 @@ static void ask_resource(struct asking *a, const char *group, const char *resour
     hf_group_def_destroy(def);
 }
 
+/* Is it one that this host is to run? Who made the group has the configurations of others' copies,
+ * too. A host that reaches no copy is asked about all: its agents say why. */
+static bool is_ours(const json_t *group, const json_t *resource)
+{
+    const json_t *host, *reached;
+    const char *name = hf_json_text(resource, "name");
+    size_t i, k;
+    json_array_foreach(json_object_get(group, "hosts"), i, host)
+    {
+        const char *subgroup = hf_json_text(host, "subgroup");
+        if (!json_is_true(json_object_get(host, "here")) || !*subgroup ||
+            strcmp(hf_json_text(resource, "kind"), "copy") != 0) {
+            continue;
+        }
+        json_array_foreach(json_object_get(host, "reaches"), k, reached)
+        {
+            if (json_is_string(reached) && strcmp(json_string_value(reached), name) == 0) {
+                return true;
+            }
+        }
+        return strcmp(subgroup, name) == 0;
+    }
+    return true;
+}
+
 static void ask_resources(struct asking *a)
 {
     struct hf_doctor_facts *f = a->f;
@@ -413,7 +438,9 @@ static void ask_resources(struct asking *a)
     {
         json_array_foreach(json_object_get(g, "resources"), k, r)
         {
-            ask_resource(a, hf_json_text(g, "name"), hf_json_text(r, "name"));
+            if (is_ours(g, r)) {
+                ask_resource(a, hf_json_text(g, "name"), hf_json_text(r, "name"));
+            }
         }
     }
 }

@@ -21,6 +21,7 @@
 #define TAKES_TO 64u
 #define TAKES_YES 128u
 #define TAKES_ROUNDS 512u
+#define TAKES_NO_SECRETS 1024u
 #define SLOW 256u /* not an option: its time limit is TIMEOUT_MS_SLOW */
 
 static const struct command {
@@ -89,6 +90,10 @@ static const struct command {
     {"keygen", hf_cmd_keygen, 0, 1, 0, "[FILE]", "make a cluster key"},
     {"config", hf_cmd_config, 0, 1, TAKES_CHECK, "[FILE] [--check]",
      "the configuration in force, or of a file; or check it"},
+    {"backup", hf_cmd_backup, 1, 32, TAKES_NO_SECRETS, "FILE [PATH...] [--no-secrets]",
+     "write what of Holdfast itself is on this host to a tar file"},
+    {"restore", hf_cmd_restore, 1, 1, TAKES_HOST | TAKES_YES | TAKES_CHECK,
+     "FILE [--host HOST] [--yes] [--check]", "put it back, on a host that lost its disk"},
     {"reload", hf_cmd_reload, 0, 0, 0, "", "let holdfastd read its configuration again"},
     {"metrics", hf_cmd_metrics, 0, 0, 0, "", "counters, as Prometheus reads them"},
     {"version", hf_cmd_version, 0, 0, 0, "", "the version of this command"},
@@ -145,15 +150,23 @@ static int usage_error(const char *fmt, const char *what)
 /* 0: go on. Otherwise the program ends: with HF_EXIT_USAGE, or, after --help, with -1. */
 static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned *ret_given)
 {
-    static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'}, {"timeout", required_argument, NULL, 't'},
-        {"json", no_argument, NULL, 'j'},         {"watch", no_argument, NULL, 'w'},
-        {"check", no_argument, NULL, 'k'},        {"detach", required_argument, NULL, 'D'},
-        {"bring", required_argument, NULL, 'B'},  {"host", required_argument, NULL, 'H'},
-        {"to", required_argument, NULL, 'T'},     {"yes", no_argument, NULL, 'y'},
-        {"batch", no_argument, NULL, 'b'},        {"rounds", required_argument, NULL, 'n'},
-        {"delay", required_argument, NULL, 'd'},  {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+                                            {"timeout", required_argument, NULL, 't'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"watch", no_argument, NULL, 'w'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"detach", required_argument, NULL, 'D'},
+                                            {"bring", required_argument, NULL, 'B'},
+                                            {"host", required_argument, NULL, 'H'},
+                                            {"to", required_argument, NULL, 'T'},
+                                            {"yes", no_argument, NULL, 'y'},
+                                            {"batch", no_argument, NULL, 'b'},
+                                            {"rounds", required_argument, NULL, 'n'},
+                                            {"delay", required_argument, NULL, 'd'},
+                                            {"no-secrets", no_argument, NULL, 'S'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {NULL, 0, NULL, 0}};
     uint32_t timeout_ms = 0;
     for (int c; (c = getopt_long(argc, argv, "s:t:bn:d:h", options, NULL)) != -1;) {
         switch (c) {
@@ -198,6 +211,10 @@ static int parse_options(int argc, char **argv, struct hf_cmd_opt *opt, unsigned
         case 'y':
             opt->yes = true;
             *ret_given |= TAKES_YES;
+            break;
+        case 'S':
+            opt->no_secrets = true;
+            *ret_given |= TAKES_NO_SECRETS;
             break;
         case 'b':
             opt->batch = true;

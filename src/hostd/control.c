@@ -151,6 +151,16 @@ static void drop_client(struct client *c)
 
 /* ---- requests ---- */
 
+/* For the log, and for `holdfast status`: it will come again, and be refused again. */
+static void refuse(struct client *c, const char *why)
+{
+    struct hf_hostd *h = c->control->h;
+    h->refused_at = hf_now();
+    snprintf(h->refused, sizeof(h->refused), "%s %s", c->name, why);
+    hf_log_info(c->name, "%s: connection closed", why);
+    c->closing = true;
+}
+
 static const char *publish_text(int rc, const struct hf_ctl_msg *m, char *text, size_t n)
 {
     switch (-rc) {
@@ -437,7 +447,27 @@ static void on_request(struct client *c, const struct hf_ctl_msg *m)
     case HF_CTL_GROUP_STATE:
         break;
     }
-    c->closing = true; /* not for a client to send */
+    refuse(c, "sends what is not for a program to send");
+}
+
+static void on_hello(struct client *c, const struct hf_ctl_msg *m)
+{
+    uint8_t version = hf_ctl_agree(m->version);
+    char why[96];
+    c->greeted = true;
+    snprintf(c->name, sizeof(c->name), "%.*s[%d]", (int)(m->text.n < 32 ? m->text.n : 32),
+             (const char *)(m->text.n ? m->text.p : (const uint8_t *)""), (int)c->pid);
+    for (char *s = c->name; *s; s++) {
+        *s = *s < 0x20 || *s > 0x7e ? '?' : *s;
+    }
+    send_msg(c, &(struct hf_ctl_msg){.type = HF_CTL_HELLO,
+                                     .version = version ? version : HF_CTL_VERSION,
+                                     .text = hf_slice_str(c->control->h->config->host.name)});
+    if (!version) {
+        snprintf(why, sizeof(why), "speaks version %u of the control protocol, expected %u to %u",
+                 m->version, HF_CTL_VERSION_MIN, HF_CTL_VERSION);
+        refuse(c, why);
+    }
 }
 
 static void on_message(struct client *c, const struct hf_ctl_msg *m)
@@ -445,15 +475,7 @@ static void on_message(struct client *c, const struct hf_ctl_msg *m)
     if (c->greeted) {
         on_request(c, m);
     } else if (m->type == HF_CTL_HELLO) {
-        c->greeted = true;
-        snprintf(c->name, sizeof(c->name), "%.*s[%d]", (int)(m->text.n < 32 ? m->text.n : 32),
-                 (const char *)(m->text.n ? m->text.p : (const uint8_t *)""), (int)c->pid);
-        for (char *s = c->name; *s; s++) {
-            *s = *s < 0x20 || *s > 0x7e ? '?' : *s;
-        }
-        send_msg(c, &(struct hf_ctl_msg){.type = HF_CTL_HELLO,
-                                         .version = HF_CTL_VERSION,
-                                         .text = hf_slice_str(c->control->h->config->host.name)});
+        on_hello(c, m);
     } else {
         c->closing = true;
     }
@@ -475,8 +497,9 @@ static bool take_messages(struct client *c)
             return false;
         }
         if (n < 0) {
-            hf_log_info(c->name, "sends %s: connection closed", hf_strerror(n));
-            c->closing = true;
+            char why[128];
+            snprintf(why, sizeof(why), "sends what is not understood here (%.60s)", hf_strerror(n));
+            refuse(c, why);
             /* a person with another version of the command wants to know */
             send_msg(c, &(struct hf_ctl_msg){.type = HF_CTL_HELLO, .version = HF_CTL_VERSION});
             return false;

@@ -429,6 +429,11 @@ static void problems_of_group(const struct hf_group_info *info, problem_fn *fn, 
                  s->phase == HF_PHASE_NONE ? "" : "running ");
         fn(arg, s->phase == HF_PHASE_NONE ? "error" : "warning", what, why);
     }
+    if (info->core && hf_group_counters(info->core)->refused_version > 0) {
+        snprintf(what, sizeof(what),
+                 "group %s: members of a newer version say what is not known here", info->name);
+        fn(arg, "error", what, "update this host: it is not heard of in the group until then");
+    }
     if (s) {
         problems_of_resources(info, s, fn, arg);
     }

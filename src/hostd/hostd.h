@@ -70,8 +70,10 @@ struct hf_hostd {
     hf_time conflict_at;          /* another host with our name was heard; 0: never */
     char conflict_from[HF_ADDR_STR_LEN];
     struct hf_hostd_lost lost[HF_HOSTD_LOST_MAX];
-    int persist_rc; /* of the last try to write our incarnation */
-    int reload_rc;  /* of the last reload */
+    hf_time refused_at; /* a local program's connection was closed; 0: never */
+    char refused[192];  /* whose, and why */
+    int persist_rc;     /* of the last try to write our incarnation */
+    int reload_rc;      /* of the last reload */
 
     struct hf_control *control;
     struct hf_web *web;

@@ -96,6 +96,11 @@ static void problems_of_own(const struct hf_hostd *h, struct problems *p)
                  h->config->host.name);
         problem(p, "error", what, "give one of the two another host.name and restart it");
     }
+    if (h->refused_at != 0 && hf_now() - h->refused_at < CONFLICT_SHOWN) {
+        problem(p, "warning", h->refused,
+                "restart that program if its package was updated since it began; otherwise it is "
+                "of another version than holdfastd " HF_VERSION ": update the older one");
+    }
     if (h->reload_rc) {
         problem(p, "warning",
                 "the last reload was refused: the configuration before it is in force",

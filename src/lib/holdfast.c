@@ -103,7 +103,8 @@ struct holdfast {
     bool writing; /* EPOLLOUT is asked for */
     int status;   /* 0: HELLO has come; otherwise why not */
     int retry_ms;
-    int64_t due_ms; /* when on_timer() has something to do; negative: never */
+    int64_t since_ms; /* of the HELLO, while status is 0 */
+    int64_t due_ms;   /* when on_timer() has something to do; negative: never */
     uint32_t seq;
     struct hf_map held;
     struct hf_list requests, watches, follows;
@@ -350,11 +351,23 @@ static void tell_status(struct holdfast *h, int code)
     }
 }
 
+/* Of another version, or what is no holdfastd at all. */
+static bool is_foreign(int code)
+{
+    return code == -HF_EVERSION || code == -HF_EPROTO || code == -HF_EMALF || code == -HF_ETRUNC ||
+           code == -HF_ETRAIL;
+}
+
 /* The connection is gone: settle what depended on it, and try again later. */
 static void lose(struct holdfast *h, int code)
 {
     hf_conn_fini(&h->conn); /* closing takes it out of ep */
     h->writing = false;
+    if (h->status == 0 && now_ms() - h->since_ms >= RETRY_MS_MAX) {
+        h->retry_ms = RETRY_MS_MIN; /* it did work: holdfastd restarts */
+    } else if (is_foreign(code)) {
+        h->retry_ms = RETRY_MS_MAX; /* until one of both is updated */
+    }
     set_timer(h, h->retry_ms);
     h->retry_ms = h->retry_ms * 2 > RETRY_MS_MAX ? RETRY_MS_MAX : h->retry_ms * 2;
     hf_err_set(&h->err, code, "no connection to holdfastd on %s: %s", h->path, hf_strerror(code));
@@ -412,7 +425,7 @@ static int connected(struct holdfast *h)
 {
     int rc = 0;
     size_t pos = 0;
-    h->retry_ms = RETRY_MS_MIN;
+    h->since_ms = now_ms();
     h->err = (struct hf_err){0};
     set_timer(h, -1);
     for (struct entry *e = hf_map_next(&h->held, &pos); e && !rc; e = hf_map_next(&h->held, &pos)) {
@@ -674,7 +687,7 @@ static int on_msg(struct holdfast *h, const struct hf_ctl_msg *m)
     }
     switch ((enum hf_ctl_type)m->type) {
     case HF_CTL_HELLO:
-        return connected(h);
+        return hf_ctl_speaks(m->version) ? connected(h) : -HF_EVERSION;
     case HF_CTL_RESULT:
         return on_result(h, m);
     case HF_CTL_EVENT:

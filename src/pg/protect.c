@@ -791,7 +791,7 @@ const char *hf_pg_protect_why(const struct hf_pg_client *c)
     }
     struct hf_pair_primary_info info;
     hf_pair_primary_info(c->pg->protect->primary, hf_pg_now(c->pg), &info);
-    return hf_pg_protection_state_why(info.state);
+    return hf_pg_protection_state_why(info.state, info.code);
 }
 
 void hf_pg_protect_lag(const struct hf_pg_client *c, struct hf_pg_lag *ret_lag)

@@ -51,7 +51,7 @@ void hf_pg_reign_note(struct hf_pg *pg, uint64_t epoch, const struct hf_pair_pri
         hf_log_warn("",
                     "sessions are not protected any more: %s; they go on, and are protected "
                     "again when there is a backup in sync",
-                    hf_pg_protection_state_why(info->state));
+                    hf_pg_protection_state_why(info->state, info->code));
         hf_pg_watch_touch(pg->watch);
     }
 }
@@ -73,8 +73,12 @@ hf_time hf_pg_reign_unprotected_ever(const struct hf_pg_reign *r, hf_time now)
 
 /* ---- sessions ---- */
 
-const char *hf_pg_protection_state_why(enum hf_pair_state state)
+const char *hf_pg_protection_state_why(enum hf_pair_state state, int code)
 {
+    if (code == -HF_EVERSION &&
+        (state == HF_PAIR_STATE_CONNECTING || state == HF_PAIR_STATE_LOST)) {
+        return "holdfast-pg of the backup is of another version: update the older one";
+    }
     static const char *const why[HF_PAIR_STATE_COUNT_] = {
         [HF_PAIR_STATE_NO_BACKUP] = "no backup",
         [HF_PAIR_STATE_CONNECTING] = "the backup is not connected",

@@ -33,7 +33,7 @@ hf_time hf_pg_reign_unprotected(const struct hf_pg_reign *r, hf_time now);
 hf_time hf_pg_reign_unprotected_ever(const struct hf_pg_reign *r, hf_time now);
 
 /** Why a pair in this state protects nobody; "" if it does. Static. */
-const char *hf_pg_protection_state_why(enum hf_pair_state state);
+const char *hf_pg_protection_state_why(enum hf_pair_state state, int code);
 
 /** Why a session would not outlive this host, in a few words; "" if it would. The first reason that
  * there is; static. Without a service address: the same for the server it is on. */

@@ -91,7 +91,7 @@ static json_t *state_of(const struct hf_pg_watch *w, const struct hf_pg_service_
     json_object_set_new(v, "epoch", json_integer((json_int_t)i->epoch));
     json_object_set_new(v, "peer", json_string(i->peer));
     if (i->leading) {
-        const char *why = hf_pg_protection_state_why(i->primary.state);
+        const char *why = hf_pg_protection_state_why(i->primary.state, i->primary.code);
         json_object_set_new(v, "pair", json_string(hf_pair_state_name(i->primary.state)));
         json_object_set_new(v, "why", json_string(why));
         if (r->unprotected_since != HF_NEVER) {

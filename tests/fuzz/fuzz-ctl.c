@@ -1,4 +1,5 @@
-/* The control protocol: decoding is total, and encode(decode(x)) == x. */
+/* The control protocol: decoding is total, and encode(decode(x)) == x, but for what a newer HELLO
+ * has that is not known here. */
 #include <assert.h>
 #include <stdint.h>
 
@@ -18,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         hf_wr_init(&w, again, sizeof(again));
         hf_ctl_encode(&w, &m);
         assert(hf_wr_end(&w, &out) == 0);
-        assert(hf_slice_eq(out, hf_slice(in.p, (size_t)used)));
+        assert(hf_slice_eq(out, hf_slice(in.p, (size_t)used)) ||
+               (m.type == HF_CTL_HELLO && m.version > HF_CTL_VERSION && out.n < (size_t)used));
         in = hf_slice(in.p + used, in.n - (size_t)used);
     }
     return 0;

@@ -10,8 +10,9 @@
 #include "base/mem.h"
 #include "core/pair/pair_impl.h"
 
-#define CTL_MAX 4096u  /* bytes of frames without a number unsent: then no heartbeats */
-#define RTT_WINDOW 64u /* heartbeats whose smallest round trip counts, and as many before */
+#define CTL_MAX 4096u    /* bytes of frames without a number unsent: then no heartbeats */
+#define RTT_WINDOW 64u   /* heartbeats whose smallest round trip counts, and as many before */
+#define VERSION_TURNS 50 /* times connect_again: until one of both is updated */
 #define BATCH_HEAD (HF_PAIR_V1_HEAD_LEN + 8)
 
 struct session {
@@ -581,7 +582,8 @@ static void lost(struct hf_pair_primary *p, int code)
     p->counters.losses += p->conn == CONN_UP;
     p->conn = CONN_NONE;
     p->code = code;
-    p->connect_at = !p->backup ? HF_NEVER : lasted ? p->now : p->now + p->conf.connect_again;
+    hf_time again = p->conf.connect_again * (code == -HF_EVERSION ? VERSION_TURNS : 1);
+    p->connect_at = !p->backup ? HF_NEVER : lasted ? p->now : p->now + again;
     p->closing = p->filling = p->last_sent = p->snapping = false;
     hf_pair_reader_clear(&p->in);
     hf_pair_bytes_clear(&p->ctl);
@@ -670,7 +672,7 @@ static void begin_sync(struct hf_pair_primary *p)
 static void on_welcome(struct hf_pair_primary *p, const struct hf_pair_v1_frame *f)
 {
     if (p->conn != CONN_GREETING || f->version != HF_PAIR_V1_VERSION) {
-        malformed(p, -HF_EPROTO);
+        malformed(p, p->conn == CONN_GREETING ? -HF_EVERSION : -HF_EPROTO);
         return;
     }
     p->conn = CONN_UP;

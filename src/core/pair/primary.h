@@ -115,7 +115,8 @@ struct hf_pair_primary_conf {
     hf_time confirm_timeout; /* [2 s] the oldest batch unconfirmed: likewise */
     hf_time solo_after;      /* [20 ms] lost for so long: the group is asked */
     hf_time ask_again;       /* [500 ms] */
-    hf_time connect_again;   /* [100 ms] after one that failed, or did not last so long */
+    hf_time connect_again;   /* [100 ms] after one that failed, or did not last so long; 50 times
+                                that where the backup speaks no common version */
     size_t unconfirmed_max;  /* [4 MiB] bytes: then hf_pair_primary_full() */
     uint32_t batches_max;    /* [4096] likewise */
     size_t retained_max; /* [256 MiB] bytes kept for a backup that does not confirm: over it, it is

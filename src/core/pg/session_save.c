@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "base/rd.h"
+#include "codec/pair_v1.h"
 #include "core/pg/session_impl.h"
 
 /*
@@ -134,6 +135,14 @@
 /* Buffers, one to a section from TEXTS on. STRINGS: each text in it ends with a NUL. */
 #define BYTES(X) X(refeed) X(held) X(fatal) X(snapshot) X(status) X(new_status)
 #define STRINGS(X) X(prepares) X(since_snapshot) X(block_since) X(custom) X(listens)
+
+/* A backup of another version would misread a list that is not its own: with each change of these
+ * the version of the pair protocol grows (doc/wire/versions.md), and then what stands here. */
+#define NAME(name, ...) #name " "
+static_assert(HF_PAIR_V1_VERSION == 1 && sizeof(NUMBERS(NAME) TIMES(NAME) UNIT_NUMBERS(NAME)
+                                                    BYTES(NAME) STRINGS(NAME)) == 1219,
+              "raise HF_PAIR_V1_VERSION");
+#undef NAME
 
 enum {
 #define SECTION(name) SECTION_##name,

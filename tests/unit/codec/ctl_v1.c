@@ -127,6 +127,28 @@ static int decode_bytes(const char *p, size_t n)
     return hf_ctl_decode(hf_slice(p, n), &m);
 }
 
+/* Older, newer, and newer with fields that are not known here: all can be answered. */
+static void hellos_of_other_versions(void **state)
+{
+    (void)state;
+    struct hf_ctl_msg m;
+    assert_int_equal(hf_ctl_decode(hf_slice("\0\0\0\4\1\0\0\0", 8), &m), 8);
+    assert_int_equal(m.version, 0);
+    assert_int_equal(hf_ctl_decode(hf_slice("\0\0\0\5\1\2\0\1x", 9), &m), 9);
+    assert_int_equal(m.version, 2);
+    assert_int_equal(hf_ctl_decode(hf_slice("\0\0\0\7\1\2\0\1xyz", 11), &m), 11);
+    hf_assert_slice_str(m.text, "x");
+    assert_int_equal(decode_bytes("\0\0\0\7\1\1\0\1xyz", 11), -HF_ETRAIL);
+    assert_int_equal(decode_bytes("\0\0\0\4\1\2\0\1", 8), -HF_ETRUNC);
+    for (unsigned v = 0; v < 256; v++) {
+        uint8_t agreed = hf_ctl_agree((uint8_t)v);
+        assert_int_equal(agreed, v < HF_CTL_VERSION_MIN ? 0
+                                 : v < HF_CTL_VERSION   ? v
+                                                        : HF_CTL_VERSION);
+        assert_int_equal(hf_ctl_speaks((uint8_t)v), agreed == v && v > 0);
+    }
+}
+
 static void bad_frames(void **state)
 {
     (void)state;
@@ -134,7 +156,6 @@ static void bad_frames(void **state)
     assert_int_equal(decode_bytes("\0\4\0\1", 4), -HF_EMALF); /* over HF_CTL_FRAME_MAX */
     assert_int_equal(decode_bytes("\377\377\377\377", 4), -HF_EMALF);
     assert_int_equal(decode_bytes("\0\0\0\5\143\0\0\0\1", 9), -HF_EMALF); /* type 99 */
-    assert_int_equal(decode_bytes("\0\0\0\4\1\2\0\0", 8), -HF_EVERSION);  /* HELLO 2 */
     assert_int_equal(decode_bytes("\0\0\0\14\22\0\0\0\1\0\0\0\0\0\0\0", 16), -HF_EMALF);
     assert_int_equal(decode_bytes("\0\0\0\14\22\0\0\0\1\5\0\0\0\0\0\0", 16), -HF_EMALF);
     struct hf_ctl_msg m = every[8];
@@ -206,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HF_TEST(whole_and_byte_by_byte),
         HF_TEST(frames_that_lie_about_their_length),
+        HF_TEST(hellos_of_other_versions),
         HF_TEST(bad_frames),
         HF_TEST(bad_groups),
         HF_TEST(the_writer_has_no_room),

@@ -22,6 +22,7 @@ struct host {
     uint8_t role[HF_GROUP_RESOURCES_MAX]; /* what really runs: OCF's monitor codes */
     uint16_t access;
     bool wants_in; /* is in the engine's group */
+    bool newer;    /* what it says is of the next version */
     int result;
     char result_text[300], event[200];
     bool silent; /* of its last promote */
@@ -83,6 +84,7 @@ static void run_acts(struct world *w, unsigned i)
             e->from = i;
             e->n = a->bytes.n;
             memcpy(e->bytes, a->bytes.p, a->bytes.n);
+            e->bytes[2] += h->newer;
             break;
         case HF_GROUP_ACT_PERSIST:
             memcpy(h->record, a->bytes.p, a->bytes.n);
@@ -415,6 +417,38 @@ static void test_peer_takes_over(void **st)
     assert_int_equal(w->host[0].role[0], 7);
 }
 
+/* Who says what the others do not know is not heard, and counted; they go on without it, and with
+ * it again when it speaks as they do. */
+static void test_a_member_of_a_newer_version(void **st)
+{
+    struct world *w = *st;
+    dummy_group(w);
+    uint64_t epoch = state(w, 0)->epoch;
+    power_off(w, 2);
+    view(w, HF_ENGINE_LEFT);
+    w->host[2].newer = true;
+    boot(w, 2);
+    view(w, 0);
+    pass(w, HF_S(10));
+    assert_true(hf_group_counters(w->host[0].g)->refused_version > 0);
+    assert_int_equal(hf_group_counters(w->host[0].g)->refused_malformed, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(hf_group_quorate(w->host[i].g));
+        assert_int_equal(state(w, i)->phase, HF_PHASE_RUNNING);
+        assert_int_equal(state(w, i)->primary_host, 0);
+    }
+    assert_int_equal(state(w, 0)->epoch, epoch);
+    assert_int_equal(hf_group_present(w->host[0].g), 3); /* gamma is as one that is not there */
+    power_off(w, 2);
+    view(w, HF_ENGINE_LEFT);
+    w->host[2].newer = false;
+    boot(w, 2);
+    view(w, 0);
+    pass(w, HF_S(10));
+    assert_int_equal(hf_group_present(w->host[0].g), 7);
+    expect_primary(w, 0, 0);
+}
+
 static void test_failed_fence_holds(void **st)
 {
     struct world *w = *st;
@@ -728,6 +762,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_peer_takes_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_member_of_a_newer_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_fence_holds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_restarts_in_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_looks_at_everything, setup, teardown),

@@ -875,9 +875,18 @@ static void nonsense(void **state)
         hf_pair_primary_received(r.p, s, r.now);
         assert_false(hf_pair_primary_may(r.p, n, r.now));
         assert_string_equal(hf_pair_state_name(info().state), i ? "lost" : "syncing");
+        assert_int_equal(info().code == -HF_EVERSION, i == 1);
         hf_pair_primary_disconnected(r.p, r.now);
         outs();
     }
+    /* that one is tried again, but not ten times a second */
+    unsigned connects = r.said[HF_PAIR_OUT_CONNECT];
+    pass(HF_S(1));
+    outs();
+    assert_int_equal(r.said[HF_PAIR_OUT_CONNECT], connects);
+    pass(HF_S(5));
+    outs();
+    assert_int_equal(r.said[HF_PAIR_OUT_CONNECT], connects + 1);
 }
 
 /* Whatever can't be had: no wrong store is ever taken for a right one. */

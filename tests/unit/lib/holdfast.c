@@ -380,13 +380,15 @@ static void foreign_daemons(void **state)
 {
     struct fixture *f = *state;
     static const char *const bad[] = {
-        "\0\0\0\4\1\2\0\0",                 /* HELLO of version 2 */
+        "\0\0\0\4\1\2\0\0",                 /* HELLO of version 2 ... */
+        "\0\0\0\4\1\0\0\0",                 /* ... and of none */
         "\0\0\0\5\10\0\0\0\1",              /* a request before HELLO */
         "\377\377\377\377\0\0\0",           /* no frame */
         "\0\0\0\4\1\1\0\0\0\0\0\4\1\1\0\0", /* HELLO twice */
     };
-    static const size_t n[] = {8, 9, 7, 16};
-    static const int code[] = {HOLDFAST_EVERSION, HOLDFAST_EPROTO, -HF_EMALF, HOLDFAST_EPROTO};
+    static const size_t n[] = {8, 8, 9, 7, 16};
+    static const int code[] = {HOLDFAST_EVERSION, HOLDFAST_EVERSION, HOLDFAST_EPROTO, -HF_EMALF,
+                               HOLDFAST_EPROTO};
     for (size_t i = 0; i < HF_ARRAY_LEN(bad); i++) {
         (void)receive(f);
         assert_int_equal(send(f->conn.fd, bad[i], n[i], 0), n[i]);
@@ -394,6 +396,33 @@ static void foreign_daemons(void **state)
             assert_int_equal(holdfast_dispatch(f->h, 10000), 0);
         }
         hf_conn_fini(&f->conn);
+    }
+}
+
+/* An older holdfastd whose answers can't be read would be asked again and again: not twenty times a
+ * second. */
+static void who_is_not_understood_is_asked_slowly(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id;
+    assert_int_equal(holdfast_group_follow(f->h, "jobs", on_group, f, &id), 0);
+    for (int i = 0; i < 2; i++) {
+        hello(f);
+        struct hf_ctl_msg m = receive(f);
+        assert_int_equal(m.type, HF_CTL_FOLLOW);
+        result(f, m.seq, 0, "");
+        /* GROUP_STATE without the fence text, as it once was */
+        static const char old[] = "\0\0\0\22\24\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        assert_int_equal(send(f->conn.fd, old, 22, 0), 22);
+        while (holdfast_status(f->h) != -HF_ETRUNC) {
+            assert_int_equal(holdfast_dispatch(f->h, 10000), 0);
+        }
+        hf_conn_fini(&f->conn);
+        struct pollfd p = {.fd = f->listener, .events = POLLIN};
+        for (int k = 0; k < 10; k++) { /* far longer than the 50 ms of one that restarts */
+            assert_int_equal(holdfast_dispatch(f->h, 100), 0);
+            assert_int_equal(poll(&p, 1, 0), 0);
+        }
     }
 }
 
@@ -423,6 +452,7 @@ int main(void)
         TEST(followers_know_when_they_lead),
         TEST(follows_have_limits),
         TEST(foreign_daemons),
+        TEST(who_is_not_understood_is_asked_slowly),
         TEST(texts),
     };
 #undef TEST

@@ -93,7 +93,8 @@ static void reasons(void **state)
     struct hf_pg_protection_counts n;
     for (int s = 0; s < HF_PAIR_STATE_COUNT_; s++) {
         bool in_sync = s == HF_PAIR_STATE_IN_SYNC;
-        assert_int_equal(strlen(hf_pg_protection_state_why((enum hf_pair_state)s)) == 0, in_sync);
+        assert_int_equal(strlen(hf_pg_protection_state_why((enum hf_pair_state)s, 0)) == 0,
+                         in_sync);
     }
     hf_pg_protection_count(&pg, &n);
     assert_int_equal(n.sessions + n.n_protected + n.n_reasons + n.held, 0);
