@@ -119,8 +119,9 @@ def test_what_is_installed_starts(one):
     lab = one.lab
     one.systemctl("alpha", "enable", "--now", "holdfastd")
     assert lab.members("alpha") == {"alpha": "self"}
-    status = lab.status("alpha")
-    assert status["state"] == "run" and all("no other host" in p["what"] for p in status["problems"]), status
+    lab.until(lambda: lab.status("alpha")["state"] == "run", "alpha is part of its cluster")
+    problems = lab.status("alpha")["problems"]
+    assert all("no other host" in p["what"] for p in problems), problems
     assert one.shell_said("alpha", "stat -c '%U %a' /etc/holdfast/cluster.key") == "root 600\n"
     assert "alpha" in one.shell_said("alpha", "curl -fsS http://127.0.0.1:7481/v1/members")
     one.shell("alpha", """
