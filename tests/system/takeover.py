@@ -375,6 +375,10 @@ class Rig:
     def epoch(self, group=SERVICE):
         return self.shown(group)["epoch"]
 
+    def role(self, host):
+        """Of its manager: primary, backup, stopped"""
+        return self.console(host, "SHOW SERVICE").splitlines()[1].split(",")[0]
+
     def console(self, host, command):
         return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
 
