@@ -21,7 +21,7 @@ setup-%:
 
 demo: setup-demo $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
-	@$(SUDO) bench/demo
+	@$(SUDO) HOLD="$(HOLD)" bench/demo/run
 
 test: setup-test
 	@tools/run-tests

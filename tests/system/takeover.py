@@ -259,6 +259,11 @@ class Rig:
         command = self.supervise.format(program=find_program("holdfast-pg"), log=LOG)
         self.managers[host] = self.lab.popen(host, "sh", "-c", command, stdout=subprocess.DEVNULL)
 
+    def attend(self, host):
+        """As systemd would: what belongs on a host that is on runs there, whoever switched it on."""
+        if self.managers[host].poll() is not None or not self.pids(host, "sh"):
+            self.start_manager(host)
+
     def stop_manager(self, host):
         """It does not start again."""
         for pid in self.pids(host, "sh"):  # the one that would start it
@@ -415,8 +420,8 @@ class Rig:
             for host in HOSTS:
                 if not self.init(host):
                     self.boot(host)
-                elif self.managers[host].poll() is not None or not self.pids(host, "sh"):
-                    self.start_manager(host)
+                else:
+                    self.attend(host)
             return self.is_whole()
 
         self.until(there, "all is well again", deadline)
