@@ -7,7 +7,7 @@ BUILD := build
 BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench numbers bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos test-upgrade sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench numbers bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos test-upgrade sim sim-large fuzz lint package test-package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -121,6 +121,10 @@ lint: setup-lint $(BUILD)/build.ninja
 
 package: setup-package
 	@packaging/build
+
+# the packages, installed on hosts of the lab: three-machines.md with them, and each daemon as its package configures it
+test-package: setup-test-package package
+	@$(SUDO) /usr/bin/python3 -B -m pytest -q -p no:cacheprovider tests/system/packages.py
 
 clean:
 	rm -rf build build-asan build-fuzz build-package bench/out

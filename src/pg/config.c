@@ -116,7 +116,7 @@ static const struct hf_conf_opt options[] = {
      .live = true},
     {"auth", "user", HF_CONF_STRING, AT(auth.user), .max = 63, .def = "",
      .doc = "User that holdfast-pg itself logs in as: for auth.query, for the catalog and for "
-            "health; empty: none of these",
+            "health; empty: health as postgres without a password, and none of the others",
      .live = true},
     {"auth", "password", HF_CONF_STRING, AT(auth.password), .max = 1023, .def = "",
      .doc = "Its password; empty: that of auth.file", .live = true},

@@ -1,35 +1,19 @@
 """The guides in doc/guide: every configuration block is valid, every command exists, every link leads somewhere; and
 doc/guide/three-machines.md is followed literally on hosts of the lab, up to the loss of one of them and its return."""
 import contextlib
-import os
-import pathlib
-import queue
 import re
 import subprocess
-import threading
 
 import pytest
 
 from guide import GUIDES, blocks, for_host
-from lab import ROOT, STATE, Failed
-from sipua import Agent
-from takeover import enter_network
+from lab import ROOT
+from reader import Reader, find_program
 
 THREE = ROOT / "doc/guide/three-machines.md"
-HOSTS = ("alpha", "beta", "gamma")
-DEADLINE = 90.0
-PROGRAMS = ("holdfastd", "holdfast", "holdfast-pg", "holdfast-pg-agent", "holdfast-sip", "holdfast-announce")
+PGBOUNCER, PACEMAKER, KAMAILIO = (ROOT / f"doc/guide/from-{x}.md" for x in ("pgbouncer", "pacemaker", "kamailio"))
 CHECKS = {"holdfast.conf": ("holdfast", "config", "--check"), "holdfast-pg.conf": ("holdfast-pg", "--check", "-c"),
           "holdfast-sip.conf": ("holdfast-sip", "--check-config", "-c")}
-UNITS = {"corosync": "corosync -f"}  # Debian's; ours are in packaging/
-
-
-def find_program(name):
-    path = os.environ.get("HOLDFAST_BIN", "") + "".join(f":{ROOT}/build/src/{d}" for d in ("hostd", "ctl", "pg", "sip", "lab", "announce"))
-    for folder in path.split(":"):
-        if os.access(f"{folder}/{name}", os.X_OK):
-            return str(pathlib.Path(folder, name).absolute())
-    raise LookupError(name)
 
 
 # --- all guides ---
@@ -136,7 +120,8 @@ def test_named_tests_and_texts_exist(guide):
     for name, test in re.findall(r"(test_\w+\.py)::(test_\w+)", text):
         assert f"def {test}(" in (ROOT / "tests/system" / name).read_text(encoding="utf-8"), test
     if guide.name == "failures.md":
-        source = "".join(p.read_text(encoding="utf-8") for d in ("hostd", "core/group") for p in sorted((ROOT / "src" / d).glob("*.c")))
+        folders = (ROOT / "src" / d for d in ("hostd", "core/group", "pg", "sip"))
+        source = "".join(p.read_text(encoding="utf-8") for d in folders for p in sorted(d.glob("*.c")))
         source = re.sub(r'"\s+"', "", source)
         for said in re.findall(r'"([^"]*)"', re.sub(r"\s+", " ", text)):
             for part in said.replace("alpha", "%s").split("; last failure: ...")[0:1]:
@@ -158,194 +143,105 @@ def test_packages_are_ours_and_known():
 # --- the three machines ---
 
 
-class Reader:
-    """Who follows the guide. 192.0.2.N is the lab's: the hosts' addresses, and its network for the others."""
-
-    def __init__(self, lab):
-        self.lab, self.units, self.enabled = lab, {}, {h: [] for h in HOSTS}
-        self.address = {str(i): lab.address(h) for i, h in enumerate(HOSTS, 1)}
-        self.net = self.address["1"].rpartition(".")[0]
-        self.psql, self.said = None, queue.Queue()
-
-    def number(self, found):
-        n = found[1]
-        return self.address.get(n) or f"{self.net}.{int(n) + 50 if int(n) > 13 else n}"  # .100 is the lab's client
-
-    def here(self, text):
-        text = re.sub(r"192\.0\.2\.(\d+)", self.number, text)
-        return text.replace("fence_ipmilan", "fence_holdfast_lab")
-
-    def follow(self, block):
-        if block.language == "conf":
-            for host in block.hosts():
-                self.lab.put(host, block.marks["file"], self.here(for_host(block.text, host)))
-        elif block.language == "sh":
-            for host in block.hosts():
-                self.run(host, self.here(block.text))
-        elif block.language == "sql":
-            self.ask(block.text)
-        elif block.language == "test":
-            words = self.here(block.text).split()
-            getattr(self, words[0].replace("-", "_"))(*words[1:])
-
-    # --- commands ---
-
-    def run(self, host, text):
-        """Line by line what the lab does not have (apt, systemd, ssh); the rest by the shell."""
-        script = ""
-        for line in text.splitlines():
-            words = line.split()
-            if words[:1] and words[0] in ("apt", "systemctl", "scp"):
-                self.shell(host, script)
-                script = ""
-                getattr(self, words[0])(host, *words[1:])
-            else:
-                script += line + "\n"
-        self.shell(host, script)
-
-    def shell(self, host, script):
-        if script.strip():
-            self.lab.run("exec", host, "--", "bash", "-euo", "pipefail", stdin=script, timeout=150)
-
-    def apt(self, host, *_):
-        """The package's programs, where it puts them; what the lab made before it is taken away."""
-        for name in PROGRAMS:
-            self.lab.exec(host, "ln", "-sf", find_program(name), f"/usr/sbin/{name}")
-        self.lab.exec(host, "sh", "-c", "mkdir -p /etc/corosync /var/lib/corosync; cd /etc; rm -f holdfast/* corosync/*.conf corosync/authkey")
-
-    def scp(self, host, path, to):
-        other, _, there = to.partition(":")
-        text = self.lab.exec(host, "base64", path)
-        self.lab.run("exec", other, "--", "sh", "-c", f"umask 077; base64 -d >{there}", stdin=text)
-
-    def systemctl(self, host, action, *units):
-        units = [u for u in units if u != "--now"]
-        if action == "disable":
-            assert units == ["postgresql"]  # none runs in the lab
-            return
-        assert action in ("enable", "restart")
-        for unit in units:
-            self.enabled[host].append(unit)
-            self.start(host, unit)
-
-    def start(self, host, unit):
-        """What the unit says, as systemd would: directory, command, again when it dies."""
-        command, folder = UNITS.get(unit), ""
-        if not command:
-            text = (ROOT / f"packaging/{unit}.service").read_text(encoding="utf-8").replace("%N", unit)
-            command = re.search(r"^ExecStart=(.*)$", text, re.M)[1]
-            folder = re.search(r"^RuntimeDirectory=(.*)$", text, re.M)[1]
-        loop = f"umask 077; mkdir -pm 0755 '/run/{folder}' '/var/lib/{folder}'; while :; do {command}; sleep 0.05; done >>/var/log/{unit}.out 2>&1"
-        self.units[host, unit] = self.lab.popen(host, "sh", "-c", loop, stdout=subprocess.DEVNULL)
-        if unit == "corosync":
-            self.lab.until(lambda: self.lab.exec(host, "corosync-cfgtool", "-s"), f"{unit} on {host}", DEADLINE)
-        if unit == "holdfastd":
-            self.lab.until(lambda: self.lab.exec(host, "holdfast", "status"), f"{unit} on {host}", DEADLINE)
-
-    # --- the open psql ---
-
-    def ask(self, text):
-        if not self.psql:
-            self.psql = self.lab.popen("client", "psql", "-XAt", "-d",
-                                       self.here("host=192.0.2.110 port=6432 user=app dbname=app password=app-secret"),
-                                       stdin=subprocess.PIPE)
-            threading.Thread(target=lambda: [self.said.put(line) for line in self.psql.stdout], daemon=True).start()
-        self.psql.stdin.write(text + "\\echo end\n")
-        self.psql.stdin.flush()
-        self.heard = []
-        try:
-            while (line := self.said.get(timeout=DEADLINE).rstrip()) != "end":
-                self.heard.append(line)
-        except queue.Empty:
-            raise AssertionError(f"psql: {self.heard}") from None
-        assert not re.search("ERROR|FATAL|WARNING|lost|closed", "\n".join(self.heard)), self.heard
-
-    def answer(self, wanted):
-        assert self.heard[-1] == wanted, self.heard
-
-    # --- what the reader waits for and does by hand ---
-
-    def members(self, count):
-        for host in HOSTS:
-            self.lab.until(lambda h=host: len(self.lab.members(h)) == int(count), f"{count} hosts on {host}", DEADLINE)
-
-    def managers(self):
-        for host in HOSTS:
-            self.lab.until(lambda h=host: self.lab.exec(h, "test", "-S", f"/run/holdfast-pg/{h}") == "", f"holdfast-pg on {host}", DEADLINE)
-
-    def shown(self, group):
-        """As the first host knows it that has it"""
-        for host in reversed(HOSTS):
-            with contextlib.suppress(Failed):
-                return self.lab.json(host, "group", "show", group)[0]
-        raise Failed(group)
-
-    def until(self, group, *wanted):
-        def so():
-            g = self.shown(group)
-            now = {"primary": g["primary"]["host"] if g["phase"] == "running" else "", "sync": g["in_sync"]}
-            return all(set(v.split(",")) <= set(now[k]) if k == "sync" else now[k] == v for k, v in (w.split("=") for w in wanted))
-
-        self.lab.until(so, f"{group}: {wanted}", DEADLINE)
-
-    def sip_servers(self, count):
-        for host in HOSTS:
-            self.lab.until(lambda h=host: len(re.findall(r"^(alpha|beta|gamma)\b", self.lab.exec(h, "holdfast", "sip", "servers"), re.M))
-                           == int(count), f"{count} SIP servers on {host}", DEADLINE)
-
-    def register(self, user, password, address):
-        """A phone that does it again until it is answered, as phones do"""
-        pid = int((STATE / self.lab.name / "hosts/client/init").read_text().split()[0])
-        told = []
-
-        def phone():
-            enter_network(pid)
-            with Agent(user, (address, 5060), password=password, local=self.lab.address("client")) as agent:
-                def registered():
-                    with contextlib.suppress(Exception):
-                        told.append(agent.register())
-                        return True
-                    agent.server = (address, 5060)
-                    return False
-
-                self.lab.until(registered, f"{user} registered at {address}", DEADLINE)
-                told.append("done")
-
-        thread = threading.Thread(target=phone)
-        thread.start()
-        thread.join()
-        assert told[-1:] == ["done"], told
-
-    def power_off(self, host):
-        self.lab.run("power-off", host)
-
-    def boot(self, host):
-        self.lab.run("boot", host)
-        for unit in self.enabled[host]:
-            self.units[host, unit].wait()
-            self.start(host, unit)
-
-    # --- the end ---
-
-    def logs(self):
-        """For whoever reads that a test failed"""
-        text = []
-        for log in sorted((STATE / self.lab.name).glob("hosts/*/fs/var/log/*.out")):
-            text += [f"--- {log}", *log.read_text(errors="replace").splitlines()[-25:]]
-        return "\n".join(text)
-
-    def close(self):
-        for p in (*self.units.values(), *([self.psql] if self.psql else ())):
-            p.kill()
-            p.wait()
-
-
 def test_three_machines(new_lab):
     """Literally, in order; nobody sees an error, and nothing is lost."""
-    lab = new_lab("-n", 3, "--no-daemon")
-    with contextlib.closing(Reader(lab)) as reader:
-        for block in blocks(THREE):
-            try:
-                reader.follow(block)
-            except Exception as e:
-                raise AssertionError(f"{block}: {e}\n{reader.logs()}") from e
+    with contextlib.closing(Reader(new_lab("-n", 3, "--no-daemon"))) as reader:
+        reader.follow_all(blocks(THREE))
+
+
+# --- from other programs ---
+
+
+# of [databases], values, and what PgBouncer has since 1.19
+NOT_IN_CONFIG = {"host", "port", "dbname", "statement", "ldap", "auth_dbname", "auth_ident_file", "max_prepared_statements"}
+
+
+def table(guide, heading):
+    """[[words in `backquotes` of a cell, ...] of a row, ...] of the first table in the section of that heading"""
+    section = guide.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    lines = re.search(r"^\|[-|]+\n((?:\|.*\n)+)", section, re.M)[1].splitlines()
+    return [[re.findall(r"`([^`]+)`", cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def shows(words):
+    """`SHOW A`, `B` mean SHOW A and SHOW B."""
+    said = [w if " " in w else f"SHOW {w}" for w in words] if words and words[0].startswith("SHOW ") else []
+    return [w for w in said if w.startswith("SHOW ")]
+
+
+def test_from_pgbouncer(new_lab):
+    """Literally, on a machine with Debian's PostgreSQL and PgBouncer. What the tables say of both there is."""
+    lab = new_lab("-n", 1, "--no-daemon")
+    with contextlib.closing(Reader(lab, ("alpha",))) as reader:
+        reader.apt("alpha")
+        reader.debian_database("alpha")
+        reader.shell("alpha", """
+cd /etc/pgbouncer
+sed -i -e '/^\\[databases\\]/a app = host=127.0.0.1' -e '/^\\[pgbouncer\\]/a admin_users = app' pgbouncer.ini
+echo '"app" "app-secret"' >userlist.txt
+""")
+        reader.start("alpha", "pgbouncer")
+        reader.connect("alpha", "host=127.0.0.1", "port=6432", "user=app", "dbname=app", "password=app-secret")
+        reader.ask("create table orders (n int);\n")
+        console = ["psql", "-XAt", "-d", "host=127.0.0.1 port=6432 user=app dbname=pgbouncer password=app-secret", "-c"]
+        has = {line.partition("|")[0] for line in lab.exec("alpha", *console, "SHOW CONFIG").splitlines()}
+        options = {w.partition("=")[0].strip() for row in table(PGBOUNCER, "What you know, and what it is here") for w in row[0]}
+        unknown = {o for o in options if re.fullmatch(r"[a-z_]+", o)} - has - NOT_IN_CONFIG
+        assert not unknown, unknown
+        for row in table(PGBOUNCER, "The console"):
+            for show in shows(row[0]):
+                lab.exec("alpha", *console, show)
+        reader.follow_all(blocks(PGBOUNCER))
+        for row in table(PGBOUNCER, "The console"):
+            for show in shows(row[1]):
+                lab.exec("alpha", "psql", "-XAt", "-h", "/run/holdfast-pg", "-p", "6432", "-U", "root", "holdfast", "-c", show)
+
+
+def test_from_pacemaker(new_lab, tmp_path):
+    """Literally, from the point at which Pacemaker has let go of a database with a standby that is behind: nothing is lost."""
+    lab = new_lab("-n", 2, "--engine", "corosync", "--no-daemon")
+    with contextlib.closing(Reader(lab, ("alpha", "beta"))) as reader:
+        for host in reader.hosts:
+            reader.apt(host)
+        key = lab.exec("alpha", "cat", "/etc/holdfast/cluster.key")
+        lab.run("exec", "beta", "--", "sh", "-c", "cat >/etc/holdfast/cluster.key", stdin=key)
+        reader.shell("alpha", reader.here("""
+export PATH=$PATH:/usr/lib/postgresql/15/bin
+install -d -o postgres -m 0750 /srv/orders
+runuser -u postgres -- initdb -D /srv/orders/data -A trust --locale=C.UTF-8 >/dev/null
+runuser -u postgres -- pg_ctl -D /srv/orders/data -o "-k /srv/orders" -w -l /srv/orders/log start >/dev/null
+runuser -u postgres -- psql -X -h /srv/orders postgres -c "create table orders (n int)" -c "insert into orders values (1)"
+ip addr add 192.0.2.100/24 dev eth0
+runuser -u postgres -- pg_basebackup -h /srv/orders -D /srv/orders/behind -R -c fast
+cp -a /srv/orders/behind MOVED
+""").replace("MOVED", str(tmp_path)))
+        reader.shell("beta", f"""
+install -d -o postgres -m 0750 /srv/orders
+cp -a {tmp_path}/behind /srv/orders/data
+cd /srv/orders
+sed -i "s/^primary_conninfo.*/primary_conninfo = 'host=nowhere'/" data/postgresql.auto.conf
+runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_ctl -D data -o "-k /srv/orders" -w -l log start >/dev/null
+""")
+        reader.shell("alpha", """
+runuser -u postgres -- psql -X -h /srv/orders postgres -c "insert into orders values (2)"
+rm -r /srv/orders/behind
+""")
+        reader.follow_all(blocks(PACEMAKER))
+        said = reader.lab.exec("beta", "psql", "-XAt", "-U", "postgres", "-c", "select count(*) from orders", "postgres")
+        assert said == "2\n"
+
+
+def test_from_kamailio(new_lab):
+    """Literally: users of a file register and have a home."""
+    lab = new_lab("-n", 1, "--no-daemon")
+    with contextlib.closing(Reader(lab, ("alpha",))) as reader:
+        reader.apt("alpha")
+        reader.debian_database("alpha", "create role sip login password 'sip-secret';", "create database sip owner sip;")
+        reader.shell("alpha", reader.here("""
+echo "listen_addresses = '*'" >>/etc/postgresql/15/guide/postgresql.conf
+echo "host all all 192.0.2.0/24 scram-sha-256" >>/etc/postgresql/15/guide/pg_hba.conf
+ip addr add 192.0.2.100/24 dev eth0
+pg_ctlcluster 15 guide restart
+echo "alice alice-secret" >users
+"""))
+        reader.follow_all(blocks(KAMAILIO))
