@@ -255,6 +255,7 @@ class Pgbench(threading.Thread):
     """pgbench's TPC-B in runs of some seconds; its own tables are its books"""
 
     protected = True
+    rate = 0  # transactions per second; 0: as many as there can be
     retried = 0
 
     def __init__(self, number, rig, _seed):
@@ -280,7 +281,8 @@ class Pgbench(threading.Thread):
         protocols = ["simple", "prepared", "extended"]
         while not self.stopping:
             protocols.append(protocols.pop(0))
-            self.process = self.rig.client(*self.command("-n", "-c", "2", "-T", "10", "-P", "1", "-M", protocols[0]))
+            rate = ("-R", str(self.rate)) if self.rate else ()
+            self.process = self.rig.client(*self.command("-n", "-c", "2", "-T", "10", "-P", "1", "-M", protocols[0], *rate))
             text = []
             for line in self.process.stdout:
                 text.append(line)
@@ -328,6 +330,8 @@ KINDS = (*LEDGER_KINDS, Pgbench)
 
 class Chaos:
     """The rig, the clients and what happens to them."""
+
+    width = 14  # of what happens, in the table
 
     def __init__(self, rig, seed, kinds=KINDS):
         self.rig, self.random = rig, random.Random(seed)
@@ -447,11 +451,15 @@ class Chaos:
             while done < takeovers and time.monotonic() < end and not self.failed():
                 done += self.one(self.random.choice(ways)) or not self.rig.service
         finally:
-            for c in self.clients:
-                c.stopping = True
-            for c in self.clients:
-                if c.is_alive():
-                    c.join(PATIENCE)
+            self.stop()
+
+    def stop(self):
+        """The clients, each after its operation"""
+        for c in self.clients:
+            c.stopping = True
+        for c in self.clients:
+            if c.is_alive():
+                c.join(PATIENCE)
 
     def failed(self):
         """What is wrong already needs no more take-overs."""
@@ -466,7 +474,7 @@ class Chaos:
         print(f"{sum(self.events.values())} events" + (f"; notifications that an empty one stood for: {gaps}" if gaps else ""))
         for name, n in sorted(self.events.items()):
             s = sorted(self.stalls[name])
-            print(f"  {name:14} {n:4}   longest operation, ms: median {s[len(s) // 2] * 1000:6.0f}, most {s[-1] * 1000:6.0f}")
+            print(f"  {name:{self.width}} {n:4}   longest operation, ms: median {s[len(s) // 2] * 1000:6.0f}, most {s[-1] * 1000:6.0f}")
         return wrong
 
 
