@@ -3,6 +3,7 @@
 books of pg_chaos.py, and whether two hosts ever answered for the address. Clients of a protected kind must see no error at all."""
 import argparse
 import collections
+import contextlib
 import os
 import random
 import re
@@ -171,8 +172,13 @@ class Outside(Remote):
                 assert select.select([self.process.stdout], [], [], PATIENCE)[0], f"no answer to {text!r} in {PATIENCE} s"
                 got = self.process.stdout.readline()
                 if got != f"{line}\n":
-                    rest = self.process.communicate(timeout=10)[0] if self.process.poll() is not None else ""
-                    raise pgwire.Closed(f"{text!r}: {got + rest!r}, not {line!r}")
+                    raise pgwire.Closed(f"{text!r}: {got + self.rest()!r}, not {line!r}")
+
+        def rest(self):
+            """What else it has to say: none of them goes on after an error"""
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.communicate(timeout=10)[0]
+            return ""
 
         def abort(self):
             self.process.kill()
