@@ -231,9 +231,10 @@ class Whole(takeover.Rig):
 
     def repair(self):
         super().repair()
-        running = {host for host, _, name, state in self.processes() if name == "corosync" and state != "Z"}
-        for host in set(HOSTS) - running:
-            self.lab.run("start", host)
+        running = {(host, name) for host, _, name, state in self.processes() if state != "Z"}
+        for host in HOSTS:
+            if not {(host, "corosync"), (host, "holdfastd")} <= running:
+                self.lab.run("start", host)  # holdfastd only if nobody else starts it again
 
     def is_whole(self):
         return super().is_whole() and (not self.sip or self.sip.is_whole())
