@@ -7,7 +7,7 @@ BUILD := build
 BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos chaos sim sim-large fuzz lint package clean setup-%
+.PHONY: all demo test bench numbers bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos chaos sim sim-large fuzz lint package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -21,12 +21,18 @@ setup-%:
 
 demo: setup-demo $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
-	@$(SUDO) bench/demo
+	@$(SUDO) HOLD="$(HOLD)" bench/demo/run
 
 test: setup-test
 	@tools/run-tests
 
-bench: bench-directory
+# all of them with their peers, then the page: nearly two hours of a machine that does nothing else
+bench: setup-bench
+	@r=0; for b in directory failover pg takeover sip; do $(MAKE) bench-$$b || r=1; done; $(MAKE) numbers || r=1; exit $$r
+
+# doc/numbers.md, with its plots, of what the benches last wrote
+numbers: setup-bench
+	@bench/numbers
 
 bench-directory: setup-bench $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet

@@ -1,8 +1,12 @@
 """The lab and its hosts, seen from the machine: control sockets, sockets in a host's network, and
 what the kernel says of a process."""
 import ctypes
+import datetime
+import json
 import os
 import pathlib
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +16,7 @@ import ctl
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOOL = ROOT / "build/src/lab/holdfast-lab"
+RAN = ROOT / "bench/out/ran.json"  # when, where and of which commit each of the other files is
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -95,6 +100,27 @@ def memory_mb(pid):
                 if key in ("VmRSS", "VmHWM", "Pss"):
                     out[key] = int(row.split()[1]) * 1024 / 1e6
     return out
+
+
+def save(name, out):
+    """What a bench has measured, to bench/out."""
+    RAN.parent.mkdir(parents=True, exist_ok=True)
+    (RAN.parent / name).write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
+    ran = json.loads(RAN.read_text(encoding="utf-8")) if RAN.exists() else {}
+    RAN.write_text(json.dumps({**ran, name: HERE_AND_NOW}, indent=1) + "\n", encoding="utf-8")
+
+
+def here_and_now():
+    """The machine, and what is measured, as they are when a bench begins."""
+    commit = subprocess.run(["git", "-c", "safe.directory=*", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        model = re.search(r"^model name\s*: (.*)$", f.read(), re.M)
+    return {"when": f"{datetime.datetime.now():%Y-%m-%d %H:%M}", "commit": commit.stdout.strip() or "unknown", "cores": os.cpu_count(),
+            "cpu": model[1] if model else platform.machine(), "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+            "kernel": platform.release(), "load": os.getloadavg()[0]}
+
+
+HERE_AND_NOW = here_and_now()
 
 
 def percentile(values, p):

@@ -14,7 +14,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from host import ROOT, Lab  # noqa: E402 # pylint: disable=wrong-import-position
+from host import ROOT, Lab, save  # noqa: E402 # pylint: disable=wrong-import-position
 
 HOSTS = ("alpha", "beta", "gamma")
 STAMPS = "/srv/bench"  # in the hosts
@@ -132,11 +132,6 @@ class SteadyClock:
     def __exit__(self, kind, *_):
         if kind is None and abs(time.time() - time.monotonic() - self.begin) > 0.005:
             raise RuntimeError("the clock was set during a measurement: start again")
-
-
-def save(name, out):
-    (ROOT / "bench/out").mkdir(parents=True, exist_ok=True)
-    (ROOT / "bench/out" / name).write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 
 
 def table(out):

@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 
 from common import (HOSTS, SETTLE, BenchLab, SteadyClock, add, column, median, sample, save, say,
@@ -21,17 +20,6 @@ import ctl  # in a directory that common knows # pylint: disable=wrong-import-or
 
 GROUP, RESOURCE = "bench", "r1"
 
-CONFIG = """
-engine { type = @ENGINE@ }
-cluster { key_file = "/etc/holdfast/cluster.key" }
-host { name = "@NAME@" address = "@ADDRESS@" }
-directory { interface = "eth0" group = "@GROUP@" }
-http { listen = "@ANY@:7481" }
-fence switch {
-    agent = fence_holdfast_lab
-    hosts = { "*" }
-}
-"""
 DEFINITION = f"""resource {RESOURCE} {{
     agent = "ocf:holdfast-bench:Stamp"
     monitor = 10s
@@ -46,10 +34,7 @@ class Holdfast:
         self.lab = lab
 
     def up(self, token):
-        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
-            f.write(CONFIG)
-            f.flush()
-            self.lab.up("--engine", "corosync", "--token", token, "--config", f.name)
+        self.lab.up("--engine", "corosync", "--token", token)
         (self.lab.state / "shared/1/definition").write_text(DEFINITION, encoding="ascii")
         until(lambda: self.admin("create", "/srv/bench/definition"), "the group is there", SETTLE, 0.3)
         for host in HOSTS[1:]:

@@ -110,8 +110,9 @@ def figures(rows):
     return out
 
 
-def measure(cluster, what, plan):
-    """{"WAY-SESSIONS": figures and samples}; plan: {sessions: {way: samples}}"""
+def measure(cluster, what, plan, done=lambda out: None):
+    """{"WAY-SESSIONS": figures and samples}; plan: {sessions: {way: samples}}; done is called with what there is after each number
+    of sessions"""
     out = {}
     for sessions, ways in plan.items():
         clients = Clients(cluster, sessions)
@@ -133,8 +134,10 @@ def measure(cluster, what, plan):
                 if sum("failed" in r for r in rows[way]) > 3:
                     raise RuntimeError(f"{what}: {way} fails: {rows[way][-1]['failed']}")
             books = clients.quit()
+            say(f"{what}, {sessions} sessions: {json.dumps(books)}")
             for way, samples in rows.items():
                 out[f"{way}-{sessions}"] = {**figures(samples), **books, "samples": samples}
+            done(out)
         except (Late, OSError, RuntimeError):
             cluster.complain()
             raise

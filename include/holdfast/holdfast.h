@@ -161,6 +161,9 @@ struct holdfast_group {
     /* What the primary's agent printed as holdfast-fence when it was promoted for this epoch (X3 of
      * doc/design/rules.md), for who must know which transactions are of earlier ones; "": none. */
     const char *fence_text;
+    /* Members' hosts that the group takes for dead while quorate is set, with a space between two;
+     * "": none. One that is there, but without its holdfastd, is none within 5 s. */
+    const char *lost;
 };
 
 /** A group is, or has become, so. Borrowed for the call. */

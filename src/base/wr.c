@@ -95,11 +95,6 @@ size_t hf_wr_len(const struct hf_wr *w)
     return (size_t)(w->p - w->base);
 }
 
-size_t hf_wr_room(const struct hf_wr *w)
-{
-    return w->err ? 0 : (size_t)(w->end - w->p);
-}
-
 void hf_wr_back(struct hf_wr *w, size_t mark)
 {
     assert(mark <= hf_wr_len(w));

@@ -31,9 +31,6 @@ void hf_wr_str32(struct hf_wr *w, struct hf_slice s);
 /** Where the writer stands, to come back to with hf_wr_back() or to patch. */
 size_t hf_wr_len(const struct hf_wr *w);
 
-/** Bytes that still fit. */
-size_t hf_wr_room(const struct hf_wr *w);
-
 /** Undo everything after mark (from hf_wr_len()), its error too. */
 void hf_wr_back(struct hf_wr *w, size_t mark);
 

@@ -35,7 +35,7 @@ const char *hf_ctl_group_name(int action)
 size_t hf_ctl_room(const struct hf_ctl_msg *m)
 {
     return 64 /* lengths and numbers */ + m->owner.n + m->name.n + m->value.n + m->text.n +
-           m->resource.n + m->address.n + m->fence_text.n;
+           m->resource.n + m->address.n + m->fence_text.n + m->lost.n;
 }
 
 void hf_ctl_encode(struct hf_wr *w, const struct hf_ctl_msg *m)
@@ -107,6 +107,7 @@ void hf_ctl_encode(struct hf_wr *w, const struct hf_ctl_msg *m)
         hf_wr_str8(w, m->owner);
         hf_wr_str8(w, m->address);
         hf_wr_str8(w, m->fence_text);
+        hf_wr_str16(w, m->lost);
         break;
     }
     hf_wr_patch_u32(w, at, (uint32_t)(hf_wr_len(w) - at - 4));
@@ -134,6 +135,7 @@ static void decode_group_state(struct hf_rd *r, struct hf_ctl_msg *m)
     m->owner = hf_rd_str8(r, HF_HOST_NAME_MAX);
     m->address = hf_rd_str8(r, HF_GROUP_ADDRESS_MAX);
     m->fence_text = hf_rd_str8(r, HF_GROUP_FENCE_TEXT_MAX);
+    m->lost = hf_rd_str16(r, HF_GROUP_LOST_MAX);
     if (m->flags & ~HF_CTL_GROUP_FLAGS_ALL_ || m->phase >= HF_PHASE_COUNT_) {
         hf_rd_fail(r, -HF_EMALF);
     }

@@ -104,6 +104,7 @@ struct hf_ctl_msg {
     struct hf_slice resource;   /* <= HF_GROUP_RESOURCE_NAME_MAX */
     struct hf_slice address;    /* <= HF_GROUP_ADDRESS_MAX */
     struct hf_slice fence_text; /* <= HF_GROUP_FENCE_TEXT_MAX */
+    struct hf_slice lost;       /* GROUP_STATE: names of hosts; <= HF_GROUP_LOST_MAX */
 };
 
 /** Bytes that are enough for m's frame. */

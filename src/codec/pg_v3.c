@@ -392,18 +392,6 @@ void hf_pg_put_ssl_request(struct hf_buf *b)
     hf_pg_put_end(b, mark);
 }
 
-void hf_pg_put_negotiate(struct hf_buf *b, uint32_t version, const struct hf_slice *unknown,
-                         size_t n_unknown)
-{
-    size_t mark = hf_pg_put_begin(b, HF_PG_NEGOTIATE_VERSION);
-    hf_pg_put_u32(b, version);
-    hf_pg_put_u32(b, (uint32_t)n_unknown);
-    for (size_t i = 0; i < n_unknown; i++) {
-        hf_pg_put_cstr(b, unknown[i]);
-    }
-    hf_pg_put_end(b, mark);
-}
-
 void hf_pg_put_text_columns(struct hf_buf *b, const char *const *names, size_t n)
 {
     size_t mark = hf_pg_put_begin(b, HF_PG_ROW_DESCRIPTION);

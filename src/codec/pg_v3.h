@@ -161,9 +161,6 @@ void hf_pg_put_parameter_status(struct hf_buf *b, struct hf_slice name, struct h
 void hf_pg_put_key(struct hf_buf *b, uint32_t pid, struct hf_slice key);
 void hf_pg_put_cancel(struct hf_buf *b, uint32_t pid, struct hf_slice key);
 void hf_pg_put_ssl_request(struct hf_buf *b);
-/** NegotiateProtocolVersion: the minor that we speak, and the _pq_. options not known. */
-void hf_pg_put_negotiate(struct hf_buf *b, uint32_t version, const struct hf_slice *unknown,
-                         size_t n_unknown);
 /** All text columns (type 25) with these names. */
 void hf_pg_put_text_columns(struct hf_buf *b, const char *const *names, size_t n);
 /** A DataRow of text values; p == NULL is NULL. */

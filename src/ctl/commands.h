@@ -25,7 +25,8 @@ hf_cmd_fn hf_cmd_status, hf_cmd_members, hf_cmd_tree, hf_cmd_publish, hf_cmd_wit
     hf_cmd_group_resume, hf_cmd_group_confirm, hf_cmd_clients, hf_cmd_drain, hf_cmd_undrain,
     hf_cmd_sip_status, hf_cmd_sip_servers, hf_cmd_sip_show, hf_cmd_sip_trace, hf_cmd_sip_plan,
     hf_cmd_sip_export, hf_cmd_sip_import, hf_cmd_sip_assign, hf_cmd_sip_pin, hf_cmd_sip_unpin,
-    hf_cmd_sip_drain, hf_cmd_sip_undrain, hf_cmd_sip_user, hf_cmd_top, hf_cmd_doctor;
+    hf_cmd_sip_drain, hf_cmd_sip_rebalance, hf_cmd_sip_undrain, hf_cmd_sip_user, hf_cmd_top,
+    hf_cmd_doctor;
 
 /** "holdfast: " and the text to stderr; returns code. */
 int hf_cmd_fail(int code, const char *fmt, ...) HF_PRINTF(2, 3);

@@ -74,6 +74,7 @@ static const struct command {
     {"sip trace", hf_cmd_sip_trace, 1, 1, TAKES_JSON, "USER [--json]",
      "the messages of a user as they come and go"},
     {"sip plan", hf_cmd_sip_plan, 0, 0, 0, "", "what the leader would move, and why"},
+    {"sip rebalance", hf_cmd_sip_rebalance, 0, 0, 0, "", "the leader is to do so now"},
     {"sip assign", hf_cmd_sip_assign, 2, 2, 0, "USER SERVER", "give a user another home"},
     {"sip pin", hf_cmd_sip_pin, 1, 1, 0, "USER", "leave a user where he is"},
     {"sip unpin", hf_cmd_sip_unpin, 1, 1, 0, "USER", "... no longer"},

@@ -365,6 +365,13 @@ int hf_cmd_sip_drain(const struct hf_cmd_opt *opt, int n, char **arg)
     return do_it(opt, command("drain", NULL, NULL));
 }
 
+int hf_cmd_sip_rebalance(const struct hf_cmd_opt *opt, int n, char **arg)
+{
+    (void)n;
+    (void)arg;
+    return do_it(opt, command("rebalance", NULL, NULL));
+}
+
 int hf_cmd_sip_undrain(const struct hf_cmd_opt *opt, int n, char **arg)
 {
     (void)n;

@@ -325,7 +325,8 @@ void hf_group_control_tell(struct hf_group_control *gc, void *client)
                                                   .resource = hf_slice_str(now.resource),
                                                   .owner = hf_slice_str(now.host),
                                                   .address = hf_slice_str(now.address),
-                                                  .fence_text = hf_slice_str(now.fence_text)});
+                                                  .fence_text = hf_slice_str(now.fence_text),
+                                                  .lost = hf_slice_str(now.lost)});
     }
 }
 

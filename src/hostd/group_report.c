@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "codec/ctl_v1.h"
@@ -128,6 +129,14 @@ void hf_group_summarize(const struct hf_groups *gs, const char *name,
         snprintf(sum->address, sizeof(sum->address), "%s", m->address);
         snprintf(sum->fence_text, sizeof(sum->fence_text), "%s", s->fence_text);
     }
+    uint16_t lost = hf_group_lost(info->core);
+    for (uint8_t i = 0, n = 0; i < s->n_members; i++) {
+        if (lost & 1u << i) {
+            size_t at = strlen(sum->lost);
+            snprintf(sum->lost + at, sizeof(sum->lost) - at, "%s%s", n++ ? " " : "",
+                     s->member[i].host);
+        }
+    }
 }
 
 bool hf_group_summary_eq(const struct hf_group_summary *a, const struct hf_group_summary *b)
@@ -135,7 +144,7 @@ bool hf_group_summary_eq(const struct hf_group_summary *a, const struct hf_group
     return strcmp(a->group, b->group) == 0 && a->flags == b->flags && a->phase == b->phase &&
            a->epoch == b->epoch && strcmp(a->resource, b->resource) == 0 &&
            strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0 &&
-           strcmp(a->fence_text, b->fence_text) == 0;
+           strcmp(a->fence_text, b->fence_text) == 0 && strcmp(a->lost, b->lost) == 0;
 }
 
 void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out)
@@ -150,6 +159,7 @@ void hf_group_summary_json(const struct hf_group_summary *s, struct hf_buf *out)
     put_str(out, "host", s->host);
     put_str(out, "address", s->address);
     put_bool(out, "here", s->flags & HF_CTL_GROUP_HERE);
+    put_str(out, "lost", s->lost);
     hf_buf_str(out, "}");
 }
 

@@ -16,6 +16,7 @@ struct hf_group_summary {
     char host[HF_HOST_NAME_MAX + 1];               /* its host, and where that is reached */
     char address[HF_GROUP_ADDRESS_MAX + 1];
     char fence_text[HF_GROUP_FENCE_TEXT_MAX + 1]; /* of this epoch's promotion; "": none */
+    char lost[HF_GROUP_LOST_MAX + 1]; /* hosts taken for dead, with spaces between; "": none */
 };
 
 /** The summary of a group by its name; of one that is not here all but the name is empty. */

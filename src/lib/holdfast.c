@@ -91,6 +91,7 @@ struct follow {
     char host[HF_HOST_NAME_MAX + 1];
     char address[HF_GROUP_ADDRESS_MAX + 1];
     char fence_text[HF_GROUP_FENCE_TEXT_MAX + 1];
+    char lost[HF_GROUP_LOST_MAX + 1];
     holdfast_group_fn *fn;
     void *arg;
 };
@@ -317,7 +318,8 @@ static void follow_tell(struct follow *f)
                                .resource = f->resource,
                                .host = f->host,
                                .address = f->address,
-                               .fence_text = f->fence_text};
+                               .fence_text = f->fence_text,
+                               .lost = f->lost};
     f->told = true;
     if (!f->dead) {
         f->fn(f->arg, &g);
@@ -656,6 +658,7 @@ static int on_group_state(struct holdfast *h, const struct hf_ctl_msg *m)
         news = take_str(f->host, m->owner) || news;
         news = take_str(f->address, m->address) || news;
         news = take_str(f->fence_text, m->fence_text) || news;
+        news = take_str(f->lost, m->lost) || news;
         if (news) {
             follow_tell(f);
         }

@@ -8,14 +8,11 @@
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +21,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "codec/http_request.h"
 #include "os/http.h"
 
 #define LINGER HF_S(1)          /* for the client to take the last bytes and close */
@@ -46,11 +44,9 @@ struct hf_http_req {      /* also the connection: there is one request on each *
     struct ssl_st *ssl;      /* borrowed from bev; NULL: plain */
     struct hf_timer *timer;  /* owned */
     enum state state;
-    bool head;    /* HEAD: no body */
-    bool chunked; /* false: HTTP/1.0, the end of a stream is the end of the connection */
+    struct hf_http_request request;
     size_t lingered;
-    char *path;             /* owned (malloc); decoded */
-    struct evkeyvalq query; /* decoded */
+    char *line; /* owned (malloc); the request lies in it */
     void (*on_room)(void *arg);
     void (*on_close)(void *arg);
     void *arg;
@@ -80,8 +76,7 @@ static void conn_free(struct hf_http_req *r)
         bufferevent_free(r->bev);
     }
     hf_timer_destroy(r->timer);
-    evhttp_clear_headers(&r->query);
-    free(r->path);
+    free(r->line);
     hf_free(r);
     if (on_close) {
         on_close(arg);
@@ -125,7 +120,7 @@ static void put_head(struct hf_http_req *r, int status, const char *type, int64_
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
     if (length >= 0) {
         snprintf(len, sizeof(len), "Content-Length: %lld\r\n", (long long)length);
-    } else if (r->chunked) {
+    } else if (r->request.chunked) {
         snprintf(len, sizeof(len), "Transfer-Encoding: chunked\r\n");
     }
     int n = snprintf(buf, sizeof(buf),
@@ -155,9 +150,10 @@ void hf_http_reply(struct hf_http_req *r, int status, const char *type, struct h
         conn_free(r);
         return;
     }
-    hf_tracef(HF_TRACE_HTTP, r->from, "%s: %d, %zu bytes", r->path ? r->path : "?", status, body.n);
+    hf_tracef(HF_TRACE_HTTP, r->from, "%s: %d, %zu bytes", r->request.path ? r->request.path : "?",
+              status, body.n);
     put_head(r, status, type, (int64_t)body.n);
-    if (!r->head) {
+    if (!r->request.head) {
         put(r, body);
     }
     start_sending(r);
@@ -199,7 +195,7 @@ int hf_http_stream_send(struct hf_http_req *r, struct hf_slice piece)
     if (r->state != STREAMING) {
         return -HF_EFULL;
     }
-    if (r->head || piece.n == 0) {
+    if (r->request.head || piece.n == 0) {
         return 0;
     }
     size_t left = evbuffer_get_length(bufferevent_get_output(r->bev));
@@ -210,12 +206,12 @@ int hf_http_stream_send(struct hf_http_req *r, struct hf_slice piece)
         return -HF_EFULL;
     }
     char size[32];
-    if (r->chunked) {
+    if (r->request.chunked) {
         snprintf(size, sizeof(size), "%zx\r\n", piece.n);
         put(r, hf_slice_str(size));
     }
     put(r, piece);
-    if (r->chunked) {
+    if (r->request.chunked) {
         put(r, hf_slice_str("\r\n"));
     }
     return 0;
@@ -227,7 +223,7 @@ void hf_http_stream_end(struct hf_http_req *r)
     if (r->state != STREAMING) { /* being closed as too slow; the timer frees it */
         return;
     }
-    if (r->chunked && !r->head) {
+    if (r->request.chunked && !r->request.head) {
         put(r, hf_slice_str("0\r\n\r\n"));
     }
     start_sending(r);
@@ -237,12 +233,12 @@ void hf_http_stream_end(struct hf_http_req *r)
 
 const char *hf_http_req_path(const struct hf_http_req *r)
 {
-    return r->path;
+    return r->request.path;
 }
 
 const char *hf_http_req_query(const struct hf_http_req *r, const char *name)
 {
-    return evhttp_find_header(&r->query, name);
+    return hf_http_request_query(&r->request, name);
 }
 
 const char *hf_http_req_peer(const struct hf_http_req *r)
@@ -261,47 +257,14 @@ static void refuse(struct hf_http_req *r, int status, const char *why)
     hf_http_reply_error(r, status, "%s", why);
 }
 
-/* Split and decode the target ("/path?name=value") into r; false if it is not one. */
-static bool parse_target(struct hf_http_req *r, char *target)
+static void take_request(struct hf_http_req *r, size_t n)
 {
-    for (const char *p = target; *p; p++) {
-        if (*p <= 0x20 || *p >= 0x7f) {
-            return false;
-        }
-    }
-    char *query = strchr(target, '?');
-    if (query) {
-        *query++ = '\0';
-    }
-    size_t n;
-    r->path = evhttp_uridecode(target, 0, &n);
-    if (*target != '/' || !r->path || strlen(r->path) != n) {
-        return false;
-    }
-    for (const char *p = r->path; *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
-            return false;
-        }
-    }
-    return !query || !*query || evhttp_parse_query_str(query, &r->query) == 0;
-}
-
-/* "METHOD TARGET HTTP/1.x"; the header fields say nothing that this server needs. */
-static void take_request(struct hf_http_req *r, char *line, size_t n)
-{
-    char *target = strchr(line, ' ');
-    char *version = target ? strchr(target + 1, ' ') : NULL;
-    if (strlen(line) != n || !version ||
-        (strcmp(version, " HTTP/1.1") != 0 && strcmp(version, " HTTP/1.0") != 0)) {
+    int rc = hf_http_request_parse(r->line, n, &r->request);
+    if (rc == -HF_EPROTO) {
         refuse(r, 400, "this is not an HTTP/1.1 request");
-        return;
-    }
-    *target++ = *version = '\0';
-    r->chunked = version[8] == '1';
-    r->head = strcmp(line, "HEAD") == 0;
-    if (!r->head && strcmp(line, "GET") != 0) {
+    } else if (rc == -ENOTSUP) {
         refuse(r, 405, "only GET and HEAD are answered here");
-    } else if (!parse_target(r, target)) {
+    } else if (rc) {
         refuse(r, 400, "the target of the request is not valid");
     } else {
         r->s->c.requests++;
@@ -336,22 +299,21 @@ static void on_read(struct bufferevent *bev, void *arg)
         conn_free(r);
         return;
     }
-    size_t line_len;
-    char *line = evbuffer_readln(in, &line_len, EVBUFFER_EOL_CRLF_STRICT);
+    size_t n_line;
+    r->line = evbuffer_readln(in, &n_line, EVBUFFER_EOL_CRLF_STRICT);
     evbuffer_drain(in, evbuffer_get_length(in));
-    if (!line) {
+    if (!r->line) {
         conn_free(r);
         return;
     }
-    take_request(r, line, line_len);
-    free(line);
+    take_request(r, n_line);
 }
 
 /* The output is empty. */
 static void on_write(struct bufferevent *bev, void *arg)
 {
     struct hf_http_req *r = arg;
-    if (r->state == STREAMING && r->head) {
+    if (r->state == STREAMING && r->request.head) {
         conn_free(r);
     } else if (r->state == STREAMING && r->on_room) {
         r->on_room(r->arg); /* may end r */
@@ -446,7 +408,6 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
     r->s = s;
     hf_list_init(&r->conns);
     hf_list_insert(&s->conns, &r->conns);
-    TAILQ_INIT(&r->query);
     s->c.connections++;
     bufferevent_setcb(r->bev, on_read, on_write, on_event, r);
     bufferevent_setwatermark(r->bev, EV_READ, 0, HF_HTTP_HEADERS_MAX + 1024);

@@ -41,7 +41,7 @@ void hf_pg_service_answer_grow(struct hf_pg_service *s)
 static void state_of_mirror(struct hf_pg_service *s, struct hf_buf *out, size_t i)
 {
     struct hf_pair_primary_info info;
-    char text[80];
+    char text[256];
     hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
     hf_pair_lists_state(&s->lists, i, &info, text, sizeof(text));
     hf_buf_printf(out, "%s %s\n", s->lists.mirror[i].copy, text);

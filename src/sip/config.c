@@ -156,7 +156,7 @@ static const struct hf_conf_opt options[] = {
      .doc = "Socket of the command holdfast sip"},
     {"sip", "group", HF_CONF_STRING, AT(sip.group), .max = HF_GROUP_NAME_MAX, .def = "",
      .doc = "Group of holdfastd whose primary moves clients between servers; empty: this server "
-            "never does, or, with an sqlite database, always"},
+            "never does, or, with an sqlite database, always; hosts that it loses are dead"},
     {"sip", "workers", HF_CONF_INT, AT(sip.workers), .min = 0, .max = 64, .def = "0",
      .doc = "Threads; 0: one for each CPU"},
     {"sip", "weight", HF_CONF_INT, AT(sip.weight), .min = 0, .max = 1000, .def = "100",

@@ -13,6 +13,7 @@
  *   trace     aor                   then a line for each message, until the connection is closed
  *   drain, undrain                  this server is to be emptied, or takes clients again
  *   plan                            what the leader would move, and why
+ *   rebalance                       the leader is to do so now
  *   assign    aor, server           change its home; pin, unpin: aor
  *   import    csv; export
  *   user-add  user, password[, aor]; user-delete: user

@@ -300,7 +300,8 @@ static void lead(struct hf_sip_lead_thread *l)
             m->load = before.load;
             m->looked_at = before.looked_at;
             m->emptied = before.emptied;
-        } else if (same && before.moved_at && now - before.moved_at < FIGURES_LATE) {
+        } else if (i < l->n_mine && !is_dead(m) && !is_dead(&before) && before.moved_at &&
+                   now - before.moved_at < FIGURES_LATE) { /* drained, say, and back */
             m->load.clients = before.load.clients;
             m->moved_at = before.moved_at;
         }
@@ -390,16 +391,7 @@ int hf_sip_lead_ask(struct hf_sip_lead_thread *l, const struct hf_sip_lead_ask *
     return rc;
 }
 
-static int plan(struct hf_sip_lead_thread *l, struct hf_buf *text, struct hf_err *err)
-{
-    if (!l->leading) {
-        return hf_err_set(err, -HF_ENOTREADY, "this server does not lead: ask the group's primary");
-    }
-    hf_sip_rebalance_text(l->rebalance, hf_now(), text);
-    return 0;
-}
-
-/* Rows are changed by the leader only, so that its reckoning holds. */
+/* It alone knows the balance, and changes rows, so that its reckoning holds. */
 static int must_lead(const struct hf_sip_lead_thread *l, struct hf_err *err)
 {
     return l->leading ? 0
@@ -411,16 +403,19 @@ static int answer_ask(struct hf_sip_lead_thread *l, const struct hf_sip_lead_ask
                       struct hf_buf *text, uint64_t *n, struct hf_err *err)
 {
     const char *realm = hf_sip_config_realm(l->s->config);
-    int rc = a->command == HF_SIP_LEAD_ASSIGN || a->command == HF_SIP_LEAD_PIN ||
-                     a->command == HF_SIP_LEAD_UNPIN || a->command == HF_SIP_LEAD_IMPORT
-                 ? must_lead(l, err)
-                 : 0;
+    bool anybody = a->command == HF_SIP_LEAD_EXPORT || a->command == HF_SIP_LEAD_USER_ADD ||
+                   a->command == HF_SIP_LEAD_USER_DELETE;
+    int rc = anybody ? 0 : must_lead(l, err);
     if (rc) {
         return rc;
     }
     switch (a->command) {
     case HF_SIP_LEAD_PLAN:
-        return plan(l, text, err);
+        hf_sip_rebalance_text(l->rebalance, hf_now(), text);
+        return 0;
+    case HF_SIP_LEAD_REBALANCE:
+        hf_sip_rebalance_now(l->rebalance);
+        return 0;
     case HF_SIP_LEAD_ASSIGN:
         return hf_sip_lead_assign(l->sql, a->aor, a->server, -1, err);
     case HF_SIP_LEAD_PIN:

@@ -27,6 +27,7 @@ void hf_sip_lead_change(struct hf_sip_lead_thread *l, uint64_t change);
 /* What operators ask. */
 #define HF_SIP_LEAD_COMMAND_LIST(X)                                                                \
     X(PLAN, "plan")                                                                                \
+    X(REBALANCE, "rebalance")                                                                      \
     X(ASSIGN, "assign")                                                                            \
     X(PIN, "pin")                                                                                  \
     X(UNPIN, "unpin")                                                                              \

@@ -6,13 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/list.h"
 #include "base/mem.h"
-#include "base/name.h"
 #include "holdfast/holdfast.h"
 #include "os/load.h"
 #include "sip/lead.h"
 #include "sip/node.h"
+#include "sip/others.h"
 
 #define PREFIX "/sip/servers"
 #define LOOK HF_S(1)
@@ -22,13 +21,6 @@
 #define START_AT_LATEST HF_S(3)
 #define TREE_SETTLE HF_S(5)
 #define DUMP (JSON_COMPACT)
-#define WEIGHT_MAX 1000
-
-struct other {
-    struct hf_list node;
-    char name[HF_HOST_NAME_MAX + 1];
-    json_t *value; /* owned; NULL: left the tree */
-};
 
 struct hf_sip_tree {
     struct hf_sip *s; /* borrowed */
@@ -40,7 +32,7 @@ struct hf_sip_tree {
     char *told, *told_state; /* owned */
     hf_time told_at, opened_at, synced_at;
     bool refused, out_of_reach;
-    struct hf_list others;
+    struct hf_sip_others *others;
     uint16_t n_names;          /* servers that the leader has heard of */
     struct hf_sip_server self; /* as the workers were told */
     bool told_self;
@@ -49,116 +41,19 @@ struct hf_sip_tree {
     bool leads;
 };
 
-static const char *const transports[] = {
-    [HF_SIP_TRANSPORT_UDP] = "udp", [HF_SIP_TRANSPORT_TCP] = "tcp", [HF_SIP_TRANSPORT_TLS] = "tls"};
-
 /* ---- what others tell ---- */
 
-static void parse_addresses(const json_t *value, struct hf_endpoint at[3])
+static void on_other(void *arg, const struct hf_sip_peer *peer, const struct hf_sip_load *load)
 {
-    for (size_t i = 0; i < HF_ARRAY_LEN(transports); i++) {
-        struct hf_addr a;
-        const char *text = json_string_value(json_object_get(value, transports[i]));
-        if (text && hf_addr_parse(text, 0, NULL, &a) == 0) {
-            at[i] = hf_addr_to_endpoint(&a);
-            at[i].port = at[i].port ? at[i].port : hf_sip_transport_port((enum hf_sip_transport)i);
-        }
-    }
-}
-
-static uint32_t number_of(const json_t *value, const char *key, uint32_t most)
-{
-    json_int_t n = json_integer_value(json_object_get(value, key));
-    return n < 0 ? 0 : n > (json_int_t)most ? most : (uint32_t)n;
-}
-
-static const char *text_of(const json_t *value, const char *key)
-{
-    const char *s = json_string_value(json_object_get(value, key));
-    return s ? s : "";
-}
-
-int hf_sip_tree_parse(const char *name, const json_t *value, struct hf_sip_peer *ret_peer,
-                      struct hf_sip_load *ret_load)
-{
-    const char *state = text_of(value, "state"), *role = text_of(value, "role");
-    bool draining = strcmp(state, "draining") == 0;
-    if (!hf_host_name_ok(hf_slice_str(name)) || !json_is_object(value) ||
-        (!draining && strcmp(state, "live") != 0)) {
-        return -HF_EVALUE;
-    }
-    *ret_peer = (struct hf_sip_peer){
-        .name = hf_slice_str(name),
-        .host = hf_slice_str(text_of(value, "host")),
-        .now = {.state = draining ? HF_SIP_SERVER_DRAINING : HF_SIP_SERVER_LIVE,
-                .homes = strcmp(role, hf_sip_role_name(HF_SIP_ROLE_HOME)) == 0,
-                .busy = json_is_true(json_object_get(value, "busy")),
-                .weight = (uint16_t)number_of(value, "weight", WEIGHT_MAX)},
-    };
-    parse_addresses(value, ret_peer->at);
-    *ret_load = (struct hf_sip_load){.clients = number_of(value, "rows", UINT32_MAX),
-                                     .pinned = number_of(value, "pinned", UINT32_MAX),
-                                     .requests_s = number_of(value, "requests_s", UINT32_MAX),
-                                     .cpu = number_of(value, "cpu", 1000)};
-    return 0;
-}
-
-static struct other *find(struct hf_sip_tree *t, const char *name)
-{
-    HF_LIST_FOREACH (node, &t->others) {
-        struct other *o = HF_CONTAINER_OF(node, struct other, node);
-        if (strcmp(o->name, name) == 0) {
-            return o;
-        }
-    }
-    return NULL;
-}
-
-static void hear(struct hf_sip_tree *t, const char *name, const char *text)
-{
-    struct hf_sip_peer peer;
-    struct hf_sip_load load;
-    json_t *value = json_loads(text, 0, NULL);
-    struct other *o = find(t, name);
-    if (hf_sip_tree_parse(name, value, &peer, &load) || (!o && !(o = hf_alloc(sizeof(*o))))) {
-        hf_log_warn("", "the entry of server %s in the tree is not understood: it is left out",
-                    name);
-        json_decref(value);
-        return;
-    }
-    if (!*o->name) {
-        snprintf(o->name, sizeof(o->name), "%s", name);
-        hf_list_insert(&t->others, &o->node);
-    }
-    if (!o->value) {
-        hf_log_info("", "server %s is there", name);
-    }
-    json_decref(o->value);
-    o->value = value;
-    hf_sip_names_tell(t->s->names, &peer);
-    hf_sip_lead_peer(t->s->lead, peer.name, &peer.now, &load);
-}
-
-static void gone(struct hf_sip_tree *t, const char *name)
-{
-    struct other *o = find(t, name);
-    struct hf_sip_load none = {0};
-    struct hf_sip_peer peer = {.name = hf_slice_str(name), .now.state = HF_SIP_SERVER_DEAD};
-    if (!o || !o->value) {
-        return;
-    }
-    hf_log_info("", "server %s is gone", name);
-    json_decref(o->value);
-    o->value = NULL;
-    hf_sip_names_tell(t->s->names, &peer);
-    hf_sip_lead_peer(t->s->lead, peer.name, &peer.now, &none);
+    struct hf_sip_tree *t = arg;
+    hf_sip_names_tell(t->s->names, peer);
+    hf_sip_lead_peer(t->s->lead, peer->name, &peer->now, load);
 }
 
 static void on_event(void *arg, enum holdfast_event event, const char *owner, const char *name,
                      const char *value)
 {
     struct hf_sip_tree *t = arg;
-    (void)owner;
     if (event == HOLDFAST_SYNCED) {
         t->synced_at = t->synced_at ? t->synced_at : hf_now();
         hf_sip_server_start(t->s);
@@ -169,9 +64,9 @@ static void on_event(void *arg, enum holdfast_event event, const char *owner, co
         return;
     }
     if (event == HOLDFAST_REMOVED) {
-        gone(t, server);
+        hf_sip_others_gone(t->others, owner, server);
     } else {
-        hear(t, server, value);
+        hf_sip_others_hear(t->others, owner, server, value);
     }
 }
 
@@ -226,13 +121,13 @@ static json_t *bare(struct hf_slice host)
 static void add_addresses(const struct hf_sip *s, json_t *v)
 {
     char text[HF_ADDR_STR_LEN];
-    for (size_t k = 0; k < HF_ARRAY_LEN(transports); k++) {
+    for (size_t k = 0; k < HF_ARRAY_LEN(hf_sip_others_address); k++) {
         const struct hf_sip_listen *l = reached_at(s, k);
         if (!l) {
             continue;
         }
         struct hf_addr a = hf_addr_from_endpoint(&l->at);
-        json_object_set_new(v, transports[k], json_string(hf_addr_str(&a, text)));
+        json_object_set_new(v, hf_sip_others_address[k], json_string(hf_addr_str(&a, text)));
         if (!json_object_get(v, "host")) {
             json_object_set_new(v, "host", json_stringn((const char *)l->host.p, l->host.n));
             json_object_set_new(v, "port", json_integer(l->at.port));
@@ -288,12 +183,7 @@ json_t *hf_sip_tree_servers(struct hf_sip_tree *t)
     json_t *all = json_array(), *self = hf_sip_tree_self(t);
     json_object_set_new(self, "name", json_string(t->s->config->sip.name));
     json_array_append_new(all, self);
-    HF_LIST_FOREACH (node, &t->others) {
-        const struct other *o = HF_CONTAINER_OF(node, struct other, node);
-        json_t *v = o->value ? json_copy(o->value) : json_pack("{s:s}", "state", "dead");
-        json_object_set_new(v, "name", json_string(o->name));
-        json_array_append_new(all, v);
-    }
+    hf_sip_others_list(t->others, all);
     return all;
 }
 
@@ -313,7 +203,7 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
                 .homes = s->config->sip.role == HF_SIP_ROLE_HOME,
                 .busy = busy,
                 .weight = (uint16_t)s->config->sip.weight}};
-    for (size_t k = 0; k < HF_ARRAY_LEN(transports); k++) {
+    for (size_t k = 0; k < HF_ARRAY_LEN(hf_sip_others_address); k++) {
         const struct hf_sip_listen *l = reached_at(s, k);
         if (l) {
             peer.at[k] = l->at;
@@ -403,6 +293,9 @@ static void on_group(void *arg, const struct holdfast_group *g)
     t->is_here = g->is_here;
     t->epoch = g->epoch;
     look_who_leads(t);
+    if (g->member && g->quorate) { /* else nothing is known: it stays as it was */
+        hf_sip_others_lost(t->others, g->lost);
+    }
 }
 
 /* Servers that rows name and the tree never had. */
@@ -413,7 +306,7 @@ static void tell_unknown(struct hf_sip_tree *t)
     struct hf_sip_load none = {0};
     for (uint16_t n = hf_sip_names_count(t->s->names); t->n_names < n; t->n_names++) {
         hf_sip_names_name(t->s->names, t->n_names, name, sizeof(name));
-        if (t->n_names > 0 && !find(t, name)) {
+        if (t->n_names > 0 && !hf_sip_others_known(t->others, name)) {
             hf_sip_lead_peer(t->s->lead, hf_slice_str(name), &unknown, &none);
         }
     }
@@ -473,9 +366,9 @@ int hf_sip_tree_open(struct hf_sip *s, struct hf_err *err)
     }
     t->s = s;
     t->opened_at = hf_now();
-    hf_list_init(&t->others);
     snprintf(t->name, sizeof(t->name), PREFIX "/%s", s->config->sip.name);
-    int rc = holdfast_create(NULL, "holdfast-sip", &t->h);
+    t->others = hf_sip_others_create(on_other, t);
+    int rc = t->others ? holdfast_create(NULL, "holdfast-sip", &t->h) : -ENOMEM;
     rc = rc ? rc : hf_timer_create(s->loop, on_timer, t, &t->timer);
     rc = rc ? rc : hf_io_create(s->loop, holdfast_fd(t->h), HF_IO_READ, on_io, t, &t->io);
     rc = rc ? rc : holdfast_watch(t->h, PREFIX, on_event, t, &t->watch);
@@ -499,15 +392,10 @@ void hf_sip_tree_close(struct hf_sip_tree *t)
     if (!t) {
         return;
     }
-    HF_LIST_FOREACH (node, &t->others) {
-        struct other *o = HF_CONTAINER_OF(node, struct other, node);
-        json_decref(o->value);
-        hf_list_unlink(&o->node);
-        hf_free(o);
-    }
     hf_io_destroy(t->io);
     hf_timer_destroy(t->timer);
     holdfast_destroy(t->h);
+    hf_sip_others_destroy(t->others);
     free(t->told);
     free(t->told_state);
     hf_free(t);

@@ -9,11 +9,11 @@
 /*
  * Each server holds the entry /sip/servers/NAME: addresses by transport, role, weight, state, rows,
  * requests/s, CPU, busy. State at once, figures each five seconds. doc/design/sip.md has its
- * members. A server whose entry leaves the tree is DEAD. Without a holdfastd nothing is told and
+ * members. Others are heard of in the same way (others.h). Without a holdfastd nothing is told and
  * nobody is heard: the server is alone.
  *
  * The group sip.group says who leads; not before the tree has been known for TREE_SETTLE, as who is
- * not in it is taken for dead.
+ * not in it is taken for dead. It also says which members' hosts are dead, before the tree does.
  */
 
 /** Owned by s->tree; starts the workers (hf_sip_server_start()) when the tree was read, or can't
@@ -28,8 +28,3 @@ void hf_sip_tree_touch(struct hf_sip_tree *t);
 json_t *hf_sip_tree_self(struct hf_sip_tree *t);
 /** All servers that were heard of: an array, a new reference. */
 json_t *hf_sip_tree_servers(struct hf_sip_tree *t);
-
-/** Read an entry of another server. -HF_EVALUE: it is none. peer's slices are borrowed from value.
- */
-HF_MUST int hf_sip_tree_parse(const char *name, const json_t *value, struct hf_sip_peer *ret_peer,
-                              struct hf_sip_load *ret_load);

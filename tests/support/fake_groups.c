@@ -95,6 +95,11 @@ bool hf_group_quorate(const struct hf_group *g)
     return g->quorate;
 }
 
+uint16_t hf_group_lost(const struct hf_group *g)
+{
+    return g->quorate ? g->lost : 0;
+}
+
 uint8_t hf_group_role(const struct hf_group *g, uint8_t m, uint8_t r)
 {
     return g->role[m][r];

@@ -10,7 +10,7 @@ struct hf_group {
     bool no_state, quorate;
     struct hf_gstate s;
     uint8_t self;
-    uint16_t present, able, sync, async;
+    uint16_t present, lost, able, sync, async;
     uint8_t role[HF_GROUP_MEMBERS_MAX][HF_GROUP_RESOURCES_MAX];
     const char *why;
     const char *resource_why[HF_GROUP_RESOURCES_MAX];

@@ -13,12 +13,13 @@ import threading
 from lab import ROOT, STATE, Lab
 from postgres import Rig as PostgresRig
 from sipserver import find
-from sipua import Agent, tls_context
+from sipua import Agent, take_call, tls_context
 from takeover import enter_network
 
 HOSTS = ("alpha", "beta", "gamma")
 DOMAIN = "example.org"
 PASSWORD = "secret"
+CALLER = "caller"
 # ports by the policy of those who listen there; those of the edge: for its clients, for the homes
 PORT, TLS_PORT, PROXY_PORT, AUTO_PORT, EDGE_PORT, EDGE_INNER = 5060, 5061, 5070, 5080, 5090, 5092
 EDGE_HOST = "gamma"
@@ -67,6 +68,7 @@ class SipLab:
         self.database, self.rebalance = None, rebalance
         self.services, self.service = services, {}  # the latter: addresses, by their owners
         self.ends = contextlib.ExitStack()  # what it started
+        self.unknown = iter(())  # users
 
     # --- from nothing to all is well ---
 
@@ -373,6 +375,20 @@ class SipLab:
                 c.close()
 
 
+@contextlib.contextmanager
+def running(name, folder, *words, users=(), **more):
+    """A SipLab, all of it started; with users: these, whom no server has seen yet, and one who calls them."""
+    sip = SipLab(f"{name}-{os.getpid()}", folder, *words, **more)
+    try:
+        sip.start()
+        if users:
+            sip.users([*users, CALLER])
+        sip.unknown = iter(users)
+        yield sip
+    finally:
+        sip.end()
+
+
 def reaches(sip, caller, callee):
     """A message to the user arrives."""
     text = os.urandom(4).hex()
@@ -382,19 +398,7 @@ def reaches(sip, caller, callee):
         pass
 
 
-def answer(callee):
-    """Takes one call, until it is ended."""
-    def run():
-        m = callee.next_request("INVITE")
-        callee.answer(m, 180, "Ringing")
-        callee.answer(m, 200, "OK", [("Contact", callee.contact)])
-        callee.next_request("ACK")
-    t = threading.Thread(target=run)
-    t.start()
-    return t
-
-
-def calls(sip, caller, callee, takes=answer):
+def calls(sip, caller, callee, takes=take_call):
     """A call, to its end. takes: what answers it, if not the phone itself."""
     thread = takes(callee) if takes else None
     call = caller.call(f"sip:{callee.user}@{DOMAIN}")

@@ -362,3 +362,15 @@ class Dialog:
     def bye(self):
         return self.agent.ask("BYE", self.target, to=self.to, fields=self._fields(), call_id=self.call_id,
                               from_tag=self.tag, to_tag=self.to_tag, server=self._hop())
+
+
+def take_call(callee):
+    """An agent takes one call, in a thread of its own that ends when it is set up."""
+    def run():
+        m = callee.next_request("INVITE")
+        callee.answer(m, 180, "Ringing")
+        callee.answer(m, 200, "OK", [("Contact", callee.contact)])
+        callee.next_request("ACK")
+    t = threading.Thread(target=run)
+    t.start()
+    return t

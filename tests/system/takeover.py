@@ -269,6 +269,11 @@ class Rig:
         command = self.supervise.format(program=find_program("holdfast-pg"), log=LOG)
         self.managers[host] = self.lab.popen(host, "sh", "-c", command, stdout=subprocess.DEVNULL)
 
+    def attend(self, host):
+        """As systemd would: what belongs on a host that is on runs there, whoever switched it on."""
+        if self.managers[host].poll() is not None or not self.pids(host, "sh"):
+            self.start_manager(host)
+
     def stop_manager(self, host):
         """It does not start again."""
         for pid in self.pids(host, "sh"):  # the one that would start it
@@ -385,6 +390,10 @@ class Rig:
     def epoch(self, group=SERVICE):
         return self.shown(group)["epoch"]
 
+    def role(self, host):
+        """Of its manager: primary, backup, stopped"""
+        return self.console(host, "SHOW SERVICE").splitlines()[1].split(",")[0]
+
     def console(self, host, command):
         return self.on(host, "psql", "-XqAw", "--csv", "-c", command, f"host={self.own[host]} port={PORT} user=postgres dbname=holdfast")
 
@@ -420,8 +429,8 @@ class Rig:
         for host in HOSTS:
             if not self.init(host):
                 self.boot(host)
-            elif self.managers[host].poll() is not None or not self.pids(host, "sh"):
-                self.start_manager(host)
+            else:
+                self.attend(host)
 
     def whole(self, deadline=DEADLINE):
         """Until all is well, by nobody's doing but the operator's."""

@@ -9,17 +9,6 @@ from lab import find_lab
 
 HOSTS = ("alpha", "beta", "gamma")
 PORT = 7481
-CONFIG = """
-engine { type = @ENGINE@ }
-cluster { key_file = "/etc/holdfast/cluster.key" }
-host { name = "@NAME@" address = "@ADDRESS@" }
-directory { interface = "eth0" group = "@GROUP@" }
-http { listen = "@ANY@:7481" }
-fence switch {
-    agent = fence_holdfast_lab
-    hosts = { "*" }
-}
-"""
 WEB = """
 resource web {
     agent = "ocf:heartbeat:Dummy"
@@ -33,11 +22,9 @@ POSTGRES_HALF = {"group": "vip", "role": "primary", "epoch": 3, "peer": "beta", 
 
 
 @pytest.fixture(scope="module", name="lab")
-def fixture_lab(new_lab, tmp_path_factory):
+def fixture_lab(new_lab):
     """Three hosts in a group; what holdfast-pg and holdfast-sip would tell in the tree is told by hand."""
-    path = tmp_path_factory.mktemp("dashboard") / "holdfast.conf"
-    path.write_text(CONFIG)
-    lab = new_lab("-n", "3", "--engine", "corosync", "--config", str(path))
+    lab = new_lab("-n", "3", "--engine", "corosync")
     for h in HOSTS:
         lab.until(lambda h=h: len(lab.members(h)) == 3, f"{h} sees all hosts", 60)
     lab.put("alpha", "/run/orders.conf", WEB)

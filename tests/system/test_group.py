@@ -5,17 +5,6 @@ import pytest
 
 DEADLINE = 60.0
 HOSTS = ("alpha", "beta", "gamma")
-CONFIG = """
-engine { type = @ENGINE@ }
-cluster { key_file = "/etc/holdfast/cluster.key" }
-host { name = "@NAME@" address = "@ADDRESS@" }
-directory { interface = "eth0" group = "@GROUP@" }
-http { listen = "@ANY@:7481" }
-fence switch {
-    agent = fence_holdfast_lab
-    hosts = { "*" }
-}
-"""
 # One state file for each host (its /run): what runs there. The address says where it runs.
 WEB = """
 resource web {
@@ -72,10 +61,8 @@ class Group:
 
 
 @pytest.fixture(scope="module")
-def running(new_lab, tmp_path_factory):
-    path = tmp_path_factory.mktemp("group") / "holdfast.conf"
-    path.write_text(CONFIG)
-    lab = new_lab("-n", "3", "--engine", "corosync", "--config", str(path))
+def running(new_lab):
+    lab = new_lab("-n", "3", "--engine", "corosync")
     g = Group(lab)
     lab.put("alpha", "/run/orders.conf", WEB)
     lab.until(lambda: g.command("alpha", "create", "/run/orders.conf"), "created", DEADLINE)

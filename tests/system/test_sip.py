@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 from sipserver import Server, find, wait
-from sipua import Agent, Timeout, tls_context
+from sipua import Agent, Timeout, take_call, tls_context
 
 CERTIFICATE = """umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2
  -subj /CN=sip -addext subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.pem""".replace("\n", "")
@@ -33,18 +33,6 @@ def agent(server, user, transport="udp", **more):
     at = ("127.0.0.1", server.tls_port) if transport == "tls" else server.at
     return Agent(user, at, password=more.pop("password", "secret"), transport=transport,
                  context=tls_context(server.folder / "tls.pem") if transport == "tls" else None, **more)
-
-
-def answer_calls(callee, n=1):
-    def run():
-        for _ in range(n):
-            m = callee.next_request("INVITE")
-            callee.answer(m, 180, "Ringing")
-            callee.answer(m, 200, "OK", [("Contact", callee.contact)])
-            callee.next_request("ACK")
-    t = threading.Thread(target=run)
-    t.start()
-    return t
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
@@ -75,7 +63,7 @@ def test_refused(server):
 def test_call(server):
     with agent(server, "alice") as alice, agent(server, "bob") as bob:
         assert alice.register().status == bob.register().status == 200
-        thread = answer_calls(bob)
+        thread = take_call(bob)
         call = alice.call(bob.aor)
         thread.join()
         assert call.status == 200
@@ -91,7 +79,7 @@ def test_forking(server):
             assert a.register().status == 200
         waiting = threading.Thread(target=lambda: other.answer(other.next_request("INVITE"), 180, "Ringing"))
         waiting.start()
-        thread = answer_calls(one)
+        thread = take_call(one)
         call = alice.call(one.aor)
         thread.join()
         waiting.join()
@@ -179,6 +167,7 @@ def test_command(server):
     assert "alpha" in sip("status").stdout
     assert "alpha" in sip("servers").stdout
     assert sip("plan").returncode == 0
+    assert sip("rebalance").returncode == 0
     assert sip("pin", "alice").returncode == 0
     assert "alice@example.org" in sip("export").stdout
     assert sip("unpin", "alice").returncode == 0

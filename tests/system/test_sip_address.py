@@ -1,26 +1,18 @@
 """Each SIP server's address is a service address: when its host dies, another server answers there (S1); DNS tells of those that
 live (D1)."""
 import contextlib
-import os
 
 import pytest
-from siplab import DOMAIN, HOSTS, PORT, PROXY_PORT, SipLab, calls, reaches
+from siplab import CALLER, DOMAIN, HOSTS, PORT, PROXY_PORT, calls, reaches, running
 
 USERS = [f"user{i}" for i in range(12)]
-CALLER = "caller"
 VICTIM, OTHER = "beta", "gamma"
 
 
 @pytest.fixture(name="sip", scope="module")
 def fixture_sip(tmp_path_factory):
-    s = SipLab(f"sipaddress-{os.getpid()}", tmp_path_factory.mktemp("sip"), "patience = 1h", services=True)
-    try:
-        s.start()
-        s.users([*USERS, CALLER])
-        s.unknown = iter(USERS)
+    with running("sipaddress", tmp_path_factory.mktemp("sip"), "patience = 1h", users=USERS, services=True) as s:
         yield s
-    finally:
-        s.end()
 
 
 def holder(sip, owner):

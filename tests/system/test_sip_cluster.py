@@ -189,15 +189,55 @@ def test_drained(cluster, client):
     assert cluster.leader() == leader
 
 
+def no_leader(cluster):
+    """A server that does not lead; it gets a third of the users, if they are not there"""
+    leader = cluster.leader()
+    victim = next(h for h in ("gamma", "alpha", "beta") if h != leader)
+    for user in USERS[::3]:
+        cluster.sip(leader, "assign", user, victim)
+    cluster.lab.until(lambda: all(cluster.homes()[u] == victim for u in USERS[::3]), f"{victim} has users")
+    return victim
+
+
+def told_by_the_group(cluster, hosts, victim):
+    """How often each of them was told so of the victim"""
+    return [cluster.lab.get(h, LOG).count(f"server {victim} is gone: the group has lost its host") for h in hosts]
+
+
+def test_cut_off(cluster, client):
+    """A host is cut off, and lives, with the database: its users are the others' as soon as the group has lost it; when it is back nobody
+    has two homes."""
+    agents = register_all(client, "alpha")
+    victim = no_leader(cluster)
+    others = [h for h in HOSTS if h != victim]
+    cluster.lab.run("cut", victim)
+    try:
+        cluster.lab.until(lambda: victim not in cluster.homes(others[0]).values(), f"{victim} has nobody any more", 60)
+        reach_all(client, cluster, agents, others[0])
+        assert told_by_the_group(cluster, others, victim) == [1, 1], cluster.story()
+    finally:
+        cluster.lab.run("heal", victim)
+    cluster.lab.until(lambda: all(s.get("state") == "live" for h in HOSTS for s in cluster.servers(h).values()), "all see each other", 60)
+    for a in agents.values():
+        assert client(a.register).status == 200, (a.user, cluster.story())
+    homes = cluster.homes()
+    for user, a in agents.items():
+        assert a.server[0] == cluster.address[homes[user]]
+    for host in HOSTS:
+        reach_all(client, cluster, agents, host)
+
+
 def test_server_dies(cluster, client):
     """The power goes: its users are others', who know their bindings."""
     agents = register_all(client, "alpha")
+    victim = no_leader(cluster)
     before = cluster.homes()
-    victim = next(h for h in ("gamma", "alpha", "beta") if h in before.values() and h != cluster.leader())
     others = [h for h in HOSTS if h != victim]
+    told = told_by_the_group(cluster, others, victim)
     cluster.lab.run("power-off", victim)
     cluster.lab.until(lambda: victim not in cluster.homes(others[0]).values(), f"{victim} has nobody any more", 60)
     after = cluster.homes(others[0])
     assert all(after[u] == before[u] for u in USERS if before[u] != victim)  # no other client moved
+    assert told_by_the_group(cluster, others, victim) == [n + 1 for n in told], cluster.story()
     reach_all(client, cluster, agents, others[0])
     assert pathlib.Path(STATE / cluster.lab.name).exists()

@@ -1,25 +1,17 @@
 """holdfast-sip in the lab with real agents: sipp's scenarios for every branch of D3 to D6, sipsak that follows a redirect, a softphone
 that does not."""
-import os
 import re
 
 import pytest
-from siplab import AUTO_PORT, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, SipLab, Softphone, calls, reaches
+from siplab import AUTO_PORT, CALLER, DOMAIN, EDGE_HOST, EDGE_PORT, HOSTS, PORT, PROXY_PORT, Softphone, calls, reaches, running
 
 USERS = [f"user{i}" for i in range(40)]
-CALLER = "caller"
 
 
 @pytest.fixture(name="sip", scope="module")
 def fixture_sip(tmp_path_factory):
-    s = SipLab(f"siplab-{os.getpid()}", tmp_path_factory.mktemp("sip"))
-    try:
-        s.start()
-        s.users([*USERS, CALLER])
-        s.unknown = iter(USERS)
+    with running("siplab", tmp_path_factory.mktemp("sip"), users=USERS) as s:
         yield s
-    finally:
-        s.end()
 
 
 @pytest.fixture(name="user")

@@ -1,24 +1,18 @@
 """The power of a home server goes: its clients are called again, its watchers told, nobody else is moved; then it comes back."""
-import os
-
 import pytest
 from sip_chaos import EDGE_HOST, Town, rebalance
-from siplab import HOSTS, SipLab
+from siplab import HOSTS, running
 
 CLIENTS, WATCHERS, RATE_TO = 200, 20, 5
 
 
 @pytest.fixture(name="town", scope="module")
 def fixture_town(tmp_path_factory):
-    s = SipLab(f"sippower-{os.getpid()}", tmp_path_factory.mktemp("sip"), rebalance(RATE_TO, 6), EDGE_HOST, services=True)
-    try:
-        s.start()
+    with running("sippower", tmp_path_factory.mktemp("sip"), rebalance(RATE_TO, 6), EDGE_HOST, services=True) as s:
         t = Town(s, CLIENTS, WATCHERS, RATE_TO)
         s.ends.callback(t.crowd.close)
         t.settle()
         yield t
-    finally:
-        s.end()
 
 
 def test_power_off(town):

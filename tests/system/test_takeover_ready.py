@@ -5,7 +5,7 @@ import pytest
 
 import pgwire
 import takeover
-from lab import STATE
+from lab import STATE, Failed
 from postgres import find_program
 
 WARM = 2
@@ -106,7 +106,8 @@ def test_mirror_state_tells_each_copy(rig):
     host, backup = rig.serving(), rig.backup()
     (third,) = set(takeover.HOSTS) - {host, backup}
     mirrors = f"{backup}={backup}@{rig.own[backup]}=sync {third}={third}@{rig.own[third]}=async"
-    told = {f"{backup} in-sync", f"{third} suspended another host is the backup", "holdfast-again"}
+    told = {f"{backup} in-sync", f"{third} suspended {backup} is the backup; this one takes its place if "
+            f"{backup} leaves the group, or its holdfast-pg stops", "holdfast-again"}
 
     def tells():
         text = rig.on(host, "env", f"OCF_RESKEY_control=/run/holdfast-pg/{host}", f"HOLDFAST_MIRRORS={mirrors}",
@@ -115,6 +116,26 @@ def test_mirror_state_tells_each_copy(rig):
         return f"{backup} in-sync" in lines and lines[-1] == "holdfast-again" and set(lines) <= told
 
     rig.until(tells, "a line for each")
+
+
+def test_a_switch_to_a_host_that_waits(rig):
+    """Refused, with the reason; as ocf_holdfast_pg(7) says it works, and clients notice nothing."""
+    rig.whole()
+    host, backup = rig.serving(), rig.backup()
+    (third,) = set(takeover.HOSTS) - {host, backup}
+    with rig.connect() as c:
+        pgwire.check(c.query("begin"))
+        with pytest.raises(Failed, match=rf"{third} on {third} is not in sync .*; in sync: {backup} on {backup}\."):
+            rig.switch(third)
+        assert f"suspended: {backup} is the backup" in rig.on(host, "holdfast", "group", "show", takeover.SERVICE)
+        rig.on(host, "holdfast", "-t", "30", "group", "leave", takeover.SERVICE, "--host", backup, timeout=40)
+        rig.until(lambda: rig.backup() == third, f"{third} is the backup")
+        rig.on(backup, "holdfast", "-t", "30", "group", "join", takeover.SERVICE, timeout=40)
+        rig.switch(third)
+        assert rig.serving() == third
+        assert c.one("select 1") == "1"
+        pgwire.check(c.query("commit"))
+    rig.whole()
 
 
 def test_a_server_without_room_for_both(request):

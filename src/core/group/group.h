@@ -258,6 +258,10 @@ uint8_t hf_group_self(const struct hf_group *g);
 uint16_t hf_group_present(const struct hf_group *g);
 /** Do we act now: in a quorate view, not after a pause? */
 bool hf_group_quorate(const struct hf_group *g);
+/** Members whose hosts are taken for dead while we act: not present, and neither saying goodbye nor
+ * only without their daemon (G6); half of the group says it only of those that are fenced. Whoever
+ * is cut off, or was paused, says it of nobody. */
+uint16_t hf_group_lost(const struct hf_group *g);
 /** What runs at a member, as far as it is known (enum hf_role). */
 uint8_t hf_group_role(const struct hf_group *g, uint8_t member, uint8_t resource);
 /** Members able to host a copy: they reach it and have its configuration. */

@@ -28,6 +28,26 @@ bool hf_group_quorate(const struct hf_group *g)
     return g->standing == HF_GROUP_IN && g->decides && g->quorate && !g->suspect;
 }
 
+uint16_t hf_group_lost(const struct hf_group *g)
+{
+    uint16_t awaited = g->present | g->procdown, lost = 0;
+    if (!hf_group_quorate(g)) {
+        return 0;
+    }
+    for (uint8_t i = 0; i < g->n_peers; i++) {
+        const struct hf_gpeer *p = &g->peer[i];
+        if (p->gone && p->member != HF_GROUP_NONE) {
+            awaited |= BIT(p->member);
+        }
+    }
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        if (!HAS(awaited, m) && (!g->half || g->s.member[m].fenced)) {
+            lost |= BIT(m);
+        }
+    }
+    return lost;
+}
+
 uint8_t hf_group_role(const struct hf_group *g, uint8_t member, uint8_t resource)
 {
     if (!g->have_state || resource >= g->s.n_resources) {

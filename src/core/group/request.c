@@ -32,6 +32,75 @@ static bool switch_target(const struct hf_group *g, uint8_t want_m, uint8_t want
     return false;
 }
 
+/* "beta on delta, gamma on gamma": copies elsewhere that a switch may go to */
+static void list_targets(const struct hf_group *g, char *buf, size_t n)
+{
+    const struct hf_gstate *s = &g->s;
+    size_t at = 0;
+    snprintf(buf, n, "no other copy");
+    for (uint8_t r = 0; r < s->n_resources && at < n; r++) {
+        uint8_t h = s->resource[r].host;
+        if (r != s->primary && h != HF_GROUP_NONE && hf_group_promotable_at(g, h, r)) {
+            int k = snprintf(buf + at, n - at, "%s%s on %s", at ? ", " : "", s->resource[r].name,
+                             s->member[h].host);
+            at += k > 0 ? (size_t)k : 0;
+        }
+    }
+}
+
+/* The copy that is meant: the one that is wanted, else the best that m reaches. */
+static uint8_t meant(const struct hf_gstate *s, uint8_t m, uint8_t want_r)
+{
+    uint8_t r = want_r;
+    for (uint8_t i = s->n_resources; i-- > 0 && want_r == HF_GROUP_NONE;) {
+        bool better = r == HF_GROUP_NONE || HAS(s->in_sync, i) || !HAS(s->in_sync, r);
+        r = HAS(s->member[m].access, i) && better ? i : r;
+    }
+    return r;
+}
+
+/* Why a switch can't go where it is wanted, and what may help. */
+static const char *why_not_there(struct hf_group *g, uint8_t m, uint8_t want_r)
+{
+    const struct hf_gstate *s = &g->s;
+    char others[160];
+    uint8_t r = want_r;
+    list_targets(g, others, sizeof(others));
+    if (m == HF_GROUP_NONE && r != HF_GROUP_NONE) {
+        m = s->resource[r].host;
+    }
+    if (m == HF_GROUP_NONE) {
+        return "no other host that is there can run a copy that is in sync";
+    }
+    const char *host = s->member[m].host;
+    r = meant(s, m, r);
+    const char *name = r == HF_GROUP_NONE ? "" : s->resource[r].name;
+    if (want_r != HF_GROUP_NONE && s->resource[want_r].kind != HF_RESOURCE_COPY) {
+        snprintf(g->why, sizeof(g->why), "%s is not a copy of this group", name);
+    } else if (!HAS(g->present, m)) {
+        snprintf(g->why, sizeof(g->why), "%s is not there", host);
+    } else if (r == HF_GROUP_NONE) {
+        snprintf(g->why, sizeof(g->why), "%s reaches no copy: it only votes", host);
+    } else if (!HAS(s->member[m].access, r)) {
+        snprintf(g->why, sizeof(g->why), "%s does not reach %s", host, name);
+    } else if (!hf_group_promotable(s, r)) {
+        snprintf(g->why, sizeof(g->why),
+                 "%s on %s is not in sync (%s); in sync: %s. holdfast group show %s on %s says "
+                 "what it waits for",
+                 name, host,
+                 g->seen[r] == HF_SEEN_SUSPENDED ? "suspended"
+                                                 : hf_mirror_name(s->resource[r].mirror),
+                 others, s->name, s->member[s->primary_host].host);
+    } else if (HAS(s->resource[r].failed_on, m)) {
+        snprintf(g->why, sizeof(g->why),
+                 "%s could not be run on %s: repair it, then holdfast group resume %s", name, host,
+                 s->name);
+    } else {
+        snprintf(g->why, sizeof(g->why), "%s cannot run %s now; its log says why", host, name);
+    }
+    return g->why;
+}
+
 static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
@@ -46,7 +115,7 @@ static const char *do_switch(struct hf_group *g, const struct hf_gmsg *m)
         return "it is the primary host already";
     }
     if (!switch_target(g, m->request.member, m->request.resource, &to, &r)) {
-        return "no other host that is wanted can run a copy that is in sync";
+        return why_not_there(g, m->request.member, m->request.resource);
     }
     hf_group_event(g, false, "switching to %s on %s, as the operator wants", s->resource[r].name,
                    s->member[to].host);

@@ -135,7 +135,11 @@ void hf_pair_lists_state(const struct hf_pair_lists *l, size_t i,
                          const struct hf_pair_primary_info *info, char *buf, size_t n)
 {
     if (i != l->chosen) {
-        snprintf(buf, n, "suspended another host is the backup");
+        const char *backup = chosen(l) ? chosen(l)->host : "nobody";
+        snprintf(buf, n,
+                 "suspended %s is the backup; this one takes its place if %s leaves the group, or "
+                 "its holdfast-pg stops",
+                 backup, backup);
         return;
     }
     bool in_set = l->mirror[i].in_set;

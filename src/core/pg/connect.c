@@ -125,11 +125,6 @@ void hf_pg_connect_destroy(struct hf_pg_connect *c)
     }
 }
 
-hf_time hf_pg_connect_deadline(const struct hf_pg_connect *c)
-{
-    return c->state == ENDED ? HF_NEVER : c->args.deadline;
-}
-
 const struct hf_pg_connect_result *hf_pg_connect_result(const struct hf_pg_connect *c)
 {
     return &c->result;

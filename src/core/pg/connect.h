@@ -83,7 +83,6 @@ struct hf_pg_connect_out {
 };
 void hf_pg_connect_step(struct hf_pg_connect *c, const struct hf_pg_connect_in *in, hf_time now,
                         struct hf_pg_connect_out *out);
-hf_time hf_pg_connect_deadline(const struct hf_pg_connect *c);
 
 /** After DONE; borrowed until destroyed. */
 struct hf_pg_connect_result {

@@ -98,11 +98,6 @@ void hf_pg_login_destroy(struct hf_pg_login *l)
     }
 }
 
-hf_time hf_pg_login_deadline(const struct hf_pg_login *l)
-{
-    return l->state == ENDED ? HF_NEVER : l->args.deadline;
-}
-
 const struct hf_pg_login_result *hf_pg_login_result(const struct hf_pg_login *l)
 {
     return &l->result;

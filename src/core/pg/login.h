@@ -68,7 +68,7 @@ enum hf_pg_login_in_kind {
     HF_PG_LOGIN_IN_SECRET, /* answers NEED_SECRET; secret == NULL: no such user, or without one,
                             * or no longer valid (VALID UNTIL, CVE-2025-2291) */
     HF_PG_LOGIN_IN_NO_ANSWER, /* NEED_SECRET can't be answered now (auth_query failed) */
-    HF_PG_LOGIN_IN_TIMER,     /* hf_pg_login_deadline() has come */
+    HF_PG_LOGIN_IN_TIMER,     /* args.deadline has come */
 };
 struct hf_pg_login_in { /* borrowed for the call */
     enum hf_pg_login_in_kind kind;
@@ -101,7 +101,6 @@ struct hf_pg_login_out {
 };
 void hf_pg_login_step(struct hf_pg_login *l, const struct hf_pg_login_in *in, hf_time now,
                       struct hf_pg_login_out *out);
-hf_time hf_pg_login_deadline(const struct hf_pg_login *l);
 
 enum hf_pg_replication {
     HF_PG_REPLICATION_NO = 0,

@@ -181,12 +181,6 @@ void hf_pg_session_destroy(struct hf_pg_session *s)
     hf_free(s);
 }
 
-void hf_pg_session_reconf(struct hf_pg_session *s, const struct hf_pg_session_conf *conf)
-{
-    s->conf = conf;
-    s->log.n_max = conf->log_max;
-}
-
 /* --- the end --- */
 
 void hf_pg_end(struct hf_pg_session *s, const char *why)

@@ -146,7 +146,7 @@ struct hf_pg_memory {
 };
 
 struct hf_pg_session_args {
-    const struct hf_pg_session_conf *conf; /* borrowed; hf_pg_session_reconf() changes it */
+    const struct hf_pg_session_conf *conf; /* borrowed; what changes there is in force */
     struct hf_pg_memory *memory;           /* borrowed */
     struct hf_pg_classifier *classifier;   /* borrowed: of the session's database */
     struct hf_slice user;                  /* as authenticated; copied */
@@ -181,7 +181,6 @@ HF_MUST int hf_pg_session_create(const struct hf_pg_session_args *args,
                                  struct hf_pg_session **ret_session);
 /** Free; nothing is called back. */
 void hf_pg_session_destroy(struct hf_pg_session *s);
-void hf_pg_session_reconf(struct hf_pg_session *s, const struct hf_pg_session_conf *conf);
 
 /**
  * Bytes from the client: all that came and was not consumed, at least one message's head to be of

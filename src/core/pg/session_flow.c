@@ -174,6 +174,7 @@ void hf_pg_log(struct hf_pg_session *s, struct hf_slice message)
         return;
     }
     size_t room = s->log.room;
+    s->log.n_max = s->conf->log_max; /* of the last reload */
     hf_buf_add(&s->log, message);
     if (s->log.err) {
         hf_pg_log_drop(s, HF_PG_REASON_LOG_FULL);

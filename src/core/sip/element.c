@@ -802,12 +802,26 @@ void hf_sip_element_message(struct hf_sip_element *e, const struct hf_sip_msg *m
 
 /* --- rows --- */
 
+/* Who lives tells its watchers itself (D10); our own from before we started go on. A row that we
+ * did not know as it was (before: HF_SIP_NONE) may have been anybody's: if nobody is dead, that of
+ * one who lives, and whom he has not told in the end we tell. */
+static enum hf_sip_former former_of(const struct hf_sip_element *e, uint16_t before)
+{
+    bool lives = before != HF_SIP_NONE && hf_sip_fleet_alive(e->fleet, before);
+    if (before == HF_SIP_NONE) {
+        lives = true;
+        for (uint16_t i = 0; i < hf_sip_fleet_count(e->fleet); i++) {
+            lives = lives && (i == e->self || hf_sip_fleet_alive(e->fleet, i));
+        }
+    }
+    return !e->was_fresh ? HF_SIP_FORMER_SELF : lives ? HF_SIP_FORMER_ALIVE : HF_SIP_FORMER_DEAD;
+}
+
 void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed, bool inserted,
                hf_time now)
 {
     struct hf_sip_row old;
     bool had = hf_sip_assign_get(e->assign, row->aor, &old);
-    uint16_t before = had ? old.current : HF_SIP_NONE;
     enum hf_sip_apply what =
         feed ? hf_sip_assign_changed(e->assign, row) : hf_sip_assign_read(e->assign, row);
     if (what == HF_SIP_APPLY_LOST) {
@@ -817,19 +831,13 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
     bool unknown = what == HF_SIP_APPLY_FULL && row->current == e->self &&
                    !hf_sip_registrar_find(e->registrar, row->aor);
     /* each change is one: it was another one's, and we have not heard of it */
-    bool was_away = what == HF_SIP_APPLY_NEWER && before == e->self && row->current == e->self &&
-                    row->epoch > old.epoch + 1;
+    bool was_away = what == HF_SIP_APPLY_NEWER && had && old.current == e->self &&
+                    row->current == e->self && row->epoch > old.epoch + 1;
     if ((what != HF_SIP_APPLY_GAINED && !unknown && !was_away) || inserted) {
         return;
     }
-    /* who lives tells its watchers itself (D10); our own from before we started go on */
-    enum hf_sip_former former = HF_SIP_FORMER_DEAD;
-    if (!e->was_fresh) {
-        former = HF_SIP_FORMER_SELF;
-    } else if (had && before != e->self && hf_sip_fleet_alive(e->fleet, before)) {
-        former = HF_SIP_FORMER_ALIVE;
-    }
-    hf_el_load(e, row->aor, former, before);
+    uint16_t before = had && row->epoch == old.epoch + 1 ? old.current : HF_SIP_NONE;
+    hf_el_load(e, row->aor, former_of(e, before), before);
 }
 
 void hf_sip_element_feed(struct hf_sip_element *e, const struct hf_sip_feed *feed, hf_time now)

@@ -21,8 +21,8 @@
 struct hf_el_untold {
     struct hf_list node; /* on element.untold, the oldest first; on to_tell when it is our turn */
     hf_time at;          /* when it is, at last */
-    uint16_t from;
-    bool asked; /* its LOAD is under way */
+    uint16_t from;       /* HF_SIP_NONE: it is not known */
+    bool asked;          /* its LOAD is under way */
     struct hf_slice aor;
     uint8_t bytes[];
 };
@@ -87,17 +87,23 @@ void hf_el_untold_next(struct hf_sip_element *e)
     }
 }
 
+/* May it be this server's? */
+static bool is_of(uint16_t from, uint16_t server)
+{
+    return from == server || from == HF_SIP_NONE;
+}
+
 void hf_el_died(struct hf_sip_element *e, uint16_t server)
 {
     size_t pos = 0;
     for (struct hf_el_load *l; (l = hf_map_next(&e->loads, &pos));) {
-        if (l->former == HF_SIP_FORMER_ALIVE && l->from == server) {
+        if (l->former == HF_SIP_FORMER_ALIVE && is_of(l->from, server)) {
             l->former = HF_SIP_FORMER_DEAD;
         }
     }
     HF_LIST_FOREACH (it, &e->untold) {
         struct hf_el_untold *u = HF_CONTAINER_OF(it, struct hf_el_untold, node);
-        if (u->from == server) {
+        if (is_of(u->from, server)) {
             our_turn(e, u);
         }
     }

@@ -14,10 +14,12 @@
 #define STRENGTH_MIN 100u
 #define STRENGTH_STEP 50u  /* given back at a time ... */
 #define STRENGTH_SLACK 80u /* ... while CPU is below so many percent of cpu_target */
-#define CATCH_UP HF_S(10)  /* no more than the rates of so long at once, after a pause */
+#define RATE_BITS 24       /* of what one client does, after the point */
+#define CATCH_UP HF_S(10)  /* no more than the rates of so long at once, after a pause of ours */
 /* Below so much on the average what servers do is chance, and of no matter. */
 #define REQUESTS_FLOOR 100u /* per second */
 #define CPU_FLOOR 100u      /* 1/1000 */
+#define CPU_ALL 1000u
 
 const char *hf_sip_balance_name(enum hf_sip_balance s)
 {
@@ -130,6 +132,7 @@ void hf_sip_rebalance_load(struct hf_sip_rebalance *r, uint16_t server,
     struct hf_sip_load *l = &r->server[server].load;
     *l = *load;
     l->pinned = l->pinned < l->clients ? l->pinned : l->clients;
+    l->cpu = l->cpu < CPU_ALL ? l->cpu : CPU_ALL;
 }
 
 void hf_sip_rebalance_astray(struct hf_sip_rebalance *r, const struct hf_sip_astray *astray,
@@ -178,7 +181,7 @@ static void look_who_lives(struct hf_sip_rebalance *r, hf_time now)
         struct hf_sip_seen *s = &r->server[i];
         bool alive = hf_sip_fleet_alive(r->fleet, i);
         if (alive && !s->alive && r->looked) { /* who is there at the first look was so before */
-            s->since = now;
+            s->since = r->wanted ? INT64_MIN : now;
             s->strength = HF_SIP_FULL_STRENGTH;
         }
         s->buried &= !alive;
@@ -192,45 +195,57 @@ static bool measured(const struct hf_sip_rebalance *r, const struct hf_sip_seen 
     return s->alive && s->load.clients > 0 && over(s->moved, now, r->conf.load_lag);
 }
 
-/* 1000 times what x is for each of n, against what the sum is for each of all. What the sum lacks
- * of the floor is put in, the same for each: so the less is done, the less it says who does it. */
-static uint64_t relative(uint64_t x, uint64_t n, uint64_t sum, uint64_t n_all, uint64_t floor)
+/* What one client does, in 1/1000 of what all n do on the average. What their sum lacks of the
+ * floor is put in, the same for each: so the less is done, the less it says who does it. */
+static uint64_t relative(uint64_t one, __uint128_t sum, uint64_t n, uint64_t floor)
 {
-    uint64_t more = sum < floor ? floor - sum : 0;
+    __uint128_t least = (__uint128_t)floor << RATE_BITS, more = sum < least ? least - sum : 0;
     if (sum + more == 0) {
         return HF_SIP_COST_ONE;
     }
-    return (uint64_t)(((__uint128_t)x * n_all + (__uint128_t)more * n) * HF_SIP_COST_ONE /
-                      ((__uint128_t)n * (sum + more)));
+    return (uint64_t)(((__uint128_t)one * n + more) * HF_SIP_COST_ONE / (sum + more));
 }
 
-/* What a client costs at each server, as far as it can be measured now. */
+/* What a client does at each server, as far as it can be measured now. */
 static void measure(struct hf_sip_rebalance *r, hf_time now)
 {
+    for (uint16_t i = 0; i < r->n; i++) {
+        struct hf_sip_seen *s = &r->server[i];
+        if (measured(r, s, now)) {
+            uint64_t work = (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
+            s->known = true;
+            s->requests = ((uint64_t)s->load.requests_s << RATE_BITS) / s->load.clients;
+            s->work = (work << RATE_BITS) / s->load.clients;
+        }
+    }
+}
+
+/* What a client costs at each: against all others, also those that can't be measured now. Against
+ * the rest alone everybody's cost would change whenever somebody gives or takes. */
+static void price(struct hf_sip_rebalance *r)
+{
     const struct hf_sip_rebalance_conf *c = &r->conf;
-    uint64_t n = 0, requests = 0, cpu = 0, least_requests = 0, least_cpu = 0;
+    uint64_t n = 0, least_requests = 0, least_cpu = 0;
+    __uint128_t requests = 0, work = 0;
     for (uint16_t i = 0; i < r->n; i++) {
         const struct hf_sip_seen *s = &r->server[i];
-        if (measured(r, s, now)) {
-            uint16_t weight = hf_sip_fleet_get(r->fleet, i)->weight;
+        if (s->known && s->load.clients > 0) {
             n += s->load.clients;
-            requests += s->load.requests_s;
-            cpu += (uint64_t)s->load.cpu * weight;
+            requests += (__uint128_t)s->requests * s->load.clients;
+            work += (__uint128_t)s->work * s->load.clients;
             least_requests += REQUESTS_FLOOR;
-            least_cpu += (uint64_t)CPU_FLOOR * weight;
+            least_cpu += (uint64_t)CPU_FLOOR * hf_sip_fleet_get(r->fleet, i)->weight;
         }
     }
     uint64_t parts = c->part_clients + c->part_requests + c->part_cpu;
     for (uint16_t i = 0; i < r->n; i++) {
         struct hf_sip_seen *s = &r->server[i];
-        if (!measured(r, s, now)) {
+        if (!s->known || s->load.clients == 0) {
             continue;
         }
-        uint64_t work = (uint64_t)s->load.cpu * hf_sip_fleet_get(r->fleet, i)->weight;
         uint64_t cost = ((uint64_t)c->part_clients * HF_SIP_COST_ONE +
-                         c->part_requests * relative(s->load.requests_s, s->load.clients, requests,
-                                                     n, least_requests) +
-                         c->part_cpu * relative(work, s->load.clients, cpu, n, least_cpu)) /
+                         c->part_requests * relative(s->requests, requests, n, least_requests) +
+                         c->part_cpu * relative(s->work, work, n, least_cpu)) /
                         parts;
         s->cost = cost < COST_MIN ? COST_MIN : cost > COST_MAX ? COST_MAX : (uint32_t)cost;
     }
@@ -334,14 +349,17 @@ static bool anybody_outside(const struct hf_sip_rebalance *r, unsigned zone)
 static void enter_state(struct hf_sip_rebalance *r, enum hf_sip_balance to)
 {
     r->count.balances += to == HF_SIP_BALANCE_MOVING;
+    r->wanted &= to != HF_SIP_BALANCE_AT_REST;
     r->state = to;
 }
 
 static void judge(struct hf_sip_rebalance *r, hf_time now)
 {
-    if (r->state == HF_SIP_BALANCE_MOVING) {
+    if (r->state == HF_SIP_BALANCE_MOVING || r->wanted) {
         if (!anybody_outside(r, r->conf.target_zone)) {
             enter_state(r, HF_SIP_BALANCE_AT_REST);
+        } else if (r->state != HF_SIP_BALANCE_MOVING) {
+            enter_state(r, HF_SIP_BALANCE_MOVING);
         }
     } else if (!anybody_outside(r, r->conf.dead_zone)) {
         enter_state(r, HF_SIP_BALANCE_AT_REST);
@@ -353,16 +371,19 @@ static void judge(struct hf_sip_rebalance *r, hf_time now)
     }
 }
 
+/* Since the last step. What was not used then is not saved up but for one client: who comes back
+ * would be given all of it at once. */
+static uint64_t allowed(uint64_t left, uint64_t ms, uint32_t rate)
+{
+    return (left < HF_SIP_ALLOWANCE ? left : HF_SIP_ALLOWANCE) + ms * rate;
+}
+
 static void allow(struct hf_sip_rebalance *r, hf_time now)
 {
     uint64_t ms = (uint64_t)(hf_time_min(now - r->stepped, CATCH_UP) / HF_NS_PER_MS);
-    uint64_t max = (uint64_t)r->conf.rate * 10000, max_to = (uint64_t)r->conf.rate_to * 10000;
-    r->allowance += ms * r->conf.rate;
-    r->allowance = r->allowance < max ? r->allowance : max;
+    r->allowance = allowed(r->allowance, ms, r->conf.rate);
     for (uint16_t i = 0; i < r->n; i++) {
-        uint64_t *a = &r->server[i].allowance;
-        *a += ms * r->conf.rate_to;
-        *a = *a < max_to ? *a : max_to;
+        r->server[i].allowance = allowed(r->server[i].allowance, ms, r->conf.rate_to);
     }
     r->stepped = now;
 }
@@ -386,26 +407,37 @@ static void count_moves(struct hf_sip_rebalance *r)
     }
 }
 
-/* The clients that came bring what they cost where they were. */
+/* Of n clients and m that came. */
+static uint64_t mixed(uint64_t one, uint64_t n, uint64_t came, uint64_t m)
+{
+    return (uint64_t)(((__uint128_t)one * n + (__uint128_t)came * m) / (n + m));
+}
+
+/* The clients that came do what they did where they were. */
 static void reckon(struct hf_sip_rebalance *r, hf_time now)
 {
-    uint32_t was[HF_SIP_SERVERS_MAX];
-    for (uint16_t i = 0; i < r->n; i++) {
-        was[i] = r->server[i].cost;
-    }
     for (size_t i = 0; i < r->n_moves; i++) {
         const struct hf_sip_move *m = &r->move[i];
         struct hf_sip_seen *from = &r->server[m->from], *to = &r->server[m->to];
-        uint64_t n = (uint64_t)to->load.clients + m->n;
-        if (n > 0) {
-            to->cost =
-                (uint32_t)(((uint64_t)to->load.clients * to->cost + (uint64_t)m->n * was[m->from]) /
-                           n);
+        if (from->known && m->n > 0 && (to->known || to->load.clients == 0)) {
+            to->requests = mixed(to->requests, to->load.clients, from->requests, m->n);
+            to->work = mixed(to->work, to->load.clients, from->work, m->n);
+            to->known = true;
         }
         /* as if it were done; the next load tells whether it was */
         to->load.clients += m->n;
         from->load.clients -= m->n < from->load.clients ? m->n : from->load.clients;
         from->moved = to->moved = now;
+    }
+}
+
+void hf_sip_rebalance_now(struct hf_sip_rebalance *r)
+{
+    r->wanted = true;
+    for (uint16_t i = 0; i < r->n; i++) {
+        if (r->server[i].alive) {
+            r->server[i].since = INT64_MIN;
+        }
     }
 }
 
@@ -418,6 +450,7 @@ size_t hf_sip_rebalance_step(struct hf_sip_rebalance *r, hf_time now,
     look_who_lives(r, now);
     allow(r, now);
     measure(r, now);
+    price(r);
     bool somebody = look(r, now);
     if (somebody) {
         weaken(r, now);
@@ -443,6 +476,7 @@ size_t hf_sip_rebalance_plan(struct hf_sip_rebalance *r, hf_time now,
     r->n_moves = 0;
     *ret_moves = r->move;
     r->n = hf_sip_fleet_count(r->fleet);
+    price(r);
     if (look(r, now)) {
         r->limited = false;
         r->moving = r->state == HF_SIP_BALANCE_MOVING || anybody_outside(r, r->conf.dead_zone);

@@ -32,6 +32,8 @@
  *      ^                                                                  |
  *      +-------------- all are inside share +- target_zone ---------------+
  *
+ * An operator who wants balance now gets it from the target zone on, not only from the dead zone.
+ *
  * How much: M = max(what is above the upper edges, what is missing below the lower ones). Every
  * move takes from one and gives to one, so fewer can't do. Who is highest gives down to one level,
  * who is lowest is filled up to one level, such that both make M; neither level is beyond the mean,
@@ -43,8 +45,8 @@
  * then on, such that its share would bring it down to cpu_target; that is given back in steps
  * while its CPU is well below.
  *
- * Rates: at most `rate` clients/s in all, and `rate_to` to one server; dead servers' clients are
- * not bound by either.
+ * Rates: at most `rate` clients/s in all, and `rate_to` to one server, since the step before (10 s
+ * at most): nothing is saved up while nobody moves. Dead servers' clients are not bound by either.
  */
 #define HF_SIP_BALANCE_LIST(X)                                                                     \
     X(AT_REST, "at rest")                                                                          \
@@ -142,6 +144,9 @@ void hf_sip_rebalance_load(struct hf_sip_rebalance *r, uint16_t server,
  * once. */
 void hf_sip_rebalance_astray(struct hf_sip_rebalance *r, const struct hf_sip_astray *astray,
                              size_t n);
+
+/** The operator wants balance: at the next step, without patience, and who lives has settled. */
+void hf_sip_rebalance_now(struct hf_sip_rebalance *r);
 
 /** Think: what is to be done now, within the rates. ret_moves is borrowed until the next call of
  * anything. Returns how many. What could not be moved in SQL simply shows in the next load. */

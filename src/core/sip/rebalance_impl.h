@@ -3,8 +3,9 @@
 
 #include "core/sip/rebalance.h"
 
-#define HF_SIP_MOVES_MAX 8192 /* of one step; the rest is for the next one */
-#define HF_SIP_COST_ONE 1000u /* units of an average client */
+#define HF_SIP_MOVES_MAX 8192  /* of one step; the rest is for the next one */
+#define HF_SIP_COST_ONE 1000u  /* units of an average client */
+#define HF_SIP_ALLOWANCE 1000u /* one client */
 #define HF_SIP_FULL_STRENGTH 1000u
 
 /* What a server is to the plan. */
@@ -22,7 +23,10 @@ struct hf_sip_seen {
     bool buried;       /* dead, and counted as such */
     hf_time since;     /* alive; INT64_MIN: since before we looked */
     hf_time moved;     /* the last move to or from it */
-    uint32_t cost;     /* units per client, as measured last, or reckoned */
+    bool known;        /* what its clients do was measured, or reckoned: */
+    uint64_t requests; /* requests/s of one client, and ... */
+    uint64_t work;     /* ... its CPU, 1/1000 of weight 1; both with RATE_BITS after the point */
+    uint32_t cost;     /* units per client, by these, against all servers' */
     uint32_t strength; /* 1/1000 of its weight */
     hf_time strength_at;
     uint64_t allowance; /* 1/1000 clients that may be sent there now */
@@ -42,6 +46,7 @@ struct hf_sip_rebalance {
     hf_time begun, outside_since, stepped;
     uint64_t allowance; /* as above, in all */
     bool looked;        /* at least once */
+    bool wanted;        /* balance, by the operator: until all are at rest */
     bool limited;       /* this step keeps to the rates, and changes what is remembered */
     bool moving;        /* this step balances */
     bool held;          /* ... but the rates kept it from some of it */

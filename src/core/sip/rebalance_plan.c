@@ -4,8 +4,7 @@
 
 #include "core/sip/rebalance_impl.h"
 
-#define LEVEL_BITS 24   /* of a level (units per weight), after the point */
-#define ALLOWANCE 1000u /* one client */
+#define LEVEL_BITS 24 /* of a level (units per weight), after the point */
 
 struct ranked {
     uint64_t key;
@@ -77,16 +76,16 @@ static uint32_t emit(struct hf_sip_rebalance *r, uint16_t from, uint16_t to, uin
     n = n < a->n ? n : a->n;
     if (r->limited && reason != HF_SIP_MOVE_DEAD) {
         uint32_t wanted = n;
-        n = n < r->allowance / ALLOWANCE ? n : (uint32_t)(r->allowance / ALLOWANCE);
-        n = n < b->allowance / ALLOWANCE ? n : (uint32_t)(b->allowance / ALLOWANCE);
+        n = n < r->allowance / HF_SIP_ALLOWANCE ? n : (uint32_t)(r->allowance / HF_SIP_ALLOWANCE);
+        n = n < b->allowance / HF_SIP_ALLOWANCE ? n : (uint32_t)(b->allowance / HF_SIP_ALLOWANCE);
         r->held |= n < wanted;
     }
     if (n == 0 || from == to || r->n_moves == HF_SIP_MOVES_MAX) {
         return 0;
     }
     if (r->limited && reason != HF_SIP_MOVE_DEAD) {
-        r->allowance -= (uint64_t)n * ALLOWANCE;
-        b->allowance -= (uint64_t)n * ALLOWANCE;
+        r->allowance -= (uint64_t)n * HF_SIP_ALLOWANCE;
+        b->allowance -= (uint64_t)n * HF_SIP_ALLOWANCE;
     }
     r->move[r->n_moves++] = (struct hf_sip_move){
         .from = from,

@@ -257,21 +257,6 @@ static int next_byte(struct hf_sip_cur *c, bool *ret_escaped)
     return hex_value((uint8_t)high) << 4 | hex_value((uint8_t)low);
 }
 
-int hf_sip_unescape(struct hf_slice s, char *buf, size_t room, size_t *ret_n)
-{
-    struct hf_sip_cur c = hf_sip_cur(s);
-    size_t n = 0;
-    bool escaped;
-    for (int b; (b = next_byte(&c, &escaped)) != -1;) {
-        if (b < 0 || n == room) {
-            return b < 0 ? -HF_EMALF : -HF_EFULL;
-        }
-        buf[n++] = (char)b;
-    }
-    *ret_n = n;
-    return 0;
-}
-
 static void put_user_byte(struct hf_wr *w, uint8_t b)
 {
     static const char digit[] = "0123456789ABCDEF";
@@ -280,13 +265,6 @@ static void put_user_byte(struct hf_wr *w, uint8_t b)
     } else {
         const char text[3] = {'%', digit[b >> 4], digit[b & 15]};
         hf_wr_bytes(w, hf_slice(text, 3));
-    }
-}
-
-void hf_sip_put_user(struct hf_wr *w, struct hf_slice s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        put_user_byte(w, s.p[i]);
     }
 }
 

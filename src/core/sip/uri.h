@@ -66,8 +66,3 @@ bool hf_sip_uri_equal(const struct hf_sip_uri *a, const struct hf_sip_uri *b);
  * bytes, and these are a URI again. Appended to w (-HF_EFULL by w). -HF_EVALUE: of another scheme.
  */
 HF_MUST int hf_sip_aor(const struct hf_sip_uri *u, struct hf_wr *w);
-
-/** s with %HH undone, into room bytes at buf; n of the result, or -HF_EFULL, -HF_EMALF. */
-HF_MUST int hf_sip_unescape(struct hf_slice s, char *buf, size_t room, size_t *ret_n);
-/** Append s as the user part of a URI: what may not stand there becomes %HH. */
-void hf_sip_put_user(struct hf_wr *w, struct hf_slice s);

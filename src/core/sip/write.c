@@ -143,22 +143,6 @@ static void put_copy(struct hf_wr *w, const struct hf_sip_msg *m, struct hf_slic
     }
 }
 
-void hf_sip_put_endpoint(struct hf_wr *w, const struct hf_endpoint *e)
-{
-    char text[HF_SIP_IPV6_TEXT_MAX];
-    if (e->family == HF_AF_INET6) {
-        hf_wr_u8(w, '[');
-        hf_wr_bytes(w, hf_slice(text, hf_sip_ipv6_text(e->addr, text)));
-        hf_wr_u8(w, ']');
-    } else {
-        hf_wr_bytes(w, hf_slice(text, hf_sip_ipv4_text(e->addr, text)));
-    }
-    if (e->port) {
-        hf_wr_u8(w, ':');
-        hf_sip_put_u64(w, e->port);
-    }
-}
-
 void hf_sip_put_quoted(struct hf_wr *w, struct hf_slice s)
 {
     hf_wr_u8(w, '"');

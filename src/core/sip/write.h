@@ -16,8 +16,6 @@
 /** The usual reason phrase of a status code (RFC 3261 21 and others); "Unknown" for none. */
 const char *hf_sip_reason(uint16_t status);
 
-/** The text of an address: IPv6 with brackets, a port if it is not 0. */
-void hf_sip_put_endpoint(struct hf_wr *w, const struct hf_endpoint *e);
 void hf_sip_put_str(struct hf_wr *w, const char *s);
 void hf_sip_put_u64(struct hf_wr *w, uint64_t v);
 /** s as a quoted string: with its quotes, '"' and '\' escaped, controls dropped. */

@@ -143,6 +143,27 @@ void gs_check_state(struct gs_world *w, struct gs_host *h)
     }
 }
 
+void gs_check_lost(struct gs_world *w, const struct gs_host *h)
+{
+    const struct hf_gstate *s = hf_group_state(h->g);
+    uint16_t lost = hf_group_lost(h->g);
+    if (lost & hf_group_present(h->g) || (lost && !hf_group_quorate(h->g))) {
+        gs_fail(w, "lost", "%s takes %x for dead, sees %x", h->name, lost, hf_group_present(h->g));
+    }
+    if (!s || !hf_group_quorate(h->g) || h->ring < w->lost_ring || !(w->story || w->trace)) {
+        return;
+    }
+    w->lost_ring = h->ring;
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        int host = gs_host_of(w, s->member[m].host);
+        if (host >= 0 && (lost >> m & 1) != (w->lost >> host & 1)) {
+            w->lost ^= 1u << host;
+            GS_TELL(w, "= %s is %s", s->member[m].host,
+                    lost >> m & 1 ? "taken for dead" : "not taken for dead any more");
+        }
+    }
+}
+
 /* ---- telling ---- */
 
 static const char *member_name(const struct hf_gstate *s, uint8_t m)
@@ -473,6 +494,13 @@ const char *gs_check_settled(struct gs_world *w, char *buf, size_t n)
     }
     if (s->paused) {
         return "paused";
+    }
+    for (uint8_t m = 0; m < s->n_members; m++) {
+        int h = gs_host_of(w, s->member[m].host);
+        if (hf_group_lost(at->g) >> m & 1 && h >= 0 && w->host[h].wanted && !w->host[h].left) {
+            snprintf(buf, n, "%s is taken for dead", s->member[m].host);
+            return buf;
+        }
     }
     if (s->phase != HF_PHASE_RUNNING && !could_run(w, s)) {
         return NULL; /* nothing to be had without force */

@@ -450,6 +450,7 @@ void gs_step(struct gs_world *w, struct gs_host *h, const struct hf_group_in *in
     w->n_steps++;
     hf_group_step(h->g, in, w->net.now, &w->out);
     gs_check_state(w, h);
+    gs_check_lost(w, h);
     do_acts(w, h);
     const struct hf_gstate *s = h->g ? hf_group_state(h->g) : NULL;
     bool news = s && s->n_resources > h->told_resources && hf_group_self(h->g) != HF_GROUP_NONE;

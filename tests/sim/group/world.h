@@ -198,6 +198,8 @@ struct gs_world {
     } seen[GS_VERSIONS];
     uint32_t n_seen;
     uint64_t told_version; /* of the state whose changes were told */
+    uint64_t lost_ring;    /* of the view whose lost hosts were told ... */
+    uint32_t lost;         /* ... these */
     struct hf_gstate told;
     char told_event[8][120];
     hf_time told_event_at[8];
@@ -309,6 +311,8 @@ void gs_data_forgive(struct gs_world *w, const struct gs_copy *c);
 void gs_check_instant(struct gs_world *w);
 /** After a step of h: members of one view with one version have one state. */
 void gs_check_state(struct gs_world *w, struct gs_host *h);
+/** After a step of h: whom it takes for dead. */
+void gs_check_lost(struct gs_world *w, const struct gs_host *h);
 /** An action begins: I2. */
 void gs_check_act(struct gs_world *w, struct gs_host *h, const struct gs_job *j);
 /** Is all as it should be after everything was mended? NULL, or what is not. */

@@ -10,6 +10,7 @@
 #define ROOM (HF_SIP_SERVERS_MAX) /* servers, also those that are added */
 #define TICK HF_S(1)
 #define QUIET HF_S(180) /* without a move: it has settled */
+#define PATIENCE HF_S(30)
 #define LIMIT HF_S(4 * 3600)
 #define ACTIVE 8 /* activity of an average client */
 
@@ -212,9 +213,9 @@ static size_t step(void)
     for (size_t i = 0; i < n; i++) {
         carry_out(&m[i]);
     }
-    for (uint16_t i = 0; i < s.n_servers; i++) { /* what was saved up while nothing moved, too */
-        if (s.inflow[i] > s.conf.rate_to * 11) {
-            fail("clients sent to one server in a second", s.inflow[i], s.conf.rate_to * 11);
+    for (uint16_t i = 0; i < s.n_servers; i++) { /* one may be left of the second before */
+        if (s.inflow[i] > s.conf.rate_to + 1) {
+            fail("clients sent to one server in a second", s.inflow[i], s.conf.rate_to + 1);
         }
     }
     return n;
@@ -271,13 +272,14 @@ struct result {
     uint64_t moved, minimum;
     double worst, low, high, next_in_list;
     hf_time inside, rest;
+    hf_time outside; /* so long in the end, without a break */
 };
 
 /* Until nothing has moved for so long. The bound is what has moved before balance begins (which had
  * to: from drained servers, pinned clients) and what is least then. */
 static void settle(struct result *res)
 {
-    hf_time began = s.now, last = s.now, inside = s.now;
+    hf_time began = s.now, last = s.now, inside = s.now, was_inside = s.now;
     uint64_t before = s.moved, bound = 0;
     double low = 1, high = 1;
     bool balanced = false;
@@ -305,6 +307,8 @@ static void settle(struct result *res)
         }
         if (high > 1 + s.conf.dead_zone / 100.0 || low < 1 - s.conf.dead_zone / 100.0) {
             inside = s.now;
+        } else {
+            was_inside = s.now;
         }
     }
     res->moved = s.moved - before;
@@ -312,6 +316,7 @@ static void settle(struct result *res)
     res->low = low;
     res->high = high;
     res->inside = inside - began;
+    res->outside = s.now - was_inside;
     res->rest = last - began;
 }
 
@@ -338,7 +343,8 @@ static void report(const struct result *r)
     if (r->moved > r->minimum + slack) {
         fail("clients moved", r->moved, r->minimum + slack);
     }
-    if (r->high > 1 + s.conf.dead_zone / 100.0 || r->low < 1 - s.conf.dead_zone / 100.0) {
+    /* figures that are chance go to and fro about the edge: who stays outside is to be moved */
+    if (r->outside > PATIENCE) {
         fail("percent off its share in the end", (uint64_t)(100 * fmax(r->high - 1, 1 - r->low)),
              s.conf.dead_zone);
     }
@@ -422,6 +428,7 @@ static void begin(const struct swx_options *o)
     s.conf.rate = o->clients / 5000 + 100;
     s.conf.rate_to = s.conf.rate / 10;
     s.conf.dead_zone = 10;
+    s.conf.patience = PATIENCE;
     s.home = sim_alloc(o->clients * sizeof(*s.home));
     s.bucket = sim_alloc(o->clients * sizeof(*s.bucket));
     s.activity = sim_alloc(o->clients);

@@ -43,7 +43,8 @@ static const struct hf_ctl_msg every[] = {
      .resource = S("copy1"),
      .owner = S("alpha"),
      .address = S("192.0.2.1"),
-     .fence_text = S("sysid=1 timeline=2 xmax=3")},
+     .fence_text = S("sysid=1 timeline=2 xmax=3"),
+     .lost = S("beta gamma")},
 #undef S
 };
 
@@ -74,6 +75,7 @@ static void assert_same(const struct hf_ctl_msg *a, const struct hf_ctl_msg *b)
     assert_true(hf_slice_eq(a->resource, b->resource));
     assert_true(hf_slice_eq(a->address, b->address));
     assert_true(hf_slice_eq(a->fence_text, b->fence_text));
+    assert_true(hf_slice_eq(a->lost, b->lost));
     assert_true(hf_slice_eq(a->owner, b->owner));
     assert_true(hf_slice_eq(a->name, b->name));
     assert_true(hf_slice_eq(a->value, b->value));
@@ -172,6 +174,7 @@ static void bad_groups(void **state)
     REFUSED(group_state, phase, 5);
     REFUSED(group_state, address, hf_slice(text, HF_GROUP_ADDRESS_MAX + 1));
     REFUSED(group_state, fence_text, hf_slice(text, HF_GROUP_FENCE_TEXT_MAX + 1));
+    REFUSED(group_state, lost, hf_slice(text, HF_GROUP_LOST_MAX + 1));
 #undef REFUSED
 }
 

@@ -23,7 +23,7 @@ struct host {
     uint16_t access;
     bool wants_in; /* is in the engine's group */
     int result;
-    char result_text[200], event[200];
+    char result_text[300], event[200];
     bool silent; /* of its last promote */
 };
 
@@ -607,6 +607,52 @@ static void test_promote_knows_whether_the_former_is_silent(void **st)
     assert_true(w->host[3].silent); /* it was fenced */
 }
 
+static void refused(struct world *w, const char *host, const char *copy, const char *why)
+{
+    struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
+    in.to_host = host;
+    in.of = copy;
+    in.request = 5;
+    step(w, 3, &in);
+    settle(w);
+    assert_int_equal(w->host[3].result, -HF_EVALUE);
+    assert_string_equal(w->host[3].result_text, why);
+    expect_primary(w, 0, 0);
+}
+
+/* Each host but delta has a copy of its own; beta's is in sync, gamma's waits. */
+static void test_refused_switch_says_why(void **st)
+{
+    struct world *w = *st;
+    uint8_t flags = HF_RESOURCE_PROMOTABLE | HF_RESOURCE_MIRROR | HF_RESOURCE_OPEN;
+    struct hf_gresource r[3] = {resource("copy1", HF_RESOURCE_COPY, flags),
+                                resource("copy2", HF_RESOURCE_COPY, flags),
+                                resource("copy3", HF_RESOURCE_COPY, flags)};
+    for (unsigned i = 0; i < HOSTS; i++) {
+        w->host[i].access = i < 3 ? (uint16_t)(1u << i) : 0;
+    }
+    found(w, 0, r, 3);
+    for (unsigned i = 1; i < HOSTS; i++) {
+        join(w, i);
+    }
+    refused(w, NULL, NULL, "refused: no other host that is there can run a copy that is in sync");
+    refused(w, "beta", NULL,
+            "refused: copy2 on beta is not in sync (syncing); in sync: no other copy. holdfast "
+            "group show orders on alpha says what it waits for");
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    see(w, 0, 2, HF_SEEN_SUSPENDED);
+    static const char waits[] =
+        "refused: copy3 on gamma is not in sync (suspended); in sync: copy2 on beta. holdfast "
+        "group show orders on alpha says what it waits for";
+    refused(w, "gamma", NULL, waits);
+    refused(w, NULL, "copy3", waits);
+    refused(w, "delta", NULL, "refused: delta reaches no copy: it only votes");
+    refused(w, "gamma", "copy2", "refused: gamma does not reach copy2");
+    power_off(w, 2);
+    view(w, HF_ENGINE_LEFT);
+    refused(w, "gamma", NULL, "refused: gamma is not there");
+}
+
 static void test_unfenced_host_is_not_silent(void **st)
 {
     struct world *w = *st;
@@ -692,6 +738,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
         cmocka_unit_test_setup_teardown(test_promote_knows_whether_the_former_is_silent, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_refused_switch_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unfenced_host_is_not_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),

@@ -89,12 +89,14 @@ static void answers(void **state)
 
 static void told(enum hf_pair_state state, const char *text)
 {
-    char buf[80];
+    char buf[160];
     const struct hf_pair_primary_info info = {.state = state, .sessions = 10, .unsent = 6};
     hf_pair_lists_state(&l, 0, &info, buf, sizeof(buf));
     assert_string_equal(buf, text);
     hf_pair_lists_state(&l, 1, &info, buf, sizeof(buf));
-    assert_string_equal(buf, "suspended another host is the backup");
+    assert_string_equal(buf,
+                        "suspended beta is the backup; this one takes its place if beta leaves "
+                        "the group, or its holdfast-pg stops");
     bool has_all = state == HF_PAIR_STATE_RECORDING || state == HF_PAIR_STATE_IN_SYNC;
     assert_int_equal(hf_pair_lists_has_all(&info), has_all);
 }

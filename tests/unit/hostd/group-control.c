@@ -321,6 +321,15 @@ static void followers(void **state)
     fake_groups_changed(&w->groups, NULL);
     struct hf_ctl_msg fenced = receive(w);
     hf_assert_slice_str(fenced.fence_text, "xmax=9");
+    w->groups.core.quorate = true;
+    w->groups.core.lost = 6;
+    fake_groups_changed(&w->groups, NULL);
+    struct hf_ctl_msg lost = receive(w);
+    hf_assert_slice_str(lost.lost, "beta gamma");
+    w->groups.core.lost = 4;
+    fake_groups_changed(&w->groups, NULL);
+    lost = receive(w);
+    hf_assert_slice_str(lost.lost, "gamma");
     w->groups.info.name = NULL;
     fake_groups_changed(&w->groups, NULL);
     expect_state(w, 1, 0, 0, "");

@@ -353,7 +353,7 @@ static void events(void **state)
     expect(w, &all,
            "event: group\ndata: {\"group\":\"orders\",\"member\":true,\"quorate\":true,\"phase\":"
            "\"running\",\"epoch\":7,\"resource\":\"copy1\",\"host\":\"alpha\",\"address\":"
-           "\"192.0.2.1\",\"here\":true}\n\n");
+           "\"192.0.2.1\",\"here\":true,\"lost\":\"\"}\n\n");
     expect(w, &other, "event: synced");
     fake_groups_changed(&w->groups, "copy2 is in sync");
     expect(w, &all, ",\"epoch\":7,\"text\":\"copy2 is in sync\"}\n\n");
@@ -378,7 +378,7 @@ static void more_notes_than_are_kept(void **state)
     struct world *w = *state;
     char note[64];
     struct reader r = read_events(w, "/v1/events?prefix=/group/orders");
-    expect(w, &r, "\"here\":true}\n\n");
+    expect(w, &r, "\"here\":true,\"lost\":\"\"}\n\n");
     for (int i = 0; i < 1000; i++) {
         snprintf(note, sizeof(note), "note %d", i);
         fake_groups_changed(&w->groups, note);

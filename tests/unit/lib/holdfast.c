@@ -294,9 +294,10 @@ static void without_a_daemon(void **state)
 static void on_group(void *arg, const struct holdfast_group *g)
 {
     struct fixture *f = arg;
-    hf_buf_printf(&f->story, "%s%s%s%s %d %llu %s %s %s%s\n", g->name, g->member ? " member" : "",
+    hf_buf_printf(&f->story, "%s%s%s%s %d %llu %s %s %s%s%s\n", g->name, g->member ? " member" : "",
                   g->quorate ? " quorate" : "", g->is_here ? " here" : "", (int)g->phase,
-                  (unsigned long long)g->epoch, g->resource, g->host, g->address, g->fence_text);
+                  (unsigned long long)g->epoch, g->resource, g->host, g->address, g->fence_text,
+                  g->lost);
 }
 
 static void group_state(struct fixture *f, uint32_t seq, uint8_t flags, uint64_t epoch)
@@ -309,7 +310,8 @@ static void group_state(struct fixture *f, uint32_t seq, uint8_t flags, uint64_t
                                  .resource = hf_slice_str("lead"),
                                  .owner = hf_slice_str("alpha"),
                                  .address = hf_slice_str("192.0.2.1"),
-                                 .fence_text = hf_slice_str(epoch == 4 ? " x=4" : "")});
+                                 .fence_text = hf_slice_str(epoch == 4 ? " x=4" : ""),
+                                 .lost = hf_slice_str(epoch == 5 ? "beta" : "")});
 }
 
 static void followers_know_when_they_lead(void **state)
@@ -331,7 +333,11 @@ static void followers_know_when_they_lead(void **state)
               "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n"
               "jobs member 4 4 lead alpha 192.0.2.1 x=4\n");
     group_state(f, seq, 7, 4);
-    expect(f, "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n");
+    group_state(f, seq, 7, 5);
+    group_state(f, seq, 7, 4);
+    expect(f, "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n"
+              "jobs member quorate here 4 5 lead alpha 192.0.2.1beta\n"
+              "jobs member quorate here 4 4 lead alpha 192.0.2.1 x=4\n");
     /* without holdfastd nobody knows that we lead */
     stop(f);
     expect(f, "status lost\njobs 4 4 lead alpha 192.0.2.1 x=4\n");

@@ -1,5 +1,4 @@
-/* Tests of sip/names and sip/tree's reading: numbers in one order for all, entries of other
- * servers. */
+/* Tests of sip/names: numbers in one order for all. */
 #include "sip/names.h"
 
 #include <poll.h>
@@ -10,7 +9,6 @@
 
 #include "os/addr.h"
 #include "sip/pack.h"
-#include "sip/tree.h"
 #include "test.h"
 
 #define WORKERS 2
@@ -114,55 +112,8 @@ static void test_names(void **state)
     hf_sip_names_destroy(names);
 }
 
-static int parse(const char *name, const char *text, struct hf_sip_peer *peer,
-                 struct hf_sip_load *load, json_t **value)
-{
-    *value = json_loads(text, 0, NULL);
-    return hf_sip_tree_parse(name, *value, peer, load);
-}
-
-static void test_entries(void **state)
-{
-    (void)state;
-    struct hf_sip_peer p;
-    struct hf_sip_load l;
-    json_t *v;
-    assert_int_equal(parse("beta",
-                           "{\"udp\":\"192.0.2.1\",\"tls\":\"[2001:db8::1]:5071\",\"tcp\":\"x\","
-                           "\"host\":\"beta.example.org\",\"role\":\"home\",\"state\":\"live\","
-                           "\"weight\":5000,\"busy\":true,\"rows\":7,\"cpu\":-1}",
-                           &p, &l, &v),
-                     0);
-    hf_assert_slice_str(p.name, "beta");
-    hf_assert_slice_str(p.host, "beta.example.org");
-    assert_int_equal(p.now.state, HF_SIP_SERVER_LIVE);
-    assert_true(p.now.homes && p.now.busy);
-    assert_int_equal(p.now.weight, 1000);
-    assert_int_equal(p.at[HF_SIP_TRANSPORT_UDP].port, 5060);
-    assert_int_equal(p.at[HF_SIP_TRANSPORT_TCP].family, HF_AF_NONE);
-    assert_int_equal(p.at[HF_SIP_TRANSPORT_TLS].port, 5071);
-    assert_int_equal(l.clients, 7);
-    assert_int_equal(l.cpu, 0);
-    json_decref(v);
-    assert_int_equal(parse("beta", "{\"state\":\"draining\",\"role\":\"edge\"}", &p, &l, &v), 0);
-    assert_int_equal(p.now.state, HF_SIP_SERVER_DRAINING);
-    assert_false(p.now.homes);
-    json_decref(v);
-    static const struct {
-        const char *name, *text;
-    } bad[] = {{"Beta!", "{\"state\":\"live\"}"},
-               {"beta", "{}"},
-               {"beta", "[]"},
-               {"beta", "x"},
-               {"beta", "{\"state\":\"asleep\"}"}};
-    for (size_t i = 0; i < HF_ARRAY_LEN(bad); i++) {
-        assert_int_equal(parse(bad[i].name, bad[i].text, &p, &l, &v), -HF_EVALUE);
-        json_decref(v);
-    }
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {HF_TEST(test_names), HF_TEST(test_entries)};
+    const struct CMUnitTest tests[] = {HF_TEST(test_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

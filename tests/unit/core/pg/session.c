@@ -164,15 +164,22 @@ static void a_reload_is_in_force_at_once(void **state)
 
     rig_init(&r);
     attach(&r);
-    struct hf_pg_session_conf other = r.conf;
-    other.protect_writes = false;
-    hf_pg_session_reconf(r.s, &other);
+    r.conf.protect_writes = false;
     query(&r, "insert into t values (1)");
     assert_false(holds(&r.to[HF_PG_SERVER], "BEGIN;insert"));
     struct hf_pg_session_info info;
     hf_pg_session_info(r.s, &info);
     assert_true(info.reasons & HF_PG_REASON_DISABLED);
     assert_string_equal(hf_pg_reason_text(HF_PG_REASON_DISABLED), "protect_writes is off");
+    rig_fini(&r);
+
+    rig_init(&r);
+    attach(&r);
+    r.conf.log_max = 20;
+    query(&r, "begin");
+    query(&r, "insert into t values (1)");
+    hf_pg_session_info(r.s, &info);
+    assert_true(info.reasons & HF_PG_REASON_LOG_FULL);
     rig_fini(&r);
 }
 

@@ -333,6 +333,45 @@ static void comes_from_beta(bool watched, uint64_t epoch)
     rig_loaded(&r, watched ? &watcher : NULL);
 }
 
+/* Ann comes, and we do not know from whom: the row was not cached, or has changed since. Some
+ * server that lives tells her watchers, as long as nobody is dead. */
+static void comes_from_somebody(void)
+{
+    struct hf_sip_element_conf c = rig_conf();
+    for (int k = 0; k < 4; k++) {
+        bool cached = k == 1;
+        rig_open(&r, &c);
+        if (cached) { /* beta's once, but that is long ago */
+            struct hf_sip_result known = {
+                .kind = HF_SIP_OP_ASSERT,
+                .cookie = 1,
+                .have_row = true,
+                .row = {.aor = S(ANN), .home = 1, .current = 1, .epoch = 2}};
+            hf_sip_element_done(r.e, &known, r.now);
+        }
+        if (k == 2) { /* it may have been his, and he has told nobody */
+            rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+        }
+        rig_row(&r, ANN, "alpha", 9);
+        rig_loaded(&r, &watcher);
+        if (k == 2) {
+            assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+            rig_close(&r);
+            continue;
+        }
+        assert_int_equal(r.n_ops, 0);
+        assert_int_equal(r.n_sent, 0);
+        if (k == 3) {
+            rig_pass(&r, HF_S(70)); /* whoever it was, he has forgotten */
+        } else {
+            rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+        }
+        rig_loaded(&r, &watcher);
+        assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+        rig_close(&r);
+    }
+}
+
 /* Whose server lives is told by that; if it dies before it has told all, by us (S2). */
 static void in_stead(void **state)
 {
@@ -411,6 +450,7 @@ static void in_stead(void **state)
         assert_int_not_equal(r.op[i].op.kind, HF_SIP_OP_LOAD);
     }
     rig_close(&r);
+    comes_from_somebody();
 }
 
 /* What is decided by what is cached asks nobody for memory. */

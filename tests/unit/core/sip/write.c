@@ -260,18 +260,13 @@ static void pieces(void **state)
     (void)state;
     char small[128];
     hf_wr_init(&w, small, sizeof(small));
-    hf_sip_put_endpoint(&w, &v4);
-    hf_sip_put_str(&w, " ");
-    hf_sip_put_endpoint(&w, &v6);
-    hf_sip_put_str(&w, " ");
     hf_sip_put_u64(&w, UINT64_MAX);
     hf_sip_put_u64(&w, 0);
     hf_sip_put_quoted(&w, hf_slice("a\"b\\c\n\0d", 8));
     hf_sip_put_name(&w, HF_SIP_H_VIA);
     hf_sip_put_eol(&w);
     assert_int_equal(hf_wr_end(&w, &out), 0);
-    hf_assert_slice_str(
-        out, "192.0.2.99:40000 [2001:db8::1]:5060 184467440737095516150\"a\\\"b\\\\cd\"Via: \r\n");
+    hf_assert_slice_str(out, "184467440737095516150\"a\\\"b\\\\cd\"Via: \r\n");
     assert_string_equal(hf_sip_reason(100), "Trying");
     assert_string_equal(hf_sip_reason(423), "Interval Too Brief");
     assert_string_equal(hf_sip_reason(607), "Unwanted");
