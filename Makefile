@@ -7,7 +7,7 @@ BUILD := build
 BINARIES = $(CURDIR)/$(BUILD)/src/lab:$(CURDIR)/$(BUILD)/src/hostd:$(CURDIR)/$(BUILD)/src/ctl:$(CURDIR)/$(BUILD)/src/pg:$(CURDIR)/$(BUILD)/src/sip
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: all demo test bench numbers bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos test-upgrade sim sim-large fuzz lint package test-package clean setup-%
+.PHONY: all demo test bench numbers bench-directory bench-failover bench-pg bench-takeover bench-sip compat pg-chaos tcp-chaos takeover-chaos sip-chaos chaos test-upgrade sim sim-large fuzz lint package test-package clean setup-%
 
 all: setup-build $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -84,6 +84,12 @@ ROUNDS ?= 2
 sip-chaos: setup-test $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" /usr/bin/python3 -B tests/system/sip_chaos.py --clients $(CLIENTS) --watchers $(WATCHERS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+# the whole system, while everything happens to it, for MINUTES, from SEED
+MINUTES ?= 5
+chaos: setup-test $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@$(SUDO) HOLDFAST_BIN="$(BINARIES)" /usr/bin/python3 -B tests/system/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # the guide to operations, from the programs of the commit FROM to these, under clients that count
 test-upgrade: setup-test $(BUILD)/build.ninja

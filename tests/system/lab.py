@@ -1,4 +1,5 @@
 """Drive holdfast-lab from tests: commands, and waiting for conditions with a deadline."""
+import contextlib
 import json
 import os
 import pathlib
@@ -50,6 +51,17 @@ class Lab:
 
     def down(self):
         return self.run("down")
+
+    def leftovers(self):
+        """What there is of it outside of its hosts, as lines; after down() nothing"""
+        found = [str(STATE / self.name)] if (STATE / self.name).exists() else []
+        found += [str(p) for p in pathlib.Path("/sys/fs/cgroup").glob(f"**/holdfast-lab.{self.name}")]
+        found += [line for line in pathlib.Path("/proc/mounts").read_text(encoding="utf-8").splitlines() if f"/{self.name}/" in line]
+        for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"/holdfast-lab/{self.name}/".encode() in p.read_bytes():
+                    found.append(str(p))
+        return found
 
     def exec(self, host, *command, **kw):
         """Run a command on a host and give its output."""

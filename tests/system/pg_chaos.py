@@ -38,6 +38,7 @@ class Client(threading.Thread):
     """One client. `step` does one operation; what it raises says how it ended."""
 
     protected = True
+    pause = 0.0  # s, between two operations
     retries = ()  # SQLSTATEs that an application of this kind repeats the transaction for
 
     def __init__(self, number, endpoint, seed, resend):
@@ -88,6 +89,7 @@ class Client(threading.Thread):
                 self.drop()
                 return
             self.longest = max(self.longest, time.monotonic() - start)
+            time.sleep(self.pause)
         if self.connection:
             self.connection.close()
 

@@ -23,16 +23,16 @@ def percentile(values, p):
 
 
 class Town:
-    """A lab with so many clients: most by UDP, some behind an edge, some by TCP and TLS. The first of those who have no connection that
-    may break watch their own registrations."""
+    """A lab with so many clients: most by UDP, some behind an edge, some by TCP and TLS (kinds: of 20). The first of those who have no
+    connection that may break watch their own registrations."""
 
-    def __init__(self, sip, clients, watchers, rate_to, seed=1):
+    def __init__(self, sip, clients, watchers, rate_to, seed=1, kinds=KINDS):
         self.sip, self.rate_to, self.random = sip, rate_to, random.Random(seed)
         self.names = [f"c{i}" for i in range(clients)]
         self.crowd = Crowd(sip.as_client, sip.address["client"], DOMAIN, PASSWORD)
         self.crowd.context = tls_context(sip.folder / "tls.pem")
         for i, n in enumerate(self.names):
-            self.crowd.user(n).kind = KINDS.get(i % 20, "udp")
+            self.crowd.user(n).kind = kinds.get(i % 20, "udp")
         self.watchers = [n for n in self.names if not self.streams([n])][:watchers]
         self.callers, self.plan = [], None
         self.deadline = 60 + clients / 20

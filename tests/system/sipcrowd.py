@@ -22,11 +22,11 @@ SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
 
 
 class Watch:
-    """One's subscription to his own registration: what came of it."""
+    """One's subscription to his own registration: what came of it, also of the one before it, which ended."""
 
     def __init__(self):
         self.call_id, self.ended, self.repeats, self.again, self.notified = None, None, 0, None, 0
-        self.versions = []
+        self.ended_id, self.body = None, ""  # Call-ID of what ended; what was told last
 
 
 class Stream:
@@ -147,6 +147,7 @@ class User:
         self.server = None  # where its last 200 came from
         self.redirects = 0
         self.watch = None
+        self.q = ""  # his Contact's
 
 
 class Crowd:
@@ -169,6 +170,7 @@ class Crowd:
         self.running, self.queue, self.own = 0, [], set()  # own: tasks that nobody has to wait for
         self.challenges = {}  # (server, user) -> the last one, answered ahead
         self.got = {}  # kind of request: how many
+        self.delivered = {}  # Call-ID of each MESSAGE that came: its branches
         self.redial = None  # where who is told to subscribes again: a function of the user
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.sock, selectors.EVENT_READ)
@@ -295,6 +297,8 @@ class Crowd:
 
     def serve(self, m):
         self.got[m.method] = self.got.get(m.method, 0) + 1
+        if m.method == "MESSAGE":
+            self.delivered.setdefault(m.get("Call-ID"), set()).add(re.search(r"branch=([^;,\s]+)", m.get("Via"))[1])
         if m.method == "ACK":
             return
         to = m.get("To")
@@ -315,13 +319,14 @@ class Crowd:
             return
         w = user.watch
         w.notified += 1
+        w.body = m.body or w.body
         state = m.get("Subscription-State")
         if not state.startswith("terminated"):
             return
-        if w.ended:
+        if w.ended_id == w.call_id:
             w.repeats += 1
             return
-        w.ended = (time.time(), state)
+        w.ended, w.ended_id = (time.time(), state), w.call_id
         if "deactivated" in state and self.redial:  # RFC 6665 4.1.3: at once
             self.start(self.watch_again(user))
 
@@ -357,7 +362,7 @@ class Crowd:
         aor = f"sip:{user.name}@{self.domain}"
         uri, cseq = f"sip:{self.domain}", iter(lambda: self.count(user), None)
         for _ in range(4):
-            fields = [("Contact", f"{self.contact(user, server)};expires={expires}")]
+            fields = [("Contact", f"{self.contact(user, server)};expires={expires}" + (f";q={user.q}" if user.q else ""))]
             m = yield from self.ask(user, "REGISTER", uri, aor, server, fields, user.call_id, cseq, wait)
             if m is None or m.status != 302:
                 break
@@ -391,7 +396,7 @@ class Crowd:
             if m is not None and m.status in (200, 202):
                 break
             yield 0.2
-        new.ended, new.repeats, new.again = old.ended, old.repeats, time.time()
+        new.ended, new.ended_id, new.repeats, new.again = old.ended, old.ended_id, old.repeats, time.time()
         user.watch = new
 
     def reach(self, caller, user, server, wait=32.0):

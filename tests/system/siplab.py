@@ -58,13 +58,13 @@ SERVICE = ROOT / "doc/examples/sip/sip-alpha.conf"
 
 class SipLab:
     """folder: for certificates and logs; the hosts read it, too. rebalance: that section of the configuration. edge_host: may be one of
-    its own. services: each home has a service address, which another one takes over (S1). MD5 only: neither Debian's sipp nor baresip
-    knows another, and sipp takes the first challenge."""
+    its own; None: no edge. services: each home has a service address, which another one takes over (S1). MD5 only: neither Debian's sipp
+    nor baresip knows another, and sipp takes the first challenge."""
 
     def __init__(self, name, folder, rebalance="", edge_host=EDGE_HOST, services=False):
         self.lab, self.folder = Lab(name), pathlib.Path(folder)
         self.address, self.process = {}, {}
-        self.clients, self.servers = [], {h: (h, "home") for h in HOSTS} | {"edge": (edge_host, "edge")}
+        self.clients, self.servers = [], {h: (h, "home") for h in HOSTS} | ({"edge": (edge_host, "edge")} if edge_host else {})
         self.database, self.rebalance = None, rebalance
         self.services, self.service = services, {}  # the latter: addresses, by their owners
         self.ends = contextlib.ExitStack()  # what it started
@@ -77,9 +77,15 @@ class SipLab:
         self.database = rig.server()
         self.ends.callback(self.stop_servers)
         self.ends.callback(self.lab.down)
-        hosts = sorted({host for host, _ in self.servers.values()})
-        self.lab.up("-n", len(hosts), "--engine", "corosync", "--token", 300)
-        self.address = {h: self.lab.address(h) for h in (*hosts, "client")}
+        self.lab.up("-n", len(self.hosts()), "--engine", "corosync", "--token", 300)
+        self.found()
+
+    def hosts(self):
+        return sorted({host for host, _ in self.servers.values()})
+
+    def found(self):
+        """In a lab that is up, with a database: all but these."""
+        self.address = {h: self.lab.address(h) for h in (*self.hosts(), "client")}
         if self.services:
             net = self.address["alpha"].rpartition(".")[0]
             self.service = {h: f"{net}.{201 + i}" for i, h in enumerate(HOSTS)}
@@ -154,8 +160,15 @@ class SipLab:
             places += [(t, self.service[owner], p, policy, False, "elsewhere = true") for t, p, policy in KINDS if p != AUTO_PORT]
         return places
 
+    def conninfo(self):
+        return f"host={self.database.socket_dir} port={self.database.port} user=postgres dbname=postgres"
+
+    def sql(self, text):
+        """What the database says: a line for each row, with | between columns"""
+        return self.database.psql(text)
+
     def configure(self):
-        database = f"host={self.database.socket_dir} port={self.database.port} user=postgres dbname=postgres"
+        database = self.conninfo()
         for name, (host, role) in self.servers.items():
             text = CONF.format(name=name, role=role, database=database, folder=self.folder, group="sip" if role == "home" else "",
                                rebalance=self.rebalance)
@@ -241,7 +254,7 @@ class SipLab:
 
     def homes(self, name="alpha"):
         """{user: (home, current, epoch)} by the table"""
-        rows = self.database.psql("SELECT aor, home, current, epoch FROM assignment").splitlines()
+        rows = self.sql("SELECT aor, home, current, epoch FROM assignment").splitlines()
         rows = [r.split("|") for r in rows]
         return {r[0].removeprefix("sip:").split("@")[0]: (r[1], r[2], int(r[3])) for r in rows}
 

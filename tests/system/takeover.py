@@ -174,6 +174,8 @@ class Rig:
     tls: clients may have it, and are unprotected then."""
 
     supervise = SUPERVISE
+    token = TOKEN
+    database_configuration = ""
 
     def __init__(self, lab, v6=False, fencing=True, service=True, lease=None, connections=300, tls=False):
         self.lab, self.v6, self.fencing, self.service, self.lease = lab, v6, fencing, service, lease
@@ -189,10 +191,11 @@ class Rig:
         template = pathlib.Path(f"/tmp/{self.lab.name}.conf")
         template.write_text(HOLDFAST, encoding="ascii")
         try:
-            self.lab.up("-n", len(HOSTS), "--engine", "corosync", "--token", TOKEN, "--config", template,
-                        *(w for h, c in COPIES.items() for w in ("--shared", f"{h}:/srv/{c}")))
+            self.lab.up("-n", len(HOSTS), "--engine", "corosync", "--token", self.token, "--config", template,
+                        *(w for d in self.disks() for w in ("--shared", d)))
         finally:
             template.unlink()
+        self.prepare()
         for host in HOSTS:
             self.own[host] = self.lab.address(host)
             link = json.loads(self.lab.exec(host, "ip", "-j", "link", "show", "dev", "eth0"))
@@ -213,10 +216,17 @@ class Rig:
             self.start_service()
         self.whole()
 
+    def disks(self):
+        """As the lab's --shared takes them"""
+        return [f"{h}:/srv/{c}" for h, c in COPIES.items()]
+
+    def prepare(self):
+        """What the hosts of this rig have beside the lab's"""
+
     def start_database(self):
         for host, copy in COPIES.items():
             self.lab.exec(host, "chown", "postgres:", f"/srv/{copy}")
-            self.lab.put(host, "/etc/holdfast/postgresql.conf", f"max_connections = {self.connections}\n")
+            self.lab.put(host, "/etc/holdfast/postgresql.conf", f"max_connections = {self.connections}\n{self.database_configuration}")
         self.create(DATABASE, "".join(COPY.format(name=c) for c in COPIES.values()))
 
     def start_service(self):
@@ -414,14 +424,18 @@ class Rig:
     def present(g):
         return sum(h["present"] for h in g["hosts"]) == len(HOSTS)
 
+    def repair(self):
+        """What is the operator's to do: who is off is switched on."""
+        for host in HOSTS:
+            if not self.init(host):
+                self.boot(host)
+            else:
+                self.attend(host)
+
     def whole(self, deadline=DEADLINE):
-        """Until all is well, by nobody's doing but what is the operator's: who is off is switched on."""
+        """Until all is well, by nobody's doing but the operator's."""
         def there():
-            for host in HOSTS:
-                if not self.init(host):
-                    self.boot(host)
-                else:
-                    self.attend(host)
+            self.repair()
             return self.is_whole()
 
         self.until(there, "all is well again", deadline)

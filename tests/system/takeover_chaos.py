@@ -3,6 +3,7 @@
 books of pg_chaos.py, and whether two hosts ever answered for the address. Clients of a protected kind must see no error at all."""
 import argparse
 import collections
+import contextlib
 import os
 import random
 import re
@@ -171,8 +172,13 @@ class Outside(Remote):
                 assert select.select([self.process.stdout], [], [], PATIENCE)[0], f"no answer to {text!r} in {PATIENCE} s"
                 got = self.process.stdout.readline()
                 if got != f"{line}\n":
-                    rest = self.process.communicate(timeout=10)[0] if self.process.poll() is not None else ""
-                    raise pgwire.Closed(f"{text!r}: {got + rest!r}, not {line!r}")
+                    raise pgwire.Closed(f"{text!r}: {got + self.rest()!r}, not {line!r}")
+
+        def rest(self):
+            """What else it has to say: none of them goes on after an error"""
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.communicate(timeout=10)[0]
+            return ""
 
         def abort(self):
             self.process.kill()
@@ -255,6 +261,7 @@ class Pgbench(threading.Thread):
     """pgbench's TPC-B in runs of some seconds; its own tables are its books"""
 
     protected = True
+    rate = 0  # transactions per second; 0: as many as there can be
     retried = 0
 
     def __init__(self, number, rig, _seed):
@@ -280,7 +287,8 @@ class Pgbench(threading.Thread):
         protocols = ["simple", "prepared", "extended"]
         while not self.stopping:
             protocols.append(protocols.pop(0))
-            self.process = self.rig.client(*self.command("-n", "-c", "2", "-T", "10", "-P", "1", "-M", protocols[0]))
+            rate = ("-R", str(self.rate)) if self.rate else ()
+            self.process = self.rig.client(*self.command("-n", "-c", "2", "-T", "10", "-P", "1", "-M", protocols[0], *rate))
             text = []
             for line in self.process.stdout:
                 text.append(line)
@@ -328,6 +336,8 @@ KINDS = (*LEDGER_KINDS, Pgbench)
 
 class Chaos:
     """The rig, the clients and what happens to them."""
+
+    width = 14  # of what happens, in the table
 
     def __init__(self, rig, seed, kinds=KINDS):
         self.rig, self.random = rig, random.Random(seed)
@@ -447,11 +457,15 @@ class Chaos:
             while done < takeovers and time.monotonic() < end and not self.failed():
                 done += self.one(self.random.choice(ways)) or not self.rig.service
         finally:
-            for c in self.clients:
-                c.stopping = True
-            for c in self.clients:
-                if c.is_alive():
-                    c.join(PATIENCE)
+            self.stop()
+
+    def stop(self):
+        """The clients, each after its operation"""
+        for c in self.clients:
+            c.stopping = True
+        for c in self.clients:
+            if c.is_alive():
+                c.join(PATIENCE)
 
     def failed(self):
         """What is wrong already needs no more take-overs."""
@@ -466,7 +480,7 @@ class Chaos:
         print(f"{sum(self.events.values())} events" + (f"; notifications that an empty one stood for: {gaps}" if gaps else ""))
         for name, n in sorted(self.events.items()):
             s = sorted(self.stalls[name])
-            print(f"  {name:14} {n:4}   longest operation, ms: median {s[len(s) // 2] * 1000:6.0f}, most {s[-1] * 1000:6.0f}")
+            print(f"  {name:{self.width}} {n:4}   longest operation, ms: median {s[len(s) // 2] * 1000:6.0f}, most {s[-1] * 1000:6.0f}")
         return wrong
 
 

@@ -318,6 +318,19 @@ def test_shared_directory(new_lab):
     assert not os.path.exists("/srv/shared") and not os.path.exists("/var/lib/both")
 
 
+def test_full_disk(new_lab):
+    """A shared directory with a size is a disk of its own, which is full while others have room."""
+    lab = new_lab("-n", "1", "--no-daemon", "--shared", "alpha:/srv/small:1", "--shared", "alpha:/srv/large")
+    fill = ("sh", "-c", "head -c 2M /dev/zero >$0/x")
+    assert "No space left" in lab.run("exec", "alpha", "--", *fill, "/srv/small", check=False).stderr
+    lab.exec("alpha", *fill, "/srv/large")
+    lab.run("power-off", "alpha")
+    lab.run("boot", "alpha")
+    assert lab.exec("alpha", "stat", "-c", "%s", "/srv/small/x").strip() == str(1 << 20)
+    lab.down()
+    assert not lab.leftovers()
+
+
 def test_corosync(new_lab):
     lab = new_lab("-n", "5", "--engine", "corosync", "--token", "700")
 
@@ -443,30 +456,18 @@ def test_wrong_words(lab):
     p = Lab("no-such-lab").run("status", check=False)
     assert p.returncode == 1 and "no lab" in p.stderr
     assert "no name" in Lab("../x").run("up", check=False).stderr
-    for shared in ("alpha:/etc/x", "omega:/srv/x", "alpha:/srv/../x", "/srv/x"):
+    for shared in ("alpha:/etc/x", "omega:/srv/x", "alpha:/srv/../x", "/srv/x", "alpha:/srv/x:much"):
         p = Lab("no-such-lab").run("up", "--shared", shared, check=False)
         assert p.returncode == 1 and "--shared" in p.stderr
-
-
-def leftovers(name):
-    found = [str(STATE / name)] if (STATE / name).exists() else []
-    found += [str(p) for p in pathlib.Path("/sys/fs/cgroup").glob(f"**/holdfast-lab.{name}")]
-    for p in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"/holdfast-lab/{name}/".encode() in p.read_bytes():
-                found.append(str(p))
-        except OSError:
-            pass
-    return found
 
 
 def test_several_at_once_and_nothing_left(lab, new_lab):
     other = new_lab("-n", "1", "--no-daemon")
     python(other, "alpha", "import time\nprint('ready', flush=True)\ntime.sleep(1000)")
     assert other.address("alpha") != lab.address("alpha")
-    assert leftovers(other.name)
+    assert other.leftovers()
     other.down()
-    assert leftovers(other.name) == []
+    assert other.leftovers() == []
     other.down()  # idempotent
     assert lab.state_of("client")["state"] == "on"
 
@@ -482,7 +483,7 @@ def test_killed_from_outside(new_lab):
     os.kill(int((state / "switch").read_text().split()[0]), signal.SIGKILL)
     lab.until(lambda: "gone" in lab.run("status").stderr, "the switch seen gone")
     lab.down()
-    assert leftovers(lab.name) == []
+    assert lab.leftovers() == []
 
 
 def test_reused_pid_is_not_killed(new_lab):
@@ -507,7 +508,7 @@ def test_failed_up_leaves_nothing(tmp_path, monkeypatch):
     p = lab.run("up", check=False)
     assert p.returncode == 1
     assert "no luck today" in p.stderr and "does not come up" in p.stderr
-    assert leftovers(lab.name) == []
+    assert lab.leftovers() == []
 
 
 def test_needs_root():

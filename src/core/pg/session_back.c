@@ -168,8 +168,18 @@ static bool is_unreplicated(struct hf_slice body)
     return hf_slice_starts(m, hf_slice_str(words));
 }
 
+/* Said by each server process when another one has crashed, or at an immediate shutdown: it is the
+ * connection's end, of which a client that goes on hears nothing; see hf_pg_lost(). */
+static bool is_farewell(struct hf_slice body)
+{
+    struct hf_slice code = hf_pg_error_field(body, 'C');
+    return hf_slice_eq(code, hf_slice_str("57P01")) || hf_slice_eq(code, hf_slice_str("57P02"));
+}
+
 static void on_notice(struct hf_pg_session *s, struct unit *u, struct hf_slice message)
 {
+    if (is_farewell(body_of(message)))
+        return;
     if (s->commit == COMMIT_SENT && is_unreplicated(body_of(message)))
         s->unreplicated = true;
     if (u && u->kind == UNIT_HIDDEN && u->hidden != HID_COMMIT)

@@ -506,6 +506,30 @@ static void a_copy_behind_another_request(void **state)
     }
 }
 
+/* Each server process says goodbye with a notice when another one has crashed: that is the end of a
+ * connection which the client is not to hear of. Other notices are his. */
+static void a_crash_is_not_told(void **state)
+{
+    (void)state;
+    static const char *const code[] = {"57P02", "57P01", "01000"};
+    for (size_t i = 0; i < HF_ARRAY_LEN(code); i++) {
+        struct rig r;
+        struct hf_buf b;
+        rig_init(&r);
+        hf_buf_init(&b, 1000);
+        attach(&r);
+        query(&r, "begin");
+        answer(&r, "BEGIN", NULL, 'T');
+        hf_pg_put_error(&b, HF_PG_NOTICE,
+                        &(struct hf_pg_error){
+                            .severity = "WARNING", .sqlstate = code[i], .message = "it says"});
+        assert_int_equal(hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_buf_slice(&b), 0), b.n);
+        assert_int_equal(holds(&r.to[HF_PG_CLIENT], "it says"), i == 2);
+        hf_buf_fini(&b);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +544,7 @@ int main(void)
         cmocka_unit_test(only_in_a_block_that_was_open),
         cmocka_unit_test(a_copy_that_has_failed_is_not_waited_for),
         cmocka_unit_test(a_copy_behind_another_request),
+        cmocka_unit_test(a_crash_is_not_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
