@@ -179,9 +179,9 @@ int hf_egress(struct __sk_buff *skb)
     enum hf_egress_verdict verdict =
         hf_egress_judge_inline(&f, slot, a, bpf_ktime_get_boot_ns(), &counter);
     __u32 ack = f.ack;
-    if (verdict == HF_EGRESS_DROP) {
+    if (verdict == HF_EGRESS_DROP || verdict == HF_EGRESS_SWALLOW) {
         count(a, counter);
-        return TC_ACT_SHOT;
+        return verdict == HF_EGRESS_SWALLOW ? TC_ACT_STOLEN : TC_ACT_SHOT;
     }
     if (verdict == HF_EGRESS_HOLD_SYN_ACK) {
         count(a, counter);

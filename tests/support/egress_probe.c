@@ -146,9 +146,9 @@ static bool compare(const struct egress_packet *p, struct hf_egress_slot *slot,
     int retval = run(egress_fd, its, n);
     a.lease_until = address->lease_until ? UINT64_MAX : 0;
     enum hf_egress_verdict verdict = judge(mine, n, slot, &a, p->v6, found);
-    int want = verdict == HF_EGRESS_PASS || verdict == HF_EGRESS_LOWER ? TC_ACT_UNSPEC
-               : verdict == HF_EGRESS_HOLD_SYN_ACK                     ? TC_ACT_STOLEN
-                                                                       : TC_ACT_SHOT;
+    int want = verdict == HF_EGRESS_PASS || verdict == HF_EGRESS_LOWER             ? TC_ACT_UNSPEC
+               : verdict == HF_EGRESS_HOLD_SYN_ACK || verdict == HF_EGRESS_SWALLOW ? TC_ACT_STOLEN
+                                                                                   : TC_ACT_SHOT;
     a.lease_until = address->lease_until;
     *ret_verdict = verdict;
     const char *bad = retval != want                                    ? "verdict"

@@ -162,7 +162,7 @@ class Cluster:
 
     def __init__(self):
         user = pwd.getpwnam("postgres")
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir="/var/tmp"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir="/tmp"))
         os.chown(self.dir, user.pw_uid, user.pw_gid)
         self.net = f"{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250 + 1}"
         with socket.socket() as s:

@@ -867,7 +867,7 @@ def main():
     kinds = [k for k in KINDS if not a.kind or k.__name__ in a.kind]
     if Node in kinds and not Node.there():
         kinds.remove(Node)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-", dir="/var/tmp"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     rig = Whole(Lab(f"chaos-{os.getpid()}"), folder)
     try:
         wrong = play(rig, a, kinds)

@@ -75,7 +75,7 @@ def free_port():
 def template():
     """A data directory as initdb makes it, once for all servers of this process; they have one system identifier."""
     user = pwd.getpwnam("postgres")
-    top = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-template-", dir="/var/tmp"))
+    top = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-template-", dir="/tmp"))
     atexit.register(shutil.rmtree, top)
     os.chown(top, user.pw_uid, user.pw_gid)
     subprocess.run([BIN / "initdb", "-D", top / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
@@ -119,7 +119,7 @@ class Rig:
         # ended from outside, it still tears down
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-rig-", dir="/var/tmp"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-rig-", dir="/tmp"))
         user = pwd.getpwnam("postgres")
         os.chown(self.dir, user.pw_uid, user.pw_gid)
         self.dir.chmod(0o755)

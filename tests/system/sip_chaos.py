@@ -254,7 +254,7 @@ def main():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sip-chaos-", dir="/var/tmp") as folder, \
+    with tempfile.TemporaryDirectory(prefix="sip-chaos-", dir="/tmp") as folder, \
             running("sipchaos", folder, rebalance(200, 10), EDGE_HOST, services=True) as sip:
         town = Town(sip, a.clients, a.watchers, 200, a.seed)
         sip.ends.callback(town.crowd.close)

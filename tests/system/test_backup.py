@@ -4,17 +4,15 @@ import json
 import pytest
 
 from lab import STATE
-from test_group import CONFIG, DEADLINE, HOSTS, WEB, Group
+from test_group import DEADLINE, HOSTS, WEB, Group
 
 BACKUP = "/srv/holdfast.tar.gz"  # the lab's /srv outlives the loss of a disk here, as another machine would
 LOST = ("etc/holdfast", "etc/corosync", "var/lib/holdfast")
 
 
 @pytest.fixture(scope="module", name="group")
-def fixture_group(new_lab, tmp_path_factory):
-    path = tmp_path_factory.mktemp("backup") / "holdfast.conf"
-    path.write_text(CONFIG, encoding="utf-8")
-    lab = new_lab("-n", len(HOSTS), "--engine", "corosync", "--config", path)
+def fixture_group(new_lab):
+    lab = new_lab("-n", len(HOSTS), "--engine", "corosync")
     group = Group(lab)
     lab.put("alpha", "/run/orders.conf", WEB)
     lab.until(lambda: group.command("alpha", "create", "/run/orders.conf"), "created", DEADLINE)

@@ -477,7 +477,7 @@ def test_the_example_program(start, tmp_path):
 
 def group_state(seq, flags, epoch=0, host=b""):
     return frame(GROUP_STATE, struct.pack(">IBBQ", seq, flags, 4, epoch) + string(1, b"r")
-                 + string(1, host) + string(1, b"192.0.2.1") + string(1, b""))
+                 + string(1, host) + string(1, b"192.0.2.1") + string(1, b"") + string(2, b""))
 
 
 def test_the_leader_example(start, tmp_path):

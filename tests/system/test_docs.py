@@ -318,7 +318,7 @@ def test_examples_of_the_command(new_lab):
     lab.put("alpha", "/run/orders", "resource lead { fence = none }\n")
     lab.exec("alpha", "holdfast", "group", "create", "orders", "/run/orders")
     lab.exec("beta", "holdfast", "group", "join", "orders")
-    publish, top, watch, switch = [t for _, section, t in displays("holdfast.1") if section == "EXAMPLES"]
+    publish, top, watch, switch, backup, restore = [t for _, section, t in displays("holdfast.1") if section == "EXAMPLES"]
     published = lab.popen("alpha", "sh", "-c", f"exec {publish}")
     stub = 'systemctl() { echo "$@" >>/run/told; }\n'
     watching = lab.popen("alpha", "bash", "-c", stub + watch)
@@ -326,6 +326,8 @@ def test_examples_of_the_command(new_lab):
         lab.until(lambda: "/web/shop/1" in lab.tree("beta"), "the example's service")
         lab.until(lambda: "reload proxy" in lab.get("alpha", "/run/told"), "the proxy reloaded")
         assert "alpha" in lab.exec("alpha", "sh", "-c", top)
+        lab.exec("alpha", "sh", "-c", f"mkdir -p /var/backups; {backup}")
+        lab.exec("alpha", "sh", "-c", restore.replace("/mnt/alpha", "/var/backups").replace("--yes", "--check"))
         lab.until(lambda: lab.json("alpha", "group", "show", "orders")[0]["phase"] == "running", "the group runs")
         lab.exec("alpha", "sh", "-c", switch)
         lab.until(lambda: lab.json("alpha", "group", "show", "orders")[0]["primary"]["host"] == "beta", "beta leads")

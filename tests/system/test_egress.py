@@ -380,6 +380,26 @@ def test_syn_ack_waits_long(net, how, address):
     server.wait(f"read {s.getsockname()[1]} 3")
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_syn_ack_outlives_its_lease(net, how):
+    """The process learns of a handshake, has no lease when the kernel repeats the SYN-ACK, and lets it go on afterwards."""
+    server = net.serve(how, V4)
+    server.say("syn hold")
+    s = net.socket(V4)
+    s.setblocking(False)
+    s.connect_ex((V4, PORT))
+    until(lambda: server.counters()["syn_ack_held"] > 0, "a SYN-ACK that is held")
+    server.say("lease 0")
+    before = server.counters()["lease"]
+    until(lambda: server.counters()["lease"] >= before + 3, "SYN-ACKs without a lease")
+    server.say("lease -1")
+    server.say("syn go")
+    s.settimeout(10)
+    until(lambda: s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01", "a connection")
+    s.sendall(b"one")
+    server.wait(f"read {s.getsockname()[1]} 3")
+
+
 @pytest.mark.parametrize("how, address", itertools.product(HOWS, (V4, V6)))
 def test_death_says_nothing(net, how, address):
     """kill -9, packets to the dead, a new process, packets of the old connection: no RST, no FIN."""

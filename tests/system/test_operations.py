@@ -17,9 +17,10 @@ import pg_chaos
 import pgwire
 from guide import blocks
 from lab import ROOT, STATE, Failed
+from reader import DEADLINE, HOSTS, PROGRAMS, Reader, find_program
 from sipua import Agent
 from takeover import enter_network
-from test_guides import DEADLINE, HOSTS, PROGRAMS, THREE, UNITS, Reader, find_program
+from test_guides import THREE
 
 OPERATIONS = ROOT / "doc/guide/operations.md"
 PATIENCE = 120  # s, of clients
@@ -28,20 +29,6 @@ MIRROR = "copy2"  # of the host that loses its disk
 RUN = ("holdfastd", "holdfast-pg", "holdfast-sip")
 KINDS = (pg_chaos.Insert, pg_chaos.Increment, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.Function, pg_chaos.Pipeline, pg_chaos.Session)
 PACE = 0.02  # s between a client's operations: the machine is small
-# systemd's Restart=always, until SIGTERM
-LOOP = """
-umask 077
-mkdir -pm 0755 '/run/{folder}' '/var/lib/{folder}'
-echo $$ >'/run/{unit}.loop'
-trap 'stop=1; kill $p' TERM
-while :; do
-    {command} &
-    p=$!
-    while kill -0 $p; do wait $p; done 2>/dev/null
-    [ -z "$stop" ] || exit 0
-    sleep 0.05
-done >>'/var/log/{unit}.out' 2>&1
-"""
 
 
 class Counting:
@@ -105,33 +92,6 @@ class Operator(Reader):
         for name in PROGRAMS:
             program = find_program(name) if host in self.upgraded_on else self.old / name
             self.lab.exec(host, "ln", "-sf", program, f"/usr/sbin/{name}")
-
-    def systemctl(self, host, action, *units):
-        units = [u for u in units if u != "--now"]
-        assert action in ("enable", "disable", "start", "stop", "restart")
-        for unit in units:
-            if action in ("stop", "restart", "disable"):
-                self.stop(host, unit)
-            if action in ("start", "restart", "enable"):
-                self.start(host, unit)
-
-    def start(self, host, unit):
-        command, folder = UNITS.get(unit), ""
-        if not command:
-            text = (ROOT / f"packaging/{unit}.service").read_text(encoding="utf-8").replace("%N", unit)
-            command = re.search(r"^ExecStart=(.*)$", text, re.M)[1]
-            folder = re.search(r"^RuntimeDirectory=(.*)$", text, re.M)[1]
-        script = LOOP.format(unit=unit, folder=folder, command=command)
-        self.units[host, unit] = self.lab.popen(host, "sh", "-c", script, stdout=subprocess.DEVNULL)
-        if unit == "corosync":
-            self.lab.until(lambda: self.lab.exec(host, "corosync-cfgtool", "-s"), f"{unit} on {host}", DEADLINE)
-        if unit == "holdfastd":
-            self.lab.until(lambda: self.lab.exec(host, "holdfast", "status"), f"{unit} on {host}", DEADLINE)
-
-    def stop(self, host, unit):
-        if (host, unit) in self.units:
-            self.lab.exec(host, "sh", "-c", f"kill $(cat /run/{unit}.loop)")
-            assert self.units.pop((host, unit)).wait(timeout=DEADLINE) == 0, unit
 
     # --- what the operator does by hand and waits for ---
 

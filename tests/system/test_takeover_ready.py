@@ -127,7 +127,7 @@ def test_a_switch_to_a_host_that_waits(rig):
         pgwire.check(c.query("begin"))
         with pytest.raises(Failed, match=rf"{third} on {third} is not in sync .*; in sync: {backup} on {backup}\."):
             rig.switch(third)
-        assert f"suspended: {backup} is the backup" in rig.on(host, "holdfast", "group", "show", takeover.SERVICE)
+        rig.until(lambda: f"suspended: {backup} is the backup" in rig.on(host, "holdfast", "group", "show", takeover.SERVICE), "why it waits")
         rig.on(host, "holdfast", "-t", "30", "group", "leave", takeover.SERVICE, "--host", backup, timeout=40)
         rig.until(lambda: rig.backup() == third, f"{third} is the backup")
         rig.on(backup, "holdfast", "-t", "30", "group", "join", takeover.SERVICE, timeout=40)

@@ -274,8 +274,11 @@ HF_EGRESS_INLINE enum hf_egress_verdict hf_egress_judge_inline(
 {
     uint32_t flags = address->flags;
     if (now >= address->lease_until) {
+        /* the kernel forgets a handshake whose SYN-ACK it can't repeat: the one that the owner
+         * knows of, and lets go on when the lease is back, would be another one by then */
+        bool syn_ack = f->kind == HF_EGRESS_KIND_TCP && f->tcp_flags & HF_TCP_SYN;
         *ret_counter = HF_EGRESS_N_LEASE;
-        return HF_EGRESS_DROP;
+        return syn_ack ? HF_EGRESS_SWALLOW : HF_EGRESS_DROP;
     }
     if (f->kind == HF_EGRESS_KIND_BAD) {
         *ret_counter = HF_EGRESS_N_BAD;

@@ -44,9 +44,10 @@ enum hf_egress_counter {
 #define HF_EGRESS_VERDICT_LIST(X)                                                                  \
     X(HF_EGRESS_PASS, "pass")                                                                      \
     X(HF_EGRESS_DROP, "drop")                                                                      \
+    X(HF_EGRESS_SWALLOW, "swallow")   /* drop; the kernel thinks that it went */                   \
     X(HF_EGRESS_HOLD_ACK, "hold-ack") /* a pure ACK too early: save and drop */                    \
     X(HF_EGRESS_LOWER, "lower")       /* data with an ACK too early: save, lower, let go */        \
-    X(HF_EGRESS_HOLD_SYN_ACK, "hold-syn-ack") /* tell the owner and drop */
+    X(HF_EGRESS_HOLD_SYN_ACK, "hold-syn-ack") /* tell the owner and swallow */
 
 enum hf_egress_verdict {
 #define HF_EGRESS_VERDICT_ENUM(name, text) name,
