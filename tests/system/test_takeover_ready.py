@@ -121,6 +121,8 @@ def test_mirror_state_tells_each_copy(rig):
 def test_a_switch_to_a_host_that_waits(rig):
     """Refused, with the reason; as ocf_holdfast_pg(7) says it works, and clients notice nothing."""
     rig.whole()
+    rig.let_serve("alpha")  # where the group was made: only it knows its own copy, if it left it would have to bring that
+    rig.whole()
     host, backup = rig.serving(), rig.backup()
     (third,) = set(takeover.HOSTS) - {host, backup}
     with rig.connect() as c:
