@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -16,6 +17,13 @@ def find_lab():
     """holdfast-lab: HOLDFAST_BIN, then this tree's build directory, then its source."""
     path = os.environ.get("HOLDFAST_BIN", "") + f":{ROOT}/build/src/lab:{ROOT}/src/lab"
     return shutil.which("holdfast-lab", path=path)
+
+
+def end(process):
+    """End what Lab.popen started and all that it started itself, which would hold its pipes open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 class Failed(Exception):
@@ -68,9 +76,9 @@ class Lab:
         return self.run("exec", host, "--", *command, **kw).stdout
 
     def popen(self, host, *command, **kw):
-        """Start a command on a host; the caller ends it."""
+        """Start a command on a host; the caller ends it, and what it started itself, with end()."""
         kw = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
-              "text": True, **kw}
+              "text": True, "start_new_session": True, **kw}
         return subprocess.Popen([self.tool, "--name", self.name, "exec", host, "--", *command],
                                 **kw)
 

@@ -4,12 +4,11 @@ import contextlib
 import os
 import pathlib
 import re
-import signal
 import subprocess
 
 import pytest
 
-from lab import ROOT, Lab
+from lab import ROOT, Lab, end
 from reader import PATH, Reader, find_program
 from test_guides import CHECKS
 
@@ -225,8 +224,7 @@ def follow_lab(lab, text, folder):
         try:
             said = p.communicate(timeout=120)[0]
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(p.pid, signal.SIGKILL)
+            end(p)
     assert p.returncode == 0, said
     return said
 
@@ -308,8 +306,7 @@ int main(void)
         while "/pg/one" not in (line := p.stdout.readline()):
             assert line, "it ended"
     finally:
-        p.kill()
-        p.communicate()
+        end(p)
 
 
 def test_examples_of_the_command(new_lab):
@@ -333,5 +330,4 @@ def test_examples_of_the_command(new_lab):
         lab.until(lambda: lab.json("alpha", "group", "show", "orders")[0]["primary"]["host"] == "beta", "beta leads")
     finally:
         for p in (published, watching):
-            p.kill()
-            p.communicate()
+            end(p)

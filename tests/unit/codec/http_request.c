@@ -2,6 +2,8 @@
 #include "codec/http_request.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "support/test.h"

@@ -663,7 +663,7 @@ static void test_refused_switch_says_why(void **st)
                                 resource("copy2", HF_RESOURCE_COPY, flags),
                                 resource("copy3", HF_RESOURCE_COPY, flags)};
     for (unsigned i = 0; i < HOSTS; i++) {
-        w->host[i].access = i < 3 ? (uint16_t)(1u << i) : 0;
+        w->host[i].access = (uint16_t)(i < 3 ? 1u << i : 0);
     }
     found(w, 0, r, 3);
     for (unsigned i = 1; i < HOSTS; i++) {
