@@ -446,12 +446,19 @@ static int start_tls(struct hf_sip_conn *c)
                : -ENOTSUP;
 }
 
-static void set_socket(int fd)
+static hf_time stall_limit(const struct hf_sip_wire *t)
 {
-    int one = 1, idle = KEEPALIVE_S;
+    return t->conf.stall ? t->conf.stall : HF_S(30);
+}
+
+static void set_socket(const struct hf_sip_wire *t, int fd)
+{
+    int one = 1, idle = KEEPALIVE_S, limit = (int)(stall_limit(t) / HF_MS(1));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    /* what the other host does not acknowledge is as bad as what it does not read */
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof(limit));
 }
 
 /* fd becomes the connection's; closed if there is none. */
@@ -476,7 +483,7 @@ static struct hf_sip_conn *create(struct hf_sip_wire *t, int fd, const struct hf
     hf_buf_init(&c->in, HF_SIP_MESSAGE_MAX + RAW_LEN + 1);
     hf_buf_init(&c->wait, out_max(t) + RAW_LEN);
     hf_buf_init(&c->out, 2 * (out_max(t) + RAW_LEN));
-    set_socket(fd);
+    set_socket(t, fd);
     if ((flow->transport == HF_SIP_TRANSPORT_TLS && start_tls(c)) ||
         hf_poll_add(t->poll, &c->io, fd, opened ? HF_POLL_WRITE : HF_POLL_READ, on_conn)) {
         close(fd);
@@ -650,7 +657,7 @@ static void sweep_idle(struct hf_sip_wire *t, hf_time now)
 static void on_sweep(struct hf_poll_timer *timer, hf_time now)
 {
     struct hf_sip_wire *t = HF_CONTAINER_OF(timer, struct hf_sip_wire, sweep);
-    hf_time limit = t->conf.stall ? t->conf.stall : HF_S(30);
+    hf_time limit = stall_limit(t);
     sweep_idle(t, now);
     while (!hf_list_empty(&t->stalled)) {
         struct hf_sip_conn *c = HF_CONTAINER_OF(t->stalled.next, struct hf_sip_conn, stalled);

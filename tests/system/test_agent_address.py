@@ -122,6 +122,36 @@ def test_announcer_ends_with_the_address(net):
     until(lambda: not net.announcers(host), "announcer ended")
 
 
+@pytest.mark.parametrize("address", [V4, V6])
+def test_connections_end_with_the_address(net, address):
+    """Both ends learn it at once: else one sends to who has the address next, the other over what leads there."""
+    host = net.hosts[0]
+
+    def python(ns, text):
+        return subprocess.Popen(["ip", "netns", "exec", ns, "python3", "-uc", f"import socket, sys\n{text}"], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, text=True)
+
+    until_reset = "s.settimeout(20)\ntry:\n    print(s.recv(1))\nexcept OSError as e:\n    print(type(e).__name__)"
+    family = "AF_INET6" if ":" in address else "AF_INET"
+    net.do(host, "start", address)
+    server = python(host, f"l = socket.create_server(({address!r}, 9000), family=socket.{family})\nprint('listens')\ns, _ = l.accept()\n"
+                    f"{until_reset}")
+    try:
+        assert server.stdout.readline() == "listens\n"
+        client = python(net.client, f"s = socket.create_connection(({address!r}, 9000))\nprint('connected')\n{until_reset}")
+        try:
+            assert client.stdout.readline() == "connected\n"
+            net.do(host, "stop", address)
+            assert client.stdout.readline() == "ConnectionResetError\n"
+            assert server.stdout.readline().startswith("Connection")
+        finally:
+            client.kill()
+            client.communicate()
+    finally:
+        server.kill()
+        server.communicate()
+
+
 def test_prefix_and_label(net):
     host = net.hosts[0]
     net.do(host, "start", cidr_netmask=24, label="pg", count=0)
