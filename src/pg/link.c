@@ -61,10 +61,13 @@ static void want(struct hf_pg_link *l)
     hf_poll_want(l->wire->poll, &l->io, bits);
 }
 
+/* It was drained, or broke. */
 static void on_task(struct hf_poll_task *t)
 {
     struct hf_pg_link *l = HF_CONTAINER_OF(t, struct hf_pg_link, task);
-    if (!l->told) {
+    if (!l->broken) {
+        hf_pg_link_again(l);
+    } else if (!l->told) {
         l->told = true;
         l->ops->gone(l, l->why);
     }
@@ -410,7 +413,8 @@ void hf_pg_link_drain(struct hf_pg_link *l)
         w->n_recv_bytes += (size_t)n;
         hold(l, hf_slice(w->recv, (size_t)n));
     }
-    hf_poll_again(w->poll, &l->io); /* the end, or an error, is told */
+    hf_poll_task_add(w->poll, &l->task); /* it is offered */
+    hf_poll_again(w->poll, &l->io);      /* the end, or an error, is told */
 }
 
 void hf_pg_link_preload(struct hf_pg_link *l, struct hf_slice in, struct hf_slice out)

@@ -123,8 +123,8 @@ static inline size_t hf_pg_link_may_go(const struct hf_pg_link *l)
 {
     return l->n_out - l->n_held;
 }
-/** Take what the kernel has received already into the link, to be offered later. Not from
- * within bytes(). */
+/** Take what the kernel has received already into the link; it is offered in this turn, by a task.
+ * Not from within bytes(). */
 void hf_pg_link_drain(struct hf_pg_link *l);
 /** Bytes that came before the link was: to be offered as if they came now (not counted). Bytes for
  * the socket that may go. */
