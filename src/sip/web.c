@@ -100,6 +100,12 @@ static void add_up(struct hf_sip *s, struct sums *t)
         t->info.waiting += f.info.waiting;
         t->info.cached += f.info.cached;
         t->info.bytes += f.info.bytes;
+#define ADD_WATCH(name, text) t->info.watch.name += f.info.watch.name;
+        HF_SIP_WATCH_COUNTER_LIST(ADD_WATCH)
+#undef ADD_WATCH
+#define ADD_PRESENCE(name, text) t->info.presence.name += f.info.presence.name;
+        HF_SIP_PRESENCE_COUNTER_LIST(ADD_PRESENCE)
+#undef ADD_PRESENCE
     }
 }
 
@@ -140,6 +146,12 @@ static void metrics(struct hf_sip *s, struct hf_buf *b)
 #define ELEMENT_LINE(name, text) counter(b, #name, text, t.element.name);
     HF_SIP_ELEMENT_COUNTER_LIST(ELEMENT_LINE)
 #undef ELEMENT_LINE
+#define WATCH_LINE(name, text) counter(b, "watch_" #name, text, t.info.watch.name);
+    HF_SIP_WATCH_COUNTER_LIST(WATCH_LINE)
+#undef WATCH_LINE
+#define PRESENCE_LINE(name, text) counter(b, "presence_" #name, text, t.info.presence.name);
+    HF_SIP_PRESENCE_COUNTER_LIST(PRESENCE_LINE)
+#undef PRESENCE_LINE
 #define WIRE_LINE(name, text) counter(b, "net_" #name, text, t.worker.wire.name);
     HF_SIP_WIRE_COUNTER_LIST(WIRE_LINE)
 #undef WIRE_LINE

@@ -154,6 +154,7 @@ def test_many(server):
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{server.web_port}/metrics", timeout=20).read().decode()
         assert "holdfast_sip_registers_total" in metrics
         assert "holdfast_sip_worker_lost_total 0" in metrics
+        assert "holdfast_sip_watch_subscriptions_total 0" in metrics and "holdfast_sip_presence_published_total 0" in metrics
     finally:
         for a in agents:
             a.close()

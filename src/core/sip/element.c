@@ -1050,6 +1050,8 @@ void hf_sip_element_info(const struct hf_sip_element *e, struct hf_sip_element_i
         .waiting = e->n_waits,
         .bytes = rows.bytes + hf_sip_registrar_bytes(e->registrar),
         .table = hf_sip_assign_table(e->assign),
+        .watch = *hf_sip_notifier_counters(e->notifier),
+        .presence = *hf_sip_notifier_presence_counters(e->notifier),
     };
 }
 

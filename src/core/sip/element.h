@@ -14,6 +14,8 @@
 #include "core/sip/fleet.h"
 #include "core/sip/flow.h"
 #include "core/sip/ops.h"
+#include "core/sip/presence.h"
+#include "core/sip/watch.h"
 
 /*
  * Pure: it sees no socket and no clock. Joins what lies beside it: message, decide, assign, digest,
@@ -178,6 +180,8 @@ const struct hf_sip_element_counters *hf_sip_element_counters(const struct hf_si
 struct hf_sip_element_info {
     uint64_t rows, pinned, bindings, aors, subs, transactions, waiting, cached, bytes;
     enum hf_sip_table table;
+    struct hf_sip_watch_counters watch;
+    struct hf_sip_presence_counters presence;
 };
 void hf_sip_element_info(const struct hf_sip_element *e, struct hf_sip_element_info *ret_info);
 /** `holdfast sip show AOR`: what this worker knows, as JSON. */
