@@ -3,9 +3,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -61,6 +64,7 @@ struct conn {
     unsigned plain;   /* answers without data or D-SACK */
     uint64_t peer_tx; /* answered: the peer stands here */
     uint32_t snd_wnd;
+    int fd;             /* inexact: its socket, a second time, until DONE; -1: none */
     bool heard;         /* NUDGED: nudge_ack is valid */
     uint32_t nudge_ack; /* the peer's first acknowledgement since */
     hf_time asked_at, next_probe;
@@ -103,6 +107,10 @@ static void make_key(const struct hf_endpoint *e, uint8_t key[static KEY_LEN])
 static void enter(struct hf_tcpmove *mv, struct conn *c, enum state state)
 {
     assert(state > c->state || state == ADDED);
+    if (state == DONE && c->fd >= 0) {
+        close(c->fd);
+        c->fd = -1;
+    }
     c->state = state;
     hf_list_unlink(&c->node);
     hf_list_insert(&mv->conns[state], &c->node);
@@ -252,6 +260,9 @@ void hf_tcpmove_close(struct hf_tcpmove *mv)
     size_t pos = 0;
     for (struct conn *c; (c = hf_map_next(&mv->by_peer, &pos));) {
         free_packets(mv, &c->packets);
+        if (c->fd >= 0) {
+            close(c->fd);
+        }
         hf_free(c);
     }
     hf_map_fini(&mv->by_peer);
@@ -277,6 +288,7 @@ int hf_tcpmove_add(struct hf_tcpmove *mv, const struct hf_tcpmove_job *job)
     if (!c) {
         return -ENOMEM;
     }
+    c->fd = -1;
     c->job = *job;
     c->job.facts = f;
     memcpy(c->key, key, KEY_LEN);
@@ -379,12 +391,31 @@ static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     c->next_probe = now + NUDGE_INTERVAL;
 }
 
+/* Does the peer have more than our TCP has sent, so that it ignores what the peer says? */
+static bool is_ignored(const struct conn *c, uint64_t tx)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof(info);
+    int queued = 0, unsent = 0;
+    if (c->fd < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0 ||
+        ioctl(c->fd, SIOCOUTQ, &queued) < 0 || ioctl(c->fd, SIOCOUTQNSD, &unsent) < 0) {
+        return false;
+    }
+    return tx > c->peer_tx + info.tcpi_bytes_acked + (uint64_t)(queued - unsent);
+}
+
 static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
 {
     uint64_t tx = 0;
-    bool all =
-        hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx) && tx == tx_total(c);
+    bool ours = hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx);
+    bool all = ours && tx == tx_total(c);
     if (!(seg->flags & HF_TCP_ACK)) {
+        return;
+    }
+    if (ours && is_ignored(c, tx)) { /* pitfall 25 */
+        mv->c.requeued++;
+        hf_tcpmove_requeue(c->fd);
+        c->heard = false;
         return;
     }
     if (all || (c->heard && hf_tcp_before(c->nudge_ack, seg->ack))) {
@@ -579,7 +610,7 @@ static void nudge_some(struct hf_tcpmove *mv, hf_time now)
 {
     HF_LIST_FOREACH (it, &mv->conns[NUDGED]) {
         struct conn *c = conn_of(it);
-        if (now - c->asked_at >= NUDGE_PATIENCE) {
+        if (now - c->asked_at >= (c->heard ? NUDGE_PATIENCE : mv->opt.patience)) {
             mv->left--;
             enter(mv, c, DONE);
         } else if (now >= c->next_probe) {
@@ -596,9 +627,10 @@ static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmov
     mv->fn(mv->arg, c->job.arg, res);
 }
 
-/* Up to where the former host may have sent (pitfall 21): with an answer, however old, up to the
- * end of the window in it, as a peer takes no window back, but for what scaling cuts off. That
- * would be the 3 s of pitfall 18 for a peer whose buffer is full. */
+/* Up to where the former host may have sent (pitfall 21): with an answer, up to the end of the
+ * window in it, as a peer takes no window back, but for what scaling cuts off. That would be the
+ * 3 s of pitfall 18 for a peer whose buffer is full. An answer that is too old for that shows
+ * itself by the next ones (pitfall 25). */
 static uint64_t sent_end(const struct conn *c)
 {
     uint64_t total = tx_total(c);
@@ -644,6 +676,7 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
         revert_timeout(mv, c);
     }
     if (res.rc == 0 && c->answered && !c->exact) {
+        c->fd = fcntl(res.fd, F_DUPFD_CLOEXEC, 0);
         nudge(mv, c, now);
     }
     if (res.rc) {
@@ -696,7 +729,7 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
         const struct hf_list *head = &mv->conns[state];
         for (struct hf_list *it = head->next; it != head; it = it->next) {
             const struct conn *c = conn_of(it);
-            hf_time patience = state == NUDGED ? NUDGE_PATIENCE : mv->opt.patience;
+            hf_time patience = c->heard ? NUDGE_PATIENCE : mv->opt.patience;
             at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + patience));
         }
     }

@@ -20,3 +20,6 @@ struct hf_tcpmove_plan {
 /** Make the socket, out of repair mode. 0, or -errno with the call's name (static) in *ret_what. */
 int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, int *ret_fd,
                        uint64_t *ret_tx_written);
+/** Pitfall 25: all that is in the socket counts as sent from now on; the peer is asked where it
+ * stands. What it has not got comes by retransmission. Failing changes nothing. */
+void hf_tcpmove_requeue(int fd);

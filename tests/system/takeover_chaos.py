@@ -105,8 +105,13 @@ class Listen(Remote):
         self.other, self.gaps, self.missing = self.open(), getattr(self, "gaps", 0), set()
 
     def step(self, c):
-        for sql in ("begin", self.ledger(), f"notify c{self.number}, '{self.op}'", "commit"):
-            self.ok(self.other.query(sql))
+        try:
+            for sql in ("begin", self.ledger(), f"notify c{self.number}, '{self.op}'", "commit"):
+                self.ok(self.other.query(sql))
+        except pgwire.PgError:
+            if self.other.status != "I":
+                self.other.query("rollback")
+            raise
         end = time.monotonic() + PATIENCE
         while True:
             _, channel, payload = pgwire.check(c.until("AE"))[-1].data
@@ -176,9 +181,12 @@ class Outside(Remote):
 
         def rest(self):
             """What else it has to say: none of them goes on after an error"""
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self.process.communicate(timeout=10)[0]
-            return ""
+            guard = threading.Timer(10, self.process.kill)
+            guard.start()
+            try:
+                return self.process.stdout.read()
+            finally:
+                guard.cancel()
 
         def abort(self):
             self.process.kill()

@@ -1,6 +1,7 @@
 """TCP connections of unmodified clients move between hosts; the other tests of moves in pieces.
 
 More of the first one, at random: make tcp-chaos."""
+import contextlib
 import socket
 import struct
 import subprocess
@@ -99,6 +100,70 @@ def test_slow_reader(net4, options):
         time.sleep(0.001)
     assert got == tcpmove.ECHO[:len(data)]
     s.close()
+
+
+MARK = 7
+DEAF = ("add table inet hush; add chain inet hush out { type filter hook output priority 0; }; "
+        f"add rule inet hush out tcp dport {tcpmove.PORT} meta mark != {MARK} drop")
+
+
+def with_window(packet, window):
+    """An IPv4 packet with that in its window field, and its checksum right"""
+    tcp = bytearray(packet[20:])
+    tcp[14:18] = struct.pack("!HH", window, 0)
+    pseudo = packet[12:20] + struct.pack("!HH", 6, len(tcp))
+    tcp[16:18] = struct.pack("!H", tcpmove.checksum(pseudo + bytes(tcp) + b"\0" * (len(tcp) % 2)))
+    return packet[:20] + bytes(tcp)
+
+
+def test_an_answer_that_is_too_old(net4):
+    """Without SACK: the dead host had sent what a later acknowledgement let it; the first that comes to the new one is an older one."""
+    def sniff():
+        return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+
+    net4.start()
+    seen = in_namespace(net4.client, sniff)
+    s = net4.connect([(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)], [tcpmove.OFF["sack"]])
+    data = tcpmove.STREAM[:200_000]
+    send_all(s, data)
+    seen.settimeout(tcpmove.DEADLINE)
+    full = []
+    while len(full) < 3:  # its buffer is full, and stays so when it is asked
+        p = seen.recv(65536)
+        if p[9] == 6 and p[22:24] == struct.pack("!H", tcpmove.PORT):
+            full = [*full, with_window(p, 0)] if p[34:36] == b"\0\0" else []
+    old = full[-1]
+    raw = in_namespace(net4.client, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+    to = (str(net4.address), 0)
+    run("ip", "netns", "exec", net4.client, "nft", DEAF)
+    got = receive(s, 8000)
+    seen.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while seen.recv(65536):
+            pass
+    seen.settimeout(tcpmove.DEADLINE)
+    raw.sendto(with_window(old, 4096), to)  # for which there is room
+    while True:  # which are sent, and acknowledged in vain
+        p = seen.recv(65536)
+        if p[9] == 6 and p[20:22] == struct.pack("!H", tcpmove.PORT) and len(p) > 100:
+            break
+    new = net4.ready()
+    net4.power_off()
+    net4.take_address(new.host)
+    new.process.stdin.write("go\n")
+    new.process.stdin.flush()
+    for _ in range(20):
+        raw.sendto(old, to)
+        time.sleep(0.002)
+    run("ip", "netns", "exec", net4.client, "nft", "delete table inet hush")
+    got += receive(s, len(data) - len(got))
+    assert got == tcpmove.ECHO[:len(data)]
+    line = new.until("taken")
+    assert " inexact=1 requeued=1 " in line, line
+    net4.server = new
+    for x in (s, raw, seen):
+        x.close()
 
 
 @pytest.mark.parametrize("late", [True, False])
