@@ -309,6 +309,9 @@ void hf_el_register(struct hf_el_req *r)
         return;
     }
     if (b.n) {
+        if (r->f.away) { /* what is erased is known to nobody else */
+            hf_el_dirty(e, r->aor, erased(&b));
+        }
         store_binds(e, r->aor, r->v.epoch, &b, HF_EL_NOBODY);
     }
     put_answer(r, &reg, &w);

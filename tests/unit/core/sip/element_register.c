@@ -155,6 +155,26 @@ static void away(void **state)
     rig_close(&r);
 }
 
+/* Or he would be called where he is not any more, by the next home. */
+static void unregisters_while_away(void **state)
+{
+    (void)state;
+    open_rig();
+    send(CONTACT, 1);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_feed(&r, false, 0);
+    send("Contact: *\r\nExpires: 0\r\n", 2);
+    assert_int_equal(rig_status(&r, 0), 200);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    rig_feed(&r, true, 2);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_non_null(op);
+    assert_int_equal(op->n_binds, 1);
+    assert_true(op->bind[0].erase);
+    hf_assert_slice_str(op->bind[0].key, "sip:ann@192.0.2.1:5060");
+    rig_close(&r);
+}
+
 /* Who registers over a connection is called by it, as long as it stands. */
 static void connections(void **state)
 {
@@ -396,10 +416,15 @@ static void connections_of_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(held_until_stored),     HF_TEST(keys),
-        HF_TEST(row_changes_meanwhile), HF_TEST(away),
-        HF_TEST(connections),           HF_TEST(flows_end),
-        HF_TEST(flow_failed),           HF_TEST(connections_of_others),
+        HF_TEST(held_until_stored),
+        HF_TEST(keys),
+        HF_TEST(row_changes_meanwhile),
+        HF_TEST(away),
+        HF_TEST(unregisters_while_away),
+        HF_TEST(connections),
+        HF_TEST(flows_end),
+        HF_TEST(flow_failed),
+        HF_TEST(connections_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
