@@ -388,7 +388,8 @@ static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     for (int i = 0; i < NUDGES; i++) {
         send_probe(mv, c, now);
     }
-    c->next_probe = now + NUDGE_INTERVAL;
+    /* who says nothing for so long is waited for, not flooded */
+    c->next_probe = now + (now - c->asked_at < NUDGE_PATIENCE ? NUDGE_INTERVAL : SLOW_INTERVAL);
 }
 
 /* Does the peer have more than our TCP has sent, so that it ignores what the peer says? */
@@ -677,6 +678,7 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     }
     if (res.rc == 0 && c->answered && !c->exact) {
         c->fd = fcntl(res.fd, F_DUPFD_CLOEXEC, 0);
+        c->asked_at = now;
         nudge(mv, c, now);
     }
     if (res.rc) {
@@ -699,7 +701,6 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     (void)receive(mv, RECEIVE_PER_STEP); /* what came until its socket was there still goes to it */
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
-        c->asked_at = now;
         bool nudged = c->answered && !c->exact;
         mv->left -= !nudged;
         enter(mv, c, nudged ? NUDGED : DONE);

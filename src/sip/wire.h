@@ -26,8 +26,8 @@
  *   - when nothing whole has come for `hello` after the accept,
  *   - when nothing has come for `idle`, or, with a binding's flow (hf_sip_wire_keep()),
  *     `idle_kept`,
- *   - when its output stands for `stall`, not read or not acknowledged, or has more than out_max
- * bytes,
+ *   - when its output stands for `stall`, not read or not acknowledged, or has more than
+ *     out_max bytes,
  *   - after a fault that leaves its framing in doubt,
  *   - to make room for another one: who has said nothing yet goes first, then who is idle longest;
  *     who has a binding's flow never does.
