@@ -177,7 +177,10 @@ static void proxy(const struct hf_sip_facts *f, enum hf_sip_rule r, uint16_t tar
     }
     give(f, r, v);
     v->target = target;
-    v->mark = (struct hf_sip_mark){.hop = to_hop, .epoch = v->epoch, .offer = offers_apply(f)};
+    v->mark = (struct hf_sip_mark){.hop = to_hop,
+                                   .epoch = v->epoch,
+                                   .offer = offers_apply(f),
+                                   .fresh = f->authenticated || (hop(f) > 0 && f->mark.fresh)};
 }
 
 static void redirect(const struct hf_sip_facts *f, enum hf_sip_rule r, uint16_t target,

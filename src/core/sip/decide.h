@@ -113,6 +113,8 @@ struct hf_sip_mark {
     uint64_t epoch; /* of the row by which it went to us; 0: it had none */
     bool offer;     /* a REGISTER from the client itself, under auto: what it makes of a redirect
                      * is to be learnt */
+    bool fresh; /* the credentials were good at who sends it, and their nonce fresh by his clock:
+                 * ours may be another one's */
 };
 
 /** What is known when a request is there. Borrowed for the call. */

@@ -94,7 +94,7 @@ static bool mark_tag(const struct hf_sip_keys *keys, const struct hf_sip_msg *m,
     hf_wr_init(&w, text, sizeof(text));
     hf_wr_u8(&w, mark->hop);
     hf_wr_u64(&w, mark->epoch);
-    hf_wr_u8(&w, mark->offer);
+    hf_wr_u8(&w, (uint8_t)(mark->offer | mark->fresh << 1));
     hf_wr_u32(&w, m->cseq);
     hf_wr_str16(&w, m->method_text);
     hf_wr_str16(&w, branch);
@@ -122,6 +122,7 @@ void hf_sip_mark_put(struct hf_wr *w, const struct hf_sip_keys *keys,
     hf_wr_bytes(w, S(";epoch="));
     hf_sip_put_u64(w, mark->epoch);
     hf_wr_bytes(w, mark->offer ? S(";offer") : S(""));
+    hf_wr_bytes(w, mark->fresh ? S(";fresh") : S(""));
     hf_wr_bytes(w, S(";tag="));
     hf_wr_bytes(w, hf_slice(hex, sizeof(hex)));
     hf_sip_put_eol(w);
@@ -144,6 +145,7 @@ static int read_mark(struct hf_slice value, struct hf_sip_mark *ret_mark, struct
             return -HF_EMALF;
         }
         ret_mark->offer = ret_mark->offer || hf_sip_eq(p.name, S("offer"));
+        ret_mark->fresh = ret_mark->fresh || hf_sip_eq(p.name, S("fresh"));
         *ret_tag = hf_sip_eq(p.name, S("tag")) ? p.value : *ret_tag;
     }
     return rc == 0 && hf_sip_done(&c) ? 0 : -HF_EMALF;

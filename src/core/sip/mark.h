@@ -14,9 +14,9 @@
 #include "core/sip/write.h"
 
 /*
- *   Holdfast-Hop: 1;epoch=7;offer;tag=HEX   a header field of what a peer proxies (D5, I7). The tag
- *       covers it, Call-ID, CSeq, method, and the branch of the topmost Via, which is the sender's:
- *       it is good for this one hop of this one transaction. Never sent to anybody but peers.
+ *   Holdfast-Hop: 1;epoch=7;offer;fresh;tag=HEX   a header field of what a peer proxies (D5, I7).
+ * The tag covers it, Call-ID, CSeq, method, and the branch of the topmost Via, which is the
+ * sender's: it is good for this one hop of this one transaction. Never sent to anybody but peers.
  *   ;hf=HEX in our own Via                  where the response goes back (S4): listening address
  * and connection, and a hash by which a loop is told from a spiral; covers the branch, too.
  *   HEX@host in Path and Record-Route       a flow (RFC 5626 5): listening address, peer,

@@ -295,11 +295,62 @@ static void watchers(void **state)
     }
 }
 
+/* Two servers whose clocks are apart by more than a nonce lives: who has satisfied the first is not
+ * asked again by the one that it proxies to; else each would find the other's nonces stale. */
+static void clocks_apart(void **state)
+{
+    (void)state;
+    static struct rig beta;
+    static struct hf_sip_listen listen[3];
+    static char forwarded[8192];
+    struct hf_sip_element_conf c = rig_conf();
+    open_rig();
+    r.wall_s += 394;
+    rig_row(&r, ANN, "beta", 2);
+    challenged("REGISTER", ANN);
+    with("ann", "secret", ANN, 1);
+    rig_answer_secret(&r, "ann", "secret", ANN);
+    assert_int_equal(rig_status(&r, 0), 302);
+    with("ann", "secret", ANN, 2); /* does not follow */
+    rig_answer(&r, HF_SIP_OP_DONE, "beta", 2);
+    snprintf(forwarded, sizeof(forwarded), "%s", rig_out(&r, 0));
+    assert_non_null(strstr(forwarded, "Holdfast-Hop: 2;epoch=2;fresh;tag="));
+    rig_close(&r);
+
+    memcpy(listen, c.listen, sizeof(listen));
+    for (size_t i = 0; i < 3; i++) {
+        listen[i].at.addr[3] = 2;
+        listen[i].host = hf_slice_str("10.0.0.2");
+    }
+    c.name = hf_slice_str("beta");
+    c.listen = listen;
+    c.must_authenticate = true;
+    c.algorithms = 1u << HF_SIP_SHA256;
+    for (int marked = 1; marked >= 0; marked--) {
+        rig_open(&beta, &c);
+        rig_from(&beta, 101, HF_SIP_TRANSPORT_UDP, 0);
+        beta.from.local.addr[3] = 2;
+        rig_row(&beta, ANN, "alpha", 2); /* number 0: this server */
+        rig_loaded(&beta, NULL);
+        if (!marked) {
+            memcpy(strstr(forwarded, "Holdfast-Hop"), "Holdfast-Hip", 12);
+        }
+        rig_in(&beta, forwarded);
+        rig_answer_secret(&beta, "ann", "secret", ANN);
+        if (marked) {
+            assert_non_null(rig_asked(&beta, HF_SIP_OP_BIND));
+            rig_answer(&beta, HF_SIP_OP_DONE, NULL, 0);
+        }
+        assert_int_equal(rig_status(&beta, 0), marked ? 200 : 401);
+        rig_close(&beta);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         HF_TEST(good),  HF_TEST(unknown_is_wrong), HF_TEST(changed_password), HF_TEST(away),
-        HF_TEST(calls), HF_TEST(watchers),
+        HF_TEST(calls), HF_TEST(watchers),         HF_TEST(clocks_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

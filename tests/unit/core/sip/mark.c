@@ -67,7 +67,11 @@ static void marks(void **state)
     assert_int_equal(hf_sip_mark_get(&keys, &m, &got), -HF_EAUTH);
     request("z9hG4bKnew", "c", 1, "");
     assert_int_equal(hf_sip_mark_get(&keys, &m, &got), 0);
-    mark.offer = false;
+    mark = (struct hf_sip_mark){.hop = 2, .epoch = 77, .fresh = true};
+    request("z9hG4bKnew", "c", 1, marked("z9hG4bKnew", &mark));
+    assert_int_equal(hf_sip_mark_get(&keys, &m, &got), 1);
+    assert_true(got.fresh && !got.offer && got.hop == 2);
+    mark.fresh = false;
     snprintf(line, sizeof(line), "%s", marked("z9hG4bKnew", &mark));
     assert_null(strstr(line, "offer"));
     char twice[512];
