@@ -242,6 +242,12 @@ static void look_at_addresses(struct hf_sip_node *n)
     }
 }
 
+static bool is_here(void *ctx, size_t i)
+{
+    const struct hf_sip_node *n = ctx;
+    return hf_netaddr_has(&n->s->listen[i].at);
+}
+
 static void on_second(void *ctx, hf_time now)
 {
     struct hf_sip_node *n = ctx;
@@ -446,8 +452,11 @@ void hf_sip_nodes_resolved(struct hf_sip *s, unsigned worker, uint64_t cookie, s
 
 static int make_element(struct hf_sip_node *n)
 {
-    static const struct hf_sip_element_ops ops = {
-        .send = on_send, .store = on_store, .resolve = on_resolve, .trace = on_trace};
+    static const struct hf_sip_element_ops ops = {.send = on_send,
+                                                  .store = on_store,
+                                                  .resolve = on_resolve,
+                                                  .trace = on_trace,
+                                                  .here = is_here};
     const struct hf_sip *s = n->s;
     const struct hf_sip_config *c = s->config;
     struct hf_slice domain[HF_CONF_LIST_MAX];

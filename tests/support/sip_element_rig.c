@@ -93,6 +93,12 @@ static void on_trace(void *ctx, struct hf_slice aor, const char *what,
     snprintf(r->traced + n, sizeof(r->traced) - n, "%s ", what);
 }
 
+static bool on_here(void *ctx, size_t i)
+{
+    (void)i;
+    return !((const struct rig *)ctx)->gone;
+}
+
 /* --- life --- */
 
 struct hf_sip_element_conf rig_conf(void)
@@ -144,8 +150,11 @@ uint16_t rig_number(struct rig *r, const char *name)
 
 void rig_open(struct rig *r, const struct hf_sip_element_conf *conf)
 {
-    static const struct hf_sip_element_ops ops = {
-        .send = on_send, .store = on_store, .resolve = on_resolve, .trace = on_trace};
+    static const struct hf_sip_element_ops ops = {.send = on_send,
+                                                  .store = on_store,
+                                                  .resolve = on_resolve,
+                                                  .trace = on_trace,
+                                                  .here = on_here};
     memset(r, 0, sizeof(*r));
     r->now = HF_S(1000);
     r->wall_s = 1800000000;

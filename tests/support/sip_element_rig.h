@@ -30,6 +30,7 @@ struct rig {
     char traced[1024]; /* what trace was told */
     char rules[512];   /* of that, the decisions since the last message, with their reasons */
     struct hf_sip_flow from;
+    bool gone;       /* service addresses are not here, if the element asks */
     uint64_t breaks; /* sending over this connection finds that it is closed */
 };
 

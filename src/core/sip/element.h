@@ -52,6 +52,10 @@ struct hf_sip_element_ops {
      * decision's name; text: the message, or why. */
     void (*trace)(void *ctx, struct hf_slice aor, const char *what, const struct hf_sip_flow *flow,
                   struct hf_slice text);
+    /** Is listening address i of the configuration, one that is `elsewhere` at times, on this host
+     * at this moment? Asked before a flow that it names is taken for broken. NULL: as
+     * hf_sip_element_here() has said last. */
+    bool (*here)(void *ctx, size_t i);
 };
 
 /** One of our listening addresses, which others reach us at. */

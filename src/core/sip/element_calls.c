@@ -122,10 +122,14 @@ static int way_by_path(struct hf_el_req *r, struct hf_slice path, struct hf_sip_
         return -HF_EMALF;
     }
     int nowhere = hf_sip_uri_param(&first.uri, HF_EL_STAND_IN, &mark) ? -HF_ECLOSED : -HF_ENOTFOUND;
-    if (hf_el_is_here(e, &first.uri.host)) { /* ours: we keep the flow, or did */
-        int rc = hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id);
+    bool here = hf_el_is_here(e, &first.uri.host);
+    int rc = here ? hf_sip_token_get(&e->keys, e->conf.boot, first.uri.user, &named, &id) : 0;
+    if (here && rc == -HF_EAUTH) { /* of a former life of ours, or of who has the address now */
+        here = hf_el_is_still_here(e, &first.uri.host);
+    }
+    if (here) { /* we keep the flow, or did */
         const struct hf_el_listen *l = rc ? NULL : hf_el_listen_by_id(e, id);
-        if (rc == -HF_EAUTH) { /* of a former life of ours */
+        if (rc == -HF_EAUTH) {
             hf_el_lost(e, r->aor, t->cookie);
         }
         t->route = hf_sip_separator(&c, ',') ? hf_sip_left(&c) : hf_slice(NULL, 0);

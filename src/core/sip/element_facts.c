@@ -87,6 +87,16 @@ bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *hos
     return found;
 }
 
+bool hf_el_is_still_here(struct hf_sip_element *e, const struct hf_sip_host *host)
+{
+    for (size_t i = 0; e->ops.here && i < e->conf.n_listen; i++) {
+        if (e->listen[i].c.elsewhere && is_called(&e->listen[i], host)) {
+            hf_sip_element_here(e, i, e->ops.here(e->ctx, i));
+        }
+    }
+    return hf_el_is_here(e, host);
+}
+
 bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host)
 {
     for (size_t i = 0; i < e->conf.n_listen; i++) {

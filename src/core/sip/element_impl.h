@@ -289,6 +289,8 @@ bool hf_el_is_domain(const struct hf_sip_element *e, const struct hf_sip_host *h
 bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host);
 /** ... this one, at an address that is not elsewhere now. */
 bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *host);
+/** The same, and looked at now: what was said of it may be a second old (S1). */
+bool hf_el_is_still_here(struct hf_sip_element *e, const struct hf_sip_host *host);
 /** The AoR by which a URI is known here; empty: none. foreign: it is of no domain of ours. */
 struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_uri *uri,
                           uint8_t room[HF_SIP_AOR_MAX], bool *ret_foreign);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/sip/mark.h"
 #include "support/sip_element_rig.h"
 #include "support/test.h"
 
@@ -471,11 +472,61 @@ static void service_addresses(void **state)
     rig_close(&r);
 }
 
+/* ann has come to beta by a connection to alpha's service address, which has just moved there: what
+ * alpha knows of the address may be a second old, and does not end her binding. */
+static void address_has_moved(void **state)
+{
+    (void)state;
+    static const uint8_t key[HF_SIP_NONCE_KEY_LEN] = "the key of the cluster";
+    struct hf_sip_keys keys;
+    struct hf_sip_flow flow = {.transport = HF_SIP_TRANSPORT_TCP, .conn = 7};
+    char token[HF_SIP_TOKEN_MAX], lines[512];
+    open_with_service_addresses();
+    rig_from(&r, 103, HF_SIP_TRANSPORT_UDP, 0);
+    hf_sip_element_here(r.e, 1, true);
+    knows("alpha", 2);
+    rig_loaded(&r, NULL);
+    assert_int_equal(hf_sip_keys_make(key, &keys), 0);
+    flow.peer = r.from.peer;
+    size_t n = hf_sip_token_make(&keys, 99, 3, &flow, token); /* 99: another program's life */
+    snprintf(lines, sizeof(lines),
+             "Supported: path\r\nPath: <sip:%.*s@10.0.0.101;lr;ob>\r\n"
+             "Contact: <sip:ann@192.0.2.1:5060;transport=tcp>\r\n",
+             (int)n, token);
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN, lines, 1);
+    rig_in(&r, text);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
+
+    r.gone = true;
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 2);
+    rig_in(&r, text);
+    assert_int_equal(r.n_ops, 0);
+    assert_int_equal(r.sent[0].to.peer.addr[3], 101);
+    assert_non_null(strstr(rig_out(&r, 0), "MESSAGE sip:ann@192.0.2.1:5060;transport=tcp SIP/2.0"));
+
+    r.gone = false; /* it is here, and nobody else can have the connection */
+    hf_sip_element_here(r.e, 1, true);
+    rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 3);
+    rig_in(&r, text);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_true(op && op->n_binds == 1 && op->bind[0].erase);
+    assert_int_equal(rig_status(&r, 0), 480);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(redirects), HF_TEST(restored), HF_TEST(proxied_and_back),  HF_TEST(edge),
-        HF_TEST(routes),    HF_TEST(loops),    HF_TEST(service_addresses), HF_TEST(server_dies),
+        HF_TEST(redirects),
+        HF_TEST(restored),
+        HF_TEST(proxied_and_back),
+        HF_TEST(edge),
+        HF_TEST(routes),
+        HF_TEST(loops),
+        HF_TEST(service_addresses),
+        HF_TEST(server_dies),
+        HF_TEST(address_has_moved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
