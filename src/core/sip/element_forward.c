@@ -307,11 +307,39 @@ struct plan {
     bool record_to;  /* ... and go to the flow that this goes to */
 };
 
+static bool same_address(const struct hf_el_listen *a, const struct hf_el_listen *b)
+{
+    return a->c.at.family == b->c.at.family &&
+           memcmp(a->c.at.addr, b->c.at.addr, sizeof(a->c.at.addr)) == 0;
+}
+
+/* Like `at`, but at the service address that the flow came to, as it ends when that moves on (S1),
+ * and others of ours may move on before. */
+static const struct hf_el_listen *beside(const struct hf_sip_element *e,
+                                         const struct hf_el_listen *flow,
+                                         const struct hf_el_listen *at)
+{
+    const struct hf_el_listen *found = NULL;
+    if (!flow->c.elsewhere || flow->c.external != at->c.external || same_address(flow, at)) {
+        return at;
+    }
+    for (size_t i = 0; i < e->conf.n_listen; i++) {
+        const struct hf_el_listen *l = &e->listen[i];
+        if (l->c.transport == at->c.transport && same_address(l, flow) &&
+            (!found || l->c.at.port == at->c.at.port)) {
+            found = l;
+        }
+    }
+    return found ? found : at;
+}
+
 void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
                     const struct hf_el_listen *at, const char *params)
 {
     char token[HF_SIP_TOKEN_MAX];
-    size_t n = hf_sip_token_make(&e->keys, e->conf.boot, hf_el_listen_at(e, flow)->id, flow, token);
+    const struct hf_el_listen *l = hf_el_listen_at(e, flow);
+    size_t n = hf_sip_token_make(&e->keys, e->conf.boot, l->id, flow, token);
+    at = beside(e, l, at);
     hf_wr_bytes(w, S("<sip:"));
     hf_wr_bytes(w, hf_slice(token, n));
     hf_wr_bytes(w, S("@"));

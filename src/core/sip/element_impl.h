@@ -369,7 +369,9 @@ void hf_el_end(struct hf_sip_element *e, const struct hf_sip_msg *m, const struc
 void hf_el_respond(struct hf_el_req *r, uint16_t status, const char *reason);
 void hf_el_refuse(struct hf_el_req *r, uint16_t status, unsigned retry_after);
 void hf_el_redirect(struct hf_el_req *r);
-/** "<sip:NAME@...>": a flow's name, for Path and Record-Route; params: of the URI, with ";lr". */
+/** "<sip:NAME@...>": a flow's name, for Path and Record-Route, at the address that the flow came to
+ * if that is a service address, by `at`'s transport; else at `at`. params: of the URI, with ";lr".
+ */
 void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struct hf_sip_flow *flow,
                     const struct hf_el_listen *at, const char *params);
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,

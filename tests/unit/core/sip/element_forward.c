@@ -515,6 +515,40 @@ static void address_has_moved(void **state)
     rig_close(&r);
 }
 
+/* A phone's connection is at one of two service addresses that alpha has: what names it names that
+ * one, as each may move on without the other. */
+static void path_by_its_address(void **state)
+{
+    (void)state;
+    open_with_service_addresses();
+    rig_close(&r);
+    listen[3] = listen[2];
+    listen[3].transport = HF_SIP_TRANSPORT_TCP;
+    listen[3].policy = HF_SIP_POLICY_PROXY;
+    conf.n_listen = 4;
+    rig_open(&r, &conf);
+    for (size_t i = 1; i < 4; i++) {
+        hf_sip_element_here(r.e, i, true);
+    }
+    rig_from(&r, 7, HF_SIP_TRANSPORT_TCP, 7);
+    r.from.local.addr[3] = 102;
+    knows("beta", 2); /* proxied: as an edge does */
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN,
+                "Supported: path\r\nContact: <sip:ann@192.0.2.7:5060;transport=tcp>\r\n", 1);
+    rig_in(&r, text);
+    assert_non_null(strstr(rig_out(&r, 0), "@10.0.0.102;lr;ob>\r\n"));
+    knows("alpha", 3); /* registered here: as it is stored for the next home */
+    rig_loaded(&r, NULL);
+    r.now += HF_S(2); /* the source's rate */
+    rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN,
+                "Contact: <sip:ann@192.0.2.7:5060;transport=tcp>\r\n", 2);
+    rig_in(&r, text);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_true(op && op->n_binds == 1);
+    assert_non_null(memmem(op->bind[0].b.path.p, op->bind[0].b.path.n, "@10.0.0.102;lr;hfc>", 19));
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -527,6 +561,7 @@ int main(void)
         HF_TEST(service_addresses),
         HF_TEST(server_dies),
         HF_TEST(address_has_moved),
+        HF_TEST(path_by_its_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
