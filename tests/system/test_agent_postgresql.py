@@ -606,6 +606,28 @@ def slow_tool(copy, name, script):
     return {"bindir": bindir}
 
 
+def test_source_wants_no_mirror_any_more(cluster):
+    """The group does without a copy that has just begun to follow: its host leaves, and must not wait for it."""
+    a, b = cluster.copy(), cluster.copy()
+    a.create()
+    a.mirror((b, "async"))
+    b.follow(a)
+    b.do("stop")
+    b.do("start", SOURCE=a)
+    pause = slow_tool(b, "psql", f'"$real" "$@"; rc=$?\ncase "$*" in *"dbname=postgres host="*)\n'
+                                 f'touch {b.dir}/slot; until [ -e {b.dir}/on ]; do sleep 0.02; done\nesac\nexit $rc')
+    ended = []
+    t = threading.Thread(target=lambda: ended.append(b.agent("mirror-target", SOURCE=a, params=pause)))
+    t.start()
+    until((b.dir / "slot").exists, "the slot at the source")
+    a.mirror()
+    (b.dir / "on").touch()
+    t.join()
+    assert ended[0].returncode == GENERIC and "wants no standby here any more" in ended[0].stdout + ended[0].stderr
+    a.mirror((b, "async"))
+    b.follow(a)
+
+
 def test_interrupted_base_backup(cluster):
     a, b = cluster.copy(), cluster.copy()
     a.create()
