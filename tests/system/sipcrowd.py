@@ -145,6 +145,7 @@ class User:
         self.kind, self.stream = "udp", None
         self.returns, self.back = False, None  # his connection is being replaced; when it was
         self.server = None  # where its last 200 came from
+        self.terms = 0  # how often he was granted one
         self.redirects = 0
         self.watch = None
         self.q = ""  # his Contact's
@@ -164,6 +165,7 @@ class Crowd:
         self.domain, self.password, self.window = domain, password, window
         self.stock, self.context = [], None  # sockets of the clients' network; for TLS
         self.broken = None  # what comes of a user whose connection broke: a function that makes a generator
+        self.granted = None  # told of each registration: (user, seconds granted, seconds asked for)
         self.users = {}
         self.waiting = {}  # (Call-ID, CSeq) -> Transaction
         self.timers, self.order = [], itertools.count()
@@ -372,6 +374,11 @@ class Crowd:
             server = (found[1], int(found[2] or (5061 if "transport=tls" in uri else 5060)))
         if m is not None and m.status == 200:
             user.server = server
+            user.terms += 1
+            if self.granted:
+                here = re.match(r"<([^>]*)>", fields[0][1])[1]
+                own = next((v for v in m.values("Contact") if f"<{here}>" in v), "")
+                self.granted(user, int(re.search(r";expires=(\d+)", own)[1]) if own else 0, expires)
         return m
 
     @staticmethod

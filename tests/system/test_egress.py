@@ -75,6 +75,7 @@ class Capture:
         return [p for p in self.packets if p[1] in peers and p[2] & (RST | FIN)]
 
     def highest_ack(self, peer):
+        """None: nothing was seen yet"""
         acks = [p[4] for p in self.packets if p[1] == peer and p[2] & ACK]
         return max(acks, key=lambda a: (a - acks[0] + 2**31) % 2**32) if acks else None
 
@@ -283,6 +284,7 @@ def test_acknowledgements_wait(net, how, address):
     s.sendall(b"q" * 100)
     server.wait(f"read {peer} 100")
     until(lambda: server.counters(n)["ack_held"] > 0, "an acknowledgement that is held")
+    until(lambda: cap.highest_ack(peer), "the SYN-ACK")
     assert cap.highest_ack(peer) == base
     server.say("confirm 40")
     until(lambda: cap.highest_ack(peer) == base + 40, "an acknowledgement of 40 bytes")
@@ -482,6 +484,7 @@ def test_frozen_process(net, how):
     try:
         s.sendall(b"early")
         until(lambda: not net.answers(V4), "silence")
+        until(lambda: cap.highest_ack(peer), "the SYN-ACK")
         assert cap.highest_ack(peer) == base
     finally:
         os.kill(server.p.pid, 18)
