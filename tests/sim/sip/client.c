@@ -151,7 +151,8 @@ void sw_client_hears(struct sw_world *w, const struct sw_msg *m)
         send_register(w, m->client, m->path[0]);
         break;
     case 302:
-        c->hops = m->hops;
+        c->hops =
+            m->hops - (m->target == m->path[m->n_path - 1]); /* offered itself: no other one */
         follow(w, m);
         break;
     case 503:

@@ -731,6 +731,7 @@ static void check_hops(struct ew_world *w, uint16_t server)
     }
     uint32_t hops = c->hops + n;
     if (msg.cseq == c->cseq) {
+        c->last = hops > c->seen ? server : c->last;
         c->seen = hops > c->seen ? hops : c->seen;
     } else {
         return; /* an older one, late */

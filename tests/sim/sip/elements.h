@@ -79,6 +79,7 @@ struct ew_client {
     uint32_t tries;     /* of this request */
     bool waits;
     uint32_t hops, seen; /* servers before this request; at most, with it */
+    uint16_t last;       /* ... and which one that was */
     uint32_t redirects, challenges;
     char text[EW_TEXT]; /* the request under way */
     size_t n;

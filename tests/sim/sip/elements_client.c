@@ -208,7 +208,7 @@ static void redirected(struct ew_world *w, uint32_t client)
     if (c->habit == EW_STRIPS) {
         snprintf(c->uri, sizeof(c->uri), "sip:10.0.0.%u", c->registrar + 1u);
     }
-    c->hops = c->seen;
+    c->hops = c->seen - (c->registrar == c->last); /* offered itself: no other one */
     c->request++;
     send_register(w, client);
 }
