@@ -138,7 +138,8 @@ static void come_to_an_end(void)
         }
     }
     for (uint32_t i = 0; i < x.n_clients; i++) {
-        if (well(i)) {
+        /* who is locked out may lose his meanwhile */
+        if (well(i) && x.db.binding[i].until > x.net.now + HF_S(3)) {
             uint64_t found = x.n_found;
             sw_call(&x, (i + 1) % x.n_clients, i, (uint16_t)below(x.n_servers));
             sw_pass(&x, HF_S(3));
