@@ -587,9 +587,10 @@ static int begin(struct backup *b)
     if (rc || strlen(b->fresh) + sizeof(".store") > PATH_MAX) {
         return rc ? rc : -ENAMETOOLONG;
     }
-    memcpy(b->copy, b->fresh, PATH_MAX);
-    strcat(b->fresh, ".new");
-    strcat(b->copy, ".store");
+    size_t n = strlen(b->fresh);
+    memcpy(b->copy, b->fresh, n);
+    memcpy(b->copy + n, ".store", sizeof(".store"));
+    memcpy(b->fresh + n, ".new", sizeof(".new"));
     bool known = hf_key_load(full, NULL, &key) == 0;
     snprintf(id, sizeof(id), "%08x", known ? hf_key_id(&key) : 0);
     hf_key_wipe(&key);

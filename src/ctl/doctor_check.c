@@ -27,7 +27,7 @@ static const char *const verdicts[] = {
 static json_t *safe_string(const char *s)
 {
     struct hf_buf safe;
-    hf_buf_init(&safe, 8 * HF_DOCTOR_TEXT);
+    hf_buf_init(&safe, (size_t)8 * HF_DOCTOR_TEXT);
     hf_render_safe(&safe, hf_slice_str(s));
     json_t *json = json_stringn(safe.p ? (const char *)safe.p : "", safe.n);
     hf_buf_fini(&safe);
@@ -207,7 +207,7 @@ static void check_clock(const struct hf_doctor_facts *f, json_t *out)
                       v == HF_DOCTOR_OK ? "" : remedy, "its clock is %lld ms %s ours, +-%lld ms",
                       (long long)(p->offset_ms < 0 ? -p->offset_ms : p->offset_ms),
                       p->offset_ms < 0 ? "behind" : "ahead of",
-                      (long long)(p->round_trip_ms / 2 + 1));
+                      (long long)p->round_trip_ms / 2 + 1);
     }
 }
 

@@ -168,7 +168,7 @@ static void check_times(const struct hf_doctor_facts *f, json_t *out)
     } else {
         hf_doctor_add(out, HF_DOCTOR_OK, CHECK, "consensus", "", "",
                       "%lld ms: a dead host is gone from the view after %lld ms",
-                      (long long)consensus, (long long)(token + consensus));
+                      (long long)consensus, (long long)token + (long long)consensus);
     }
     const struct hf_doctor_process *p = &f->process[HF_DOCTOR_COROSYNC];
     if (p->pid == 0 || p->policy < 0) {

@@ -488,9 +488,9 @@ static int write_all(struct restore *r)
             continue;
         }
         at = at->next;
-        rc = strncmp(name, e->path + 1, strlen(e->path + 1)) != 0
-                 ? damaged(r, "another file than before")
-                 : 0;
+        rc = hf_slice_starts(hf_slice_str(name), hf_slice_str(e->path + 1))
+                 ? 0
+                 : damaged(r, "another file than before");
         rc = rc || e->kept ? rc : paths(r, e, full, fresh);
         if (rc == 0 && !e->kept) {
             rc = S_ISDIR(e->mode) ? make_dir(r, e, full) : make_file(r, e, full, fresh);

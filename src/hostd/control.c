@@ -464,7 +464,7 @@ static void on_hello(struct client *c, const struct hf_ctl_msg *m)
                                      .version = version ? version : HF_CTL_VERSION,
                                      .text = hf_slice_str(c->control->h->config->host.name)});
     if (!version) {
-        snprintf(why, sizeof(why), "speaks version %u of the control protocol, expected %u to %u",
+        snprintf(why, sizeof(why), "speaks version %u of the control protocol, expected %d to %d",
                  m->version, HF_CTL_VERSION_MIN, HF_CTL_VERSION);
         refuse(c, why);
     }

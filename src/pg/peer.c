@@ -25,7 +25,7 @@
 #define FLUSH_LIMIT HF_S(1)
 #define USER_TIMEOUT_MS 5000
 #define RECORD 16384 /* bytes of plain text in a record (RFC 8446 5.1) */
-#define READ_AT_ONCE (4 * RECORD)
+#define READ_AT_ONCE ((size_t)4 * RECORD)
 #define READS_MAX 64           /* per turn and connection */
 #define RECORDS_PER_KEY 65536u /* RFC 8446 5.5 allows 24 million full ones */
 

@@ -1,4 +1,5 @@
 /* The SIP store in PostgreSQL: two connections in pipeline mode, statements with arrays. */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -361,6 +362,7 @@ static void add_int(struct param *p, int64_t v, size_t n)
 
 static void end_array(struct hf_sip_backend *b, struct param *p)
 {
+    assert(p); /* one of the n_params that were made for this statement */
     if (p->b.err) {
         fail(b, "no memory for a statement");
         return;
