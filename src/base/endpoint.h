@@ -19,8 +19,13 @@ struct hf_endpoint {
     uint32_t scope;   /* IPv6 link-local: interface index, only meaningful on this host */
 };
 
+/** The same address, at whatever port and interface. */
+static inline bool hf_endpoint_same_addr(const struct hf_endpoint *a, const struct hf_endpoint *b)
+{
+    return a->family == b->family && memcmp(a->addr, b->addr, sizeof(a->addr)) == 0;
+}
+
 static inline bool hf_endpoint_eq(const struct hf_endpoint *a, const struct hf_endpoint *b)
 {
-    return a->family == b->family && a->port == b->port && a->scope == b->scope &&
-           memcmp(a->addr, b->addr, sizeof(a->addr)) == 0;
+    return hf_endpoint_same_addr(a, b) && a->port == b->port && a->scope == b->scope;
 }

@@ -584,10 +584,10 @@ static int begin(struct backup *b)
     rc = rc ? rc : hf_backup_path(b->opt->root, b->config->state.dir, b->host_state, b->err);
     rc = rc ? rc : hf_backup_path("", b->opt->file, b->fresh, b->err);
     rc = rc ? rc : hf_backup_path(b->opt->root, b->config->cluster.key_file, full, b->err);
-    if (rc || strlen(b->fresh) + sizeof(".store") > PATH_MAX) {
+    size_t n = rc ? 0 : strlen(b->fresh);
+    if (rc || n + sizeof(".store") > PATH_MAX) {
         return rc ? rc : -ENAMETOOLONG;
     }
-    size_t n = strlen(b->fresh);
     memcpy(b->copy, b->fresh, n);
     memcpy(b->copy + n, ".store", sizeof(".store"));
     memcpy(b->fresh + n, ".new", sizeof(".new"));

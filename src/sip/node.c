@@ -232,20 +232,20 @@ static void on_shed(void *ctx, enum hf_sip_shed level)
 }
 
 /* Service addresses come and go with their groups. */
+static bool is_here(void *ctx, size_t i)
+{
+    const struct hf_sip_node *n = ctx;
+    return hf_netaddr_has(&n->s->listen[i].at);
+}
+
 static void look_at_addresses(struct hf_sip_node *n)
 {
     const struct hf_sip *s = n->s;
     for (size_t i = 0; i < s->n_listen; i++) {
         if (s->listen[i].elsewhere) {
-            hf_sip_element_here(n->element, i, hf_netaddr_has(&s->listen[i].at));
+            hf_sip_element_here(n->element, i, is_here(n, i));
         }
     }
-}
-
-static bool is_here(void *ctx, size_t i)
-{
-    const struct hf_sip_node *n = ctx;
-    return hf_netaddr_has(&n->s->listen[i].at);
 }
 
 static void on_second(void *ctx, hf_time now)

@@ -139,11 +139,6 @@ static void flush_all_udp(struct hf_sip_wire *t)
     t->arena_n = 0;
 }
 
-static bool same_address(const struct hf_endpoint *a, const struct hf_endpoint *b)
-{
-    return a->family == b->family && memcmp(a->addr, b->addr, sizeof(a->addr)) == 0;
-}
-
 /* The socket of our address; without one, any that can reach the peer. */
 static struct hf_sip_sock *socket_for(struct hf_sip_wire *t, const struct hf_sip_flow *to)
 {
@@ -154,7 +149,7 @@ static struct hf_sip_sock *socket_for(struct hf_sip_wire *t, const struct hf_sip
             continue;
         }
         family = family ? family : s;
-        if (s->at.port == to->local.port && same_address(&s->at, &to->local)) {
+        if (s->at.port == to->local.port && hf_endpoint_same_addr(&s->at, &to->local)) {
             return s;
         }
         any = !any && s->any && s->at.port == to->local.port ? s : any;

@@ -364,7 +364,8 @@ class Crowd:
         aor = f"sip:{user.name}@{self.domain}"
         uri, cseq = f"sip:{self.domain}", iter(lambda: self.count(user), None)
         for _ in range(4):
-            fields = [("Contact", f"{self.contact(user, server)};expires={expires}" + (f";q={user.q}" if user.q else ""))]
+            contact = self.contact(user, server)
+            fields = [("Contact", f"{contact};expires={expires}" + (f";q={user.q}" if user.q else ""))]
             m = yield from self.ask(user, "REGISTER", uri, aor, server, fields, user.call_id, cseq, wait)
             if m is None or m.status != 302:
                 break
@@ -376,8 +377,7 @@ class Crowd:
             user.server = server
             user.terms += 1
             if self.granted:
-                here = re.match(r"<([^>]*)>", fields[0][1])[1]
-                own = next((v for v in m.values("Contact") if f"<{here}>" in v), "")
+                own = next((v for v in m.values("Contact") if contact in v), "")
                 self.granted(user, int(re.search(r";expires=(\d+)", own)[1]) if own else 0, expires)
         return m
 

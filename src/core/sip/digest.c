@@ -288,6 +288,17 @@ void hf_sip_nonce_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice 
     put_hex(bytes, sizeof(bytes), ret_nonce);
 }
 
+static uint32_t time_of(const uint8_t bytes[NONCE_BYTES])
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+uint32_t hf_sip_nonce_time(struct hf_slice nonce)
+{
+    uint8_t bytes[NONCE_BYTES];
+    return get_hex(nonce, bytes, sizeof(bytes)) ? time_of(bytes) : 0;
+}
+
 int hf_sip_nonce_check(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice realm,
                        struct hf_slice nonce, uint32_t now_s, uint32_t life_s)
 {
@@ -299,8 +310,7 @@ int hf_sip_nonce_check(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice 
     if (!seal(key, realm, good) || CRYPTO_memcmp(bytes, good, sizeof(bytes)) != 0) {
         return -HF_EAUTH;
     }
-    int64_t made = (int64_t)bytes[0] << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3];
-    int64_t age = (int64_t)now_s - made;
+    int64_t age = (int64_t)now_s - time_of(bytes);
     return age > (int64_t)life_s || age < -CLOCK_SKEW_S ? -HF_EREPLAY : 0;
 }
 

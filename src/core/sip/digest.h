@@ -77,6 +77,8 @@ void hf_sip_nonce_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice 
  * (another server's clock): challenge again with stale=true, if the rest is right. */
 HF_MUST int hf_sip_nonce_check(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice realm,
                                struct hf_slice nonce, uint32_t now_s, uint32_t life_s);
+/** When one was made, in seconds since 1970, whoever made it; 0: it is none. */
+uint32_t hf_sip_nonce_time(struct hf_slice nonce);
 
 /** WWW_AUTHENTICATE or PROXY_AUTHENTICATE, one line for each algorithm whose bit is set in
  * `algorithms`, the best first. */

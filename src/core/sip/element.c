@@ -507,8 +507,7 @@ void hf_sip_element_here(struct hf_sip_element *e, size_t i, bool here)
 static void arrived(struct hf_sip_element *e, const struct hf_endpoint *at)
 {
     for (size_t i = 0; i < e->conf.n_listen; i++) {
-        const struct hf_endpoint *l = &e->listen[i].c.at;
-        if (l->family == at->family && memcmp(l->addr, at->addr, sizeof(l->addr)) == 0) {
+        if (hf_endpoint_same_addr(&e->listen[i].c.at, at)) {
             set_away(e, &e->listen[i], false);
         }
     }

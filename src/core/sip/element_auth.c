@@ -214,18 +214,6 @@ struct hf_slice hf_el_user(const struct hf_sip_element *e, const struct hf_sip_m
     return user;
 }
 
-/* When a nonce that hf_sip_nonce_make() has made was made. */
-static uint32_t made_at(struct hf_slice nonce)
-{
-    struct hf_sip_cur made = hf_sip_cur(hf_slice(nonce.p, 8));
-    uint32_t s = 0;
-    while (!hf_sip_done(&made)) {
-        uint8_t d = *made.p++;
-        s = s << 4 | (uint32_t)(d <= '9' ? d - '0' : (d | 32) - 'a' + 10);
-    }
-    return s;
-}
-
 static enum hf_el_auth check(struct hf_el_req *r)
 {
     struct hf_sip_element *e = r->e;
@@ -259,7 +247,7 @@ static enum hf_el_auth check(struct hf_el_req *r)
     if (!good) {
         return r->f.away ? HF_EL_AUTH_AWAY : HF_EL_AUTH_WRONG;
     }
-    int64_t age = (int64_t)hf_el_wall_s(e, r->now) - made_at(c.nonce);
+    int64_t age = (int64_t)hf_el_wall_s(e, r->now) - hf_sip_nonce_time(c.nonce);
     bool old = rc != 0 || age > (int64_t)e->conf.nonce_life_s;
     return accept(r, &c, s, old && !(r->f.from_peer && r->f.mark.fresh));
 }

@@ -9,8 +9,7 @@
 static bool same_listen(const struct hf_el_listen *l, const struct hf_sip_flow *flow)
 {
     return l->c.transport == flow->transport && l->c.at.port == flow->local.port &&
-           l->c.at.family == flow->local.family &&
-           memcmp(l->c.at.addr, flow->local.addr, sizeof(l->c.at.addr)) == 0;
+           hf_endpoint_same_addr(&l->c.at, &flow->local);
 }
 
 const struct hf_el_listen *hf_el_listen_at(const struct hf_sip_element *e,

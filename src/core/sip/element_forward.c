@@ -307,12 +307,6 @@ struct plan {
     bool record_to;  /* ... and go to the flow that this goes to */
 };
 
-static bool same_address(const struct hf_el_listen *a, const struct hf_el_listen *b)
-{
-    return a->c.at.family == b->c.at.family &&
-           memcmp(a->c.at.addr, b->c.at.addr, sizeof(a->c.at.addr)) == 0;
-}
-
 /* Like `at`, but at the service address that the flow came to, as it ends when that moves on (S1),
  * and others of ours may move on before. */
 static const struct hf_el_listen *beside(const struct hf_sip_element *e,
@@ -320,12 +314,13 @@ static const struct hf_el_listen *beside(const struct hf_sip_element *e,
                                          const struct hf_el_listen *at)
 {
     const struct hf_el_listen *found = NULL;
-    if (!flow->c.elsewhere || flow->c.external != at->c.external || same_address(flow, at)) {
+    if (!flow->c.elsewhere || flow->c.external != at->c.external ||
+        hf_endpoint_same_addr(&flow->c.at, &at->c.at)) {
         return at;
     }
     for (size_t i = 0; i < e->conf.n_listen; i++) {
         const struct hf_el_listen *l = &e->listen[i];
-        if (l->c.transport == at->c.transport && same_address(l, flow) &&
+        if (l->c.transport == at->c.transport && hf_endpoint_same_addr(&l->c.at, &flow->c.at) &&
             (!found || l->c.at.port == at->c.at.port)) {
             found = l;
         }

@@ -108,6 +108,8 @@ static void nonces(void **state)
     hf_sip_nonce_make(key, S("r"), 1000, 1, n);
     assert_int_equal(hf_sip_nonce_check(key, S("r"), s, 1000, 60), 0);
     assert_int_equal(hf_sip_nonce_check(key, S("r"), s, 1060, 60), 0);
+    assert_int_equal(hf_sip_nonce_time(s), 1000);
+    assert_int_equal(hf_sip_nonce_time(S("1000")), 0);
     assert_int_equal(hf_sip_nonce_check(key, S("r"), s, 1061, 60), -HF_EREPLAY);
     assert_int_equal(hf_sip_nonce_check(key, S("r"), s, 940, 60), 0); /* another server's clock */
     assert_int_equal(hf_sip_nonce_check(key, S("r"), s, 939, 60), -HF_EREPLAY);

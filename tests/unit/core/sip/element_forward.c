@@ -477,7 +477,6 @@ static void service_addresses(void **state)
 static void address_has_moved(void **state)
 {
     (void)state;
-    static const uint8_t key[HF_SIP_NONCE_KEY_LEN] = "the key of the cluster";
     struct hf_sip_keys keys;
     struct hf_sip_flow flow = {.transport = HF_SIP_TRANSPORT_TCP, .conn = 7};
     char token[HF_SIP_TOKEN_MAX], lines[512];
@@ -486,7 +485,7 @@ static void address_has_moved(void **state)
     hf_sip_element_here(r.e, 1, true);
     knows("alpha", 2);
     rig_loaded(&r, NULL);
-    assert_int_equal(hf_sip_keys_make(key, &keys), 0);
+    assert_int_equal(hf_sip_keys_make(conf.key, &keys), 0);
     flow.peer = r.from.peer;
     size_t n = hf_sip_token_make(&keys, 99, 3, &flow, token); /* 99: another program's life */
     snprintf(lines, sizeof(lines),
