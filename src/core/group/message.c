@@ -196,8 +196,8 @@ static void on_fenced(struct hf_group *g, const struct hf_gpeer *p, const struct
     struct hf_gmember *member = &s->member[t];
     if (!m->fenced.ok) {
         g->count.fence_errors++;
-        g->fence_tries[t]++;
-        g->fence_at[t] = g->now + g->retry;
+        g->fence_tries[t]++; /* soon again at first, a device may be busy; then less often */
+        g->fence_at[t] = g->now + hf_time_min(g->retry, g->fence_tries[t] * HF_S(1));
         hf_group_text(g->fence_why, m->fenced.text);
         hf_group_event(g, true, "%s could not fence %s: %.*s", p->host, member->host,
                        HF_SLICE_FMT(m->fenced.text));

@@ -26,6 +26,7 @@ struct host {
     int result;
     char result_text[300], event[200];
     bool silent; /* of its last promote */
+    unsigned fences;
 };
 
 struct event {
@@ -210,6 +211,7 @@ static void deliver(struct world *w, const struct event *e)
         in.resource = e->resource;
         in.config_hash = hf_group_state(w->host[e->to].g)->resource[e->resource].config_hash;
     } else if (e->what == FENCED) {
+        w->host[e->to].fences++;
         if (w->fence_rc == 0 && w->host[e->target].up) {
             power_off(w, e->target);
         }
@@ -459,8 +461,24 @@ static void test_failed_fence_holds(void **st)
     assert_int_equal(state(w, 1)->phase, HF_PHASE_CLEARING);
     assert_int_equal(w->host[1].role[0], 7);
     assert_non_null(strstr(hf_group_why(w->host[1].g), "alpha must be fenced"));
+    pass(w, HF_S(60)); /* less and less often */
+    unsigned tries = w->host[1].fences + w->host[2].fences;
+    assert_in_range(tries, 10, 20);
     w->fence_rc = 0;
-    pass(w, HF_S(30));
+    pass(w, HF_S(10));
+    expect_primary(w, 1, 0);
+}
+
+/* A device that was busy: clients do not wait for long. */
+static void test_failed_fence_is_soon_tried_again(void **st)
+{
+    struct world *w = *st;
+    dummy_group(w);
+    w->fence_rc = -HF_ETIMEOUT;
+    power_off(w, 0);
+    view(w, HF_ENGINE_NODEDOWN);
+    w->fence_rc = 0; /* after both have tried */
+    pass(w, HF_S(2));
     expect_primary(w, 1, 0);
 }
 
@@ -764,6 +782,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_peer_takes_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_member_of_a_newer_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_fence_holds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_fence_is_soon_tried_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_restarts_in_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_looks_at_everything, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_without_view, setup, teardown),
