@@ -39,6 +39,7 @@ PAUSE = 0.03  # s, of a database client: others are to have CPU time, too
 DISK_FULL = re.compile("No space left on device|Check free disk space")  # in 53100
 COPY_MIB, STATE_MIB = 768, 8
 DAEMONS = ("holdfastd", "holdfast-pg", "holdfast-sip", "corosync")
+THEIRS = "tcp established"
 CLOCK = "var/lib/step-clock"
 STEP_CLOCK = ROOT / "build/tests/support/step-clock.so"
 AGENTS = "/usr/lib/ocf/resource.d/holdfast"
@@ -720,8 +721,24 @@ class System(takeover_chaos.Chaos):
 
     # --- the books ---
 
+    @staticmethod
+    def descriptors(pid):
+        """What a process has open, by kind; its TCP connections by their state: an established one is its peer's matter, too"""
+        states = {}
+        for table in ("tcp", "tcp6"):
+            for line in pathlib.Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                words = line.split()
+                states[words[9]] = "established" if words[3] == "01" else "listening" if words[3] == "0A" else "ending"
+        kinds = collections.Counter()
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                name = os.readlink(f"/proc/{pid}/fd/{fd}")
+                inode = re.fullmatch(r"socket:\[(\d+)\]", name)
+                kinds[f"tcp {states[inode[1]]}" if inode and inode[1] in states else re.sub(r":?\[?\d+\]?$", "", name)] += 1
+        return kinds
+
     def resources(self):
-        """{(host, program, pid): (KiB, descriptors)} of the daemons, and {program: how many} of all processes, the least of some looks"""
+        """{(host, program, pid): (KiB, kinds of descriptors)} of the daemons, and {program: how many} of all processes, the least of some looks"""
         least, daemons = None, {}
         for _ in range(8):
             seen = self.rig.processes()
@@ -732,19 +749,24 @@ class System(takeover_chaos.Chaos):
             if name in DAEMONS:
                 with contextlib.suppress(OSError):
                     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-                    daemons[host, name, pid] = (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), len(os.listdir(f"/proc/{pid}/fd")))
+                    daemons[host, name, pid] = (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), self.descriptors(pid))
         return daemons, least
 
     def leaks(self):
-        """What is wrong, as lines: whoever runs is as before the clients came, as far as the busiest of its kind went then."""
+        """What is wrong, as lines: whoever runs is as before the clients came, as far as the busiest of its kind went then.
+        Connections come and go with who is whose home: there may be some more of them."""
+        def own(kinds):
+            return kinds.total() - kinds[THEIRS]
         end, wrong = time.monotonic() + 60, None
         while wrong is None or (wrong and time.monotonic() < end):
             (before, few), (after, many) = self.calm, self.resources()
             wrong = []
             for name in DAEMONS:
-                kib, fds = (max(v[i] for (_, n, _), v in before.items() if n == name) for i in (0, 1))
-                wrong += [f"{name} on {host}: {now[1]} descriptors, {fds} at first" for (host, n, _), now in after.items()
-                          if n == name and now[1] > fds + 8]
+                first = [v for (_, n, _), v in before.items() if n == name]
+                kib, most = max(v[0] for v in first), max((v[1] for v in first), key=own)
+                wrong += [f"{name} on {host}: {own(now[1])} descriptors and connections {dict(now[1])}, {own(most)} at first {dict(most)}"
+                          for (host, n, _), now in after.items()
+                          if n == name and (own(now[1]) > own(most) + 8 or now[1][THEIRS] > 2 * most[THEIRS] + 32)]
                 wrong += [f"{name} on {host}: {now[0]} KiB, {kib} at first" for (host, n, _), now in after.items()
                           if n == name and now[0] > 1.5 * kib + (32 << 10)]
             wrong += [f"{n} processes {name}, {few[name]} at first" for name, n in many.items()
@@ -752,8 +774,9 @@ class System(takeover_chaos.Chaos):
         for name in DAEMONS:
             lived = [k for k in after if k[1] == name and k in before]
             print(f"  {name:13} at first: most {max(v[0] for k, v in before.items() if k[1] == name):7} KiB, "
-                  f"{max(v[1] for k, v in before.items() if k[1] == name):4} descriptors; at last: "
-                  f"{max(v[0] for k, v in after.items() if k[1] == name):7} KiB, {max(v[1] for k, v in after.items() if k[1] == name):4}; "
+                  f"{max(v[1].total() for k, v in before.items() if k[1] == name):4} descriptors; at last: "
+                  f"{max(v[0] for k, v in after.items() if k[1] == name):7} KiB, "
+                  f"{max(v[1].total() for k, v in after.items() if k[1] == name):4}; "
                   f"{len(lived)} lived through it all")
         return wrong
 
