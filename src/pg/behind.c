@@ -10,7 +10,8 @@
 
 #define FIRST HF_MS(300) /* clients go on first */
 #define PAUSE HF_MS(20)
-#define AT_ONCE 20
+#define AT_ONCE_MAX 20
+#define ROUNDS 50 /* for all, if there are fewer than these times AT_ONCE_MAX */
 #define TEXT_MAX 4096
 #define AGAIN HF_MS(200)
 #define MARGIN HF_S(10) /* of clocks, and of what is between a connection and its process */
@@ -22,6 +23,7 @@ struct hf_pg_behind {
     struct hf_buf list[2]; /* struct hf_pg_backend_told, on our clock; [0]: who may hold locks */
     struct hf_buf *asked;  /* one of these: its first n_asked are being ended */
     size_t n_asked;
+    size_t most; /* that list[1] had since it was empty */
     unsigned n_tries;
 };
 
@@ -60,10 +62,21 @@ static void on_done(void *arg, const char *why)
     }
 }
 
+/* Who may hold locks goes at once, the others in a second: their end is CPU time of the server. */
+static size_t at_once(struct hf_pg_behind *b, const struct hf_buf *list)
+{
+    size_t n = count(list);
+    if (list == &b->list[1]) {
+        b->most = n > b->most ? n : b->most;
+        n = n > b->most / ROUNDS + 1 ? b->most / ROUNDS + 1 : n;
+    }
+    return n < AT_ONCE_MAX ? n : AT_ONCE_MAX;
+}
+
 static void ask(struct hf_pg_behind *b)
 {
     struct hf_buf sql, *list = &b->list[b->list[0].n ? 0 : 1];
-    size_t n = count(list) < AT_ONCE ? count(list) : AT_ONCE;
+    size_t n = at_once(b, list);
     hf_time now = now_of(b);
     if (n == 0) {
         return;
@@ -105,6 +118,7 @@ void hf_pg_behind_add(struct hf_pg_behind *b, const struct hf_pg_backend_told *t
     }
     struct hf_buf *list = &b->list[soon ? 0 : 1];
     bool first = list->n == 0 && (soon || b->list[0].n == 0);
+    b->most = b->list[1].n ? b->most : 0;
     hf_buf_add(list, hf_slice((const uint8_t *)told, sizeof(*told)));
     if (first && list->n) {
         set_timer(b, soon ? 0 : FIRST);

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -616,6 +617,9 @@ void hf_pg_link_fini(struct hf_pg_link *l)
     l->wire->memory->used -= l->in.room;
     hf_buf_fini(&l->in);
     if (l->fd >= 0) {
+        if (l->twice) {
+            (void)shutdown(l->fd, SHUT_RDWR);
+        }
         close(l->fd);
     }
     l->wire = NULL;

@@ -86,6 +86,7 @@ struct hf_pg_link {
     uint64_t n_received, n_sent; /* bytes, as they came, and as the kernel took them */
     bool connecting, handshake, paused, full, broken, told;
     bool hold;       /* what is sent waits for hf_pg_link_let() */
+    bool twice;      /* another process holds the socket, too (linger.h) */
     bool patient;    /* the owner's: closed while paused, it is not gone before it was read */
     const char *why; /* broken: static */
 };

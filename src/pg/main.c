@@ -14,6 +14,7 @@
 #include "os/program.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
+#include "pg/linger.h"
 #include "pg/listener.h"
 #include "pg/names.h"
 #include "pg/query.h"
@@ -205,6 +206,7 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     rc = rc ? rc : hf_pg_watch_open(pg, err, &pg->watch);
     rc = rc ? rc : hf_pg_web_open(pg, err, &pg->web);
     rc = rc ? rc : hf_program_drop(pg->config->pg.user, needed(pg->config), err);
+    rc = rc ? rc : hf_pg_linger_open(pg->config, err, &pg->linger);
     return rc;
 }
 
@@ -237,6 +239,7 @@ static void close_all(struct hf_pg *pg)
     hf_map_fini(&pg->databases);
     hf_map_fini(&pg->users);
     hf_map_fini(&pg->cancels);
+    hf_pg_linger_close(pg->linger);
     hf_pg_wire_destroy(pg->wire);
 }
 

@@ -23,6 +23,7 @@ struct hf_pg_cancels;
 struct hf_pg_names;
 struct hf_pg_query_pool;
 struct hf_pg_web;
+struct hf_pg_linger;
 struct hf_pg_service;
 struct hf_pg_protect;
 struct hf_pg_warm;
@@ -61,6 +62,7 @@ struct hf_pg {
     struct hf_pg_query_pool *queries;
     struct hf_pg_web *web;
     struct hf_pg_service *service;  /* NULL: no service address */
+    struct hf_pg_linger *linger;    /* likewise */
     struct hf_pg_protect *protect;  /* the service's; NULL while it is stopped */
     struct hf_pg_warm *warm;        /* likewise */
     struct hf_pg_watch *watch;      /* NULL: no service address */

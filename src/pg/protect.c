@@ -422,6 +422,17 @@ static void on_later(struct hf_poll_timer *t, hf_time now)
     }
 }
 
+bool hf_pg_protect_settled(struct hf_pg_protect *p)
+{
+    HF_LIST_FOREACH (node, &p->later) {
+        struct hf_pg_shield *s = HF_CONTAINER_OF(node, struct hf_pg_shield, later);
+        hf_list_unlink(node);
+        s->due = true;
+        hf_pg_protect_touch(s->client);
+    }
+    return hf_list_empty(&p->touched) && hf_list_empty(&p->waiting);
+}
+
 /* ---- the end of a turn ---- */
 
 static bool heard_by_nobody(const struct hf_pg_protect *p)
@@ -697,7 +708,7 @@ int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *fact
     return s->tx.err;
 }
 
-void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_sconn *conn)
+void hf_pg_protect_attached(struct hf_pg_client *c, struct hf_pg_sconn *conn)
 {
     struct hf_pg_protect *p = c->pg->protect;
     if (c->slot && c->slot->id && !c->shield) { /* a shield tells it itself */

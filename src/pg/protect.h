@@ -105,11 +105,14 @@ HF_MUST int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_fac
                                  uint64_t rx_total, uint64_t tx_una, struct hf_slice tx);
 /** Something happened to it. Cheap; nothing for who has no shield. */
 void hf_pg_protect_touch(struct hf_pg_client *c);
+/** Before a planned move: has the backup confirmed all that there is to tell? What would be told
+ * later is told now. */
+bool hf_pg_protect_settled(struct hf_pg_protect *p);
 /** A server connection is being closed: true: what it still has to send waits for its batch first,
  * then it is destroyed. */
 bool hf_pg_protect_defer(struct hf_pg_sconn *conn);
 /** A server connection was attached. */
-void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_sconn *conn);
+void hf_pg_protect_attached(struct hf_pg_client *c, struct hf_pg_sconn *conn);
 /** The client is being destroyed; its socket is still open, and may be taken. */
 void hf_pg_protect_end(struct hf_pg_client *c);
 /** Taken over: all that is left of it is to be said. Takes the slot and fd; tx: from tx_una on. */

@@ -142,7 +142,7 @@ void hf_pg_slots_confirmed(struct hf_pg_protect *p, uint64_t number);
 void hf_pg_slot_save(struct hf_pg_protect *p, struct hf_pg_slot *e);
 void hf_pg_slot_save_facts(struct hf_pg_protect *p, struct hf_pg_slot *e);
 void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e,
-                             const struct hf_pg_sconn *conn);
+                             struct hf_pg_sconn *conn);
 /** The sections POSITION. */
 void hf_pg_slot_save_position(struct hf_pg_protect *p, const struct hf_pg_slot *e,
                               uint64_t rx_total, uint64_t tx_una);

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/wr.h"
 #include "os/tcpmove.h"
+#include "pg/linger.h"
 #include "pg/protect_impl.h"
 
 #define LINGER HF_S(60)      /* of a slot whose socket was closed: its FIN may be repeated */
@@ -51,7 +52,7 @@ int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total, uint6
 }
 
 void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e,
-                             const struct hf_pg_sconn *conn)
+                             struct hf_pg_sconn *conn)
 {
     uint8_t room[20];
     struct hf_wr w;
@@ -60,6 +61,7 @@ void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e
     hf_wr_u64(&w, (uint64_t)conn->opened_at);
     hf_wr_u64(&w, (uint64_t)hf_pg_now(p->pg));
     put(p, e, HF_PG_SECTION_BACKEND, &w);
+    hf_pg_linger_keep(p->pg->linger, conn);
 }
 
 int hf_pg_backend_told_read(struct hf_slice in, struct hf_pg_backend_told *ret_told)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "pg/linger.h"
 #include "pg/protect.h"
 #include "pg/service_impl.h"
 
@@ -92,6 +93,7 @@ void hf_pg_service_note_reign(struct hf_pg_service *s)
     if (s->primary) {
         hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
     }
+    hf_pg_linger_protected(s->pg->linger, s->primary && info.state == HF_PAIR_STATE_IN_SYNC);
     hf_pg_reign_note(s->pg, s->epoch, s->primary ? &info : NULL, hf_pg_service_peer(s),
                      hf_pg_service_now(s));
 }

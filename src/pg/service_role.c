@@ -19,8 +19,10 @@
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
  * cable between the two, and a host too busy to be taken for dead at once. */
 #define SILENCE HF_S(1)
-/* After a planned move: server connections are closed one after the other. */
+/* After a planned move: server connections are closed one after the other, all in PART_WITHIN or,
+ * if they are many, so fast that their places are soon free. */
 #define PART_AFTER HF_MS(300)
+#define PART_WITHIN HF_S(1)
 #define PART_EVERY HF_MS(2)
 
 const char *hf_pg_role_name(enum hf_pg_role r)
@@ -95,12 +97,14 @@ int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err)
 void hf_pg_service_let_go(struct hf_pg_service *s)
 {
     hf_time at = hf_pg_service_now(s) + PART_AFTER;
+    hf_time every = PART_WITHIN / (s->pg->n_clients + 1);
+    every = every > PART_EVERY ? every : PART_EVERY;
     HF_LIST_FOREACH (node, &s->pg->clients) {
         struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
         if (c->slot) {
             if (s->pg->leaving) {
                 hf_pg_client_part(c, at);
-                at += PART_EVERY;
+                at += every;
             }
             hf_pg_client_abandon(c);
         }
@@ -172,7 +176,7 @@ static bool at_rest(const struct hf_pg_service *s)
             }
         }
     }
-    return info.lag_batches == 0;
+    return hf_pg_protect_settled(s->pg->protect) && info.lag_batches == 0;
 }
 
 void hf_pg_service_left(struct hf_pg_service *s)

@@ -50,7 +50,7 @@ void hf_pg_service_warm(struct hf_pg_service *s)
         hf_pg_service_warmed(s); /* the rest at the switch */
     }
     bool all = likely && (s->prepared || now - s->alarm_at < ALARM);
-    hf_pg_warm_for(s->warm, store, all ? HF_PG_WARM_MAX : (size_t)s->pg->config->service.warm);
+    hf_pg_warm_for(s->warm, store, all ? HF_PG_WARM_MAX : (size_t)s->pg->config->service.warm, all);
 }
 
 hf_time hf_pg_service_warm_deadline(const struct hf_pg_service *s)

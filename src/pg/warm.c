@@ -13,6 +13,7 @@
 
 #define PAUSE HF_S(1)
 #define KEEP HF_S(5)
+#define PACE HF_MS(20) /* from a login to the next one, while nobody waits for them */
 
 /* One connection, wanted or had. */
 struct warm {
@@ -34,6 +35,8 @@ struct hf_pg_warm {
     void *arg;
     struct hf_poll_task task;
     struct hf_poll_timer timer; /* closes what was kept */
+    struct hf_poll_timer pace;
+    bool hurry;
     struct hf_list queued, pending, ready;
     size_t n_pending;
     hf_time not_before;
@@ -97,7 +100,11 @@ static void conn_ready(struct hf_pg_sconn *conn)
     w->n_pending--;
     hf_list_unlink(&x->node);
     hf_list_insert(&w->ready, &x->node);
-    hf_poll_task_add(w->pg->wire->poll, &w->task);
+    if (w->hurry || hf_pg_warm_settled(w)) {
+        hf_poll_task_add(w->pg->wire->poll, &w->task);
+    } else {
+        hf_poll_timer_set(w->pg->wire->poll, &w->pace, now_of(w) + PACE);
+    }
 }
 
 /* Whatever it is, a session's own login will tell it. */
@@ -152,7 +159,7 @@ static void pump(struct hf_pg_warm *w)
 {
     uint64_t incarnation;
     struct hf_pg_target *target = hf_pg_route_primary(w->pg->route, &incarnation);
-    while (!hf_list_empty(&w->queued) && w->n_pending < HF_PG_WARM_LOGINS) {
+    while (!hf_list_empty(&w->queued) && w->n_pending < (w->hurry ? HF_PG_WARM_LOGINS : 1)) {
         struct warm *x = warm_of(w->queued.next);
         if (!target || open_one(x, target)) {
             drop_all(&w->queued);
@@ -172,6 +179,14 @@ static void on_task(struct hf_poll_task *t)
     if (hf_pg_warm_settled(w)) {
         w->fn(w->arg);
     }
+}
+
+static void on_pace(struct hf_poll_timer *t, hf_time now)
+{
+    (void)now;
+    struct hf_pg_warm *w = HF_CONTAINER_OF(t, struct hf_pg_warm, pace);
+    pump(w);
+    hf_pg_wire_flush(w->pg->wire);
 }
 
 /* ---- for whom ---- */
@@ -264,9 +279,10 @@ static void sweep(struct hf_pg_warm *w, bool unclaimed)
     }
 }
 
-void hf_pg_warm_for(struct hf_pg_warm *w, const struct hf_pair_store *store, size_t n)
+void hf_pg_warm_for(struct hf_pg_warm *w, const struct hf_pair_store *store, size_t n, bool hurry)
 {
     size_t i = 0;
+    w->hurry = hurry;
     hf_poll_timer_set(w->pg->wire->poll, &w->timer, HF_NEVER);
     sweep(w, false);
     n = n < HF_PG_WARM_MAX ? n : HF_PG_WARM_MAX;
@@ -345,7 +361,7 @@ int hf_pg_warm_create(struct hf_pg *pg, void (*fn)(void *arg), void *arg,
                       struct hf_pg_warm **ret_warm)
 {
     struct hf_pg_warm *w = hf_alloc(sizeof(*w));
-    if (!w || hf_poll_reserve(pg->wire->poll, 1)) {
+    if (!w || hf_poll_reserve(pg->wire->poll, 2)) {
         hf_free(w);
         return -ENOMEM;
     }
@@ -354,6 +370,7 @@ int hf_pg_warm_create(struct hf_pg *pg, void (*fn)(void *arg), void *arg,
     w->arg = arg;
     w->task.fn = on_task;
     w->timer.fn = on_timer;
+    w->pace.fn = on_pace;
     hf_list_init(&w->task.node);
     hf_list_init(&w->queued);
     hf_list_init(&w->pending);
@@ -369,7 +386,8 @@ void hf_pg_warm_destroy(struct hf_pg_warm *w)
     }
     drop_rest(w);
     hf_poll_timer_set(w->pg->wire->poll, &w->timer, HF_NEVER);
-    (void)!hf_poll_reserve(w->pg->wire->poll, -1);
+    hf_poll_timer_set(w->pg->wire->poll, &w->pace, HF_NEVER);
+    (void)!hf_poll_reserve(w->pg->wire->poll, -2);
     hf_list_unlink(&w->task.node);
     hf_free(w);
 }

@@ -12,7 +12,8 @@
  * likely. Nothing is said on such a connection before a session has it (X6): it is one of the same
  * user, database and start-up parameters, on the server's same start, whoever it was made for.
  *
- * At most HF_PG_WARM_LOGINS log in at once. When the server refuses one (it has no more places)
+ * At most HF_PG_WARM_LOGINS log in at once; while nobody waits for them one after the other, with
+ * pauses, as clients work on the same server. When the server refuses one (it has no more places)
  * nothing more is tried for a second.
  */
 #define HF_PG_WARM_LOGINS 16
@@ -27,8 +28,8 @@ HF_MUST int hf_pg_warm_create(struct hf_pg *pg, void (*fn)(void *arg), void *arg
 void hf_pg_warm_destroy(struct hf_pg_warm *w);
 
 /** For the first n sessions of the store, which is borrowed for the call; others are closed. Also
- * has the catalogs of all its databases read, which replays need. */
-void hf_pg_warm_for(struct hf_pg_warm *w, const struct hf_pair_store *store, size_t n);
+ * has the catalogs of all its databases read, which replays need. hurry: they are needed soon. */
+void hf_pg_warm_for(struct hf_pg_warm *w, const struct hf_pair_store *store, size_t n, bool hurry);
 /** The sessions are this host's now: what they don't take within some seconds is closed. */
 void hf_pg_warm_keep(struct hf_pg_warm *w);
 /** Has everything that was asked for come, or failed? */

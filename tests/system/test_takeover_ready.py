@@ -1,5 +1,7 @@
 """What is done before a take-over, and after it: logins of the backup, prepared switches, what the old host leaves."""
 import os
+import pathlib
+import signal
 
 import pytest
 
@@ -93,6 +95,53 @@ def test_idle_server_processes_are_ended_afterwards(rig, way):
         rig.until_elsewhere(old)
         assert other.one("select 1") == "1"
         rig.until(lambda: backends(c) == 2, "the old server processes have ended")
+
+
+LINGER = "hf-pg-linger"
+
+
+def held(pid):
+    """TCP connections that a process has open"""
+    tcp = {line.split()[9] for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]}
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return sum(x.removeprefix("socket:[").removesuffix("]") in tcp for x in links)
+
+
+def test_what_outlives_the_process(rig):
+    """Its server connections, one after the other, if a backup goes on with the sessions; what is closed before is not held."""
+    old = rig.serving()
+    (linger,) = rig.pids(old, LINGER)
+    before = held(linger)
+    clients = [named(rig) for _ in range(8)]
+    try:
+        rig.until(lambda: held(linger) == before + 8, "it holds them")
+        clients.pop().close()
+        rig.until(lambda: held(linger) == before + 7, "but not what is closed")
+        rig.kill_manager(old)
+        rig.until_elsewhere(old)
+        assert [c.one("select 1") for c in clients] == ["1"] * 7
+        rig.until(lambda: backends(clients[0]) == 7, "the old server processes have ended")
+        rig.until(lambda: linger not in rig.pids(old, LINGER), "it ends, too")
+    finally:
+        for c in clients:
+            c.close()
+
+
+def test_nothing_outlives_an_orderly_end(rig):
+    """Nor does its absence do harm."""
+    host = rig.backup()
+    (linger,) = rig.pids(host, LINGER)
+    os.kill(rig.manager(host), signal.SIGTERM)
+    rig.until(lambda: linger not in rig.pids(host, LINGER), "it ends")
+    rig.whole()
+    old = rig.serving()
+    (linger,) = rig.pids(old, LINGER)
+    os.kill(linger, signal.SIGKILL)
+    with named(rig) as c:
+        rig.until(lambda: LINGER in rig.log(old), "it is missed")
+        rig.kill_manager(old)
+        rig.until_elsewhere(old)
+        assert c.one("select 1") == "1"
 
 
 def test_the_address_of_a_dead_process_goes(rig):

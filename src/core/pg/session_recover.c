@@ -3,7 +3,9 @@
 
 #include "core/pg/session_impl.h"
 
-#define POLL HF_MS(20)
+/* between looks at the old server process, or its transaction: most are over at once */
+#define POLL_FIRST HF_MS(2)
+#define POLL_MAX HF_MS(20)
 
 static struct hf_slice rest_of(const struct hf_buf *b, size_t from)
 {
@@ -218,6 +220,12 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
 
 /* --- clearing and resolving --- */
 
+static void look_again(struct hf_pg_session *s)
+{
+    s->poll = s->poll ? hf_time_min(2 * s->poll, POLL_MAX) : POLL_FIRST;
+    s->again = s->now + s->poll;
+}
+
 static void ask_clear(struct hf_pg_session *s)
 {
     /* The process must have begun when our login did, which may have taken a while: its number may
@@ -281,6 +289,7 @@ static void ask_resolve(struct hf_pg_session *s)
 static void after_clear(struct hf_pg_session *s)
 {
     if (s->doubt) {
+        s->poll = 0;
         hf_pg_enter_state(s, HF_PG_RESOLVING);
         ask_resolve(s);
     } else {
@@ -320,6 +329,7 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     bool idle = s->leave_idle && nothing_under_way(s);
     s->leave_idle = false;
     if (s->backend.same && s->lost_pid && !idle) {
+        s->poll = 0;
         hf_pg_enter_state(s, HF_PG_CLEARING);
         ask_clear(s);
     } else {
@@ -340,7 +350,7 @@ static void resolve_answered(struct hf_pg_session *s)
     } else if (hf_slice_eq(v, hf_slice_str("aborted"))) {
         not_committed(s);
     } else if (hf_slice_eq(v, hf_slice_str("in progress"))) {
-        s->again = s->now + POLL;
+        look_again(s);
     } else {
         unresolved(s, "The server has forgotten the transaction's status.");
     }
@@ -717,7 +727,7 @@ void hf_pg_step_done(struct hf_pg_session *s, char status)
     switch (s->step) {
     case STEP_CLEAR:
         if (s->answer.sqlstate[0] || hf_pg_answer_value(s).p)
-            s->again = s->now + POLL; /* still there */
+            look_again(s); /* still there */
         else
             after_clear(s);
         break;

@@ -1,0 +1,36 @@
+/* What outlives the process for a moment: its connections to servers, and what its clients still
+ * send here. */
+#pragma once
+
+#include "pg/sconn.h"
+
+/*
+ * A process that dies takes its sockets along. Of a primary with a backup that costs its clients
+ * twice, though the backup goes on with their connections some 50 ms later:
+ *
+ * - hundreds of server processes see their connection end and end, all at once: CPU time of the
+ *   server that the sessions, which go on, wait for;
+ * - what clients send until the address has moved finds no socket, and they send it again only
+ *   after their retransmission timeout, at least 200 ms.
+ *
+ * So a second process, begun with this one, holds each server connection a second time, and does
+ * nothing. When this one dies while a backup is in sync, it forwards segments for the address to
+ * the host that announces it (os/forward.h, for a second), and ends the server connections one
+ * after the other (those whose sessions the backup has to end first it ends itself, X6). In any
+ * other case it ends at once. An orderly end takes it along.
+ *
+ * Without it (it can't be started, or was killed) everything is as it would be without this file.
+ */
+struct hf_pg_linger;
+
+/** Where the service address is configured; later NULL does no harm anywhere. After privileges were
+ * dropped: it has the same. 0 or -errno with a text. */
+HF_MUST int hf_pg_linger_open(const struct hf_pg_config *config, struct hf_err *err,
+                              struct hf_pg_linger **ret_linger);
+/** Ends it, at once. */
+void hf_pg_linger_close(struct hf_pg_linger *l);
+
+/** A server connection of a session that the backup knows of. Once for each. */
+void hf_pg_linger_keep(struct hf_pg_linger *l, struct hf_pg_sconn *conn);
+/** Is there a backup in sync, to which clients go on if this process dies? */
+void hf_pg_linger_protected(struct hf_pg_linger *l, bool on);
