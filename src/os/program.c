@@ -164,8 +164,7 @@ void hf_program_harden(const char *name, const char *dir)
 
 /* ---- privileges ---- */
 
-/* Of what is permitted only these; programs that are run get them, too. */
-static int keep_capabilities(uint64_t keep)
+int hf_program_keep(uint64_t keep)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
@@ -187,6 +186,7 @@ static int keep_capabilities(uint64_t keep)
     }
     return 0;
 }
+
 static int become(const struct passwd *pw, uint64_t keep)
 {
     if (geteuid() != 0) { /* started as this user already: check() saw to it */
@@ -226,7 +226,7 @@ int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err)
                           user);
     }
     int rc = become(pw, keep);
-    rc = rc ? rc : keep_capabilities(keep);
+    rc = rc ? rc : hf_program_keep(keep);
     if (rc == 0 && pw->pw_uid != 0 && (setuid(0) == 0 || geteuid() != pw->pw_uid)) {
         rc = -EPERM; /* it did not hold */
     }

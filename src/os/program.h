@@ -25,6 +25,10 @@ void hf_program_harden(const char *name, const char *dir);
  * far as it has them; programs it runs have them, too. "" does nothing. */
 HF_MUST int hf_program_drop(const char *user, uint64_t keep, struct hf_err *err);
 
+/** Of the capabilities that this process has only these from now on (bits, 1 << CAP_...); programs
+ * that it runs get them, too, and no others by their files. 0 or -errno. */
+HF_MUST int hf_program_keep(uint64_t keep);
+
 /** Which of these capabilities (1 << CAP_*) are not in effect for this process; all of them if that
  * can't be known. */
 uint64_t hf_program_lacks(uint64_t need);

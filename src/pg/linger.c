@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/forward.h"
+#include "os/program.h"
 
 #define NAME "hf-pg-linger"
 #define AFTER HF_MS(300)     /* the sessions go on first */
@@ -182,7 +184,8 @@ static int live(struct life *l, int control)
     if (!l->held || l->epoll < 0) {
         return -ENOMEM;
     }
-    int rc = watch(l, CONTROL, EPOLLIN);
+    int rc = hf_program_keep(1ull << CAP_NET_RAW); /* for what it forwards */
+    rc = rc ? rc : watch(l, CONTROL, EPOLLIN);
     while (rc == 0 && (!l->died_at || (l->is_protected && rest(l)))) {
         turn(l);
     }

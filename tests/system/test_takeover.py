@@ -416,9 +416,9 @@ def test_both_managers_die_at_once(rig, table):
         pgwire.check(c.query("insert into t values (1, 'acknowledged')"))
         pgwire.check(c.query("begin"))
         pgwire.check(c.query("insert into t values (2, 'not')"))
-        host, backup, epoch = rig.serving(), rig.backup(), rig.epoch()
-        rig.kill_manager(host)
-        rig.kill_manager(backup)
+        epoch = rig.epoch()
+        for pid in [rig.manager(host) for host in (rig.serving(), rig.backup())]:
+            os.kill(pid, signal.SIGKILL)
         rig.until(lambda: rig.epoch() > epoch and rig.serving(), "another reign")
         for lost in (c, idle):
             with pytest.raises((pgwire.Closed, OSError)):

@@ -334,8 +334,11 @@ static void drop_most(const char *dir)
         uint64_t raw = 1ull << CAP_NET_RAW, high = 1ull << CAP_BPF;
         int rc = hf_program_drop("nobody", 1ull << CAP_NET_ADMIN, &err);
         bool lacks = hf_program_lacks(1ull << CAP_NET_ADMIN | raw | high) == (raw | high);
-        _exit(rc == 0 && geteuid() != 0 && lacks && capability_lines("0000000000001000") == 5 ? 0
-                                                                                              : 4);
+        if (rc || geteuid() == 0 || !lacks || capability_lines("0000000000001000") != 5) {
+            _exit(4);
+        }
+        rc = hf_program_keep(raw); /* which it does not have */
+        _exit(rc == 0 && hf_program_lacks(1ull << CAP_NET_ADMIN) ? 0 : 5);
     }
 }
 
