@@ -100,6 +100,12 @@ def test_idle_server_processes_are_ended_afterwards(rig, way):
 LINGER = "hf-pg-linger"
 
 
+def linger_of(rig, host):
+    """That of a process that died before may still have something to do."""
+    rig.until(lambda: len(rig.pids(host, LINGER)) == 1, "one of them")
+    return rig.pids(host, LINGER)[0]
+
+
 def held(pid):
     """TCP connections that a process has open"""
     tcp = {line.split()[9] for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]}
@@ -110,7 +116,7 @@ def held(pid):
 def test_what_outlives_the_process(rig):
     """Its server connections, one after the other, if a backup goes on with the sessions; what is closed before is not held."""
     old = rig.serving()
-    (linger,) = rig.pids(old, LINGER)
+    linger = linger_of(rig, old)
     before = held(linger)
     clients = [named(rig) for _ in range(8)]
     try:
@@ -130,12 +136,12 @@ def test_what_outlives_the_process(rig):
 def test_nothing_outlives_an_orderly_end(rig):
     """Nor does its absence do harm."""
     host = rig.backup()
-    (linger,) = rig.pids(host, LINGER)
+    linger = linger_of(rig, host)
     os.kill(rig.manager(host), signal.SIGTERM)
     rig.until(lambda: linger not in rig.pids(host, LINGER), "it ends")
     rig.whole()
     old = rig.serving()
-    (linger,) = rig.pids(old, LINGER)
+    linger = linger_of(rig, old)
     os.kill(linger, signal.SIGKILL)
     with named(rig) as c:
         rig.until(lambda: LINGER in rig.log(old), "it is missed")
