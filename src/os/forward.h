@@ -19,7 +19,8 @@
  * client's retransmission, and so is what exceeds HF_FORWARD_MAX.
  */
 struct hf_forward;
-#define HF_FORWARD_MAX 1024 /* segments kept */
+#define HF_FORWARD_MAX 1024     /* segments kept */
+#define HF_FORWARD_TIME HF_S(1) /* for its owner: neighbours know the new host long before */
 
 /** 0; -ENODEV: no such interface, or not Ethernet; -EPERM without CAP_NET_RAW; other -errno. */
 HF_MUST int hf_forward_open(const char *interface, const struct hf_endpoint *address,

@@ -10,7 +10,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,10 +19,6 @@
 #include "os/program.h"
 
 #define NAME "hf-pg-linger"
-#define AFTER HF_MS(300)     /* the sessions go on first */
-#define WITHIN HF_S(1)       /* all of them, but ... */
-#define EVERY HF_MS(2)       /* ... not faster */
-#define FORWARD_TIME HF_S(1) /* neighbours know the new host long before */
 #define EVENTS 64
 #define FDS_MAX (1u << 20)
 #define HIGH 65536 /* clients' descriptors are below, mostly */
@@ -106,9 +101,8 @@ static void bury(struct life *l)
 {
     struct hf_err err;
     struct hf_endpoint address = hf_addr_to_endpoint(&l->config->service.address);
-    l->close_at = l->died_at + AFTER;
-    l->every = WITHIN / (hf_time)(l->n_held + 1);
-    l->every = l->every > EVERY ? l->every : EVERY;
+    l->close_at = l->died_at + HF_PG_PART_AFTER;
+    l->every = hf_pg_part_every(l->n_held);
     if (hf_forward_open(l->config->service.interface, &address, &err, &l->forward) ||
         watch(l, hf_forward_fd(l->forward), EPOLLIN)) {
         hf_forward_close(l->forward); /* clients send it again */
@@ -127,7 +121,7 @@ static bool rest(struct life *l)
         let_go(l, (int)l->next);
         l->close_at += l->every;
     }
-    if (l->forward && now >= l->died_at + FORWARD_TIME) {
+    if (l->forward && now >= l->died_at + HF_FORWARD_TIME) {
         hf_forward_close(l->forward);
         l->forward = NULL;
     }
@@ -139,7 +133,7 @@ static int patience(const struct life *l)
     if (!l->died_at) {
         return -1;
     }
-    hf_time at = l->forward ? l->died_at + FORWARD_TIME : HF_NEVER;
+    hf_time at = l->forward ? l->died_at + HF_FORWARD_TIME : HF_NEVER;
     at = l->n_held ? hf_time_min(at, l->close_at) : at;
     hf_time left = at - hf_now();
     return left > 0 ? (int)(left / HF_NS_PER_MS) + 1 : 0;
@@ -171,7 +165,7 @@ static int live(struct life *l, int control)
     struct rlimit files;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(control, CONTROL) < 0 ||
-        syscall(SYS_close_range, FIRST, ~0u, 0) < 0 || getrlimit(RLIMIT_NOFILE, &files) < 0) {
+        close_range(FIRST, ~0u, 0) < 0 || getrlimit(RLIMIT_NOFILE, &files) < 0) {
         return -errno;
     }
     signal(SIGTERM, SIG_IGN); /* a service manager's, for all: the first one's end is what counts */

@@ -15,13 +15,26 @@
  *
  * So a second process, begun with this one, holds each server connection a second time, and does
  * nothing. When this one dies while a backup is in sync, it forwards segments for the address to
- * the host that announces it (os/forward.h, for a second), and ends the server connections one
+ * the host that announces it (os/forward.h), and ends the server connections one
  * after the other (those whose sessions the backup has to end first it ends itself, X6). In any
  * other case it ends at once. An orderly end takes it along.
  *
- * Without it (it can't be started, or was killed) everything is as it would be without this file.
+ * Without it (it was killed) everything is as it would be without this file.
  */
 struct hf_pg_linger;
+
+/* Server connections of sessions that have gone on elsewhere are closed so long after that, one
+ * after the other: as many as may be within HF_PG_PART_WITHIN, but if there are very many, so fast
+ * that their places are soon free. */
+#define HF_PG_PART_AFTER HF_MS(300)
+#define HF_PG_PART_WITHIN HF_S(1)
+#define HF_PG_PART_EVERY HF_MS(2)
+/** From one of n to the next. */
+static inline hf_time hf_pg_part_every(size_t n)
+{
+    hf_time every = HF_PG_PART_WITHIN / (hf_time)(n + 1);
+    return every > HF_PG_PART_EVERY ? every : HF_PG_PART_EVERY;
+}
 
 /** Where the service address is configured; later NULL does no harm anywhere. After privileges were
  * dropped: it has the same. 0 or -errno with a text. */

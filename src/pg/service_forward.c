@@ -3,8 +3,6 @@
 #include "os/forward.h"
 #include "pg/service_impl.h"
 
-#define FORWARD_TIME HF_S(1) /* neighbours know the new host long before */
-
 static void on_ready(struct hf_poll_io *io, unsigned ready)
 {
     (void)ready;
@@ -28,7 +26,7 @@ void hf_pg_service_forward(struct hf_pg_service *s)
         s->forward = NULL;
         return;
     }
-    s->forward_until = hf_pg_service_now(s) + FORWARD_TIME;
+    s->forward_until = hf_pg_service_now(s) + HF_FORWARD_TIME;
 }
 
 void hf_pg_service_forward_end(struct hf_pg_service *s)

@@ -8,6 +8,7 @@
 #include "pg/behind.h"
 #include "pg/client.h"
 #include "pg/control.h"
+#include "pg/linger.h"
 #include "pg/listener.h"
 #include "pg/protect.h"
 #include "pg/route.h"
@@ -19,11 +20,6 @@
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
  * cable between the two, and a host too busy to be taken for dead at once. */
 #define SILENCE HF_S(1)
-/* After a planned move: server connections are closed one after the other, all in PART_WITHIN or,
- * if they are many, so fast that their places are soon free. */
-#define PART_AFTER HF_MS(300)
-#define PART_WITHIN HF_S(1)
-#define PART_EVERY HF_MS(2)
 
 const char *hf_pg_role_name(enum hf_pg_role r)
 {
@@ -96,9 +92,8 @@ int hf_pg_service_start(struct hf_pg_service *s, struct hf_err *err)
 /* Clients of the address are not ours any more: no word to them. */
 void hf_pg_service_let_go(struct hf_pg_service *s)
 {
-    hf_time at = hf_pg_service_now(s) + PART_AFTER;
-    hf_time every = PART_WITHIN / (s->pg->n_clients + 1);
-    every = every > PART_EVERY ? every : PART_EVERY;
+    hf_time at = hf_pg_service_now(s) + HF_PG_PART_AFTER;
+    hf_time every = hf_pg_part_every(s->pg->n_clients);
     HF_LIST_FOREACH (node, &s->pg->clients) {
         struct hf_pg_client *c = HF_CONTAINER_OF(node, struct hf_pg_client, node);
         if (c->slot) {

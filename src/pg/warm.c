@@ -185,8 +185,7 @@ static void on_pace(struct hf_poll_timer *t, hf_time now)
 {
     (void)now;
     struct hf_pg_warm *w = HF_CONTAINER_OF(t, struct hf_pg_warm, pace);
-    pump(w);
-    hf_pg_wire_flush(w->pg->wire);
+    hf_poll_task_add(w->pg->wire->poll, &w->task);
 }
 
 /* ---- for whom ---- */

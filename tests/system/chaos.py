@@ -721,22 +721,6 @@ class System(takeover_chaos.Chaos):
 
     # --- the books ---
 
-    @staticmethod
-    def descriptors(pid):
-        """What a process has open, by kind; its TCP connections by their state: an established one is its peer's matter, too"""
-        states = {}
-        for table in ("tcp", "tcp6"):
-            for line in pathlib.Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                words = line.split()
-                states[words[9]] = "established" if words[3] == "01" else "listening" if words[3] == "0A" else "ending"
-        kinds = collections.Counter()
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                name = os.readlink(f"/proc/{pid}/fd/{fd}")
-                inode = re.fullmatch(r"socket:\[(\d+)\]", name)
-                kinds[f"tcp {states[inode[1]]}" if inode and inode[1] in states else re.sub(r":?\[?\d+\]?$", "", name)] += 1
-        return kinds
-
     def resources(self):
         """{(host, program, pid): (KiB, kinds of descriptors)} of the daemons, and {program: how many} of all processes, the least of some looks"""
         least, daemons = None, {}
@@ -749,7 +733,7 @@ class System(takeover_chaos.Chaos):
             if name in DAEMONS:
                 with contextlib.suppress(OSError):
                     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-                    daemons[host, name, pid] = (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), self.descriptors(pid))
+                    daemons[host, name, pid] = (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), takeover.descriptors(pid))
         return daemons, least
 
     def leaks(self):

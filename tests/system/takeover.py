@@ -1,12 +1,14 @@
 """A rig for take-overs: a lab of three hosts on Corosync with a client host outside. Group `orders` is a database with a
 copy on alpha and one on beta, which mirror each other; gamma votes. Group `pgvip` is the service address: a
 holdfast-pg on each host is a copy of it. What a test does to the hosts, and how it waits until all is well again."""
+import collections
 import contextlib
 import csv
 import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -105,6 +107,22 @@ CERTIFICATE = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_param
 # systemd's Restart=always
 SUPERVISE = "mkdir -p /run/holdfast-pg; while :; do {program} -c /etc/holdfast/holdfast-pg.conf; sleep 0.05; done >>{log} 2>&1"
 LOG = "/var/log/holdfast-pg.log"
+
+
+def descriptors(pid):
+    """What a process has open, by kind; its TCP connections by their state: an established one is its peer's matter, too"""
+    states = {}
+    for table in ("tcp", "tcp6"):
+        for line in pathlib.Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            states[words[9]] = "established" if words[3] == "01" else "listening" if words[3] == "0A" else "ending"
+    kinds = collections.Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            name = os.readlink(f"/proc/{pid}/fd/{fd}")
+            inode = re.fullmatch(r"socket:\[(\d+)\]", name)
+            kinds[f"tcp {states[inode[1]]}" if inode and inode[1] in states else re.sub(r":?\[?\d+\]?$", "", name)] += 1
+    return kinds
 
 
 def enter_network(pid):

@@ -1,6 +1,5 @@
 """What is done before a take-over, and after it: logins of the backup, prepared switches, what the old host leaves."""
 import os
-import pathlib
 import signal
 
 import pytest
@@ -108,9 +107,7 @@ def linger_of(rig, host):
 
 def held(pid):
     """TCP connections that a process has open"""
-    tcp = {line.split()[9] for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]}
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return sum(x.removeprefix("socket:[").removesuffix("]") in tcp for x in links)
+    return sum(n for kind, n in takeover.descriptors(pid).items() if kind.startswith("tcp"))
 
 
 def test_what_outlives_the_process(rig):

@@ -195,7 +195,6 @@ struct hf_pg_session {
     hf_time since;
     hf_time deadline; /* of the state */
     hf_time again;    /* next try of a step that polls */
-    hf_time poll;     /* ... and how long it waited for it; 0: none yet */
     uint32_t sticky;  /* HF_PG_REASON_*: of the session */
     uint32_t passing; /* ... of the transaction */
     uint32_t told;    /* last reasons noted */

@@ -222,8 +222,8 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
 
 static void look_again(struct hf_pg_session *s)
 {
-    s->poll = s->poll ? hf_time_min(2 * s->poll, POLL_MAX) : POLL_FIRST;
-    s->again = s->now + s->poll;
+    hf_time so_far = s->now - s->since;
+    s->again = s->now + (so_far > POLL_FIRST ? hf_time_min(so_far, POLL_MAX) : POLL_FIRST);
 }
 
 static void ask_clear(struct hf_pg_session *s)
@@ -289,7 +289,6 @@ static void ask_resolve(struct hf_pg_session *s)
 static void after_clear(struct hf_pg_session *s)
 {
     if (s->doubt) {
-        s->poll = 0;
         hf_pg_enter_state(s, HF_PG_RESOLVING);
         ask_resolve(s);
     } else {
@@ -329,7 +328,6 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     bool idle = s->leave_idle && nothing_under_way(s);
     s->leave_idle = false;
     if (s->backend.same && s->lost_pid && !idle) {
-        s->poll = 0;
         hf_pg_enter_state(s, HF_PG_CLEARING);
         ask_clear(s);
     } else {
