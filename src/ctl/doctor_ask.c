@@ -130,7 +130,7 @@ static void ask_programs(struct asking *a)
                     &f->pg.check, NULL);
     }
     if (f->sip.state == HF_DOCTOR_FILE_THERE) {
-        run_program(a, "holdfast-sip", (const char *[]){"-c", f->sip.path, "--check-config", NULL},
+        run_program(a, "holdfast-sip", (const char *[]){"-c", f->sip.path, "--check", NULL},
                     &f->sip.check, NULL);
     }
     if (f->corosync_engine) {

@@ -1,6 +1,5 @@
 /* holdfastd: start, run, reload, stop. */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,62 +14,11 @@
 #include "hostd/hostd.h"
 #include "hostd/timeline.h"
 #include "hostd/web.h"
+#include "os/daemon.h"
 #include "os/file.h"
 #include "os/program.h"
 
-static const char usage[] = "usage: holdfastd [-c FILE] [--check | --version]\n"
-                            "  -c FILE    configuration (default " HF_HOSTD_CONFIG_FILE ")\n"
-                            "  --check    say whether the configuration is valid, and end\n"
-                            "  --version  say the version, and end\n"
-                            "Runs in the foreground; see holdfastd(8).\n";
-
 #define GROUPS_STOP_TIME HF_S(80) /* less than service managers wait */
-
-struct args {
-    const char *config;
-    bool check;
-};
-
-/* 0: go on; otherwise the program ends with *ret_code. */
-static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
-{
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-        {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
-        {"foreground", no_argument, NULL, 'f'},   {NULL, 0, NULL, 0}};
-    int c;
-    *args = (struct args){.config = HF_HOSTD_CONFIG_FILE};
-    while ((c = getopt_long(argc, argv, "c:fh", options, NULL)) != -1) {
-        switch (c) {
-        case 'c':
-            args->config = optarg;
-            break;
-        case 'k':
-            args->check = true;
-            break;
-        case 'f':
-            break; /* it always does */
-        case 'V':
-            puts("holdfastd " HF_VERSION);
-            *ret_code = 0;
-            return 1;
-        case 'h':
-            fputs(usage, stdout);
-            *ret_code = 0;
-            return 1;
-        default:
-            fputs(usage, stderr);
-            *ret_code = 2;
-            return 1;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "holdfastd: unexpected argument %s\n%s", argv[optind], usage);
-        *ret_code = 2;
-        return 1;
-    }
-    return 0;
-}
 
 static int check(const char *path)
 {
@@ -129,8 +77,9 @@ static int make_run_dir(const struct hf_hostd_config *c, struct hf_err *err)
     return 0;
 }
 
-static int open_all(struct hf_hostd *h, struct hf_err *err)
+static int open_all(void *arg, struct hf_err *err)
 {
+    struct hf_hostd *h = arg;
     int rc = make_run_dir(h->config, err);
     rc = rc ? rc : hf_control_open(h, err, &h->control); /* first: is another one running? */
     rc = rc ? rc : hf_drive_open(h, err);
@@ -145,8 +94,9 @@ static int open_all(struct hf_hostd *h, struct hf_err *err)
     return rc;
 }
 
-static void close_all(struct hf_hostd *h)
+static void close_all(void *arg)
 {
+    struct hf_hostd *h = arg;
     hf_dns_close(h->dns);
     hf_web_close(h->web);
     hf_control_close(h->control);
@@ -159,43 +109,20 @@ static void close_all(struct hf_hostd *h)
     hf_drive_close(h);
 }
 
-static int run(struct hf_hostd *h)
-{
-    static const int signos[] = {SIGHUP, SIGINT, SIGTERM};
-    struct hf_signal *sig[HF_ARRAY_LEN(signos)] = {NULL};
-    struct hf_err err = {0};
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < HF_ARRAY_LEN(signos); i++) {
-        rc = hf_signal_create(h->loop, signos[i], on_signal, h, &sig[i]);
-    }
-    rc = rc ? rc : hf_program_watchdog(h->loop);
-    if (rc) {
-        hf_err_set(&err, rc, "cannot start: %s", hf_strerror(rc));
-    } else {
-        rc = open_all(h, &err);
-    }
-    if (rc) {
-        hf_log_err("", "%s", err.text);
-    } else {
-        hf_log_info("", "holdfastd %s on %s started", HF_VERSION, h->config->host.name);
-        hf_program_notify("READY=1");
-        rc = hf_loop_run(h->loop);
-    }
-    close_all(h);
-    for (size_t i = 0; i < HF_ARRAY_LEN(signos); i++) {
-        hf_signal_destroy(sig[i]);
-    }
-    return rc;
-}
+static const struct hf_daemon daemon_ops = {.name = "holdfastd",
+                                            .config = HF_HOSTD_CONFIG_FILE,
+                                            .open = open_all,
+                                            .close = close_all,
+                                            .on_signal = on_signal};
 
 int main(int argc, char **argv)
 {
-    struct args args;
+    struct hf_daemon_args args;
     int code;
-    if (parse_args(argc, argv, &args, &code)) {
+    if (!hf_daemon_args(&daemon_ops, argc, argv, &args, &code)) {
         return code;
     }
-    if (args.check) {
+    if (args.task == HF_DAEMON_CHECK) {
         return check(args.config);
     }
     struct hf_hostd *h = hf_alloc(sizeof(*h));
@@ -211,7 +138,7 @@ int main(int argc, char **argv)
     hf_program_harden("holdfastd", h->config->state.dir);
     hf_trace_set_mask(h->config->log.trace);
     int rc = hf_loop_create(&h->loop);
-    rc = rc ? rc : run(h);
+    rc = rc ? rc : hf_daemon_run(&daemon_ops, h->loop, h);
     hf_loop_destroy(h->loop);
     hf_hostd_config_destroy(h->config);
     hf_free(h);

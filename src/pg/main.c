@@ -1,16 +1,15 @@
 /* holdfast-pg: start, run, reload, stop. */
 #include <errno.h>
-#include <getopt.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "os/daemon.h"
 #include "os/program.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
@@ -24,57 +23,7 @@
 #include "pg/watch.h"
 #include "pg/web.h"
 
-static const char usage[] = "usage: holdfast-pg [-c FILE] [--check | --version]\n"
-                            "  -c FILE    configuration (default " HF_PG_CONFIG_FILE ")\n"
-                            "  --check    say whether the configuration is valid, and end\n"
-                            "  --version  say the version, and end\n"
-                            "Runs in the foreground; see holdfast-pg(8).\n";
-
 #define OTHER_FILES 256 /* descriptors beside those of clients and servers */
-
-struct args {
-    const char *config;
-    bool check;
-};
-
-/* 0: go on; otherwise the program ends with *ret_code. */
-static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
-{
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    int c;
-    *args = (struct args){.config = HF_PG_CONFIG_FILE};
-    *ret_code = 0;
-    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (c) {
-        case 'c':
-            args->config = optarg;
-            break;
-        case 'k':
-            args->check = true;
-            break;
-        case 'V':
-            puts("holdfast-pg " HF_VERSION);
-            return 1;
-        case 'h':
-            fputs(usage, stdout);
-            return 1;
-        default:
-            fputs(usage, stderr);
-            *ret_code = 2;
-            return 1;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "holdfast-pg: unexpected argument %s\n%s", argv[optind], usage);
-        *ret_code = 2;
-        return 1;
-    }
-    return 0;
-}
 
 static int load(const char *path, struct hf_err *err, struct hf_pg_config **ret_config,
                 struct hf_pg_rules **ret_rules)
@@ -119,22 +68,6 @@ static void on_signal(void *arg, int signo)
     hf_log_info("", "signal %d: %s", signo,
                 signo == SIGINT ? "ending when all transactions have ended" : "ending");
     hf_pg_stop(pg, signo == SIGINT);
-}
-
-static void raise_files(const struct hf_pg_config *c)
-{
-    struct rlimit r;
-    rlim_t want = 2 * (rlim_t)c->pg.max_clients + OTHER_FILES;
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < want) {
-        r.rlim_max = r.rlim_max < want ? want : r.rlim_max;
-        r.rlim_cur = want;
-        if (setrlimit(RLIMIT_NOFILE, &r) < 0 && getrlimit(RLIMIT_NOFILE, &r) == 0) {
-            r.rlim_cur = r.rlim_max;
-            (void)!setrlimit(RLIMIT_NOFILE, &r);
-            hf_log_warn("", "%llu descriptors are fewer than pg.max_clients may need (%llu)",
-                        (unsigned long long)r.rlim_cur, (unsigned long long)want);
-        }
-    }
 }
 
 /* ---- capabilities: of a service address; without one none at all is needed ---- */
@@ -187,15 +120,15 @@ static int check_capabilities(const struct hf_pg_config *c, struct hf_err *err)
     return 0;
 }
 
-static int open_all(struct hf_pg *pg, struct hf_err *err)
+static int open_all(void *arg, struct hf_err *err)
 {
+    struct hf_pg *pg = arg;
     int rc = check_capabilities(pg->config, err);
     if (rc) {
         return rc;
     }
     rc = hf_pg_wire_create(pg->loop, &pg->memory, &pg->wire);
     rc = rc ? rc : hf_poll_reserve(pg->wire->poll, 1);
-    rc = rc ? rc : hf_program_watchdog(pg->loop);
     if (rc) {
         return hf_err_set(err, rc, "cannot start: %s", hf_strerror(rc));
     }
@@ -210,9 +143,13 @@ static int open_all(struct hf_pg *pg, struct hf_err *err)
     return rc;
 }
 
-static void close_all(struct hf_pg *pg)
+static void close_all(void *arg)
 {
+    struct hf_pg *pg = arg;
     size_t pos = 0;
+    if (!pg->wire) {
+        return;
+    }
     hf_pg_web_close(pg->web);
     hf_pg_listeners_close(pg->listeners);
     hf_pg_watch_close(pg->watch);
@@ -243,33 +180,6 @@ static void close_all(struct hf_pg *pg)
     hf_pg_wire_destroy(pg->wire);
 }
 
-static int run(struct hf_pg *pg)
-{
-    static const int signos[] = {SIGHUP, SIGINT, SIGTERM};
-    struct hf_signal *sig[HF_ARRAY_LEN(signos)] = {NULL};
-    struct hf_err err = {0};
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < HF_ARRAY_LEN(signos); i++) {
-        rc = hf_signal_create(pg->loop, signos[i], on_signal, pg, &sig[i]);
-    }
-    rc = rc ? hf_err_set(&err, rc, "cannot start: %s", hf_strerror(rc)) : open_all(pg, &err);
-    if (rc) {
-        hf_log_err("", "%s", err.text);
-    } else {
-        hf_log_info("", "holdfast-pg %s started", HF_VERSION);
-        hf_program_notify("READY=1");
-        rc = hf_loop_run(pg->loop);
-    }
-    if (pg->wire) {
-        close_all(pg);
-    }
-    for (size_t i = 0; i < HF_ARRAY_LEN(signos); i++) {
-        hf_signal_destroy(sig[i]);
-    }
-    hf_log_info("", "ended");
-    return rc;
-}
-
 static void init(struct hf_pg *pg)
 {
     pg->started_at = hf_now();
@@ -284,14 +194,20 @@ static void init(struct hf_pg *pg)
     hf_pg_use_config(pg);
 }
 
+static const struct hf_daemon daemon_ops = {.name = "holdfast-pg",
+                                            .config = HF_PG_CONFIG_FILE,
+                                            .open = open_all,
+                                            .close = close_all,
+                                            .on_signal = on_signal};
+
 int main(int argc, char **argv)
 {
-    struct args args;
+    struct hf_daemon_args args;
     int code;
-    if (parse_args(argc, argv, &args, &code)) {
+    if (!hf_daemon_args(&daemon_ops, argc, argv, &args, &code)) {
         return code;
     }
-    if (args.check) {
+    if (args.task == HF_DAEMON_CHECK) {
         return check(args.config);
     }
     struct hf_pg *pg = hf_alloc(sizeof(*pg));
@@ -305,10 +221,10 @@ int main(int argc, char **argv)
     hf_program_log_open("holdfast-pg", hf_pg_config_level(pg->config));
     hf_program_harden("holdfast-pg", NULL);
     hf_trace_set_mask(pg->config->log.trace);
-    raise_files(pg->config);
+    hf_daemon_files(2 * (uint64_t)pg->config->pg.max_clients + OTHER_FILES, "pg.max_clients");
     init(pg);
     int rc = hf_loop_create(&pg->loop);
-    rc = rc ? rc : run(pg);
+    rc = rc ? rc : hf_daemon_run(&daemon_ops, pg->loop, pg);
     hf_loop_destroy(pg->loop);
     hf_pg_rules_unref(pg->rules);
     hf_pg_config_destroy(pg->config);

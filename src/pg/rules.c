@@ -78,14 +78,11 @@ static int load_users(const struct hf_pg_config *c, struct hf_pg_rules *r, struc
     return rc;
 }
 
-static int load_tls(const struct hf_pg_config *c, struct hf_pg_rules *r, struct hf_err *err)
+static int make_tls(const struct hf_pg_tls_config *t, bool server, enum hf_tls_verify verify,
+                    struct hf_err *err, struct hf_tls_context **ret_context)
 {
-    const struct hf_pg_tls_config *t = &c->client_tls;
-    struct hf_tls_context_opt o = {.server = true,
-                                   .verify = t->sslmode >= HF_PG_SSLMODE_VERIFY_CA
-                                                 ? HF_TLS_VERIFY_CA
-                                             : *t->ca_file ? HF_TLS_VERIFY_IF_GIVEN
-                                                           : HF_TLS_VERIFY_NOT,
+    struct hf_tls_context_opt o = {.server = server,
+                                   .verify = verify,
                                    .cert_file = t->cert_file,
                                    .key_file = t->key_file,
                                    .ca_file = t->ca_file,
@@ -93,28 +90,26 @@ static int load_tls(const struct hf_pg_config *c, struct hf_pg_rules *r, struct 
                                    .ciphers = t->ciphers,
                                    .tls13 = t->min_protocol == 1,
                                    .alpn = HF_TLS_ALPN_PG};
-    int rc =
-        t->sslmode == HF_PG_SSLMODE_DISABLE ? 0 : hf_tls_context_create(&o, err, &r->client_tls);
-    if (rc) {
-        return rc;
-    }
-    t = &c->server_tls;
-    o = (struct hf_tls_context_opt){.verify =
-                                        t->sslmode == HF_PG_SSLMODE_VERIFY_FULL ? HF_TLS_VERIFY_FULL
-                                        : t->sslmode == HF_PG_SSLMODE_VERIFY_CA ? HF_TLS_VERIFY_CA
-                                                                                : HF_TLS_VERIFY_NOT,
-                                    .cert_file = t->cert_file,
-                                    .key_file = t->key_file,
-                                    .ca_file = t->ca_file,
-                                    .crl_file = t->crl_file,
-                                    .ciphers = t->ciphers,
-                                    .tls13 = t->min_protocol == 1,
-                                    .alpn = HF_TLS_ALPN_PG};
-    /* as libpq: with a ca_file "require" verifies, too */
-    if (t->sslmode == HF_PG_SSLMODE_REQUIRE && *t->ca_file) {
-        o.verify = HF_TLS_VERIFY_CA;
-    }
-    return t->sslmode == HF_PG_SSLMODE_DISABLE ? 0 : hf_tls_context_create(&o, err, &r->server_tls);
+    return t->sslmode == HF_PG_SSLMODE_DISABLE ? 0 : hf_tls_context_create(&o, err, ret_context);
+}
+
+static int load_tls(const struct hf_pg_config *c, struct hf_pg_rules *r, struct hf_err *err)
+{
+    const struct hf_pg_tls_config *t = &c->client_tls;
+    int rc = make_tls(t, true,
+                      t->sslmode >= HF_PG_SSLMODE_VERIFY_CA ? HF_TLS_VERIFY_CA
+                      : *t->ca_file                         ? HF_TLS_VERIFY_IF_GIVEN
+                                                            : HF_TLS_VERIFY_NOT,
+                      err, &r->client_tls);
+    t = &c->server_tls; /* as libpq: with a ca_file "require" verifies, too */
+    bool ca = t->sslmode == HF_PG_SSLMODE_VERIFY_CA ||
+              (t->sslmode == HF_PG_SSLMODE_REQUIRE && *t->ca_file);
+    return rc ? rc
+              : make_tls(t, false,
+                         t->sslmode == HF_PG_SSLMODE_VERIFY_FULL ? HF_TLS_VERIFY_FULL
+                         : ca                                    ? HF_TLS_VERIFY_CA
+                                                                 : HF_TLS_VERIFY_NOT,
+                         err, &r->server_tls);
 }
 
 int hf_pg_rules_load(const struct hf_pg_config *c, const uint8_t key[HF_PG_KEY_LEN],

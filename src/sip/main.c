@@ -1,15 +1,14 @@
 /* holdfast-sip: start, run, reload, stop. */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "os/daemon.h"
 #include "os/file.h"
 #include "os/program.h"
 #include "sip/control.h"
@@ -19,61 +18,7 @@
 #include "sip/tree.h"
 #include "sip/web.h"
 
-static const char usage[] =
-    "usage: holdfast-sip [-c FILE] [--check-config | --init | --version]\n"
-    "  -c FILE         configuration (default " HF_SIP_CONFIG_FILE ")\n"
-    "  --check-config  say whether the configuration is valid, and end\n"
-    "  --init          create the database's tables, or bring them up to date, and end\n"
-    "  --version       say the version, and end\n"
-    "Runs in the foreground; see holdfast-sip(8).\n";
-
 #define OTHER_FILES 256 /* descriptors beside those of connections */
-
-struct args {
-    const char *config;
-    bool check, init;
-};
-
-/* 0: go on; otherwise the program ends with *ret_code. */
-static int parse_args(int argc, char **argv, struct args *args, int *ret_code)
-{
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'k'},
-        {"init", no_argument, NULL, 'i'},         {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
-    int c;
-    *args = (struct args){.config = HF_SIP_CONFIG_FILE};
-    *ret_code = 0;
-    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
-        switch (c) {
-        case 'c':
-            args->config = optarg;
-            break;
-        case 'k':
-            args->check = true;
-            break;
-        case 'i':
-            args->init = true;
-            break;
-        case 'V':
-            puts("holdfast-sip " HF_VERSION);
-            return 1;
-        case 'h':
-            fputs(usage, stdout);
-            return 1;
-        default:
-            fputs(usage, stderr);
-            *ret_code = 2;
-            return 1;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "holdfast-sip: unexpected argument %s\n%s", argv[optind], usage);
-        *ret_code = 2;
-        return 1;
-    }
-    return 0;
-}
 
 /* ---- what the configuration names ---- */
 
@@ -330,13 +275,13 @@ static int open_mailbox(struct hf_sip *s, struct hf_err *err)
     int rc = hf_mailbox_create(SIZE_MAX / 4, &s->mailbox);
     rc = rc ? rc
             : hf_io_create(s->loop, hf_mailbox_fd(s->mailbox), HF_IO_READ, on_mailbox, s, &s->io);
-    rc = rc ? rc : hf_program_watchdog(s->loop);
     return rc ? hf_err_set(err, rc, "cannot start: %s", hf_strerror(rc)) : 0;
 }
 
 /* What needs privileges comes first; threads after they are given up, as they have their own. */
-static int open_all(struct hf_sip *s, struct hf_err *err)
+static int open_all(void *arg, struct hf_err *err)
 {
+    struct hf_sip *s = arg;
     int rc = hf_sip_tls_load(s->config, err, &s->tls);
     rc = rc ? rc : load_key(s, err);
     rc = rc ? rc : open_mailbox(s, err);
@@ -351,8 +296,9 @@ static int open_all(struct hf_sip *s, struct hf_err *err)
     return rc ? rc : hf_sip_tree_open(s, err);
 }
 
-static void close_all(struct hf_sip *s)
+static void close_all(void *arg)
 {
+    struct hf_sip *s = arg;
     hf_sip_tree_close(s->tree);
     hf_sip_web_close(s->web);
     if (s->workers) {
@@ -389,45 +335,13 @@ static void on_signal(void *arg, int signo)
     hf_loop_stop(s->loop);
 }
 
-static void raise_files(const struct hf_sip_config *c)
-{
-    struct rlimit r;
-    rlim_t want = n_workers(c) * (rlim_t)c->limits.connections + OTHER_FILES;
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < want) {
-        rlim_t max = r.rlim_max;
-        r.rlim_max = max < want ? want : max;
-        r.rlim_cur = want;
-        if (setrlimit(RLIMIT_NOFILE, &r) < 0) {
-            r.rlim_cur = r.rlim_max = max;
-            (void)!setrlimit(RLIMIT_NOFILE, &r);
-            hf_log_warn("", "%llu descriptors are fewer than limits.connections may need (%llu)",
-                        (unsigned long long)max, (unsigned long long)want);
-        }
-    }
-}
-
-static int run(struct hf_sip *s)
-{
-    static const int signos[] = {SIGHUP, SIGINT, SIGTERM};
-    struct hf_signal *sig[HF_ARRAY_LEN(signos)] = {NULL};
-    struct hf_err err = {0};
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < HF_ARRAY_LEN(signos); i++) {
-        rc = hf_signal_create(s->loop, signos[i], on_signal, s, &sig[i]);
-    }
-    rc = rc ? hf_err_set(&err, rc, "cannot start: %s", hf_strerror(rc)) : open_all(s, &err);
-    if (rc) {
-        hf_log_err("", "%s", err.text);
-    } else {
-        rc = hf_loop_run(s->loop);
-    }
-    close_all(s);
-    for (size_t i = 0; i < HF_ARRAY_LEN(signos); i++) {
-        hf_signal_destroy(sig[i]);
-    }
-    hf_log_info("", "ended");
-    return rc;
-}
+static const struct hf_daemon daemon_ops = {.name = "holdfast-sip",
+                                            .config = HF_SIP_CONFIG_FILE,
+                                            .has_init = true,
+                                            .ready_later = true, /* when the store is read */
+                                            .open = open_all,
+                                            .close = close_all,
+                                            .on_signal = on_signal};
 
 static int start(struct hf_sip *s, const char *path)
 {
@@ -440,22 +354,23 @@ static int start(struct hf_sip *s, const char *path)
     hf_program_log_open("holdfast-sip", hf_sip_config_level(s->config));
     hf_program_harden("holdfast-sip", NULL);
     hf_trace_set_mask(s->config->log.trace);
-    raise_files(s->config);
+    hf_daemon_files(n_workers(s->config) * (uint64_t)s->config->limits.connections + OTHER_FILES,
+                    "limits.connections");
     (void)!getrandom(random, sizeof(random), 0);
     s->seed = random[0];
     s->boot = random[1];
     s->started_at = hf_now();
     int rc = hf_loop_create(&s->loop);
-    rc = rc ? rc : run(s);
+    rc = rc ? rc : hf_daemon_run(&daemon_ops, s->loop, s);
     hf_loop_destroy(s->loop);
     return rc ? 1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-    struct args args;
+    struct hf_daemon_args args;
     int code;
-    if (parse_args(argc, argv, &args, &code)) {
+    if (!hf_daemon_args(&daemon_ops, argc, argv, &args, &code)) {
         return code;
     }
     struct hf_sip *s = hf_alloc(sizeof(*s));
@@ -463,10 +378,10 @@ int main(int argc, char **argv)
         return 1;
     }
     pthread_mutex_init(&s->tls_lock, NULL);
-    code = args.check  ? check(s, args.config)
-           : args.init ? init(s, args.config)
-                       : start(s, args.config);
-    if (args.check) {
+    code = args.task == HF_DAEMON_CHECK  ? check(s, args.config)
+           : args.task == HF_DAEMON_INIT ? init(s, args.config)
+                                         : start(s, args.config);
+    if (args.task == HF_DAEMON_CHECK) {
         hf_sip_tls_unref(s->tls);
     }
     hf_sip_config_destroy(s->config);

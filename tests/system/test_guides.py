@@ -13,7 +13,7 @@ from reader import Reader, find_program
 THREE = ROOT / "doc/guide/three-machines.md"
 PGBOUNCER, PACEMAKER, KAMAILIO = (ROOT / f"doc/guide/from-{x}.md" for x in ("pgbouncer", "pacemaker", "kamailio"))
 CHECKS = {"holdfast.conf": ("holdfast", "config", "--check"), "holdfast-pg.conf": ("holdfast-pg", "--check", "-c"),
-          "holdfast-sip.conf": ("holdfast-sip", "--check-config", "-c")}
+          "holdfast-sip.conf": ("holdfast-sip", "--check", "-c")}
 
 
 # --- all guides ---

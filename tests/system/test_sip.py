@@ -21,7 +21,7 @@ def fixture_server(tmp_path_factory):
     server = Server(folder, conf=f"tls {{ cert_file = \"{folder}/tls.pem\"\n key_file = \"{folder}/tls.key\" }}\n")
     with open(server.path, "a") as f:
         f.write(f"listen tls {{ transport = tls\n address = 127.0.0.1:{server.tls_port} }}\n")
-    assert server.run("--check-config").returncode == 0
+    assert server.run("--check").returncode == 0
     assert server.run("--init").returncode == 0
     with server:
         for name in ("alice", "bob", "carol"):

@@ -1,5 +1,7 @@
-/* os/proc and os/program: output, ends, floods, hangs, grandchildren; crash reports, privileges. */
+/* os/proc, os/program and os/daemon: output, ends, floods, hangs, grandchildren; crash reports,
+ * privileges; command lines, a daemon's life. */
 #include <errno.h>
+#include <getopt.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "os/daemon.h"
 #include "os/file.h"
 #include "os/proc.h"
 #include "os/program.h"
@@ -421,6 +424,148 @@ static void tells_the_service_manager(void **state)
     close(manager_fd);
 }
 
+static char lived[64];
+
+static int life_open(void *arg, struct hf_err *err)
+{
+    strcat(lived, " open");
+    return *(bool *)arg ? hf_err_set(err, -EBUSY, "another one") : 0;
+}
+
+static void life_close(void *arg)
+{
+    (void)arg;
+    strcat(lived, " close");
+}
+
+static void life_signal(void *arg, int signo)
+{
+    (void)arg;
+    strcat(lived, signo == SIGTERM ? " SIGTERM" : " SIGHUP");
+    if (signo == SIGTERM) {
+        hf_loop_stop(loop);
+    } else {
+        kill(getpid(), SIGTERM);
+    }
+}
+
+static void hang_up(void *arg)
+{
+    (void)arg;
+    kill(getpid(), SIGHUP);
+}
+
+static const struct hf_daemon life = {.name = "tester",
+                                      .config = "/etc/tester.conf",
+                                      .open = life_open,
+                                      .close = life_close,
+                                      .on_signal = life_signal};
+
+static void lives(void **state)
+{
+    (void)state;
+    bool fails = false;
+    struct hf_timer *t;
+    *lived = '\0';
+    assert_int_equal(hf_timer_create(loop, hang_up, NULL, &t), 0);
+    hf_timer_set(t, hf_now());
+    assert_int_equal(hf_daemon_run(&life, loop, &fails), 0);
+    assert_string_equal(lived, " open SIGHUP SIGTERM close");
+    hf_timer_destroy(t);
+    fails = true;
+    *lived = '\0';
+    assert_int_equal(hf_daemon_run(&life, loop, &fails), -EBUSY);
+    assert_string_equal(lived, " open close"); /* half of it may be open */
+}
+
+/* Go on, and with what? Otherwise the code that the program ends with. */
+static int parse(bool has_init, const char *a, const char *b, struct hf_daemon_args *args)
+{
+    struct hf_daemon d = life;
+    static char words[3][32];
+    char *argv[] = {words[0], words[1], words[2], NULL};
+    snprintf(words[0], sizeof(words[0]), "tester");
+    snprintf(words[1], sizeof(words[1]), "%s", a ? a : "");
+    snprintf(words[2], sizeof(words[2]), "%s", b ? b : "");
+    argv[1] = a ? words[1] : NULL;
+    argv[2] = b ? words[2] : NULL;
+    int code = -1;
+    d.has_init = has_init;
+    optind = 0; /* getopt(3): begin anew */
+    return hf_daemon_args(&d, a ? b ? 3 : 2 : 1, argv, args, &code) ? -1 : code;
+}
+
+static void command_lines(const char *dir)
+{
+    struct hf_daemon_args args;
+    int step = 0;
+    bool ok = freopen("/dev/null", "w", stdout) != NULL;
+    (void)dir;
+    ok = ok && ++step && parse(false, NULL, NULL, &args) == -1 && args.task == HF_DAEMON_RUN &&
+         strcmp(args.config, "/etc/tester.conf") == 0;
+    ok = ok && ++step && parse(false, "-c", "x", &args) == -1 && strcmp(args.config, "x") == 0;
+    ok = ok && ++step && parse(false, "--check", NULL, &args) == -1 && args.task == HF_DAEMON_CHECK;
+    ok = ok && ++step && parse(true, "--init", NULL, &args) == -1 && args.task == HF_DAEMON_INIT;
+    ok = ok && ++step && parse(false, "--init", NULL, &args) == 2;
+    ok = ok && ++step && parse(false, "--version", NULL, &args) == 0;
+    ok = ok && ++step && parse(false, "--help", NULL, &args) == 0;
+    ok = ok && ++step && parse(false, "--chek", NULL, &args) == 2;
+    ok = ok && ++step && parse(false, "--check", "more", &args) == 2;
+    fflush(stderr); /* reopened, it may be buffered */
+    _exit(ok ? 0 : step);
+}
+
+static void reads_the_command_line(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hf-args-XXXXXX";
+    struct hf_buf b;
+    assert_non_null(mkdtemp(dir));
+    int status = in_child(command_lines, dir);
+    content(dir, "stderr", &b);
+    rmdir(dir);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0); /* else: which line of command_lines() */
+    assert_non_null(strstr((char *)b.p, "usage: tester [-c FILE] [--check | --version]\n"));
+    assert_non_null(strstr((char *)b.p, "tester: unexpected argument more\n"));
+    hf_buf_fini(&b);
+}
+
+static void files_child(const char *dir)
+{
+    struct rlimit r;
+    (void)dir;
+    unsetenv("JOURNAL_STREAM");
+    hf_program_log_open("tester", HF_LOG_INFO);
+    getrlimit(RLIMIT_NOFILE, &r);
+    r.rlim_cur = 64;
+    r.rlim_max = 128;
+    setrlimit(RLIMIT_NOFILE, &r);
+    hf_daemon_files(100, "limits.few");
+    bool ok = getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur == 100;
+    struct hf_err err;
+    if (geteuid() == 0 && hf_program_drop("nobody", 0, &err)) {
+        _exit(2);
+    }
+    hf_daemon_files(1000, "limits.many");
+    _exit(ok && getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur == 128 ? 0 : 1);
+}
+
+static void raises_its_descriptors(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hf-files-XXXXXX";
+    struct hf_buf b;
+    assert_non_null(mkdtemp(dir));
+    int status = in_child(files_child, dir);
+    content(dir, "stderr", &b);
+    rmdir(dir);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_null(strstr((char *)b.p, "limits.few"));
+    assert_non_null(strstr((char *)b.p, "128 descriptors are fewer than limits.many may need"));
+    hf_buf_fini(&b);
+}
+
 #define LOOP_TEST(fn) cmocka_unit_test_setup_teardown(fn, create, destroy)
 
 int main(void)
@@ -439,6 +584,9 @@ int main(void)
         HF_TEST(crash_report),
         HF_TEST(privileges),
         LOOP_TEST(tells_the_service_manager),
+        LOOP_TEST(lives),
+        HF_TEST(reads_the_command_line),
+        HF_TEST(raises_its_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
