@@ -37,8 +37,11 @@
 #define HF_GROUP_PROBE_MAX 159        /* parameters of the access probe */
 #define HF_GROUP_ADDRESS_MAX 63       /* text of a member's address */
 #define HF_GROUP_FENCE_TEXT_MAX 120   /* what an agent's promote hands to the group (X3) */
-#define HF_GROUP_LOST_MAX 1024        /* names of all members, with spaces between */
-#define HF_GROUP_TEXT_MAX 160         /* reasons in messages */
+/* in a fence text, and its epoch: the reign before that was opened, if any was; all of the text
+ * before this one has recorded its own. Agents must not begin theirs with it. */
+#define HF_GROUP_AFTER "after="
+#define HF_GROUP_LOST_MAX 1024 /* names of all members, with spaces between */
+#define HF_GROUP_TEXT_MAX 160  /* reasons in messages */
 #define HF_GROUP_GHOSTS_MAX 8
 #define HF_GSTATE_LEN_MAX 12288       /* an encoded state */
 #define HF_GROUPS_MAX 16              /* groups of one host */

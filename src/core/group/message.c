@@ -1,5 +1,6 @@
 /* Messages: who may say what, and what it does to the state. */
 #include <stdio.h>
+#include <string.h>
 
 #include "core/group/internal.h"
 
@@ -30,6 +31,23 @@ static void on_exclude(struct hf_group *g, uint32_t node_id, uint64_t version)
 
 /* ---- roles ---- */
 
+/* What the agent says of its promotion, and after which epoch it is. */
+static void set_fence_text(struct hf_gstate *s, struct hf_slice said)
+{
+    char text[HF_GROUP_TEXT_MAX + 1], after[HF_GROUP_FENCE_TEXT_MAX + 1];
+    memcpy(after, s->fence_text, sizeof(after));
+    hf_group_text(
+        text,
+        hf_slice(said.p, said.n < HF_GROUP_FENCE_TEXT_MAX ? said.n : HF_GROUP_FENCE_TEXT_MAX));
+    memset(s->fence_text, 0, sizeof(s->fence_text));
+    memcpy(s->fence_text, text, strlen(text));
+    size_t n = strlen(text);
+    if (n && *after && n + 1 + strlen(after) <= HF_GROUP_FENCE_TEXT_MAX) {
+        s->fence_text[n] = ' ';
+        memcpy(s->fence_text + n + 1, after, strlen(after));
+    }
+}
+
 static void primary_role(struct hf_group *g, const struct hf_gmsg *m)
 {
     struct hf_gstate *s = &g->s;
@@ -47,12 +65,7 @@ static void primary_role(struct hf_group *g, const struct hf_gmsg *m)
     }
     if (s->phase == HF_PHASE_PROMOTING &&
         (m->role.op == HF_OP_PROMOTE || !(r->flags & HF_RESOURCE_PROMOTABLE))) {
-        size_t n =
-            m->role.text.n > HF_GROUP_FENCE_TEXT_MAX ? HF_GROUP_FENCE_TEXT_MAX : m->role.text.n;
-        char text[HF_GROUP_TEXT_MAX + 1];
-        hf_group_text(text, hf_slice(m->role.text.p, n));
-        memset(s->fence_text, 0, sizeof(s->fence_text));
-        memcpy(s->fence_text, text, n);
+        set_fence_text(s, m->role.text);
         hf_group_promoted(g);
     }
 }

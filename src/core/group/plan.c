@@ -1,5 +1,7 @@
 /* What the group decides, the same at every member: from the state, and from what all have heard.
  */
+#include <stdio.h>
+
 #include "core/group/internal.h"
 
 #define RESTARTS_MAX 1 /* in place, before a resource counts as failed */
@@ -581,14 +583,27 @@ bool hf_group_silent(const struct hf_group *g)
     return true;
 }
 
+/* A reign begins. Of the last one that got as far as a fence text its epoch stays there, so that
+ * who follows knows that none of those since was ever opened. */
+static void next_epoch(struct hf_gstate *s)
+{
+    if (*s->fence_text && strncmp(s->fence_text, HF_GROUP_AFTER, strlen(HF_GROUP_AFTER)) != 0) {
+        memset(s->fence_text, 0, sizeof(s->fence_text));
+        (void)snprintf(s->fence_text, sizeof(s->fence_text), HF_GROUP_AFTER "%llu",
+                       (unsigned long long)s->epoch);
+    }
+    s->epoch++;
+}
+
 static void promote(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
     s->phase = HF_PHASE_PROMOTING;
-    s->epoch += !s->granted;
+    if (!s->granted) {
+        next_epoch(s);
+    }
     s->granted = false;
     s->cold = s->cold ? HF_COLD_BACKUPS : HF_COLD_NO;
-    memset(s->fence_text, 0, sizeof(s->fence_text));
     hf_group_changed(g);
     g->count.promotions++;
     hf_group_event(g, false, "epoch %llu: %s promotes %s", (unsigned long long)s->epoch,
@@ -737,9 +752,8 @@ void hf_group_switch(struct hf_group *g, uint8_t r, uint8_t m)
  * one is promoted: its reign, and that it may be running. */
 static void grant(struct hf_group *g)
 {
-    g->s.epoch++;
+    next_epoch(&g->s);
     g->s.granted = true;
-    memset(g->s.fence_text, 0, sizeof(g->s.fence_text));
     g->granted = g->s.version;
     dirty(g);
     g->granted = g->s.version;

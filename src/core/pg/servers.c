@@ -222,7 +222,9 @@ static bool missed_something(struct hf_pg_servers *s)
         return false;
     }
     if (s->conf.group) { /* one start per epoch: a second one has come before the word of it */
-        return s->epoch != s->opened_epoch + 1;
+        struct hf_pg_fence f;
+        return s->epoch != s->opened_epoch + 1 &&
+               (hf_pg_fence_parse(s->fence_text, &f) < 0 || f.after != s->opened_epoch);
     }
     /* another manager wrote when that was seen last: also on a start that came and went since, or
      * on this one before we read the fence */

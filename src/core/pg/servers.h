@@ -46,7 +46,8 @@
  * Where fences are from:
  *   group      the fence text of the reign (agents.md): a server becomes PRIMARY only when it is
  *              the group's, has the system identifier and timeline of that text, and this host is
- *              quorate. Only if the epoch is the next one after the last that was opened here
+ *              quorate. Only if the epoch is the next one after the last that was opened here, or
+ *              the text says that those between were not opened
  *   exclusive  pg_snapshot_xmax() of the first statement begun after the server was seen out of
  *              recovery, or, if it is smaller, the next transaction id of the checkpoint that ended
  *              its recovery. Only if the primary before it was seen since this manager is the
@@ -208,9 +209,10 @@ struct hf_pg_group_view {
     const char *fence_text; /* of this reign; "" none */
 };
 
-/** Numbers of a fence text (agents.md): sysid, timeline, xmax. 0 or -HF_EMALF. */
+/** Numbers of a fence text (agents.md): sysid, timeline, xmax, after. 0 or -HF_EMALF. */
 struct hf_pg_fence {
     uint64_t sysid, xmax;
+    uint64_t after; /* the reign before it that was opened, if any was; 0: not said */
     uint32_t timeline;
 };
 HF_MUST int hf_pg_fence_parse(const char *text, struct hf_pg_fence *ret_fence);

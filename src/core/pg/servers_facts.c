@@ -147,7 +147,7 @@ int hf_pg_server_facts_parse(struct hf_slice in, struct hf_pg_server_facts *ret_
 int hf_pg_fence_parse(const char *s, struct hf_pg_fence *ret_fence)
 {
     struct text t = {.p = (const uint8_t *)s, .end = (const uint8_t *)s + strlen(s)};
-    struct hf_pg_fence f;
+    struct hf_pg_fence f = {0};
     expect(&t, "sysid=");
     f.sysid = signed_number(&t);
     expect(&t, " timeline=");
@@ -156,6 +156,12 @@ int hf_pg_fence_parse(const char *s, struct hf_pg_fence *ret_fence)
     f.xmax = number(&t, 10, UINT64_MAX);
     if (t.bad || (t.p != t.end && *t.p != ' ')) { /* later fields are ignored */
         return -HF_EMALF;
+    }
+    const char *after = strstr((const char *)t.p, " " HF_GROUP_AFTER);
+    if (after != NULL) {
+        t.p = (const uint8_t *)after + 1 + strlen(HF_GROUP_AFTER);
+        f.after = number(&t, 10, UINT64_MAX);
+        f.after = t.bad ? 0 : f.after;
     }
     *ret_fence = f;
     return 0;

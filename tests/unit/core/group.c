@@ -206,6 +206,7 @@ static void deliver(struct world *w, const struct event *e)
         in.resource = e->agent.resource;
         in.op = e->agent.op;
         in.serial = e->agent.serial;
+        in.text = hf_slice_str(in.op == HF_OP_PROMOTE && in.rc == 0 ? "xmax=7" : "");
     } else if (e->what == CONFIG) {
         in = (struct hf_group_in){.kind = HF_GROUP_IN_CONFIG};
         in.resource = e->resource;
@@ -659,6 +660,30 @@ static void test_promote_knows_whether_the_former_is_silent(void **st)
     assert_true(w->host[3].silent); /* it was fenced */
 }
 
+/* A promotion that fails has used no transaction id: the next fence says which reign it follows. */
+static void test_fence_text_names_the_reign_before(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    power_off(w, 3);
+    view(w, HF_ENGINE_LEFT);
+    uint64_t epoch = state(w, 0)->epoch;
+    char want[64];
+    assert_string_equal(state(w, 0)->fence_text, "xmax=7");
+    w->fail_op = HF_OP_PROMOTE;
+    w->fail_at = 2;
+    struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
+    in.to_host = "gamma";
+    in.request = 5;
+    step(w, 0, &in);
+    settle(w);
+    expect_primary(w, 0, 0);
+    assert_int_equal(state(w, 0)->epoch, epoch + 2);
+    snprintf(want, sizeof(want), "xmax=7 after=%llu", (unsigned long long)epoch);
+    assert_string_equal(state(w, 2)->fence_text, want);
+}
+
 static void refused(struct world *w, const char *host, const char *copy, const char *why)
 {
     struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
@@ -794,6 +819,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_refused_switch_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unfenced_host_is_not_silent, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fence_text_names_the_reign_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
     };

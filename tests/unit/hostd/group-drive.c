@@ -587,7 +587,7 @@ static void a_switch_is_prepared(void **state)
     unsigned promoted = count(w, " promote "), opened = count(w, " open ");
     request(w, 0, HF_GREQUEST_SWITCH, "beta");
     assert_done(w);
-    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 8");
+    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 8 after=1");
     assert_int_equal(count(w, "alpha prepare-demote copy1"), 1);
     assert_int_equal(count(w, "beta prepare-promote copy2"), 1);
     assert_int_equal(count(w, "alpha told demote"), 1);
@@ -607,7 +607,7 @@ static void a_prepared_process_that_fails(void **state)
     put(w, "disk/beta.fail-word", "", 0600);
     request(w, 0, HF_GREQUEST_SWITCH, "beta");
     assert_done(w);
-    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 7");
+    assert_string_equal(hf_group_state(core(w, 0))->fence_text, "lsn 7 after=1");
     assert_int_equal(count(w, "alpha demote copy1"), 1);
     assert_int_equal(count(w, "beta promote copy2"), 1);
     assert_int_equal(count(w, "beta open copy2"), 1);

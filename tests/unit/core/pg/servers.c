@@ -763,6 +763,29 @@ static void a_group_restarts_its_primary_in_place(void **state)
               "gone 0: the server was started anew, or promoted\n"
               "login 0 at alpha\n"
               "attach 0\n");
+    /* one that was never opened has used none: the group says so */
+    run(&r, HF_S(1));
+    forget(&r);
+    r.server[0].facts.started = 4000;
+    group_says(&r, 4, 6, "10.0.0.1", "sysid=4711 timeline=1 xmax=795 after=4");
+    run(&r, HF_MS(1));
+    story(&r, "! alpha: primary -> closed: not seen yet since the group has opened it\n"
+              "- alpha is the primary: timeline 1, fence 795\n"
+              "- alpha: closed -> primary\n"
+              "gone 0: the server was started anew, or promoted\n"
+              "login 0 at alpha\n"
+              "attach 0, fence 795\n");
+    run(&r, HF_S(1));
+    forget(&r);
+    r.server[0].facts.started = 5000;
+    group_says(&r, 4, 9, "10.0.0.1", "sysid=4711 timeline=1 xmax=799 after=7");
+    run(&r, HF_MS(1));
+    story(&r, "! alpha: primary -> closed: not seen yet since the group has opened it\n"
+              "! alpha is the primary: timeline 1, no fence: commits in doubt stay so\n"
+              "- alpha: closed -> primary\n"
+              "gone 0: the server was started anew, or promoted\n"
+              "login 0 at alpha\n"
+              "attach 0\n");
     rig_fini(&r);
 }
 
@@ -1207,12 +1230,18 @@ static void fences_are_read(void **state)
     assert_int_equal(f.sysid, 77);
     assert_int_equal(f.timeline, 2);
     assert_int_equal(f.xmax, 900);
+    assert_int_equal(f.after, 0);
+    assert_int_equal(hf_pg_fence_parse("sysid=77 timeline=2 xmax=900 after=6", &f), 0);
+    assert_int_equal(f.after, 6);
+    assert_int_equal(hf_pg_fence_parse("sysid=77 timeline=2 xmax=900 after=x", &f), 0);
+    assert_int_equal(f.after, 0);
     static const char *const bad[] = {"",
                                       "sysid=",
                                       "sysid=7 timeline=2",
                                       "sysid=7 timeline=2 xmax=",
                                       "sysid=7 timeline=2 xmax=9x",
-                                      "xmax=9"};
+                                      "xmax=9",
+                                      "after=6"};
     for (size_t i = 0; i < HF_ARRAY_LEN(bad); i++) {
         assert_int_equal(hf_pg_fence_parse(bad[i], &f), -HF_EMALF);
     }
