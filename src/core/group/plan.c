@@ -488,6 +488,33 @@ static uint8_t living_mirror(const struct hf_group *g)
     return HF_GROUP_NONE;
 }
 
+/* Does the host of a copy in S still look at what it runs? */
+static bool mirror_unknown(const struct hf_group *g)
+{
+    for (uint8_t r = 0; r < g->s.n_resources; r++) {
+        uint8_t h = g->s.resource[r].host;
+        if (r != g->s.primary && hf_group_promotable(&g->s, r) && h != HF_GROUP_NONE &&
+            HAS(g->present, h) && role_at(g, h, r) == HF_ROLE_UNKNOWN) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The primary had to let go for a while, as there was no quorum. What only its process had is lost
+ * there (sessions), but a mirror has it: that one goes on; without one it is the same again. */
+static void go_on(struct hf_group *g)
+{
+    struct hf_gstate *s = &g->s;
+    if (s->restart_always) {
+        begin(g, s->primary, s->primary_host);
+    } else if (!mirror_unknown(g)) {
+        uint8_t mirror = living_mirror(g);
+        begin(g, mirror == HF_GROUP_NONE ? s->primary : mirror,
+              mirror == HF_GROUP_NONE ? s->primary_host : s->resource[mirror].host);
+    }
+}
+
 /*
  * The primary resource, or one that is attached to it, failed at a healthy host (B13). A mirror
  * goes on at once, unless the operator wants otherwise; without one it is once restarted in place.
@@ -681,7 +708,7 @@ static void reign(struct hf_group *g)
     } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
         hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);
     } else if (s->phase > HF_PHASE_PROMOTING && idle) {
-        begin(g, s->primary, h); /* it had to stop for a while: again */
+        go_on(g);
     } else if (s->phase > HF_PHASE_PROMOTING && attached_failed(g, &failed)) {
         hf_group_primary_failed(g, failed, 1, true);
     } else if (s->phase == HF_PHASE_OPENING && all_open(g)) {

@@ -684,6 +684,34 @@ static void test_fence_text_names_the_reign_before(void **st)
     assert_string_equal(state(w, 2)->fence_text, want);
 }
 
+/* The cluster falls apart and is there again before anybody could act: the primary has had to let
+ * go, and what only its process knew (sessions) its mirror has. */
+static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    expect_primary(w, 0, 0);
+    w->ring++;
+    for (unsigned i = 0; i < HOSTS; i++) {
+        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
+        step(w, i, &in);
+    }
+    settle(w);
+    assert_int_equal(w->host[0].role[0], 0); /* not promoted */
+    view(w, 0);
+    expect_primary(w, 2, 1);
+    /* the mirror that is left is not in sync yet: again where it was */
+    w->ring++;
+    for (unsigned i = 0; i < HOSTS; i++) {
+        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
+        step(w, i, &in);
+    }
+    settle(w);
+    view(w, 0);
+    expect_primary(w, 2, 1);
+}
+
 static void refused(struct world *w, const char *host, const char *copy, const char *why)
 {
     struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
@@ -819,6 +847,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_refused_switch_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unfenced_host_is_not_silent, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mirror_goes_on_after_a_loss_of_quorum, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_fence_text_names_the_reign_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
