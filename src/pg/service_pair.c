@@ -89,7 +89,7 @@ void hf_pg_service_hand_over(struct hf_pg_service *s)
 
 void hf_pg_service_note_reign(struct hf_pg_service *s)
 {
-    struct hf_pair_primary_info info;
+    struct hf_pair_primary_info info = {0};
     if (s->primary) {
         hf_pair_primary_info(s->primary, hf_pg_service_now(s), &info);
     }

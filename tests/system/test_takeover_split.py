@@ -95,6 +95,21 @@ def test_only_the_cluster_is_cut(rig):
     loses(rig, lambda: rig.cut("gamma", "cluster"), rig.heal)
 
 
+def test_everyone_is_cut_from_everyone(rig):
+    """Nobody has a majority, so gamma lets go of its sessions. When the hosts hear each other again, who has them goes on."""
+    with Split(rig) as split:
+        backup = rig.backup()
+        for host in takeover.HOSTS:
+            rig.cut(host, "cluster")
+        rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
+        rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
+        rig.heal()
+        rig.whole()
+        split.advance()
+        assert rig.serving() == backup
+    split.check("gamma", backup)
+
+
 def test_cut_from_everyone_but_the_clients(rig):
     loses(rig, lambda: rig.cut("gamma", "others"), rig.heal)
 
