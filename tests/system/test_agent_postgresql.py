@@ -575,6 +575,27 @@ def test_promoted_copy_waits_for_its_set(cluster):
     a.psql("insert into t values (1)")
 
 
+def test_promotion_does_not_hold_up_its_own_replay(cluster):
+    """Replay waits for a snapshot that sees what the WAL removes, recovery ends after replay, and the agent waits for that end."""
+    a, b = pair(cluster)
+    b_socket = ["psql", "-XqAt", "-h", b.socket_dir, "-p", str(cluster.port), "-U", "postgres", "postgres", "-c"]
+
+    def own(sql):
+        return subprocess.run([*b_socket, sql], capture_output=True, text=True, check=True).stdout.strip()
+
+    a.psql("insert into t select generate_series(1, 1000)")
+    own("select pg_wal_replay_pause()")
+    until(lambda: own("select pg_get_wal_replay_pause_state()") == "paused", "replay stands still")
+    a.psql("delete from t")
+    a.psql("vacuum t")
+    removed = a.psql("select pg_current_wal_flush_lsn()")
+    until(lambda: own(f"select pg_last_wal_receive_lsn() >= '{removed}'") == "t", "the mirror has the WAL")
+    a.kill()
+    b.fence()  # a snapshot of its own, while replay goes on, is cancelled after max_standby_archive_delay, 30 s
+    b.do("open")
+    assert b.psql("select count(*) from t") == "0"
+
+
 def test_sessions_of_a_standby_end_at_promotion(cluster):
     """A read-only session would become writable (X7)."""
     a, b = pair(cluster)
