@@ -119,8 +119,10 @@ static void flush_udp(struct hf_sip_sock *s)
             break;
         } else if (n < 0 && errno != EINTR) {
             struct hf_sip_flow to = {.transport = HF_SIP_TRANSPORT_UDP,
-                                     .local = s->at,
                                      .peer = hf_addr_to_endpoint(&s->to[done])};
+            if (!s->any) {
+                to.local = s->at;
+            }
             t->c.udp_unreachable++;
             hf_sip_tell_failed(t, &to);
             done++;

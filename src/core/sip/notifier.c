@@ -627,7 +627,11 @@ void hf_sip_notifier_answered(struct hf_sip_notifier *n, uint64_t cookie, uint16
     if (response != NULL && hf_sip_retry_after_s(response, &retry_after) != 1) {
         retry_after = 0;
     }
-    hf_sip_watch_answered(n->watch, sub, (uint32_t)cookie, status, retry_after, now);
+    if (response == NULL && status == 503) { /* RFC 3261 8.1.3.1: the transport's */
+        hf_sip_watch_unsent(n->watch, sub, (uint32_t)cookie, now);
+    } else {
+        hf_sip_watch_answered(n->watch, sub, (uint32_t)cookie, status, retry_after, now);
+    }
     if (n_aor > 0 && hf_sip_watch_subs(n->watch, hf_slice(aor, n_aor), NULL, 0) == 0) {
         hf_sip_notifier_past_drop(n, hf_slice(aor, n_aor));
     }

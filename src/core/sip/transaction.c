@@ -743,6 +743,13 @@ static void fail(struct hf_sip_txns *t, struct hf_sip_txn *x, uint16_t status, h
     t->ops.failed(t->ctx, x, status, now);
 }
 
+/* Is it sent from the address from which nothing can be sent? With none named, from any. */
+static bool from_there(const struct hf_sip_flow *flow, const struct hf_sip_flow *to)
+{
+    return to->local.family == HF_AF_NONE || flow->local.family == HF_AF_NONE ||
+           hf_endpoint_eq(&flow->local, &to->local);
+}
+
 void hf_sip_txns_unreachable(struct hf_sip_txns *t, const struct hf_sip_flow *to, hf_time now)
 {
     const struct hf_list *last = t->waiting.prev; /* what is begun meanwhile tries it anew */
@@ -750,9 +757,10 @@ void hf_sip_txns_unreachable(struct hf_sip_txns *t, const struct hf_sip_flow *to
     for (struct hf_list *it = t->waiting.next; more; it = it->next) {
         struct hf_sip_txn *x = HF_CONTAINER_OF(it, struct hf_sip_txn, waiting);
         more = it != last;
-        bool same = x->flow.conn ? x->flow.conn == to->conn
-                                 : x->flow.transport == to->transport &&
-                                       hf_endpoint_eq(&x->flow.peer, &to->peer);
+        bool same = x->flow.conn
+                        ? x->flow.conn == to->conn
+                        : x->flow.transport == to->transport &&
+                              hf_endpoint_eq(&x->flow.peer, &to->peer) && from_there(&x->flow, to);
         if (same && x->state != HF_SIP_TXN_TERMINATED) {
             fail(t, x, 503, now);
         }

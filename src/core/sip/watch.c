@@ -15,7 +15,9 @@
 #define BLOCK 128u /* numbers reserved at a time (S2) */
 #define AHEAD 32u  /* the next block is asked for when so many are left */
 #define DUMP_VERSION 1
-#define RETRY_MAX 300u   /* seconds of a Retry-After that are believed */
+#define RETRY_MAX 300u /* seconds of a Retry-After that are believed */
+#define UNSENT_MAX 16u /* times in a row, that far apart: as long as a transaction */
+#define UNSENT_AGAIN HF_S(2)
 #define STORE_AGAIN_S 10 /* what could not be stored is tried again after so long */
 #define STATE_UNSHOWN HF_SIP_SUB_STATE_COUNT_ /* as stored: it ended without ever being ACTIVE */
 
@@ -45,6 +47,7 @@ struct sub {
     uint32_t reserved, storing, stored; /* asked for, on its way, and there: may be used */
     uint32_t remote_cseq, granted_s;
     uint8_t package, state, reason, in;
+    uint8_t unsent;  /* how many times in a row its NOTIFY could not be sent */
     bool dirty;      /* there is something to tell */
     bool urgent;     /* ... and somebody waits for it */
     bool under_way;  /* a NOTIFY is not answered yet */
@@ -660,6 +663,7 @@ void hf_sip_watch_answered(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, 
         return;
     }
     s->under_way = false;
+    s->unsent = 0;
     bool again = (status == 503 || status == 500) && retry_after > 0;
     if (again) {
         uint32_t wait = retry_after < RETRY_MAX ? retry_after : RETRY_MAX;
@@ -675,6 +679,25 @@ void hf_sip_watch_answered(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, 
     } else {
         arrange(w, s, now);
     }
+}
+
+void hf_sip_watch_unsent(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, hf_time now)
+{
+    struct sub *s = sub_of(w, sub);
+    if (s == NULL || !s->under_way || cseq != s->cseq) {
+        return;
+    }
+    if (s->unsent == UNSENT_MAX) {
+        hf_sip_watch_answered(w, sub, cseq, 408, 0, now);
+        return;
+    }
+    w->count.unsent++;
+    s->unsent++;
+    s->under_way = false;
+    s->allowed = now + UNSENT_AGAIN;
+    s->dirty = true;
+    s->urgent = false;
+    arrange(w, s, now);
 }
 
 void hf_sip_watch_stored(struct hf_sip_watch *w, uint32_t sub, bool ok, hf_time now)

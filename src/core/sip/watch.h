@@ -36,7 +36,8 @@
  * How the driver uses it: call a function for what happened, then hf_sip_watch_next() until it is
  * false; sleep until hf_sip_watch_deadline().
  *
- *   NOTIFY   send it; hf_sip_watch_answered() with what came of it (408 if nothing did)
+ *   NOTIFY   send it; hf_sip_watch_answered() with what came of it (408 if nothing did), or
+ *            hf_sip_watch_unsent()
  *   STORE    write hf_sip_watch_dump(), under Call-ID, tags and event id, and when it expires;
  *            hf_sip_watch_stored() then. With the
  *            database away say so at once: the watcher is told all the same, and is not protected
@@ -148,6 +149,7 @@ struct hf_sip_watch_out {
     X(full, "SUBSCRIBEs refused for a limit")                                                      \
     X(notified, "NOTIFYs sent")                                                                    \
     X(merged, "changes told together with another one")                                            \
+    X(unsent, "NOTIFYs that could not be sent, and are tried again")                               \
     X(failed, "subscriptions ended as their NOTIFY was refused or not answered")                   \
     X(expired, "subscriptions that were not refreshed")                                            \
     X(deactivated, "watchers told to subscribe again")                                             \
@@ -191,6 +193,10 @@ void hf_sip_watch_changed(struct hf_sip_watch *w, enum hf_sip_package package, s
 void hf_sip_watch_left(struct hf_sip_watch *w, struct hf_slice aor, hf_time now);
 /** The AoR is nobody's any more: noresource. */
 void hf_sip_watch_gone(struct hf_sip_watch *w, struct hf_slice aor, hf_time now);
+/** The NOTIFY with this CSeq could not be sent, as our address had just moved on, or the watcher's
+ * connection is broken: again after 2 s, from where it can be sent then, for as long as an answer
+ * would be waited for. The watcher has missed nothing yet. */
+void hf_sip_watch_unsent(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, hf_time now);
 /** What came of the NOTIFY with this CSeq. retry_after: seconds, 0 if there was none. */
 void hf_sip_watch_answered(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, unsigned status,
                            uint32_t retry_after, hf_time now);

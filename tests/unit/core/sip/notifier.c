@@ -342,7 +342,7 @@ static void settle(void)
         if (p.status != 0 && rig.server[p.server].n != NULL) {
             assert_int_equal(hf_sip_parse(hf_slice(text, (size_t)n), false, &m), 0);
             hf_sip_notifier_answered(rig.server[p.server].n, p.cookie, p.status,
-                                     p.retry_after > 0 ? &m : NULL, rig.now);
+                                     p.status == 408 ? NULL : &m, rig.now);
         }
     }
 }

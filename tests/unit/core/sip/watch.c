@@ -341,6 +341,42 @@ static void test_answers(void **state)
     end();
 }
 
+/* Our address has just moved on, or the cable is out: nobody is forgotten for that. */
+static void test_unsent(void **state)
+{
+    (void)state;
+    begin(&(struct hf_sip_watch_conf){0});
+    (void)watches("w1", "ann");
+    run();
+    rig.silent = true;
+    hf_sip_watch_left(rig.w, hf_slice_str("ann"), rig.now);
+    run();
+    said("w1 store\nw1 ann 1/0 active 600\nw1 ann 2/1 terminated deactivated 0\n");
+    hf_sip_watch_unsent(rig.w, rig.last_sub, 1, rig.now); /* an old one's */
+    hf_sip_watch_unsent(rig.w, 4711, 2, rig.now);
+    hf_sip_watch_unsent(rig.w, rig.last_sub, 2, rig.now);
+    pass(HF_MS(1999));
+    said("");
+    pass(HF_MS(1));
+    said("w1 ann 3/2 terminated deactivated 0\n");
+    hf_sip_watch_answered(rig.w, rig.last_sub, 3, 200, 0, rig.now);
+    run();
+    said("w1 erase\n");
+    assert_int_equal(hf_sip_watch_counters(rig.w)->unsent, 1);
+    assert_int_equal(hf_sip_watch_counters(rig.w)->failed, 0);
+    /* for ever: as if nobody had answered */
+    (void)watches("w2", "bob");
+    run();
+    for (unsigned i = 0; hf_sip_watch_count(rig.w) > 0; i++) {
+        assert_true(i < 20);
+        hf_sip_watch_unsent(rig.w, rig.last_sub, rig.last_cseq, rig.now);
+        pass(HF_S(2));
+    }
+    assert_int_equal(hf_sip_watch_counters(rig.w)->unsent, 17);
+    assert_int_equal(hf_sip_watch_counters(rig.w)->failed, 1);
+    end();
+}
+
 /* D9, D10: table first, then all are told, at the rate, each once. */
 static void test_deactivated_and_paced(void **state)
 {
@@ -651,13 +687,21 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(test_life),      HF_TEST(test_unsubscribe_and_fetch),
-        HF_TEST(test_refusals),  HF_TEST(test_pending),
-        HF_TEST(test_answers),   HF_TEST(test_deactivated_and_paced),
-        HF_TEST(test_in_stead),  HF_TEST(test_blocks),
-        HF_TEST(test_bad_dumps), HF_TEST(test_many),
-        HF_TEST(test_no_memory), HF_TEST(test_looked_up),
-        HF_TEST(test_names),     HF_TEST(test_stored_later),
+        HF_TEST(test_life),
+        HF_TEST(test_unsubscribe_and_fetch),
+        HF_TEST(test_refusals),
+        HF_TEST(test_pending),
+        HF_TEST(test_unsent),
+        HF_TEST(test_answers),
+        HF_TEST(test_deactivated_and_paced),
+        HF_TEST(test_in_stead),
+        HF_TEST(test_blocks),
+        HF_TEST(test_bad_dumps),
+        HF_TEST(test_many),
+        HF_TEST(test_no_memory),
+        HF_TEST(test_looked_up),
+        HF_TEST(test_names),
+        HF_TEST(test_stored_later),
     };
     return cmocka_run_group_tests_name("sip/watch", tests, NULL, NULL);
 }
