@@ -45,7 +45,7 @@ int hf_pg_control_note(const char *path, const char *interface, const struct hf_
     char name[PATH_MAX], text[NOTE_MAX], at[HF_ADDR_STR_LEN];
     struct hf_err err;
     note_path(path, name);
-    if (!interface) {
+    if (!interface || !address) {
         return unlink(name) < 0 && errno != ENOENT ? -errno : 0;
     }
     int n = snprintf(text, sizeof(text), "%s %s", interface, hf_addr_str(address, at));
