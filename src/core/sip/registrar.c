@@ -70,6 +70,8 @@ struct job {
     size_t n_flows;
     struct want want[HF_SIP_CONTACTS_MAX];
     size_t n;
+    struct binding *gone[HF_SIP_CONTACTS_MAX]; /* make room */
+    size_t n_gone;
     struct hf_sip_registered *ret;
     char path_text[HF_SIP_BINDING_TEXT_MAX];
     char params_text[HF_SIP_BINDING_TEXT_MAX];
@@ -553,16 +555,50 @@ static int take_contacts(struct job *j)
     return take_star(j);
 }
 
+/* Does the request have it, or is it to go already? */
+static bool is_spoken_for(const struct job *j, const struct binding *x)
+{
+    for (size_t i = 0; i < j->n; i++) {
+        if (j->want[i].old == x) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < j->n_gone; i++) {
+        if (j->gone[i] == x) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of the same user agent (10.2: one Call-ID) what it has not refreshed for longest: who names
+ * another Contact with each new connection could not register any more after a few of them. */
+static struct binding *superseded(const struct job *j)
+{
+    struct hf_sip_binding *found = NULL;
+    for (struct hf_sip_binding *b = j->user ? j->user->first : NULL; b; b = b->next) {
+        if (hf_slice_eq(hf_sip_binding_call_id(b), j->m->call_id) && b->cseq < j->m->cseq &&
+            (!found || b->cseq < found->cseq) && !is_spoken_for(j, of(b))) {
+            found = b;
+        }
+    }
+    return found ? of(found) : NULL;
+}
+
 static int check_room(struct job *j)
 {
-    size_t more = 0;
+    size_t more = 0, n = j->user ? j->user->n : 0;
     for (size_t i = 0; i < j->n; i++) {
         more += !j->want[i].skip && j->want[i].new && !j->want[i].old;
     }
-    if (more && (j->user ? j->user->n : 0) + more > HF_SIP_CONTACTS_MAX) {
-        return refuse(j, 403, "Too Many Contacts");
+    while (more && n + more > HF_SIP_CONTACTS_MAX + j->n_gone) {
+        struct binding *x = superseded(j);
+        if (!x) {
+            return refuse(j, 403, "Too Many Contacts");
+        }
+        j->gone[j->n_gone++] = x;
     }
-    if (more && j->r->n + more > j->r->limits.bindings_max) {
+    if (more && j->r->n + more > j->r->limits.bindings_max + j->n_gone) {
         return refuse(j, 503, NULL);
     }
     if (more && !j->user) {
@@ -626,6 +662,10 @@ static void replace(struct job *j, struct want *w)
 
 static void apply(struct job *j)
 {
+    for (size_t i = 0; i < j->n_gone; i++) {
+        kill(j->r, j->gone[i]);
+        tell(j, HF_SIP_CHANGE_UNREGISTERED, true, &j->gone[i]->b, NULL);
+    }
     for (size_t i = 0; i < j->n; i++) {
         struct want *w = &j->want[i];
         if (w->skip) {
@@ -668,7 +708,7 @@ void hf_sip_registrar_register(struct hf_sip_registrar *r, const struct hf_sip_m
     j.aor = aor;
     j.cap_s = cap_s;
     j.now = now;
-    j.n = j.n_flows = 0;
+    j.n = j.n_flows = j.n_gone = 0;
     j.ret = ret_registered;
     j.knows_outbound = hf_sip_lists(m, HF_SIP_H_SUPPORTED, "outbound");
     j.ret->status = 200;

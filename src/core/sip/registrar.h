@@ -106,7 +106,8 @@ struct hf_sip_registered {
  * A REGISTER without fault. aor: canonical (hf_sip_aor() of To), borrowed for the call. cap_s: no
  * binding is granted more (60 while the database is away, S3), nor keeps more by a retransmission;
  * 0: no such cap. Statuses: 200; 400;
- * 403 (more than HF_SIP_CONTACTS_MAX); 420; 423; 439; 500 (CSeq is not above the binding's, or no
+ * 403 (more than HF_SIP_CONTACTS_MAX, and none of this Call-ID to make room: else those with the
+ * lowest CSeq end); 420; 423; 439; 500 (CSeq is not above the binding's, or no
  * memory); 503 (bindings_max).
  */
 void hf_sip_registrar_register(struct hf_sip_registrar *r, const struct hf_sip_msg *m,

@@ -192,8 +192,23 @@ static void refusals(void **state)
     assert_int_equal(reg("c", 1, many), 403);
     snprintf(many + n, sizeof(many) - n, "\r\n");
     assert_int_equal(reg("c", 1, many), 200);
-    assert_int_equal(reg("c", 2, "Contact: <sip:more>\r\n"), 403);
+    assert_int_equal(reg("d", 2, "Contact: <sip:more>\r\n"), 403);
     assert_int_equal(reg("c", 2, "Contact: <sip:h3>\r\n"), 200);
+    /* the same phone, with another Contact: what it has not refreshed for longest makes room */
+    for (int i = 0; i < HF_SIP_CONTACTS_MAX; i++) {
+        if (i != 3) {
+            snprintf(many, sizeof(many), "Contact: <sip:h%d>\r\n", i);
+            assert_int_equal(reg("c", (uint32_t)(i == 5 ? 3 : 10 + i), many), 200);
+        }
+    }
+    assert_int_equal(reg("c", 40, "Contact: <sip:more>\r\n"), 200);
+    assert_string_equal(changes(), "unregistered sip:h3 store, registered sip:more store wait");
+    assert_int_equal(reg("c", 41, "Contact: <sip:more>, <sip:h5>, <sip:still>\r\n"), 200);
+    assert_string_equal(changes(),
+                        "unregistered sip:h0 store, refreshed sip:more, refreshed sip:h5, "
+                        "registered sip:still store wait");
+    assert_int_equal(hf_sip_registrar_bindings(r), HF_SIP_CONTACTS_MAX);
+    assert_int_equal(reg("c", 42, "Contact: <sip:h5>\r\n"), 200);
     for (int i = 0; i < 24; i++) { /* up to bindings_max */
         char aor[32];
         int len = snprintf(aor, sizeof(aor), "sip:u%d@h", i);
