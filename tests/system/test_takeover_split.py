@@ -1,5 +1,7 @@
 """Half of what holds the hosts together is gone, and nobody is fenced: at no time do two managers answer, which is looked at on
 the clients' side; who wins is known beforehand, and clients go on with that one."""
+import os
+import signal
 import time
 
 import pytest
@@ -104,6 +106,27 @@ def test_everyone_is_cut_from_everyone(rig):
         rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
         rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
         rig.heal()
+        rig.whole()
+        split.advance()
+        assert rig.serving() == backup
+    split.check("gamma", backup)
+
+
+def test_cut_off_while_the_backups_daemon_starts_anew(rig):
+    """Who is left takes it for a start of the whole group and waits for gamma, which comes back without its sessions."""
+    with Split(rig) as split:
+        backup = rig.backup()
+        rig.cut("gamma")
+        for pid in rig.pids(backup, "holdfastd"):
+            os.kill(pid, signal.SIGKILL)
+
+        def decided():
+            g = rig.show(backup, takeover.SERVICE)
+            return g["quorate"] and g["standing"] == "in" and (g["phase"] == "none" or g["primary"]["host"] == backup)
+
+        rig.until(decided, "the others wait, or go on")
+        rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
+        rig.heal("gamma")
         rig.whole()
         split.advance()
         assert rig.serving() == backup

@@ -488,13 +488,13 @@ static uint8_t living_mirror(const struct hf_group *g)
     return HF_GROUP_NONE;
 }
 
-/* Does the host of a copy in S still look at what it runs? */
+/* Does a host that could go on with a copy in S still look at what it runs? */
 static bool mirror_unknown(const struct hf_group *g)
 {
     for (uint8_t r = 0; r < g->s.n_resources; r++) {
         uint8_t h = g->s.resource[r].host;
-        if (r != g->s.primary && hf_group_promotable(&g->s, r) && h != HF_GROUP_NONE &&
-            HAS(g->present, h) && role_at(g, h, r) == HF_ROLE_UNKNOWN) {
+        if (r != g->s.primary && h != HF_GROUP_NONE && hf_group_promotable_at(g, h, r) &&
+            role_at(g, h, r) == HF_ROLE_UNKNOWN) {
             return true;
         }
     }
@@ -502,16 +502,17 @@ static bool mirror_unknown(const struct hf_group *g)
 }
 
 /* The primary had to let go for a while, as there was no quorum. What only its process had is lost
- * there (sessions), but a mirror has it: that one goes on; without one it is the same again. */
-static void go_on(struct hf_group *g)
+ * there (sessions), but a mirror has it: that one goes on; without one it is the same again, at m.
+ */
+static void go_on(struct hf_group *g, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
     if (s->restart_always) {
-        begin(g, s->primary, s->primary_host);
+        begin(g, s->primary, m);
     } else if (!mirror_unknown(g)) {
         uint8_t mirror = living_mirror(g);
         begin(g, mirror == HF_GROUP_NONE ? s->primary : mirror,
-              mirror == HF_GROUP_NONE ? s->primary_host : s->resource[mirror].host);
+              mirror == HF_GROUP_NONE ? m : s->resource[mirror].host);
     }
 }
 
@@ -708,7 +709,7 @@ static void reign(struct hf_group *g)
     } else if (role == HF_ROLE_FAILED || role == HF_ROLE_STUCK) {
         hf_group_primary_failed(g, s->primary, 1, s->phase == HF_PHASE_RUNNING);
     } else if (s->phase > HF_PHASE_PROMOTING && idle) {
-        go_on(g);
+        go_on(g, h);
     } else if (s->phase > HF_PHASE_PROMOTING && attached_failed(g, &failed)) {
         hf_group_primary_failed(g, failed, 1, true);
     } else if (s->phase == HF_PHASE_OPENING && all_open(g)) {
@@ -810,7 +811,12 @@ static void primary(struct hf_group *g)
     case HF_PHASE_NONE: {
         uint8_t r, m;
         bool wait;
-        if (choose(g, &r, &m, &wait)) {
+        if (!choose(g, &r, &m, &wait)) {
+            break;
+        }
+        if (r == s->primary) {
+            go_on(g, m);
+        } else {
             begin(g, r, m);
         }
         break;

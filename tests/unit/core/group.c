@@ -712,6 +712,35 @@ static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
     expect_primary(w, 2, 1);
 }
 
+/* Two at once: the primary's host is cut off, and the mirror's daemon starts anew. Those that are
+ * left take it for a start of the whole group and wait for alpha (G5), which comes back without
+ * what its process had. */
+static void test_mirror_goes_on_after_a_cold_start(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    w->ring++;
+    for (unsigned i = 0; i < HOSTS; i++) { /* each alone */
+        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
+        step(w, i, &in);
+    }
+    settle(w);
+    w->host[0].wants_in = false;
+    for (unsigned i = 1; i < HOSTS; i++) { /* daemons that start anew; what they run goes on */
+        hf_group_destroy(w->host[i].g);
+        w->host[i].g = NULL;
+        w->host[i].up = false;
+        boot(w, i);
+    }
+    view(w, HF_ENGINE_NODEDOWN);
+    assert_int_equal(state(w, 2)->phase, HF_PHASE_NONE);
+    assert_non_null(strstr(hf_group_why(w->host[2].g), "waiting a while for alpha"));
+    w->host[0].wants_in = true;
+    view(w, 0);
+    expect_primary(w, 2, 1);
+}
+
 static void refused(struct world *w, const char *host, const char *copy, const char *why)
 {
     struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
@@ -849,6 +878,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unfenced_host_is_not_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror_goes_on_after_a_loss_of_quorum, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_mirror_goes_on_after_a_cold_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fence_text_names_the_reign_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
