@@ -17,12 +17,24 @@ import time
 
 from common import (HOSTS, SETTLE, BenchLab, Late, SteadyClock, add, column, median, sample,
                     save, say, table, until, wait_random)
-from holdfast import CONFIG, Holdfast
+from holdfast import Holdfast
 from pgwire import Session  # in a directory that common knows # pylint: disable=wrong-import-order
 
 PORT = 5432
 COPIES = {HOSTS[0]: "copy1", HOSTS[1]: "copy2"}
-TRACE = "log { trace = { engine, proc } }\n"
+# the lab's own, and the trace
+CONFIG = """
+engine { type = @ENGINE@ }
+cluster { key_file = "/etc/holdfast/cluster.key" }
+host { name = "@NAME@" address = "@ADDRESS@" }
+directory { interface = "eth0" group = "@GROUP@" }
+http { listen = "@ANY@:7481" }
+fence switch {
+    agent = fence_holdfast_lab
+    hosts = { "*" }
+}
+log { trace = { engine, proc } }
+"""
 
 
 def definition(copy, clients="127.0.0.1/32", more=""):
@@ -78,7 +90,7 @@ class Database(Holdfast):
 
     def up(self, token):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
-            f.write(CONFIG + TRACE)
+            f.write(CONFIG)
             f.flush()
             self.lab.up("--engine", "corosync", "--token", token, "--config", f.name)
         for host, copy in COPIES.items():
