@@ -97,6 +97,15 @@ def test_only_the_cluster_is_cut(rig):
     loses(rig, lambda: rig.cut("gamma", "cluster"), rig.heal)
 
 
+def comes_back(rig, split, backup, cable=None):
+    """gamma, when it has let go of its sessions, and before anybody else has taken them: the backup does."""
+    rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
+    rig.heal(cable)
+    rig.whole()
+    split.advance()
+    assert rig.serving() == backup
+
+
 def test_everyone_is_cut_from_everyone(rig):
     """Nobody has a majority, so gamma lets go of its sessions. When the hosts hear each other again, who has them goes on."""
     with Split(rig) as split:
@@ -104,11 +113,7 @@ def test_everyone_is_cut_from_everyone(rig):
         for host in takeover.HOSTS:
             rig.cut(host, "cluster")
         rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
-        rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
-        rig.heal()
-        rig.whole()
-        split.advance()
-        assert rig.serving() == backup
+        comes_back(rig, split, backup)
     split.check("gamma", backup)
 
 
@@ -125,11 +130,7 @@ def test_cut_off_while_the_backups_daemon_starts_anew(rig):
             return g["quorate"] and g["standing"] == "in" and (g["phase"] == "none" or g["primary"]["host"] == backup)
 
         rig.until(decided, "the others wait, or go on")
-        rig.until(lambda: rig.role("gamma") != "primary", "gamma has let go")
-        rig.heal("gamma")
-        rig.whole()
-        split.advance()
-        assert rig.serving() == backup
+        comes_back(rig, split, backup, "gamma")
     split.check("gamma", backup)
 
 
