@@ -44,7 +44,8 @@ struct hf_sip_lead_thread {
     /* under the lock */
     bool stop, leads, soon;
     uint64_t reign_wanted, change;
-    struct server *server; /* owned; HF_SIP_SERVERS_MAX */
+    char primary[HF_HOST_NAME_MAX + 1]; /* host of the group's */
+    struct server *server;              /* owned; HF_SIP_SERVERS_MAX */
     unsigned n_servers;
     struct hf_list asks;
     unsigned n_asks;
@@ -392,11 +393,26 @@ int hf_sip_lead_ask(struct hf_sip_lead_thread *l, const struct hf_sip_lead_ask *
 }
 
 /* It alone knows the balance, and changes rows, so that its reckoning holds. */
-static int must_lead(const struct hf_sip_lead_thread *l, struct hf_err *err)
+static int must_lead(struct hf_sip_lead_thread *l, struct hf_err *err)
 {
-    return l->leading ? 0
-                      : hf_err_set(err, -HF_ENOTREADY,
-                                   "this server does not lead: ask the group's primary");
+    const char *group = l->s->config->sip.group;
+    char primary[sizeof(l->primary)];
+    pthread_mutex_lock(&l->lock);
+    memcpy(primary, l->primary, sizeof(primary));
+    pthread_mutex_unlock(&l->lock);
+    if (l->leading) {
+        return 0;
+    }
+    if (!*group) {
+        return hf_err_set(err, -HF_ENOTREADY, "this server never leads: it has no sip.group");
+    }
+    if (!*primary) {
+        return hf_err_set(err, -HF_ENOTREADY,
+                          "nobody leads now: \"holdfast group show %s\" says why", group);
+    }
+    return hf_err_set(err, -HF_ENOTREADY,
+                      "this server does not lead: ask on %s, the primary host of the group %s",
+                      primary, group);
 }
 
 static int answer_ask(struct hf_sip_lead_thread *l, const struct hf_sip_lead_ask *a,
@@ -496,9 +512,10 @@ static void *run(void *arg)
     return NULL;
 }
 
-void hf_sip_lead_set(struct hf_sip_lead_thread *l, bool leads, uint64_t reign)
+void hf_sip_lead_set(struct hf_sip_lead_thread *l, bool leads, uint64_t reign, const char *primary)
 {
     pthread_mutex_lock(&l->lock);
+    (void)snprintf(l->primary, sizeof(l->primary), "%s", primary);
     l->leads = leads;
     l->reign_wanted = reign;
     l->soon = true;

@@ -16,8 +16,9 @@ HF_MUST int hf_sip_lead_start(struct hf_sip *s, struct hf_err *err);
 /** NULL is fine. */
 void hf_sip_lead_stop(struct hf_sip_lead_thread *l);
 
-/** This server leads from now on, in this reign (0: one above the last), or does not. */
-void hf_sip_lead_set(struct hf_sip_lead_thread *l, bool leads, uint64_t reign);
+/** This server leads from now on, in this reign (0: one above the last), or does not. primary: the
+ * host of the group's primary, if it is another one, for those who ask here; "": nobody's. */
+void hf_sip_lead_set(struct hf_sip_lead_thread *l, bool leads, uint64_t reign, const char *primary);
 /** A server as the tree has it. */
 void hf_sip_lead_peer(struct hf_sip_lead_thread *l, struct hf_slice name,
                       const struct hf_sip_server *now, const struct hf_sip_load *load);

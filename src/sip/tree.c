@@ -37,6 +37,7 @@ struct hf_sip_tree {
     struct hf_sip_server self; /* as the workers were told */
     bool told_self;
     bool is_here; /* the group's primary */
+    char primary[HF_HOST_NAME_MAX + 1];
     uint64_t epoch;
     bool leads;
 };
@@ -284,13 +285,14 @@ static void look_who_leads(struct hf_sip_tree *t)
         t->leads = leads;
         hf_sip_tree_touch(t);
     }
-    hf_sip_lead_set(t->s->lead, leads, alone ? 0 : t->epoch);
+    hf_sip_lead_set(t->s->lead, leads, alone ? 0 : t->epoch, t->is_here ? "" : t->primary);
 }
 
 static void on_group(void *arg, const struct holdfast_group *g)
 {
     struct hf_sip_tree *t = arg;
     t->is_here = g->is_here;
+    (void)snprintf(t->primary, sizeof(t->primary), "%s", g->host);
     t->epoch = g->epoch;
     look_who_leads(t);
     if (g->member && g->quorate) { /* else nothing is known: it stays as it was */

@@ -182,6 +182,9 @@ def test_drained(cluster, client):
     """Its users are moved to others, with their bindings; then it takes users again."""
     agents = register_all(client, "alpha")
     leader = cluster.leader()
+    other = next(h for h in HOSTS if h != leader)
+    p = cluster.lab.run("exec", other, "--", "holdfast", "sip", "plan", check=False)
+    assert p.returncode != 0 and f"ask on {leader}, " in p.stderr, p
     cluster.sip("beta", "drain")
     cluster.lab.until(lambda: "beta" not in cluster.homes().values(), "beta is empty", 60)
     reach_all(client, cluster, agents, "alpha")

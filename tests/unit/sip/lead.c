@@ -63,21 +63,21 @@ static void reigns(void **state)
 {
     (void)state;
     assert_int_equal(figures().reigns, 0);
-    hf_sip_lead_set(s.lead, true, 5);
+    hf_sip_lead_set(s.lead, true, 5, "");
     WAIT_FOR(figures().leads && figures().reigns == 1 && figures().reign == 5);
     /* a change of the group's view: for a moment nobody leads */
-    hf_sip_lead_set(s.lead, false, 5);
+    hf_sip_lead_set(s.lead, false, 5, "");
     WAIT_FOR(!figures().leads);
-    hf_sip_lead_set(s.lead, true, 5);
+    hf_sip_lead_set(s.lead, true, 5, "");
     WAIT_FOR(figures().leads);
     assert_int_equal(figures().reigns, 1);
     /* another epoch is another reign */
-    hf_sip_lead_set(s.lead, true, 6);
+    hf_sip_lead_set(s.lead, true, 6, "");
     WAIT_FOR(figures().leads && figures().reigns == 2 && figures().reign == 6);
     /* an older one is not begun any more */
-    hf_sip_lead_set(s.lead, false, 5);
+    hf_sip_lead_set(s.lead, false, 5, "");
     WAIT_FOR(!figures().leads);
-    hf_sip_lead_set(s.lead, true, 5);
+    hf_sip_lead_set(s.lead, true, 5, "");
     usleep(100000);
     assert_false(figures().leads);
     assert_int_equal(figures().reigns, 2);
@@ -87,12 +87,12 @@ static void reigns(void **state)
 static void ends(void **state)
 {
     (void)state;
-    hf_sip_lead_set(s.lead, true, 0);
+    hf_sip_lead_set(s.lead, true, 0, "");
     WAIT_FOR(figures().leads && figures().reigns == 1);
-    hf_sip_lead_set(s.lead, false, 0);
+    hf_sip_lead_set(s.lead, false, 0, "");
     WAIT_FOR(!figures().leads);
     usleep(2500000); /* two steps */
-    hf_sip_lead_set(s.lead, true, 0);
+    hf_sip_lead_set(s.lead, true, 0, "");
     WAIT_FOR(figures().leads && figures().reigns == 2);
 }
 
