@@ -7,6 +7,8 @@
 
 #include "base/mem.h"
 #include "core/pg/servers.h"
+#include "core/tcp/egress_rules.h"
+#include "os/egress.h"
 #include "os/http.h"
 #include "pg/protect.h"
 #include "pg/route.h"
@@ -178,6 +180,21 @@ static void add_takeovers(const struct hf_pg_takeover_stats *t, struct hf_buf *b
     }
 }
 
+/* Of this process's guard; none while this host has no copy. */
+static void add_guard(const struct hf_pg *pg, struct hf_buf *b)
+{
+    uint64_t n[HF_EGRESS_COUNTERS];
+    head(b, "guard_packets_total",
+         "packets that the guard of the service address did not just pass", "counter");
+    if (pg->protect) {
+        hf_egress_counters(hf_pg_protect_egress(pg->protect), 0, n);
+        for (unsigned i = 0; i < HF_EGRESS_COUNTERS; i++) {
+            line(b, "guard_packets_total", "what",
+                 hf_egress_counter_name((enum hf_egress_counter)i), (double)n[i]);
+        }
+    }
+}
+
 /* Nothing of it where there is no service address. */
 static void add_service(struct hf_pg *pg, struct hf_buf *b)
 {
@@ -206,6 +223,7 @@ static void add_service(struct hf_pg *pg, struct hf_buf *b)
     seconds(b, "unprotected_seconds_total", "time without protection of this host's reigns",
             "counter", hf_pg_reign_unprotected_ever(r, now));
     add_takeovers(&pg->takeovers, b);
+    add_guard(pg, b);
 }
 
 static void add_servers(struct hf_pg *pg, struct hf_buf *b)

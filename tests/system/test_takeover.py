@@ -344,6 +344,8 @@ def test_protection_is_told(rig):
         assert m[f'holdfast_pg_peer{{host="{backup}"}}'] == 1
         assert m["holdfast_pg_epoch"] == rig.epoch() == int(rig.rows("SERVICE")[0]["epoch"])
         assert m["holdfast_pg_unprotected_seconds"] == 0 < m["holdfast_pg_confirm_seconds_count"]
+        guard = {k.split('"')[1]: v for k, v in m.items() if k.startswith("holdfast_pg_guard_packets_total")}
+        assert len(guard) == 10 and guard["beyond"] == guard["lost"] == 0, guard
         total = m["holdfast_pg_unprotected_reign_seconds"]
         rig.stop_manager(backup)
         rig.until(lambda: protected_by(rig)[0] == {third}, "sessions are protected by the third host")
