@@ -287,6 +287,7 @@ static void surround(struct hf_group_run *r, const struct hf_gresource *res,
     add_env(s, "HOLDFAST_OVERWRITE", act && r->act.overwrite ? "yes" : "no");
     add_env(s, "HOLDFAST_SILENT", act && r->act.silent ? "yes" : "no");
     add_env(s, "HOLDFAST_DEGRADED", state->degraded_refuse ? "refuse" : "allow");
+    add_env(s, "HOLDFAST_FENCE", res->flags & HF_RESOURCE_FENCE_NONE ? "none" : "required");
     set_mirrors(r, state, s);
 }
 

@@ -226,7 +226,7 @@ static const struct hf_conf_opt options[] = {
     {"service", "lease", HF_CONF_DURATION, AT(service.lease_ms), .min = 0, .max = 60000,
      .def = "200ms",
      .doc = "How long the host that serves may go on without word from its backup, which waits as "
-            "long before it takes over; 0: for ever, where groups fence"},
+            "long before it takes over; 0: for ever, only where the group fences"},
     {"service", "warm", HF_CONF_INT, AT(service.warm), .min = 0, .max = HF_PG_WARM_MAX, .def = "0",
      .doc = "Server connections that a backup keeps logged in, for the most recently active of the "
             "sessions it may have to go on with; for all of them (at most 1000) it logs in when it "

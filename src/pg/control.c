@@ -199,6 +199,8 @@ static bool parse_field(char *line, struct hf_pg_control_ask *ask)
         ask->group = text;
     } else if (strcmp(line, "silent") == 0) {
         ask->silent = strcmp(text, "yes") == 0;
+    } else if (strcmp(line, "fence") == 0) {
+        ask->unfenced = strcmp(text, "none") == 0;
     }
     return true;
 }

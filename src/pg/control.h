@@ -20,7 +20,8 @@
  *     source TEXT        HOLDFAST_SOURCE
  *     resource TEXT      HOLDFAST_RESOURCE
  *     group TEXT         HOLDFAST_GROUP
- *     silent yes         HOLDFAST_SILENT; those that are set, in any order, others are ignored
+ *     silent yes         HOLDFAST_SILENT
+ *     fence none         HOLDFAST_FENCE; those that are set, in any order, others are ignored
  *     (an empty line)
  *
  * and the answer: lines for the agent's stdout, none of which begins with "=", then
@@ -45,6 +46,7 @@ struct hf_pg_control_ask {
     uint64_t epoch;
     const char *mirrors, *source, *resource, *group;
     bool silent;
+    bool unfenced; /* fence none */
 };
 
 /** fn: a request came; it answers, now or later, by hf_pg_control_done(). closed: the agent went

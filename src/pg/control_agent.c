@@ -130,7 +130,8 @@ static int send_request(int fd, const char *action)
     static const char *const fields[][2] = {
         {"epoch", "HOLDFAST_EPOCH"},   {"mirrors", "HOLDFAST_MIRRORS"},
         {"source", "HOLDFAST_SOURCE"}, {"resource", "HOLDFAST_RESOURCE"},
-        {"group", "HOLDFAST_GROUP"},   {"silent", "HOLDFAST_SILENT"}};
+        {"group", "HOLDFAST_GROUP"},   {"silent", "HOLDFAST_SILENT"},
+        {"fence", "HOLDFAST_FENCE"}};
     struct hf_buf b;
     hf_buf_init(&b, HF_PG_CONTROL_MAX);
     hf_buf_printf(&b, "%s\n", action);

@@ -42,6 +42,39 @@ static void finish(struct hf_pg_service *s, struct hf_pg_control *c, int rc,
     hf_pg_service_answer(s, c, rc ? HF_OCF_ERR_GENERIC : HF_OCF_SUCCESS, rc ? err->text : "", true);
 }
 
+/* Where the group does not fence, a host that is cut off must fall silent by itself (G2). */
+static int must_fall_silent(const struct hf_pg_service *s, const struct hf_pg_control_ask *ask,
+                            struct hf_err *err)
+{
+    if (!ask->unfenced) {
+        return 0;
+    }
+    if (s->pg->config->service.lease_ms == 0) {
+        return hf_err_set(err, -EPERM,
+                          "the group has fence = none and service.lease is 0: nothing would "
+                          "silence this host; set a lease, or let the group fence");
+    }
+    if (!hf_egress_lease_counts(hf_pg_protect_egress(s->pg->protect))) {
+        return hf_err_set(err, -EPERM,
+                          "the group has fence = none and the guard is by NFQUEUE, whose lease "
+                          "lets ARP pass: give holdfast-pg CAP_BPF, or let the group fence");
+    }
+    return 0;
+}
+
+static int ask_start(struct hf_pg_service *s, const struct hf_pg_control_ask *ask,
+                     struct hf_err *err)
+{
+    int rc = s->role == HF_PG_ROLE_STOPPED ? hf_pg_service_start(s, err) : 0;
+    if (rc == 0 && !s->primary) {
+        rc = must_fall_silent(s, ask, err);
+        if (rc) {
+            hf_pg_service_stop(s);
+        }
+    }
+    return rc;
+}
+
 static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c,
                         const struct hf_pg_control_ask *ask)
 {
@@ -61,9 +94,11 @@ static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c,
                              true);
         return;
     }
-    int rc = s->backup ? hf_pg_service_promote(s, epoch, ask->silent || prepared,
-                                               prepared ? "" : ask->mirrors, &err)
-                       : hf_err_set(&err, -ENOMEM, "out of memory");
+    int rc = must_fall_silent(s, ask, &err);
+    rc = rc          ? rc
+         : s->backup ? hf_pg_service_promote(s, epoch, ask->silent || prepared,
+                                             prepared ? "" : ask->mirrors, &err)
+                     : hf_err_set(&err, -ENOMEM, "out of memory");
     if (rc) {
         finish(s, c, rc, &err);
     } else {
@@ -72,13 +107,14 @@ static void ask_promote(struct hf_pg_service *s, struct hf_pg_control *c,
 }
 
 /* Follow the primary of this reign; the group does not start a copy before that. */
-static void mirror_target(struct hf_pg_service *s, struct hf_pg_control *c, uint64_t epoch)
+static void mirror_target(struct hf_pg_service *s, struct hf_pg_control *c,
+                          const struct hf_pg_control_ask *ask)
 {
     struct hf_err err = {0};
-    int rc = s->role == HF_PG_ROLE_STOPPED ? hf_pg_service_start(s, &err) : 0;
+    int rc = ask_start(s, ask, &err);
     if (rc == 0) {
-        s->epoch = epoch;
-        hf_pair_backup_epoch(s->backup, epoch, hf_pg_service_now(s));
+        s->epoch = ask->epoch;
+        hf_pair_backup_epoch(s->backup, ask->epoch, hf_pg_service_now(s));
         hf_pg_service_send_backup(s);
         hf_pg_control_line(c, "holdfast-process: %ld", (long)getpid());
     }
@@ -130,7 +166,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
                                    [HF_PG_ROLE_PRIMARY] = HF_OCF_RUNNING_PROMOTED};
         hf_pg_control_done(c, code[s->role], "");
     } else if (strcmp(a, "start") == 0) {
-        int rc = s->role == HF_PG_ROLE_STOPPED ? hf_pg_service_start(s, &err) : 0;
+        int rc = ask_start(s, ask, &err);
         hf_pg_control_line(c, "holdfast-process: %ld", (long)getpid());
         finish(s, c, rc, &err);
     } else if (strcmp(a, "stop") == 0) {
@@ -147,7 +183,7 @@ static void on_ask(void *arg, struct hf_pg_control *c, const struct hf_pg_contro
     } else if (strcmp(a, "mirror-source") == 0 && s->primary) {
         hf_pg_service_mirror_source(s, c, ask->mirrors);
     } else if (strcmp(a, "mirror-target") == 0 && !s->primary) {
-        mirror_target(s, c, ask->epoch);
+        mirror_target(s, c, ask);
     } else if (strcmp(a, "mirror-state") == 0) {
         hf_pg_service_mirror_state(s, c, ask);
     } else if (strcmp(a, "access") == 0 || strcmp(a, "validate-all") == 0 ||

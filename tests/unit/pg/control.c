@@ -327,6 +327,22 @@ static void further_lines(void **state)
     assert_string_equal(rig.story, "prepare-demote");
 }
 
+static void whether_the_group_fences(void **state)
+{
+    (void)state;
+    int fd = client();
+    put(fd, "start\nfence none\n\n");
+    UNTIL(rig.c);
+    assert_true(rig.ask.unfenced);
+    hf_pg_control_done(rig.c, 0, "");
+    rig.c = NULL;
+    fd = client();
+    put(fd, "start\nfence required\n\n");
+    UNTIL(rig.c);
+    assert_false(rig.ask.unfenced);
+    hf_pg_control_done(rig.c, 0, "");
+}
+
 static void whether_the_former_primary_is_silent(void **state)
 {
     (void)state;
@@ -826,6 +842,7 @@ int main(void)
         ROW(half_closed_it_is_answered),
         ROW(further_lines),
         ROW(whether_the_former_primary_is_silent),
+        ROW(whether_the_group_fences),
         ROW(the_address_of_a_dead_process),
         ROW(further_lines_that_are_none),
         ROW(garbage),
