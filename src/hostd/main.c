@@ -122,7 +122,7 @@ int main(int argc, char **argv)
     if (!hf_daemon_args(&daemon_ops, argc, argv, &args, &code)) {
         return code;
     }
-    if (args.task == HF_DAEMON_CHECK) {
+    if (args.what == HF_DAEMON_CHECK) {
         return check(args.config);
     }
     struct hf_hostd *h = hf_alloc(sizeof(*h));

@@ -12,26 +12,24 @@
 static void put_usage(const struct hf_daemon *d, FILE *to)
 {
     fprintf(to,
-            "usage: %s [-c FILE] [--check%s | --version]\n"
+            "usage: %s [-c FILE] [--check%s%s | --version]\n"
             "  -c FILE    configuration (default %s)\n"
             "  --check    say whether the configuration is valid, and end\n"
-            "%s"
+            "%s%s%s%s"
             "  --version  say the version, and end\n"
             "Runs in the foreground; see %s(8).\n",
-            d->name, d->has_init ? " | --init" : "", d->config,
-            d->has_init
-                ? "  --init     create the database's tables, or bring them up to date, and end\n"
-                : "",
-            d->name);
+            d->name, d->task ? " | --" : "", d->task ? d->task : "", d->config,
+            d->task ? "  --" : "", d->task ? d->task : "", d->task ? d->task_help : "",
+            d->task ? ", and end\n" : "", d->name);
 }
 
 bool hf_daemon_args(const struct hf_daemon *d, int argc, char **argv, struct hf_daemon_args *args,
                     int *ret_code)
 {
-    static const struct option options[] = {
+    const struct option options[] = {
         {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-        {"init", no_argument, NULL, 'i'},         {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+        {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
+        {d->task, no_argument, NULL, 't'},        {NULL, 0, NULL, 0}};
     int c;
     *args = (struct hf_daemon_args){.config = d->config};
     *ret_code = 0;
@@ -39,9 +37,9 @@ bool hf_daemon_args(const struct hf_daemon *d, int argc, char **argv, struct hf_
         if (c == 'c') {
             args->config = optarg;
         } else if (c == 'k') {
-            args->task = HF_DAEMON_CHECK;
-        } else if (c == 'i' && d->has_init) {
-            args->task = HF_DAEMON_INIT;
+            args->what = HF_DAEMON_CHECK;
+        } else if (c == 't') {
+            args->what = HF_DAEMON_TASK;
         } else if (c == 'V') {
             printf("%s " HF_VERSION "\n", d->name);
             return false;

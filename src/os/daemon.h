@@ -12,8 +12,9 @@
 struct hf_daemon {
     const char *name;   /* "holdfast-pg"; also of its manual page in section 8 */
     const char *config; /* the configuration file unless -c names another one */
-    bool has_init;      /* --init: make what the configuration needs, and end */
-    bool ready_later;   /* open() is not all: it says itself when it is ready, to log and manager */
+    const char *task;   /* an option without "--": do that, and end; NULL: there is none */
+    const char *task_help;
+    bool ready_later; /* open() is not all: it says itself when it is ready, to log and manager */
 
     /** Opens all that it needs, privileges given up. 0 or -errno, with err. */
     int (*open)(void *arg, struct hf_err *err);
@@ -25,15 +26,15 @@ struct hf_daemon {
     void (*on_signal)(void *arg, int signo);
 };
 
-enum hf_daemon_task { HF_DAEMON_RUN, HF_DAEMON_CHECK, HF_DAEMON_INIT };
+enum hf_daemon_what { HF_DAEMON_RUN, HF_DAEMON_CHECK, HF_DAEMON_TASK };
 
 struct hf_daemon_args {
     const char *config;
-    enum hf_daemon_task task;
+    enum hf_daemon_what what;
 };
 
 /**
- * Reads the command line: -c FILE, --check, --init if it has that, --version, --help. True: args
+ * Reads the command line: -c FILE, --check, the task if it has one, --version, --help. True: args
  * says what to do. False: what there was to say is said, and the program ends with *ret_code (2 for
  * wrong usage).
  */

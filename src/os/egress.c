@@ -151,9 +151,8 @@ void hf_egress_close(struct hf_egress *e)
 int hf_egress_remove(const struct hf_egress_options *options, struct hf_err *err)
 {
     int rc = check(options, err);
-    return rc                                  ? rc
-           : options->how == HF_EGRESS_NFQUEUE ? egress_nfq_remove(options, err)
-                                               : egress_bpf_remove(options, err);
+    rc = rc ? rc : egress_bpf_remove(options, err);
+    return rc ? rc : egress_nfq_remove(options, err);
 }
 
 void hf_egress_set_lease(struct hf_egress *e, unsigned address, hf_time until)
@@ -313,11 +312,6 @@ void hf_egress_set_state(struct hf_egress *e, uint32_t slot, uint32_t set, uint3
 {
     struct hf_egress_slot *s = used(e, slot);
     __atomic_store_n(&s->state, (s->state & ~clear) | set | HF_EGRESS_SLOT_USED, __ATOMIC_SEQ_CST);
-}
-
-const struct hf_egress_slot *hf_egress_slot_of(const struct hf_egress *e, uint32_t slot)
-{
-    return used(e, slot);
 }
 
 void egress_tell(struct hf_egress *e, bool syn_ack, unsigned address,

@@ -80,7 +80,8 @@ HF_MUST int hf_egress_open(const struct hf_egress_options *options, struct hf_er
 /** Let go of the guard, which stays in force as if the process had died. NULL is fine. */
 void hf_egress_close(struct hf_egress *e);
 
-/** Take the guard off these interfaces, whoever left it. 0 also when there was none; -errno. */
+/** Take the guard off these interfaces, whoever left it, in either way. 0 also when there was none;
+ * -errno. */
 HF_MUST int hf_egress_remove(const struct hf_egress_options *options, struct hf_err *err);
 
 /* ---- addresses ---- */
@@ -143,8 +144,6 @@ HF_MUST int hf_egress_flush(struct hf_egress *e, uint32_t slot);
 
 /** Set and clear HF_EGRESS_SLOT_SOLO or _CLOSING (RST and FIN may go: this end closes). */
 void hf_egress_set_state(struct hf_egress *e, uint32_t slot, uint32_t set, uint32_t clear);
-/** The slot, to read only (the filter writes to it): counters and tests. Borrowed. */
-const struct hf_egress_slot *hf_egress_slot_of(const struct hf_egress *e, uint32_t slot);
 
 /* ---- handshakes ---- */
 

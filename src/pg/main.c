@@ -6,10 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/daemon.h"
+#include "os/egress.h"
+#include "os/file.h"
 #include "os/program.h"
 #include "pg/cancel.h"
 #include "pg/client.h"
@@ -194,8 +198,51 @@ static void init(struct hf_pg *pg)
     hf_pg_use_config(pg);
 }
 
+static bool somebody_listens(const char *path)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    (void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
+    return access(path, F_OK) == 0 && !hf_file_is_stale_socket(&un);
+}
+
+/* This host gives the service address up for good. The guard would outlive the configuration: who
+ * had the address here later would wonder why nothing of it comes out. */
+static int unguard(const char *path)
+{
+    struct hf_err err = {0};
+    struct hf_pg_config *c;
+    struct hf_pg_rules *rules;
+    int rc = load(path, &err, &c, &rules);
+    if (rc == 0) {
+        const char *interface = c->service.interface;
+        struct hf_endpoint address = hf_addr_to_endpoint(&c->service.address);
+        const struct hf_egress_options options = {.interfaces = &interface,
+                                                  .interfaces_len = 1,
+                                                  .addresses = &address,
+                                                  .addresses_len = 1,
+                                                  .slots_max = 1};
+        rc = !c->service.address.len
+                 ? hf_err_set(&err, -HF_EVALUE,
+                              "%s has no service.address: which one is to be given up?", path)
+             : somebody_listens(c->service.control)
+                 ? hf_err_set(&err, -EBUSY,
+                              "a holdfast-pg runs with this service address: stop it first")
+                 : hf_egress_remove(&options, &err);
+        hf_pg_rules_unref(rules);
+        hf_pg_config_destroy(c);
+    }
+    if (rc) {
+        fprintf(stderr, "holdfast-pg: %s\n", err.text);
+    }
+    return rc ? 1 : 0;
+}
+
 static const struct hf_daemon daemon_ops = {.name = "holdfast-pg",
                                             .config = HF_PG_CONFIG_FILE,
+                                            .task = "unguard",
+                                            .task_help =
+                                                "  take the guard off the service address, which "
+                                                "this host gives up for good",
                                             .open = open_all,
                                             .close = close_all,
                                             .on_signal = on_signal};
@@ -207,8 +254,11 @@ int main(int argc, char **argv)
     if (!hf_daemon_args(&daemon_ops, argc, argv, &args, &code)) {
         return code;
     }
-    if (args.task == HF_DAEMON_CHECK) {
+    if (args.what == HF_DAEMON_CHECK) {
         return check(args.config);
+    }
+    if (args.what == HF_DAEMON_TASK) {
+        return unguard(args.config);
     }
     struct hf_pg *pg = hf_alloc(sizeof(*pg));
     struct hf_err err;

@@ -337,7 +337,9 @@ static void on_signal(void *arg, int signo)
 
 static const struct hf_daemon daemon_ops = {.name = "holdfast-sip",
                                             .config = HF_SIP_CONFIG_FILE,
-                                            .has_init = true,
+                                            .task = "init",
+                                            .task_help = "     create the database's tables, or "
+                                                         "bring them up to date",
                                             .ready_later = true, /* when the store is read */
                                             .open = open_all,
                                             .close = close_all,
@@ -378,10 +380,10 @@ int main(int argc, char **argv)
         return 1;
     }
     pthread_mutex_init(&s->tls_lock, NULL);
-    code = args.task == HF_DAEMON_CHECK  ? check(s, args.config)
-           : args.task == HF_DAEMON_INIT ? init(s, args.config)
+    code = args.what == HF_DAEMON_CHECK  ? check(s, args.config)
+           : args.what == HF_DAEMON_TASK ? init(s, args.config)
                                          : start(s, args.config);
-    if (args.task == HF_DAEMON_CHECK) {
+    if (args.what == HF_DAEMON_CHECK) {
         hf_sip_tls_unref(s->tls);
     }
     hf_sip_config_destroy(s->config);

@@ -9,6 +9,7 @@ import pytest
 import pg_chaos
 import takeover
 import takeover_chaos
+from postgres import find_program
 from takeover_chaos import Chaos, CopyOut, remote
 
 KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.Orm)), CopyOut)
@@ -144,3 +145,47 @@ def test_frozen_and_thawed(rig):
         assert rig.thaw("gamma")
 
     loses(rig, lambda: rig.freeze("gamma"), undo)
+
+
+# Nothing would silence this host when it is cut off: what says so, and how it comes about (CAP_SYS_ADMIN includes CAP_BPF)
+NO_LEASE = ("service.lease is 0", "lease = 0ms", "{program}")
+NO_BPF = ("the guard is by NFQUEUE", "", "setpriv --bounding-set=-bpf,-sys_admin {program}")
+
+
+@pytest.mark.parametrize("why, option, program", [NO_LEASE, NO_BPF], ids=["lease", "bpf"])
+def test_a_host_that_would_not_fall_silent(rig, why, option, program):
+    """Its sessions can't be taken over to it, and it says why; as it is again, they can."""
+    host, before = rig.backup(), rig.manager_configuration
+    try:
+        rig.stop_manager(host)
+        rig.supervise = takeover.SUPERVISE.replace("{program}", program)
+        rig.lab.put(host, "/etc/holdfast/holdfast-pg.conf", before(host).rstrip().removesuffix("}") + f"    {option}\n}}\n")
+        rig.start_manager(host)
+        rig.until(lambda: why in rig.lab.log(host), "it is refused, with the reason")
+        assert rig.serving() == "gamma" and host not in rig.shown(takeover.SERVICE)["in_sync"]
+    finally:
+        rig.supervise = takeover.SUPERVISE
+        rig.lab.put(host, "/etc/holdfast/holdfast-pg.conf", before(host))
+        rig.stop_manager(host)
+        rig.start_manager(host)
+    rig.whole()
+
+
+def test_a_host_gives_the_address_up(rig):
+    """The guard outlives its process; --unguard takes it off."""
+    host, command = rig.backup(), (find_program("holdfast-pg"), "-c", "/etc/holdfast/holdfast-pg.conf", "--unguard")
+
+    def guarded():
+        return [way for way in ("ingress", "egress") if rig.on(host, "tc", "filter", "show", "dev", "eth0", way)]
+
+    p = rig.lab.run("exec", host, "--", *command, check=False)
+    assert p.returncode and "stop it first" in p.stderr and guarded() == ["ingress", "egress"], p
+    try:
+        rig.stop_manager(host)
+        assert guarded() == ["ingress", "egress"]
+        rig.on(host, *command)
+        assert not guarded()
+        rig.on(host, *command)  # there is none any more
+    finally:
+        rig.start_manager(host)
+    rig.whole()

@@ -479,7 +479,7 @@ static void lives(void **state)
 }
 
 /* Go on, and with what? Otherwise the code that the program ends with. */
-static int parse(bool has_init, const char *a, const char *b, struct hf_daemon_args *args)
+static int parse(const char *task, const char *a, const char *b, struct hf_daemon_args *args)
 {
     struct hf_daemon d = life;
     static char words[3][32];
@@ -490,7 +490,8 @@ static int parse(bool has_init, const char *a, const char *b, struct hf_daemon_a
     argv[1] = a ? words[1] : NULL;
     argv[2] = b ? words[2] : NULL;
     int code = -1;
-    d.has_init = has_init;
+    d.task = task;
+    d.task_help = "  do it";
     optind = 0; /* getopt(3): begin anew */
     return hf_daemon_args(&d, a ? b ? 3 : 2 : 1, argv, args, &code) ? -1 : code;
 }
@@ -501,16 +502,16 @@ static void command_lines(const char *dir)
     int step = 0;
     bool ok = freopen("/dev/null", "w", stdout) != NULL;
     (void)dir;
-    ok = ok && ++step && parse(false, NULL, NULL, &args) == -1 && args.task == HF_DAEMON_RUN &&
+    ok = ok && ++step && parse(NULL, NULL, NULL, &args) == -1 && args.what == HF_DAEMON_RUN &&
          strcmp(args.config, "/etc/tester.conf") == 0;
-    ok = ok && ++step && parse(false, "-c", "x", &args) == -1 && strcmp(args.config, "x") == 0;
-    ok = ok && ++step && parse(false, "--check", NULL, &args) == -1 && args.task == HF_DAEMON_CHECK;
-    ok = ok && ++step && parse(true, "--init", NULL, &args) == -1 && args.task == HF_DAEMON_INIT;
-    ok = ok && ++step && parse(false, "--init", NULL, &args) == 2;
-    ok = ok && ++step && parse(false, "--version", NULL, &args) == 0;
-    ok = ok && ++step && parse(false, "--help", NULL, &args) == 0;
-    ok = ok && ++step && parse(false, "--chek", NULL, &args) == 2;
-    ok = ok && ++step && parse(false, "--check", "more", &args) == 2;
+    ok = ok && ++step && parse(NULL, "-c", "x", &args) == -1 && strcmp(args.config, "x") == 0;
+    ok = ok && ++step && parse(NULL, "--check", NULL, &args) == -1 && args.what == HF_DAEMON_CHECK;
+    ok = ok && ++step && parse("init", "--init", NULL, &args) == -1 && args.what == HF_DAEMON_TASK;
+    ok = ok && ++step && parse(NULL, "--init", NULL, &args) == 2;
+    ok = ok && ++step && parse(NULL, "--version", NULL, &args) == 0;
+    ok = ok && ++step && parse(NULL, "--help", NULL, &args) == 0;
+    ok = ok && ++step && parse(NULL, "--chek", NULL, &args) == 2;
+    ok = ok && ++step && parse(NULL, "--check", "more", &args) == 2;
     fflush(stderr); /* reopened, it may be buffered */
     _exit(ok ? 0 : step);
 }
