@@ -116,17 +116,6 @@ bool hf_pg_param_next(struct hf_slice *s, struct hf_slice *ret_name, struct hf_s
     return true;
 }
 
-struct hf_slice hf_pg_param_get(struct hf_slice params, const char *name)
-{
-    struct hf_slice got = {0}, n, v;
-    while (hf_pg_param_next(&params, &n, &v)) {
-        if (hf_slice_eq(n, hf_slice_str(name))) {
-            got = v;
-        }
-    }
-    return got;
-}
-
 /* --- bodies --- */
 
 int hf_pg_parse_read(struct hf_slice body, struct hf_pg_parse *ret_parse)

@@ -95,8 +95,6 @@ struct hf_pg_startup {
 HF_MUST int hf_pg_startup_read(struct hf_slice s, struct hf_pg_startup *ret_startup);
 /** Walk parameters: false at the end. *s begins as startup.params. */
 bool hf_pg_param_next(struct hf_slice *s, struct hf_slice *ret_name, struct hf_slice *ret_value);
-/** The last value of a parameter, as PostgreSQL takes it; p == NULL if it is not there. */
-struct hf_slice hf_pg_param_get(struct hf_slice params, const char *name);
 
 /* --- bodies --- */
 /** A NUL-terminated string: without its NUL; empty and r->err set if there is none. */

@@ -111,7 +111,8 @@ void hf_ask_close(struct hf_ask *a)
     hf_conn_fini(&a->conn);
 }
 
-int hf_ask_send(struct hf_ask *a, struct hf_ctl_msg *m, struct hf_err *err)
+/* Send m (its seq is set). 0 or an error with its sentence. */
+static int ask_send(struct hf_ask *a, struct hf_ctl_msg *m, struct hf_err *err)
 {
     m->seq = ++a->seq;
     int rc = hf_conn_send(&a->conn, m);
@@ -148,7 +149,7 @@ int hf_ask_receive(struct hf_ask *a, int timeout_ms, struct hf_ctl_msg *ret_msg,
 int hf_ask(struct hf_ask *a, struct hf_ctl_msg *m, struct hf_buf *text, struct hf_err *err)
 {
     int64_t end = now_ms() + a->timeout_ms;
-    int rc = hf_ask_send(a, m, err);
+    int rc = ask_send(a, m, err);
     while (rc == 0) {
         int64_t left = end - now_ms();
         struct hf_ctl_msg in;

@@ -34,9 +34,6 @@ void hf_ask_explain(int rc, const char *path, int timeout_ms, struct hf_err *err
 HF_MUST int hf_ask_open(struct hf_ask *a, const char *path, int timeout_ms, struct hf_err *err);
 void hf_ask_close(struct hf_ask *a);
 
-/** Send m (its seq is set). 0 or an error with its sentence. */
-HF_MUST int hf_ask_send(struct hf_ask *a, struct hf_ctl_msg *m, struct hf_err *err);
-
 /** Wait for a message, at most timeout_ms (-1: for ever, or until a signal: -EINTR). */
 HF_MUST int hf_ask_receive(struct hf_ask *a, int timeout_ms, struct hf_ctl_msg *ret_msg,
                            struct hf_err *err);

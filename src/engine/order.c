@@ -36,21 +36,6 @@ void hf_order_drop(struct hf_list *items)
     }
 }
 
-int hf_order_copy(struct hf_list *dst, const struct hf_list *src)
-{
-    for (const struct hf_list *l = src->next; l != src; l = l->next) {
-        const struct hf_order_item *from =
-            (const struct hf_order_item *)(const void *)((const char *)l -
-                                                         offsetof(struct hf_order_item, node));
-        struct hf_order_item *it = hf_order_keep(&from->f);
-        if (!it) {
-            return -ENOMEM;
-        }
-        hf_list_insert(dst, &it->node);
-    }
-    return 0;
-}
-
 int hf_order_slot(const struct hf_engine_v1_state *st, uint32_t id)
 {
     for (int i = 0; i < HF_ENGINE_V1_NODES_MAX; i++) {

@@ -26,9 +26,6 @@ HF_MUST struct hf_order_item *hf_order_keep(const struct hf_engine_v1_frame *f);
 /** Free all items of a list. */
 void hf_order_drop(struct hf_list *items);
 
-/** Append copies of all items of src to dst: 0, or -ENOMEM (then some were copied). */
-HF_MUST int hf_order_copy(struct hf_list *dst, const struct hf_list *src);
-
 /** Slot of the node with this id, or -1. */
 int hf_order_slot(const struct hf_engine_v1_state *st, uint32_t id);
 

@@ -39,7 +39,7 @@ static void call_listeners(struct hf_hgroup *g, const char *text)
     }
 }
 
-void hf_hgroup_tell(struct hf_hgroup *g, bool warn, const char *text)
+static void tell(struct hf_hgroup *g, bool warn, const char *text)
 {
     const struct hf_gstate *s = g->core ? hf_group_state(g->core) : NULL;
     hf_log(warn ? HF_LOG_WARN : HF_LOG_INFO, g->name, "%s", text);
@@ -171,7 +171,7 @@ static void do_act(struct hf_hgroup *g, const struct hf_group_act *a)
         hf_groups_commands_result(g->gs, g, a->request, a->rc, a->text);
         break;
     case HF_GROUP_ACT_EVENT:
-        hf_hgroup_tell(g, a->warn, a->text);
+        tell(g, a->warn, a->text);
         break;
     case HF_GROUP_ACT_LEFT:
         g->left = true;

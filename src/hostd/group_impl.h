@@ -143,7 +143,6 @@ void hf_groups_leave(struct hf_groups *gs);
 /** One step of the core. */
 void hf_hgroup_in(struct hf_hgroup *g, const struct hf_group_in *in);
 /** Tell people: log, history, listeners. */
-void hf_hgroup_tell(struct hf_hgroup *g, bool warn, const char *text);
 struct hf_hgroup *hf_groups_get(const struct hf_groups *gs, const char *name);
 
 /** A new group of this host, not in the engine yet. record: NULL: none. */

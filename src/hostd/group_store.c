@@ -157,16 +157,6 @@ int hf_group_store_write_config(const struct hf_group_store *s, const char *reso
     return hf_file_replace(path, text, 0600, err);
 }
 
-int hf_group_store_remove_config(const struct hf_group_store *s, const char *resource)
-{
-    char path[PATH_MAX];
-    if (!name_ok(resource)) {
-        return -HF_ENAME;
-    }
-    config_path(s, resource, path);
-    return remove_file(path);
-}
-
 /* ---- history ---- */
 
 /* One line, one write: what a crash leaves of a line has no end. */

@@ -43,7 +43,6 @@ HF_MUST int hf_group_store_read_config(const struct hf_group_store *s, const cha
                                        struct hf_buf *buf);
 HF_MUST int hf_group_store_write_config(const struct hf_group_store *s, const char *resource,
                                         struct hf_slice text, struct hf_err *err);
-HF_MUST int hf_group_store_remove_config(const struct hf_group_store *s, const char *resource);
 
 /** Add to the history; the oldest is dropped in time. Not synced: it is for people. -errno. */
 HF_MUST int hf_group_store_note(const struct hf_group_store *s, int64_t at_ms, uint64_t epoch,

@@ -26,7 +26,8 @@ static const char fields[] =
 
 /* ---- streams ---- */
 
-void hf_web_stream_destroy(struct hf_web_stream *s)
+/* NULL is fine; the request is not ended. */
+static void stream_destroy(struct hf_web_stream *s)
 {
     if (s) {
         hf_list_unlink(&s->node);
@@ -41,13 +42,13 @@ void hf_web_stream_destroy(struct hf_web_stream *s)
 
 static void on_close(void *arg)
 {
-    hf_web_stream_destroy(arg);
+    stream_destroy(arg);
 }
 
 static void stream_end(struct hf_web_stream *s)
 {
     hf_http_stream_end(s->req);
-    hf_web_stream_destroy(s);
+    stream_destroy(s);
 }
 
 /* Send what is in buf. False: s is not to be touched any more, on_close() does the rest. */
@@ -58,7 +59,8 @@ static bool stream_send(struct hf_web_stream *s)
     return hf_http_stream_send(s->req, hf_buf_slice(&s->buf)) == 0;
 }
 
-struct hf_web_stream *hf_web_stream_create(struct hf_web *web, struct hf_http_req *req,
+/* On a failure the stream is to be destroyed, and the request answered. */
+static struct hf_web_stream *stream_create(struct hf_web *web, struct hf_http_req *req,
                                            void (*on_timer)(void *arg))
 {
     struct hf_web_stream *s = hf_alloc(sizeof(*s));
@@ -70,7 +72,7 @@ struct hf_web_stream *hf_web_stream_create(struct hf_web *web, struct hf_http_re
     hf_buf_init(&s->buf, HF_WEB_PIECE_LEN_MAX);
     hf_list_insert(&web->streams, &s->node);
     if (hf_timer_create(web->h->loop, on_timer, s, &s->timer)) {
-        hf_web_stream_destroy(s);
+        stream_destroy(s);
         return NULL;
     }
     return s;
@@ -118,13 +120,13 @@ static void walk_begin(struct hf_web *web, struct hf_http_req *req,
     if (!prefix_of(req, &prefix)) {
         return;
     }
-    struct hf_web_stream *s = hf_web_stream_create(web, req, walk_on_timer);
+    struct hf_web_stream *s = stream_create(web, req, walk_on_timer);
     if (s) {
         s->fill = fill;
         s->walk = hf_tree_walk_create(web->h->dir, web->h->store, prefix);
     }
     if (!s || !s->walk) {
-        hf_web_stream_destroy(s);
+        stream_destroy(s);
         hf_http_reply_error(req, 503, "out of memory");
         return;
     }
@@ -298,7 +300,7 @@ struct hf_web_stream *hf_web_follower_create(struct hf_web *web, struct hf_http_
                             HF_SSE_CLIENTS_MAX);
         return NULL;
     }
-    struct hf_web_stream *s = hf_web_stream_create(web, req, follower_on_timer);
+    struct hf_web_stream *s = stream_create(web, req, follower_on_timer);
     if (!s) {
         hf_http_reply_error(req, 503, "out of memory");
         return NULL;
@@ -383,7 +385,7 @@ static void get_events(struct hf_web *web, struct hf_http_req *req)
     hf_group_teller_init(web->groups, prefix, &s->groups);
     s->follow = hf_follow_create(web->h->follows, prefix, hf_web_follower_wake, s);
     if (!s->follow) {
-        hf_web_stream_destroy(s);
+        stream_destroy(s);
         hf_http_reply_error(req, 503, "out of memory");
         return;
     }
@@ -522,7 +524,7 @@ void hf_web_close(struct hf_web *web)
     if (web) {
         hf_http_server_close(web->server);
         HF_LIST_FOREACH (node, &web->streams) {
-            hf_web_stream_destroy(HF_CONTAINER_OF(node, struct hf_web_stream, node));
+            stream_destroy(HF_CONTAINER_OF(node, struct hf_web_stream, node));
         }
         hf_web_overview_close(web);
         hf_group_events_destroy(web->groups);

@@ -49,12 +49,6 @@ struct hf_web {
 
 /* ---- web.c ---- */
 
-/** On a failure the stream is to be destroyed, and the request answered. */
-HF_MUST struct hf_web_stream *hf_web_stream_create(struct hf_web *web, struct hf_http_req *req,
-                                                   void (*on_timer)(void *arg));
-/** NULL is fine; the request is not ended. */
-void hf_web_stream_destroy(struct hf_web_stream *s);
-
 /** A stream of Server-Sent Events. NULL: out of memory, or there are enough: answered. */
 HF_MUST struct hf_web_stream *hf_web_follower_create(struct hf_web *web, struct hf_http_req *req,
                                                      void (*tell)(struct hf_web_stream *s));

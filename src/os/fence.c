@@ -21,17 +21,6 @@ const char *hf_fence_action_name(enum hf_fence_action action)
     return action_names[action];
 }
 
-int hf_fence_action_parse(const char *name, enum hf_fence_action *ret_action)
-{
-    for (size_t i = 0; i < HF_ARRAY_LEN(action_names); i++) {
-        if (strcmp(action_names[i], name) == 0) {
-            *ret_action = (enum hf_fence_action)i;
-            return 0;
-        }
-    }
-    return -HF_EVALUE;
-}
-
 int hf_fence_find(const char *dirs, const char *name, char ret_path[static PATH_MAX],
                   struct hf_err *err)
 {

@@ -27,8 +27,6 @@ enum hf_fence_action {
 
 /** "off"; static. */
 const char *hf_fence_action_name(enum hf_fence_action action);
-/** The action of that name; -HF_EVALUE. */
-HF_MUST int hf_fence_action_parse(const char *name, enum hf_fence_action *ret_action);
 
 /**
  * Find the agent `name` ("fence_ipmilan", or an absolute path) in the first directory of the path

@@ -169,18 +169,3 @@ bool hf_file_is_stale_socket(const struct sockaddr_un *un)
     }
     return stale;
 }
-
-int hf_file_lock(const char *path, struct hf_err *err, int *ret_fd)
-{
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        int e = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return hf_err_set(err, -e, "cannot lock %s: %s", path,
-                          e == EWOULDBLOCK ? "another process holds it" : hf_strerror(-e));
-    }
-    *ret_fd = fd;
-    return 0;
-}

@@ -28,7 +28,3 @@ HF_MUST int hf_file_make_dir_of(const char *path, unsigned mode, struct hf_err *
 struct sockaddr_un;
 /** Is this a socket at which nobody listens, left behind by who did? Then it may be removed. */
 bool hf_file_is_stale_socket(const struct sockaddr_un *un);
-
-/** Take an exclusive lock on path (created), without waiting: -EWOULDBLOCK if held. The fd holds
- * it. */
-HF_MUST int hf_file_lock(const char *path, struct hf_err *err, int *ret_fd);

@@ -366,13 +366,6 @@ void hf_ocf_limit(struct hf_ocf_run *r, hf_time timeout)
     }
 }
 
-void hf_ocf_hush(struct hf_ocf_run *r)
-{
-    if (r->proc) {
-        hf_proc_hush(r->proc);
-    }
-}
-
 void hf_ocf_kill(struct hf_ocf_run *r)
 {
     if (r) {

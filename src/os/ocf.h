@@ -182,8 +182,6 @@ HF_MUST int hf_ocf_start(struct hf_loop *loop, const struct hf_ocf_opt *opt, hf_
 HF_MUST int hf_ocf_say(struct hf_ocf_run *run, const char *text, hf_time timeout);
 /** It has this time from now on; 0: any. */
 void hf_ocf_limit(struct hf_ocf_run *run, hf_time timeout);
-/** Nothing more comes to its stdin. */
-void hf_ocf_hush(struct hf_ocf_run *run);
 /** Kill it now, with all in its process group; fn is not called. NULL is fine; not
  * from fn or after it. */
 void hf_ocf_kill(struct hf_ocf_run *run);

@@ -533,12 +533,6 @@ const struct hf_pg_target *hf_pg_route_target(const struct hf_pg_route *r, uint3
     return server < HF_PG_SERVERS_MAX ? r->target[server] : NULL;
 }
 
-uint32_t hf_pg_route_server(const struct hf_pg_seating *of)
-{
-    const struct seat *s = of->route;
-    return s != NULL && s->core.state >= HF_PG_SEAT_LOGIN ? s->core.server : HF_PG_SERVER_NONE;
-}
-
 int hf_pg_route_drain(struct hf_pg_route *r, const char *name, bool on)
 {
     uint32_t server = hf_pg_servers_find(r->servers, name);
@@ -551,17 +545,6 @@ int hf_pg_route_drain(struct hf_pg_route *r, const char *name, bool on)
     return 0;
 }
 
-bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *of)
-{
-    struct seat *s = seat_of(of);
-    bool asked = s != NULL && hf_pg_servers_move(r->servers, &s->core, hf_pg_now(r->pg));
-    if (asked) {
-        hf_pg_session_move(of->client->session, hf_pg_now(r->pg));
-        hf_pg_client_touched(of->client, false);
-    }
-    return asked;
-}
-
 int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit)
 {
     uint32_t to = name != NULL ? hf_pg_servers_find(r->servers, name) : HF_PG_SERVER_NONE;
@@ -570,10 +553,4 @@ int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limi
     }
     later(r);
     return hf_pg_servers_switchover(r->servers, to, limit, hf_pg_now(r->pg));
-}
-
-void hf_pg_route_switchover_cancel(struct hf_pg_route *r)
-{
-    hf_pg_servers_switchover_cancel(r->servers, hf_pg_now(r->pg));
-    later(r);
 }

@@ -52,15 +52,10 @@ void hf_pg_route_errand_forget(struct hf_pg_route *r, const void *arg);
 const struct hf_pg_servers *hf_pg_route_servers(const struct hf_pg_route *r);
 /** host and port of a server; NULL: none of this number. */
 const struct hf_pg_target *hf_pg_route_target(const struct hf_pg_route *r, uint32_t server);
-/** The server on which this seat is; HF_PG_SERVER_NONE: none. */
-uint32_t hf_pg_route_server(const struct hf_pg_seating *s);
 /** Operators': -HF_ENOTFOUND: no such server; -EBUSY: a switchover is under way. */
 HF_MUST int hf_pg_route_drain(struct hf_pg_route *r, const char *name, bool on);
-/** false: nowhere to go, or it moves already. */
-bool hf_pg_route_move(struct hf_pg_route *r, struct hf_pg_seating *s);
 /** name: of the server to be promoted, or NULL: whom others promote. As hf_pg_servers_switchover().
  */
 HF_MUST int hf_pg_route_switchover(struct hf_pg_route *r, const char *name, hf_time limit);
 /** Whether a switchover holds who writes. */
 bool hf_pg_route_holds(const struct hf_pg_route *r);
-void hf_pg_route_switchover_cancel(struct hf_pg_route *r);

@@ -103,7 +103,6 @@ void hf_pg_service_pump(void *arg);
 void hf_pg_service_send_backup(struct hf_pg_service *s);
 /** Nothing leaves later than so long after the heartbeat that the backup answered last. */
 void hf_pg_service_renew_lease(struct hf_pg_service *s);
-void hf_pg_service_close_target(struct hf_pg_service *s);
 /** The same with a BYE: the next primary knows that the service was handed over, not lost. */
 void hf_pg_service_hand_over(struct hf_pg_service *s);
 /** What consoles and metrics tell of this reign: after anything that may change it. */

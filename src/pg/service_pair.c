@@ -67,7 +67,7 @@ static void connect_backup(struct hf_pg_service *s)
     }
 }
 
-void hf_pg_service_close_target(struct hf_pg_service *s)
+static void close_target(struct hf_pg_service *s)
 {
     if (s->target) {
         hf_pg_peer_close(s->target, false);
@@ -84,7 +84,7 @@ void hf_pg_service_hand_over(struct hf_pg_service *s)
         hf_pg_peer_close(s->target, true);
         s->target = NULL;
     }
-    hf_pg_service_close_target(s);
+    close_target(s);
 }
 
 void hf_pg_service_note_reign(struct hf_pg_service *s)
@@ -103,7 +103,7 @@ static void obey(struct hf_pg_service *s, const struct hf_pair_out *out)
     struct hf_pg_protect *p = s->pg->protect;
     switch (out->kind) {
     case HF_PAIR_OUT_CLOSE:
-        hf_pg_service_close_target(s);
+        close_target(s);
         break;
     case HF_PAIR_OUT_CONNECT:
         connect_backup(s);

@@ -128,7 +128,9 @@ static struct client *find(struct hf_sip_control *all, uint64_t id)
 
 /* ---- commands ---- */
 
-bool hf_sip_control_aor(const struct hf_sip_config *c, const char *text, char *buf, size_t room)
+/* The address of record that an operator means: "alice", "alice@example.org", "sip:...". false: it
+ * is none. */
+static bool control_aor(const struct hf_sip_config *c, const char *text, char *buf, size_t room)
 {
     char full[1024];
     struct hf_sip_uri uri;
@@ -279,7 +281,7 @@ static void command(struct client *c, const json_t *q)
         return;
     }
     text = text ? text : json_string_value(json_object_get(q, "user"));
-    if (wants_aor(name) && (!text || !hf_sip_control_aor(s->config, text, aor, sizeof(aor)))) {
+    if (wants_aor(name) && (!text || !control_aor(s->config, text, aor, sizeof(aor)))) {
         refuse(c, "not an address of record: give USER, USER@DOMAIN or a URI");
     } else if (strcmp(name, "status") == 0) {
         status(c);

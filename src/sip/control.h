@@ -32,8 +32,3 @@ void hf_sip_control_shown(struct hf_sip_control *c, uint64_t id, struct hf_slice
 struct hf_sip_lead_answer;
 void hf_sip_control_answer(struct hf_sip_control *c, const struct hf_sip_lead_answer *answer,
                            struct hf_slice text);
-
-/** The address of record that an operator means: "alice", "alice@example.org", "sip:...". false: it
- * is none. */
-HF_MUST bool hf_sip_control_aor(const struct hf_sip_config *c, const char *text, char *buf,
-                                size_t room);

@@ -87,7 +87,8 @@ const struct hf_sip_store_conf *hf_sip_store_conf(const struct hf_sip_store *s)
     return &s->conf;
 }
 
-void hf_sip_store_log(struct hf_sip_store *s, const char *text)
+/* Something for people to read. */
+static void store_log(struct hf_sip_store *s, const char *text)
 {
     if (s->events.log) {
         s->events.log(s->arg, text);
@@ -507,7 +508,7 @@ void hf_sip_store_batch_done(struct hf_sip_store *s, struct hf_sip_batch *b)
 void hf_sip_store_refused(struct hf_sip_store *s, struct hf_sip_batch *b, const char *text)
 {
     if (b->n == 1) {
-        hf_sip_store_log(s, text);
+        store_log(s, text);
         end_op(s, b->op[0], &(struct hf_sip_result){.done = HF_SIP_OP_AWAY});
     }
     for (size_t i = 0; i < b->n; i++) {
@@ -575,7 +576,7 @@ void hf_sip_store_up(struct hf_sip_store *s, uint64_t change)
     s->feed.ours = s->feed.wanted = true; /* ours: what was inserted for us meanwhile, too */
     s->feed.told = false;
     s->events.feed(s->arg, &(struct hf_sip_feed){.there = true});
-    hf_sip_store_log(s, "the database is there");
+    store_log(s, "the database is there");
 }
 
 void hf_sip_store_down(struct hf_sip_store *s, const char *text)
@@ -593,7 +594,7 @@ void hf_sip_store_down(struct hf_sip_store *s, const char *text)
     fail_all(s);
     if (news) {
         s->events.feed(s->arg, &(struct hf_sip_feed){.there = false});
-        hf_sip_store_log(s, text);
+        store_log(s, text);
     }
 }
 

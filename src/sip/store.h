@@ -116,9 +116,6 @@ HF_MUST int hf_sip_lead_read(struct hf_sip_lead *l, uint64_t *ret_reign, uint64_
 HF_MUST int hf_sip_lead_moves(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
                               const struct hf_sip_move *m, size_t n, struct hf_err *err,
                               uint64_t *ret_n);
-/** One of them. */
-HF_MUST int hf_sip_lead_move(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
-                             const struct hf_sip_move *m, struct hf_err *err, uint64_t *ret_n);
 /** Rows whose current is this server, and those of them that are pinned, for the rebalancer. */
 HF_MUST int hf_sip_lead_counts(struct hf_sip_lead *l, const char *server, uint64_t *ret_rows,
                                uint64_t *ret_pinned, struct hf_err *err);

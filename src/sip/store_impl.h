@@ -83,8 +83,6 @@ const char *hf_sip_store_file(const char *uri);
 void hf_sip_store_up(struct hf_sip_store *s, uint64_t change);
 /** It is away: the backend has closed all, and forgotten all batches. */
 void hf_sip_store_down(struct hf_sip_store *s, const char *text);
-/** Something for people to read. */
-void hf_sip_store_log(struct hf_sip_store *s, const char *text);
 
 /** A row as SQL has it, with servers' names. */
 struct hf_sip_stored_row {

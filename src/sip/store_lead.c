@@ -338,12 +338,6 @@ int hf_sip_lead_moves(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
     return rc;
 }
 
-int hf_sip_lead_move(struct hf_sip_lead *l, const struct hf_sip_fleet *f,
-                     const struct hf_sip_move *m, struct hf_err *err, uint64_t *ret_n)
-{
-    return hf_sip_lead_moves(l, f, m, 1, err, ret_n);
-}
-
 int hf_sip_lead_counts(struct hf_sip_lead *l, const char *server, uint64_t *ret_rows,
                        uint64_t *ret_pinned, struct hf_err *err)
 {

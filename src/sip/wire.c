@@ -15,7 +15,7 @@
 
 /* ---- failures ---- */
 
-int hf_sip_socket_fail(struct hf_err *err, const struct hf_sip_place *b, const char *what)
+static int socket_fail(struct hf_err *err, const struct hf_sip_place *b, const char *what)
 {
     int e = errno;
     char text[HF_ADDR_STR_LEN];
@@ -265,7 +265,7 @@ int hf_sip_wire_steer(struct hf_sip_wire *t, int program, struct hf_err *err)
         if (at.transport == HF_SIP_TRANSPORT_UDP &&
             setsockopt(t->sock[i].io.fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program,
                        sizeof(program)) < 0) {
-            return hf_sip_socket_fail(err, &at, "steer datagrams at");
+            return socket_fail(err, &at, "steer datagrams at");
         }
     }
     return 0;
@@ -335,13 +335,13 @@ static int open_socket(struct hf_sip_wire *t, struct hf_sip_sock *s, const struc
     int fd =
         socket(a.ss.ss_family, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
-        return hf_sip_socket_fail(err, b, "open a socket for");
+        return socket_fail(err, b, "open a socket for");
     }
     set_options(t, s, fd, b->elsewhere);
     struct hf_addr me = {.len = sizeof(me.ss)};
     if (bind(fd, (const struct sockaddr *)&a.ss, a.len) < 0 || (!udp && listen(fd, BACKLOG) < 0) ||
         getsockname(fd, (struct sockaddr *)&me.ss, &me.len) < 0) {
-        int rc = hf_sip_socket_fail(err, b, "listen at");
+        int rc = socket_fail(err, b, "listen at");
         close(fd);
         return rc;
     }

@@ -113,7 +113,6 @@ struct hf_sip_wire {
 
 /* wire.c */
 void hf_sip_tell_failed(struct hf_sip_wire *t, const struct hf_sip_flow *flow);
-int hf_sip_socket_fail(struct hf_err *err, const struct hf_sip_place *b, const char *what);
 
 /* wire_stream.c */
 HF_MUST int hf_sip_streams_init(struct hf_sip_wire *t);

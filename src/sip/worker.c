@@ -511,8 +511,3 @@ void hf_sip_worker_handle(struct hf_sip_worker *w, const struct hf_sip_handler *
     w->handler = *handler;
     w->ctx = ctx;
 }
-
-unsigned hf_sip_worker_number(const struct hf_sip_worker *w)
-{
-    return w->i;
-}

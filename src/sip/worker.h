@@ -82,7 +82,7 @@ HF_MUST int hf_sip_worker_post(struct hf_sip_worker *w, uint32_t kind, const str
                                size_t n_parts);
 
 /* --- in the worker's thread --- */
-unsigned hf_sip_worker_number(const struct hf_sip_worker *w);
+
 /** Send a message: by this worker's sockets, or by those of the connection's worker. */
 void hf_sip_worker_send(struct hf_sip_worker *w, const struct hf_sip_flow *to,
                         struct hf_slice message);

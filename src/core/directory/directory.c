@@ -91,7 +91,7 @@ static void persist(struct hf_dir *d, struct hf_dir_out *out)
  * A11: listen, sync (bounded wait), only then advertise oneself. The sync is over when everybody
  * heard of, or named by the one asked for the state, has been pulled once, well or not.
  */
-void hf_dir_sync_check(struct hf_dir *d, hf_time now, struct hf_dir_out *out)
+static void sync_check(struct hf_dir *d, hf_time now, struct hf_dir_out *out)
 {
     if (d->state != HF_DIR_LISTEN && d->state != HF_DIR_SYNC) {
         return;
@@ -270,7 +270,7 @@ void hf_dir_step(struct hf_dir *d, const struct hf_dir_in *in, hf_time now, stru
         return;
     }
     hf_dir_pull_start(d, out);
-    hf_dir_sync_check(d, now, out);
+    sync_check(d, now, out);
 }
 
 hf_time hf_dir_deadline(const struct hf_dir *d)

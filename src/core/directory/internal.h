@@ -105,7 +105,7 @@ struct hf_dir {
     uint32_t n_pulling;
     uint32_t queue[HF_PULL_QUEUE_MAX];
     uint32_t queue_head, n_queued;
-    struct hf_part *shelf[SHELF_MAX]; /* shared (ref); not in the tree, see hf_dir_shelf_find() */
+    struct hf_part *shelf[SHELF_MAX]; /* shared (ref); not in the tree, see shelf_find() */
     uint32_t shelf_next;
     uint32_t state_from; /* who was asked for the cluster's state last */
     bool state_asked, state_done;
@@ -135,7 +135,6 @@ struct hf_dir_act *hf_dir_act(struct hf_dir_out *out, enum hf_dir_act_kind kind,
 void hf_dir_act_part(struct hf_dir_out *out, uint32_t owner, struct hf_part *before,
                      struct hf_part *after);
 void hf_dir_enter_state(struct hf_dir *d, enum hf_dir_state s, struct hf_dir_out *out);
-void hf_dir_sync_check(struct hf_dir *d, hf_time now, struct hf_dir_out *out);
 
 /* peer.c: what adverts and silence tell */
 void hf_dir_on_advert(struct hf_dir *d, const struct hf_dir_in *in, hf_time now,
@@ -167,7 +166,6 @@ struct pull_slot *hf_dir_slot(struct hf_dir *d, uint32_t owner);
 /* A silent peer's part is kept aside: if the same process returns, what changed is all to be
  * pulled. */
 void hf_dir_shelf_put(struct hf_dir *d, struct hf_part *part);
-struct hf_part *hf_dir_shelf_find(const struct hf_dir *d, uint32_t owner);
 void hf_dir_shelf_drop(struct hf_dir *d, uint32_t owner);
 
 /* own.c: our own part */

@@ -16,7 +16,7 @@ struct pull_slot *hf_dir_slot(struct hf_dir *d, uint32_t owner)
 
 /* ---- the shelf ---- */
 
-struct hf_part *hf_dir_shelf_find(const struct hf_dir *d, uint32_t owner)
+static struct hf_part *shelf_find(const struct hf_dir *d, uint32_t owner)
 {
     for (size_t i = 0; i < SHELF_MAX; i++) {
         if (d->shelf[i] && d->shelf[i]->key.owner == owner) {
@@ -93,7 +93,7 @@ void hf_dir_pull_start(struct hf_dir *d, struct hf_dir_out *out)
         d->count.pulls_started++;
         struct hf_dir_act *a = hf_dir_act(out, HF_DIR_ACT_PULL, owner);
         a->to = d->store->owner[owner].endpoint;
-        const struct hf_part *have = p->part ? p->part : hf_dir_shelf_find(d, owner);
+        const struct hf_part *have = p->part ? p->part : shelf_find(d, owner);
         a->incarnation = have ? have->key.incarnation : 0;
         a->since = have && !p->full ? have->key.version : 0;
     }
@@ -121,7 +121,7 @@ static int take_answer(struct hf_dir *d, uint32_t owner, const struct hf_pull *a
                        struct hf_dir_out *out)
 {
     struct hf_dir_peer *p = &d->peer[owner];
-    const struct hf_part *mine = p->part, *base = mine ? mine : hf_dir_shelf_find(d, owner);
+    const struct hf_part *mine = p->part, *base = mine ? mine : shelf_find(d, owner);
     if (!hf_slice_eq(a->head.owner, hf_dir_store_name(d->store, owner))) {
         d->count.refused_owner++;
         return -HF_EOWNER;

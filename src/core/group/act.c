@@ -29,7 +29,7 @@ static bool has_config(const struct hf_group *g, uint8_t i)
     return g->s.resource[i].config_hash == 0 || HAS(hf_group_config_mask(g), i);
 }
 
-bool hf_group_all_stopped(const struct hf_group *g)
+static bool all_stopped(const struct hf_group *g)
 {
     for (uint8_t i = 0; g->have_state && i < g->s.n_resources; i++) {
         const struct hf_glocal *l = &g->local[i];
@@ -737,7 +737,7 @@ static void farewell(struct hf_group *g)
         return;
     }
     bool over = g->stopped || !g->have_state || g->s.paused || hf_group_self(g) == HF_GROUP_NONE;
-    if (!over && hf_group_all_stopped(g)) {
+    if (!over && all_stopped(g)) {
         if (g->standing != HF_GROUP_IN) {
             over = g->standing == HF_GROUP_OUT;
         } else if (g->told_resigned && !g->bye_sent) {
@@ -756,8 +756,8 @@ static void farewell(struct hf_group *g)
 static void removed(struct hf_group *g)
 {
     bool member = hf_group_self(g) != HF_GROUP_NONE;
-    if (!member && g->was_member && g->standing == HF_GROUP_IN && g->have_state &&
-        hf_group_all_stopped(g) && !g->left_told && g->persisted == g->s.version) {
+    if (!member && g->was_member && g->standing == HF_GROUP_IN && g->have_state && all_stopped(g) &&
+        !g->left_told && g->persisted == g->s.version) {
         g->was_member = false;
         g->left_told = true;
         hf_group_event(g, true, "this host is not a member of %s any more", g->name);

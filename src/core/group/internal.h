@@ -224,8 +224,6 @@ void hf_group_recount(struct hf_group *g);
 void hf_group_plan(struct hf_group *g);
 uint16_t hf_group_fence_targets(const struct hf_group *g);
 uint16_t hf_group_absent(const struct hf_group *g);
-/** Member m may still be starting this: what it told of it counts no more until it tells again. */
-void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t resource);
 /** Another host of a resource: the old one may still be starting it. */
 void hf_group_set_host(struct hf_group *g, uint8_t resource, uint8_t m);
 /** The primary host is another one from now on, or none. */
@@ -273,7 +271,6 @@ void hf_group_done(struct hf_group *g, const struct hf_group_in *in);
 void hf_group_tell(struct hf_group *g);
 void hf_group_told_all(struct hf_group *g);
 uint8_t hf_group_sure_role(const struct hf_group *g, uint8_t i);
-bool hf_group_all_stopped(const struct hf_group *g);
 /** True if the configuration is there, or asked for; false: nobody has it. */
 bool hf_group_ask_config(struct hf_group *g, uint8_t resource);
 uint16_t hf_group_config_mask(const struct hf_group *g);

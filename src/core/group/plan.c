@@ -104,7 +104,8 @@ bool hf_group_promotable_at(const struct hf_group *g, uint8_t m, uint8_t r)
            hf_group_able_at(g, m, r);
 }
 
-void hf_group_doubt(struct hf_group *g, uint8_t m, uint8_t r)
+/* Member m may still be starting this: what it told of it counts no more until it tells again. */
+static void doubt(struct hf_group *g, uint8_t m, uint8_t r)
 {
     for (uint8_t i = 0; i < g->n_peers; i++) {
         struct hf_gpeer *p = &g->peer[i];
@@ -122,7 +123,7 @@ void hf_group_set_host(struct hf_group *g, uint8_t r, uint8_t m)
 {
     struct hf_gresource *x = &g->s.resource[r];
     if (x->host != HF_GROUP_NONE && x->host != m) {
-        hf_group_doubt(g, x->host, r);
+        doubt(g, x->host, r);
     }
     x->host = m;
 }
@@ -135,7 +136,7 @@ void hf_group_doubt_primary(struct hf_group *g)
     }
     for (uint8_t i = 0; i < s->n_resources && s->phase >= HF_PHASE_PROMOTING; i++) {
         if (i == s->primary || s->resource[i].kind == HF_RESOURCE_ATTACHED) {
-            hf_group_doubt(g, s->primary_host, i);
+            doubt(g, s->primary_host, i);
         }
     }
 }
@@ -321,7 +322,7 @@ static void backup_host(struct hf_group *g, uint8_t r)
         return;
     }
     if (h != HF_GROUP_NONE) {
-        hf_group_doubt(g, h, r);
+        doubt(g, h, r);
         x->host = HF_GROUP_NONE;
         hf_group_changed(g);
     }

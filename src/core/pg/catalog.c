@@ -90,7 +90,7 @@ int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name)
     return 0;
 }
 
-bool hf_pg_catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice name)
+static bool catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice name)
 {
     uint8_t bytes[KEY_MAX];
     return hf_map_get(&l->map, key_of(bytes, kind, name));
@@ -119,7 +119,7 @@ bool hf_pg_catalog_safe(const struct hf_pg_catalog *l, char kind, struct hf_slic
     if (!is_ascii(name)) {
         return kind == 'a' && !l->foreign_attributes;
     }
-    return hf_pg_catalog_has(l, kind, name) == (kind != 'a');
+    return catalog_has(l, kind, name) == (kind != 'a');
 }
 
 bool hf_pg_catalog_complete(const struct hf_pg_catalog *l)

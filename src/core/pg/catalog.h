@@ -22,7 +22,6 @@ void hf_pg_catalog_init(struct hf_pg_catalog *l, uint64_t seed);
 void hf_pg_catalog_fini(struct hf_pg_catalog *l);
 /** 0, -ENOMEM, or -HF_EVALUE (an unknown kind, or no name). */
 HF_MUST int hf_pg_catalog_add(struct hf_pg_catalog *l, char kind, struct hf_slice name);
-bool hf_pg_catalog_has(const struct hf_pg_catalog *l, char kind, struct hf_slice name);
 
 /** The serial column of tables of this name: false if there is none that all of them have. index:
  * where it is in a row of all columns. */

@@ -768,11 +768,6 @@ void hf_pg_userlist_destroy(struct hf_pg_userlist *l)
     hf_free(l);
 }
 
-size_t hf_pg_userlist_count(const struct hf_pg_userlist *l)
-{
-    return l->users.n;
-}
-
 /* "text", a doubled quote in it is one; taken off *line. */
 static bool read_quoted(struct hf_rd *line, struct hf_buf *b)
 {

@@ -108,7 +108,6 @@ struct hf_pg_userlist;
 HF_MUST int hf_pg_userlist_parse(struct hf_slice text, const char *file, struct hf_err *err,
                                  struct hf_pg_userlist **ret_list);
 void hf_pg_userlist_destroy(struct hf_pg_userlist *l);
-size_t hf_pg_userlist_count(const struct hf_pg_userlist *l);
 /**
  * The secret of a user, to be given to hf_pg_login_step(); NULL: no such user. Borrowed until the
  * list is destroyed. A plain password gets its verifier at the first call, once (some ms), with a

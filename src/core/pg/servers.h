@@ -334,8 +334,6 @@ void hf_pg_servers_move_done(struct hf_pg_servers *s, struct hf_pg_seat *seat, b
 
 /** Move all sessions away (on), or take sessions again. What can't be moved stays; see info. */
 void hf_pg_servers_drain(struct hf_pg_servers *s, uint32_t server, bool on, hf_time now);
-/** Ask for the seat's move; false: there is nowhere to go, or it is under way. */
-bool hf_pg_servers_move(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now);
 
 /** Begin a planned switchover to the target, or (HF_PG_SERVER_NONE) to whom others promote; given
  * up after `limit`. 0; -EBUSY: one is under way; -EPERM: a target, in a group or a list that is not

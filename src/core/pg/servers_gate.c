@@ -482,15 +482,6 @@ static bool ask_to_move(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_tim
     return true;
 }
 
-bool hf_pg_servers_move(struct hf_pg_servers *s, struct hf_pg_seat *seat, hf_time now)
-{
-    if (seat->endpoint == HF_PG_READ_ONLY ? server_for_reader(s) == HF_PG_SERVER_NONE
-                                          : !hf_pg_gate_is_open(s)) {
-        return false;
-    }
-    return ask_to_move(s, seat, now);
-}
-
 void hf_pg_servers_move_done(struct hf_pg_servers *s, struct hf_pg_seat *seat, bool moved,
                              hf_time now)
 {

@@ -60,7 +60,7 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
     s->ops.note(s->arg, note, a, b, text ? text : "");
 }
 
-uint32_t hf_pg_reasons(const struct hf_pg_session *s)
+static uint32_t session_reasons(const struct hf_pg_session *s)
 {
     bool unseen = s->look_hard || (s->looking && s->looking_hard);
     return s->sticky | s->passing | (unseen ? HF_PG_REASON_SETTINGS : 0);
@@ -68,7 +68,7 @@ uint32_t hf_pg_reasons(const struct hf_pg_session *s)
 
 void hf_pg_tell_reasons(struct hf_pg_session *s)
 {
-    uint32_t now = hf_pg_reasons(s);
+    uint32_t now = session_reasons(s);
     if (now == s->told)
         return;
     s->told = now;
@@ -543,7 +543,7 @@ hf_time hf_pg_session_deadline(const struct hf_pg_session *s)
 
 void hf_pg_session_info(const struct hf_pg_session *s, struct hf_pg_session_info *ret_info)
 {
-    uint32_t reasons = hf_pg_reasons(s);
+    uint32_t reasons = session_reasons(s);
     for (uint32_t i = 0; i < s->n_units; i++)
         reasons |= s->unit[(s->unit_head + i) % UNITS_MAX].reasons;
     *ret_info = (struct hf_pg_session_info){

@@ -3,6 +3,8 @@
 
 #include "core/pg/session_impl.h"
 
+static struct hf_slice status_get(const struct hf_pg_session *s, struct hf_slice name);
+
 #define OID_CURRENT_XACT_ID 5059 /* pg_proc, the same in all versions since 13 */
 #define OID_CURRENT_XACT_ID_IF_ASSIGNED 5060
 #define OID_CURRENT_SETTING 2077
@@ -140,7 +142,8 @@ static void take_error(struct answer *a, struct hf_slice body)
     a->message[n] = '\0';
 }
 
-void hf_pg_answer_take(struct hf_pg_session *s, uint8_t type, struct hf_slice body)
+/* A message of a hidden unit's answer, other than ReadyForQuery. */
+static void answer_take(struct hf_pg_session *s, uint8_t type, struct hf_slice body)
 {
     struct answer *a = &s->answer;
     if (type == HF_PG_ERROR) {
@@ -181,7 +184,7 @@ void hf_pg_step_message(struct hf_pg_session *s, uint8_t type, struct hf_slice b
     if (s->step == STEP_PREPARE && shape)
         hf_pg_describe_part(s, type, body);
     else
-        hf_pg_answer_take(s, type, body);
+        answer_take(s, type, body);
 }
 
 struct hf_slice hf_pg_answer_value(const struct hf_pg_session *s)
@@ -221,7 +224,7 @@ void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s)
 }
 
 /* One row (kind, name, value) for each thing that a new connection would not have by itself. */
-void hf_pg_observe_sql(struct hf_pg_session *s, const char *token, struct hf_buf *out)
+static void observe_sql(struct hf_pg_session *s, const char *token, struct hf_buf *out)
 {
     hf_buf_str(
         out,
@@ -270,7 +273,7 @@ struct hf_slice hf_pg_token_sql(struct hf_pg_session *s, bool assign, struct hf_
     static const char plain_now[] = "SELECT pg_catalog.pg_current_xact_id()";
     const char *sql = assign ? plain_now : plain;
     if (s->peeking) {
-        hf_pg_observe_sql(s, sql + strlen("SELECT "), room);
+        observe_sql(s, sql + strlen("SELECT "), room);
         if (!room->err)
             return hf_buf_slice(room);
         s->peeking = false;
@@ -320,7 +323,7 @@ void hf_pg_look(struct hf_pg_session *s)
 {
     struct hf_buf sql;
     hf_buf_init(&sql, 65536);
-    hf_pg_observe_sql(s, NULL, &sql);
+    observe_sql(s, NULL, &sql);
     s->look = false;
     s->looking = true;
     s->looking_hard = s->look_hard;
@@ -496,7 +499,7 @@ void hf_pg_status_compare(struct hf_pg_session *s, struct hf_slice params)
 {
     struct hf_slice name, value;
     while (hf_pg_param_next(&params, &name, &value)) {
-        struct hf_slice known = hf_pg_status_get(s, name);
+        struct hf_slice known = status_get(s, name);
         if (known.p && hf_slice_eq(known, value))
             continue;
         struct hf_buf message;
@@ -517,7 +520,7 @@ void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_s
         s->unreadable = !hf_pg_encoding_is_readable(value);
 }
 
-struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name)
+static struct hf_slice status_get(const struct hf_pg_session *s, struct hf_slice name)
 {
     struct hf_slice all = hf_buf_slice(&s->status), n, v;
     while (hf_pg_param_next(&all, &n, &v)) {

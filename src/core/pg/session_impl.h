@@ -351,7 +351,6 @@ void hf_pg_note(struct hf_pg_session *s, enum hf_pg_note note, uint64_t a, uint6
                 const char *text);
 /* Tell the change of reasons, if there is one. */
 void hf_pg_tell_reasons(struct hf_pg_session *s);
-uint32_t hf_pg_reasons(const struct hf_pg_session *s);
 /* The transaction is over: what it did to the session stands, or is undone. */
 void hf_pg_settle_block(struct hf_pg_session *s, bool committed);
 /* Feed the log, or tell the driver that client bytes are welcome again. */
@@ -441,8 +440,6 @@ void hf_pg_ask_query(struct hf_pg_session *s, enum hidden purpose, struct hf_sli
 /* apart: in a portal of its own, since the client's unnamed one is needed. How many answers. */
 uint8_t hf_pg_ask_token_tail(struct hf_pg_session *s, bool assign, bool apart);
 void hf_pg_look(struct hf_pg_session *s);
-/* SQL of a look; token: of the transaction's token as well, NULL: without. */
-void hf_pg_observe_sql(struct hf_pg_session *s, const char *token, struct hf_buf *out);
 /* Is the token query of a transaction whose last request does this to look at the settings, too?
  * Then nothing needs to be looked at after its commit if they are as they were. */
 bool hf_pg_peek_begin(struct hf_pg_session *s, uint32_t does);
@@ -453,13 +450,10 @@ struct hf_slice hf_pg_token_sql(struct hf_pg_session *s, bool assign, struct hf_
 uint64_t hf_pg_token_answer(struct hf_pg_session *s);
 void hf_pg_observed(struct hf_pg_session *s);
 void hf_pg_answer_reset(struct hf_pg_session *s);
-/* A message of a hidden unit's answer, other than ReadyForQuery. */
-void hf_pg_answer_take(struct hf_pg_session *s, uint8_t type, struct hf_slice body);
 /* First value of the first row; p == NULL if there is none. */
 struct hf_slice hf_pg_answer_value(const struct hf_pg_session *s);
 void hf_pg_put_literal(struct hf_buf *b, struct hf_slice s); /* E'...' */
 void hf_pg_put_ident(struct hf_buf *b, struct hf_slice s);
-struct hf_slice hf_pg_status_get(const struct hf_pg_session *s, struct hf_slice name);
 void hf_pg_status_set(struct hf_pg_session *s, struct hf_slice name, struct hf_slice value);
 /* Tell the client the parameters that differ from what it knows. params: as in struct
  * hf_pg_backend. */
@@ -511,9 +505,7 @@ void hf_pg_replay_failed(struct hf_pg_session *s, const char *why);
 void hf_pg_verdict_set(struct hf_pg_session *s, const char *sqlstate, const char *message,
                        const char *why);
 /* Answer everything that is under way with the verdict. */
-void hf_pg_answer_verdict(struct hf_pg_session *s);
 void hf_pg_restore(struct hf_pg_session *s, enum hf_pg_side side);
-void hf_pg_restored(struct hf_pg_session *s, bool ok, const char *why);
 size_t hf_pg_spare_bytes(struct hf_pg_session *s, struct hf_slice in);
 void hf_pg_move_try(struct hf_pg_session *s);
 void hf_pg_move_failed(struct hf_pg_session *s, const char *why);
@@ -523,7 +515,6 @@ void hf_pg_move_step(struct hf_pg_session *s, char status);
 bool hf_pg_is_marker(const struct hf_pg_session *s, struct hf_slice body);
 /* A notification on the old connection while moving: true: it is the marker. */
 bool hf_pg_move_marker(struct hf_pg_session *s, enum hf_pg_side side, struct hf_slice body);
-void hf_pg_restore_prepared(struct hf_pg_session *s);
 /* A message of a step's answer, other than ReadyForQuery. */
 void hf_pg_step_message(struct hf_pg_session *s, uint8_t type, struct hf_slice body);
 void hf_pg_describe_part(struct hf_pg_session *s, uint8_t type, struct hf_slice body);

@@ -3,6 +3,10 @@
 
 #include "core/pg/session_impl.h"
 
+static void session_restored(struct hf_pg_session *s, bool ok, const char *why);
+static void restore_prepared(struct hf_pg_session *s);
+static void answer_verdict(struct hf_pg_session *s);
+
 /* between looks at the old server process, or its transaction: most are over at once */
 #define POLL_FIRST HF_MS(2)
 #define POLL_MAX HF_MS(20)
@@ -403,7 +407,7 @@ static void restore_since(struct hf_pg_session *s)
     }
     s->step_prepared = NULL;
     s->step = STEP_PREPARE;
-    hf_pg_restore_prepared(s);
+    restore_prepared(s);
 }
 
 /* A block that has failed, and nobody waits: that it has failed is all there is to restore. */
@@ -436,12 +440,12 @@ void hf_pg_restore(struct hf_pg_session *s, enum hf_pg_side side)
 }
 
 /* The next protocol-level statement: Parse, Describe, Sync. */
-void hf_pg_restore_prepared(struct hf_pg_session *s)
+static void restore_prepared(struct hf_pg_session *s)
 {
     static const uint8_t sync[] = {HF_PG_SYNC, 0, 0, 0, 4};
     struct hf_list *at = s->step_prepared ? &s->step_prepared->link : &s->prepared_list;
     if (at->next == &s->prepared_list) {
-        hf_pg_restored(s, true, NULL);
+        session_restored(s, true, NULL);
         return;
     }
     struct prepared *p = s->step_prepared = HF_CONTAINER_OF(at->next, struct prepared, link);
@@ -472,15 +476,15 @@ static void prepared_answered(struct hf_pg_session *s)
     hf_hash_stream_get(&s->step_shape, shape);
     bool same = !p->described || (shape[0] == p->shape[0] && shape[1] == p->shape[1]);
     if ((s->answer.sqlstate[0] || !same) && s->step_side == HF_PG_SPARE) {
-        hf_pg_restored(s, false, "a prepared statement means something else there");
+        session_restored(s, false, "a prepared statement means something else there");
         return;
     }
     if (!s->answer.sqlstate[0] && !same) {
-        hf_pg_restored(s, false, "a prepared statement changed its columns");
+        session_restored(s, false, "a prepared statement changed its columns");
         return;
     }
     hf_pg_answer_reset(s); /* an error: using it will get the server's own error */
-    hf_pg_restore_prepared(s);
+    restore_prepared(s);
 }
 
 /* --- after restoring --- */
@@ -565,7 +569,7 @@ static void finish_committed(struct hf_pg_session *s)
     hf_pg_hash_reset(s);
     recovered(s);
     if (s->verdict.set) {
-        hf_pg_answer_verdict(s);
+        answer_verdict(s);
     } else if (s->commit_kind == COMMIT_EXECUTE) {
         hf_pg_unit_push(s, UNIT_EXTENDED); /* its Sync is still to come */
     } else {
@@ -624,7 +628,7 @@ static void settled(struct hf_pg_session *s)
         hf_pg_transaction_over(s, false);
     }
     if (s->verdict.set)
-        hf_pg_answer_verdict(s);
+        answer_verdict(s);
 }
 
 static void begin_replay(struct hf_pg_session *s)
@@ -686,7 +690,7 @@ static void go_on(struct hf_pg_session *s)
     }
 }
 
-void hf_pg_restored(struct hf_pg_session *s, bool ok, const char *why)
+static void session_restored(struct hf_pg_session *s, bool ok, const char *why)
 {
     s->step = STEP_NONE;
     if (s->step_side == HF_PG_SPARE) {
@@ -711,7 +715,7 @@ void hf_pg_restored(struct hf_pg_session *s, bool ok, const char *why)
 static void settings_answered(struct hf_pg_session *s)
 {
     if (s->answer.sqlstate[0])
-        hf_pg_restored(s, false, s->answer.message);
+        session_restored(s, false, s->answer.message);
     else
         restore_since(s);
 }
@@ -836,7 +840,7 @@ void hf_pg_replay_check(struct hf_pg_session *s)
 }
 
 /* The made-up error to everything that waits for an answer; otherwise the next request gets it. */
-void hf_pg_answer_verdict(struct hf_pg_session *s)
+static void answer_verdict(struct hf_pg_session *s)
 {
     struct verdict *v = &s->verdict;
     if (s->mid_message) {

@@ -12,6 +12,9 @@
 #include "core/sip/fields.h"
 #include "core/sip/steer_inline.h"
 
+static void el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what,
+                     const struct hf_sip_flow *flow, struct hf_slice text);
+
 #define WAYS 4u
 
 /* --- who has what --- */
@@ -77,7 +80,7 @@ static void is_now(struct hf_sip_element *e, hf_time now, uint32_t wall_s)
 void hf_el_send(struct hf_sip_element *e, const struct hf_sip_flow *to, struct hf_slice message)
 {
     if (e->n_traced) {
-        hf_el_trace(e, hf_slice(NULL, 0), "send", to, message);
+        el_trace(e, hf_slice(NULL, 0), "send", to, message);
     }
     e->sending = true;
     e->ops.send(e->ctx, to, message);
@@ -85,8 +88,8 @@ void hf_el_send(struct hf_sip_element *e, const struct hf_sip_flow *to, struct h
 }
 
 /* aor empty: by the message, if it names who is traced. */
-void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what,
-                 const struct hf_sip_flow *flow, struct hf_slice text)
+static void el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what,
+                     const struct hf_sip_flow *flow, struct hf_slice text)
 {
     struct hf_slice traced = hf_slice(e->traced, e->n_traced);
     if (!e->n_traced || !e->ops.trace) {
@@ -641,8 +644,8 @@ static void ask_table(struct hf_el_req *r)
 {
     hf_sip_decide(&r->f, &r->v);
     if (r->e->n_traced) {
-        hf_el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
-                    hf_slice_str(hf_sip_rule_text(r->v.rule)));
+        el_trace(r->e, r->aor, hf_sip_action_name(r->v.action), r->from,
+                 hf_slice_str(hf_sip_rule_text(r->v.rule)));
     }
 }
 
@@ -787,7 +790,7 @@ void hf_sip_element_message(struct hf_sip_element *e, const struct hf_sip_msg *m
         arrived(e, &from->local);
     }
     if (e->n_traced) {
-        hf_el_trace(e, hf_slice(NULL, 0), "recv", from, msg->text);
+        el_trace(e, hf_slice(NULL, 0), "recv", from, msg->text);
     }
     if (msg->request) {
         e->count.requests++;

@@ -96,7 +96,8 @@ bool hf_el_is_still_here(struct hf_sip_element *e, const struct hf_sip_host *hos
     return hf_el_is_here(e, host);
 }
 
-bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host)
+/* One of our servers: this one, at any of its addresses, or a peer. */
+static bool is_server(const struct hf_sip_element *e, const struct hf_sip_host *host)
 {
     for (size_t i = 0; i < e->conf.n_listen; i++) {
         if (is_called(&e->listen[i], host)) {
@@ -146,7 +147,7 @@ struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_ur
         return s;
     }
     if (uri->scheme != HF_SIP_SCHEME_TEL && !hf_el_is_domain(e, &uri->host)) {
-        if (hf_el_is_server(e, &uri->host)) {
+        if (is_server(e, &uri->host)) {
             return uri->user.p ? restored(e, uri, room) : s;
         }
         *ret_foreign = true;
@@ -388,12 +389,11 @@ static uint16_t who(struct hf_el_req *r)
     const struct hf_sip_uri *u = &r->route.uri;
     bool reg = r->f.kind == HF_SIP_KIND_REGISTER, to_foreign;
     r->at_server = !u->user.p && u->scheme <= HF_SIP_SCHEME_SIPS &&
-                   (hf_el_is_domain(r->e, &u->host) || hf_el_is_server(r->e, &u->host));
+                   (hf_el_is_domain(r->e, &u->host) || is_server(r->e, &u->host));
     if (reg) {
         r->aor = hf_el_aor(r->e, &m->to.uri, r->aor_text, &to_foreign);
-        r->foreign =
-            to_foreign || (u->scheme <= HF_SIP_SCHEME_SIPS && !r->at_server &&
-                           !hf_el_is_domain(r->e, &u->host) && !hf_el_is_server(r->e, &u->host));
+        r->foreign = to_foreign || (u->scheme <= HF_SIP_SCHEME_SIPS && !r->at_server &&
+                                    !hf_el_is_domain(r->e, &u->host) && !is_server(r->e, &u->host));
         return m->to.uri.user.p || m->to.uri.scheme == HF_SIP_SCHEME_TEL || r->foreign ? 0 : 404;
     }
     r->aor = hf_el_aor(r->e, u, r->aor_text, &r->foreign);

@@ -268,8 +268,6 @@ struct hf_el_req {
 /* --- element.c --- */
 uint32_t hf_el_wall_s(const struct hf_sip_element *e, hf_time now);
 void hf_el_send(struct hf_sip_element *e, const struct hf_sip_flow *to, struct hf_slice message);
-void hf_el_trace(struct hf_sip_element *e, struct hf_slice aor, const char *what,
-                 const struct hf_sip_flow *flow, struct hf_slice text);
 /** Routes, facts, decision: all that is done with a request; again when it has waited. */
 void hf_el_handle(struct hf_el_req *r);
 /** A row that became known; feed: as hf_sip_assign_changed(). */
@@ -285,8 +283,6 @@ const struct hf_el_listen *hf_el_listen_by_id(const struct hf_sip_element *e, ui
 const struct hf_el_listen *hf_el_listen_for(const struct hf_sip_element *e, unsigned transport,
                                             unsigned family);
 bool hf_el_is_domain(const struct hf_sip_element *e, const struct hf_sip_host *host);
-/** One of our servers: this one, at any of its addresses, or a peer. */
-bool hf_el_is_server(const struct hf_sip_element *e, const struct hf_sip_host *host);
 /** ... this one, at an address that is not elsewhere now. */
 bool hf_el_is_here(const struct hf_sip_element *e, const struct hf_sip_host *host);
 /** The same, and looked at now: what was said of it may be a second old (S1). */
@@ -330,7 +326,6 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
 void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now);
 /** The database is there again. */
 void hf_el_store_dirty(struct hf_sip_element *e, hf_time now);
-void hf_el_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice erased);
 /** The connection that it was registered by, as long as it stands; NULL: none. */
 const struct hf_sip_flow *hf_el_flow_of(const struct hf_sip_element *e,
                                         const struct hf_sip_binding *b);

@@ -7,6 +7,8 @@
 #include "base/rd.h"
 #include "core/sip/element_impl.h"
 
+static void mark_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice erased);
+
 /* --- flows --- */
 
 #define FLOW_KEY_MAX (HF_SIP_AOR_MAX + 1 + HF_SIP_BINDING_TEXT_MAX + 24UL)
@@ -255,7 +257,7 @@ static void hold_answer(struct hf_el_req *r, const struct hf_sip_registered *reg
     struct hf_slice s;
     struct hf_wr wr;
     if (!w) {
-        hf_el_dirty(e, r->aor, erased(b));
+        mark_dirty(e, r->aor, erased(b));
         return;
     }
     put_answer(r, reg, &wr);
@@ -310,7 +312,7 @@ void hf_el_register(struct hf_el_req *r)
     }
     if (b.n) {
         if (r->f.away) { /* what is erased is known to nobody else */
-            hf_el_dirty(e, r->aor, erased(&b));
+            mark_dirty(e, r->aor, erased(&b));
         }
         store_binds(e, r->aor, r->v.epoch, &b, HF_EL_NOBODY);
     }
@@ -344,7 +346,7 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
         if (res->done == HF_SIP_OP_STALE) {
             stale(e, res->aor, res, now);
         } else if (res->done == HF_SIP_OP_AWAY) {
-            hf_el_dirty(e, res->aor, hf_slice(NULL, 0));
+            mark_dirty(e, res->aor, hf_slice(NULL, 0));
         }
         return;
     }
@@ -361,7 +363,7 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
     w->known.n_decided = 0; /* what was decided holds no more */
     if (res->done == HF_SIP_OP_AWAY) {
         w->known.away = true;
-        hf_el_dirty(e, w->aor, w->erased);
+        mark_dirty(e, w->aor, w->erased);
         w->erased = hf_slice(NULL, 0);
     } else {
         w->known.read = true;
@@ -653,7 +655,7 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
 
 #define DIRTY_MAX 65536u
 
-void hf_el_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice keys)
+static void mark_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice keys)
 {
     struct hf_el_dirty *d = hf_map_get(&e->dirty, aor);
     if (!d && e->dirty.n < DIRTY_MAX) {

@@ -100,9 +100,8 @@ static void startup_message(void **state)
     assert_non_null(value.p);
     hf_assert_slice_str(value, "");
     assert_true(hf_pg_param_next(&left, &name, &value));
+    hf_assert_slice_str(value, "bob");
     assert_false(hf_pg_param_next(&left, &name, &value));
-    hf_assert_slice_str(hf_pg_param_get(st.params, "user"), "bob");
-    assert_null(hf_pg_param_get(st.params, "database").p);
 }
 
 /* The same packet with a length that lies: too short for its parameters, or with bytes left. */

@@ -103,19 +103,6 @@ static void stale_sockets(void **state)
     unlink(un.sun_path);
 }
 
-static void locks(void **state)
-{
-    (void)state;
-    struct hf_err err;
-    int fd, other = -1;
-    assert_int_equal(hf_file_lock(path_of("f"), &err, &fd), 0);
-    assert_int_equal(hf_file_lock(path_of("f"), &err, &other), -EWOULDBLOCK);
-    assert_int_equal(other, -1);
-    close(fd);
-    assert_int_equal(hf_file_lock(path_of("f"), &err, &fd), 0);
-    close(fd);
-}
-
 static void key_file(void **state)
 {
     (void)state;
@@ -188,7 +175,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HF_TEST(replaces_and_reads), HF_TEST(directories), HF_TEST(directory_of_a_path),
-        HF_TEST(stale_sockets),      HF_TEST(locks),       HF_TEST(key_file),
         HF_TEST(key_text),           HF_TEST(derives),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

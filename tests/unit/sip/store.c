@@ -696,28 +696,28 @@ static void test_moves(void **state)
     /* some: back home, pinned ones back home, loose ones for good */
     struct hf_sip_move m = {
         .from = 2, .to = 1, .who = HF_SIP_WHO_HOMING, .reason = HF_SIP_MOVE_BALANCE, .n = 20};
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     assert_int_equal(n, 20);
     m = (struct hf_sip_move){
         .from = 3, .to = 1, .who = HF_SIP_WHO_PINNED, .reason = HF_SIP_MOVE_PINNED, .n = 20};
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     OK(hf_sip_lead_counts(l, "s1", &reign, &pinned, &err));
     assert_int_equal(pinned, n);
     assert_int_equal(reign, 20 + n);
     m = (struct hf_sip_move){
         .from = 3, .to = 4, .who = HF_SIP_WHO_LOOSE, .reason = HF_SIP_MOVE_BALANCE, .n = 15};
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     assert_int_equal(sql_number("SELECT count(*) FROM assignment WHERE home = 's4'"
                                 " AND current = 's4' AND NOT pinned"),
                      15);
     m.reason = HF_SIP_MOVE_OVERLOAD;
     m.to = 5;
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     assert_int_equal(
         sql_number("SELECT count(*) FROM assignment WHERE home = 's1' AND current = 's5'"), 15);
     m = (struct hf_sip_move){
         .from = 2, .to = 6, .who = HF_SIP_WHO_ANY, .reason = HF_SIP_MOVE_DRAIN, .n = 1000};
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     OK(hf_sip_lead_counts(l, "s2", &n, &pinned, &err));
     assert_int_equal(n, 0);
     hf_sip_fleet_destroy(f);
@@ -783,16 +783,16 @@ static void test_former_leader(void **state)
     assert_int_equal(hf_sip_lead_reign(old, 0, &err), -HF_EVALUE);
     OK(hf_sip_lead_reign(old, 1, &err));
     OK(hf_sip_lead_reign(new, 2, &err));
-    assert_int_equal(hf_sip_lead_move(old, f, &m, &err, &n), -HF_ECLOSED);
+    assert_int_equal(hf_sip_lead_moves(old, f, &m, 1, &err, &n), -HF_ECLOSED);
     assert_int_equal(n, 42);
     assert_int_equal(hf_sip_lead_assign(old, z("sip:ann@x"), "s7", 1, &err), -HF_ECLOSED);
     assert_int_equal(hf_sip_lead_import(old, z("aor,home\nsip:b,s1\n"), &err, &n), -HF_ECLOSED);
     assert_int_equal(hf_sip_lead_reign(old, 1, &err), -HF_ECLOSED);
     assert_int_equal(sql_number("SELECT count(*) FROM assignment WHERE current = 's0'"), 1);
-    OK(hf_sip_lead_move(new, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(new, f, &m, 1, &err, &n));
     assert_int_equal(n, 1);
     OK(hf_sip_lead_reign(old, 3, &err)); /* it was elected again */
-    assert_int_equal(hf_sip_lead_move(new, f, &m, &err, &n), -HF_ECLOSED);
+    assert_int_equal(hf_sip_lead_moves(new, f, &m, 1, &err, &n), -HF_ECLOSED);
     hf_sip_fleet_destroy(f);
     hf_sip_lead_close(old);
     hf_sip_lead_close(new);
@@ -997,7 +997,7 @@ static void *move_many(void *arg)
                                    .bucket_first = first,
                                    .bucket_last = (uint16_t)(first + 2000)};
         race_aor((unsigned)hf_prng_below(&g, 200), aor);
-        int rc = i % 3 ? hf_sip_lead_move(l, f, &move, &why, &n)
+        int rc = i % 3 ? hf_sip_lead_moves(l, f, &move, 1, &why, &n)
                        : hf_sip_lead_assign(l, z(aor), "s2", -1, &why);
         if (rc && rc != -HF_ENOTREADY) { /* somebody cuts connections */
             fail_msg("%d %s", rc, why.text);
@@ -1216,7 +1216,7 @@ static void test_gained_in_bulk(void **state)
     hf_time t0 = hf_now();
     struct hf_sip_move m = {
         .from = 0, .to = 1, .who = HF_SIP_WHO_ALL, .bucket_last = 65535, .n = 50000};
-    OK(hf_sip_lead_move(l, f, &m, &err, &n));
+    OK(hf_sip_lead_moves(l, f, &m, 1, &err, &n));
     assert_int_equal(n, N);
     hf_time t1 = hf_now();
     wait_change(new, 5); /* as many as expected are not moved in one transaction */

@@ -1091,22 +1091,6 @@ static void a_switchover_is_cancelled(void **state)
     rig_fini(&r);
 }
 
-static void one_session_is_moved(void **state)
-{
-    (void)state;
-    struct rig r;
-    begin(&r, &(struct hf_pg_servers_conf){0}, 3, 0);
-    want(&r, 0, HF_PG_READ_ONLY);
-    run(&r, 0);
-    forget(&r);
-    assert_true(hf_pg_servers_move(r.s, &r.seat[0], r.now));
-    assert_false(hf_pg_servers_move(r.s, &r.seat[0], r.now)); /* it is under way */
-    hf_pg_servers_move_done(r.s, &r.seat[0], false, r.now);
-    assert_true(hf_pg_servers_move(r.s, &r.seat[0], r.now));
-    assert_int_equal(hf_pg_servers_counters(r.s)->moves_asked, 2);
-    rig_fini(&r);
-}
-
 static void a_reload_of_the_limits(void **state)
 {
     (void)state;
@@ -1561,7 +1545,6 @@ int main(void)
         cmocka_unit_test(the_manager_promotes_the_target),
         cmocka_unit_test(a_switchover_that_takes_too_long_is_given_up),
         cmocka_unit_test(a_switchover_is_cancelled),
-        cmocka_unit_test(one_session_is_moved),
         cmocka_unit_test(a_reload_of_the_limits),
         cmocka_unit_test(a_reload_keeps_what_stays),
         cmocka_unit_test(a_server_that_is_listed_anew_is_on_the_same_start),
