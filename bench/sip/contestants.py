@@ -286,7 +286,7 @@ class Rig:
                        stdin=subprocess.DEVNULL, capture_output=True)
         conf = self.dir / "holdfast.conf"
         conf.write_text(HOLDFASTD.format(dir=self.dir, port=free_port()))
-        p = self.run("holdfastd", BUILD / "src/hostd/holdfastd", "-f", "-c", conf)
+        p = self.run("holdfastd", BUILD / "src/hostd/holdfastd", "-c", conf)
         until(lambda: p.alive() and self.socket.exists(), "holdfastd", 20)
         server = f'{{"udp":"127.0.0.1:{self.sink}","host":"127.0.0.1","port":{self.sink},"role":"home",' \
                  f'"weight":100,"state":"live"}}'
