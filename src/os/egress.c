@@ -136,6 +136,11 @@ int hf_egress_open(const struct hf_egress_options *options, struct hf_err *err,
     return 0;
 }
 
+int hf_egress_slow_fd(const struct hf_egress *e)
+{
+    return e->ops->slow_fd ? e->ops->slow_fd(e) : -1;
+}
+
 void hf_egress_close(struct hf_egress *e)
 {
     if (e) {

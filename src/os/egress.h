@@ -77,6 +77,10 @@ uint32_t hf_egress_number(const struct hf_endpoint *address);
 HF_MUST int hf_egress_open(const struct hf_egress_options *options, struct hf_err *err,
                            struct hf_egress **ret_egress);
 
+/** Its descriptor whose last close takes an RCU grace period (some 15 ms): who holds it, too, lets
+ * this process die sooner. Borrowed; -1: there is none. */
+int hf_egress_slow_fd(const struct hf_egress *e);
+
 /** Let go of the guard, which stays in force as if the process had died. NULL is fine. */
 void hf_egress_close(struct hf_egress *e);
 

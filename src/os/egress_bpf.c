@@ -240,6 +240,12 @@ static int ring_fd(const struct hf_egress *e)
     return ring_buffer__epoll_fd(w->ring);
 }
 
+static int packet_fd(const struct hf_egress *e)
+{
+    const struct bpf_way *w = e->way;
+    return w->packet_fd;
+}
+
 static int consume(struct hf_egress *e)
 {
     const struct bpf_way *w = e->way;
@@ -270,6 +276,7 @@ static const struct egress_ops ops = {
     .del = del,
     .send = send_packet,
     .fd = ring_fd,
+    .slow_fd = packet_fd,
     .dispatch = consume,
     .close = close_way,
 };

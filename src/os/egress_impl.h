@@ -18,6 +18,7 @@ struct egress_ops {
     int (*send)(struct hf_egress *e, const struct hf_egress_saved *saved, const uint8_t *packet,
                 size_t n);
     int (*fd)(const struct hf_egress *e);
+    int (*slow_fd)(const struct hf_egress *e); /* NULL: none */
     int (*dispatch)(struct hf_egress *e);
     void (*close)(struct hf_egress *e);
 };

@@ -352,14 +352,20 @@ static int announce(int fd, const char *interface, const struct hf_endpoint *a)
     return rc ? rc : send_arp(fd, ifindex, mac, a, ARPOP_REPLY);
 }
 
+int hf_netaddr_slow_fd(void)
+{
+    static int fd = -1;
+    fd = fd < 0 ? socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : fd;
+    return fd;
+}
+
 int hf_netaddr_announce(const char *interface, const struct hf_endpoint *address,
                         struct hf_err *err)
 {
-    int fd = family_of(address) == AF_INET6
-                 ? socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6)
-                 : socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool v6 = family_of(address) == AF_INET6;
+    int fd = v6 ? socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6) : hf_netaddr_slow_fd();
     int rc = fd < 0 ? -errno : announce(fd, interface, address);
-    if (fd >= 0) {
+    if (v6 && fd >= 0) {
         close(fd);
     }
     return rc ? fail(err, rc, "announce", address, interface, "CAP_NET_RAW") : 0;

@@ -30,8 +30,16 @@ bool hf_netaddr_is_on(const char *interface, const struct hf_endpoint *address);
  */
 bool hf_netaddr_is_ready(const struct hf_endpoint *address);
 
+/**
+ * The packet socket of announcements, kept for the life of the process: to close one takes an RCU
+ * grace period, some 15 ms, for which a take-over would stand still. So does the end of the
+ * process, unless another one holds it, too. Borrowed; < 0: it can't be opened.
+ */
+int hf_netaddr_slow_fd(void);
+
 /** Tell the neighbours once: gratuitous ARP as request and as reply (RFC 5227 3), or an unsolicited
  * neighbour advertisement with override (RFC 4861 7.2.6). An IPv6 address must be there. 0 and
- * nothing sent where there is no Ethernet to know addresses of: loopback, tunnels. */
+ * nothing sent where there is no Ethernet to know addresses of: loopback, tunnels. From one thread
+ * only. */
 HF_MUST int hf_netaddr_announce(const char *interface, const struct hf_endpoint *address,
                                 struct hf_err *err);

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/forward.h"
+#include "os/netaddr.h"
 #include "os/program.h"
 
 #define NAME "hf-pg-linger"
@@ -23,9 +24,9 @@
 #define FDS_MAX (1u << 20)
 #define HIGH 65536 /* clients' descriptors are below, mostly */
 
-/* One byte, and of KEEP a descriptor. */
-enum message { PROTECTED = 'p', ALONE = 'a', KEEP = 'k' };
-enum { CONTROL = 3, FIRST = 4 }; /* descriptors of the second process */
+/* One byte, and of KEEP and GUARD a descriptor. */
+enum message { PROTECTED = 'p', ALONE = 'a', KEEP = 'k', GUARD = 'g' };
+enum { CONTROL = 3, ANNOUNCER = 4, FIRST = 5 }; /* descriptors of the second process */
 
 struct hf_pg_linger {
     int fd; /* -1: it is gone */
@@ -37,7 +38,7 @@ struct hf_pg_linger {
 
 struct life {
     const struct hf_pg_config *config;
-    int epoll;
+    int epoll, guard;
     bool *held; /* by descriptor */
     size_t n_fds, n_held, next;
     bool is_protected;
@@ -90,8 +91,15 @@ static bool hear(struct life *l)
     if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
         int fd;
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-        hold(l, fd);
-    } else if (what != KEEP) {
+        if (what == GUARD) {
+            if (l->guard >= 0) {
+                close(l->guard);
+            }
+            l->guard = fd;
+        } else {
+            hold(l, fd);
+        }
+    } else if (what == PROTECTED || what == ALONE) {
         l->is_protected = what == PROTECTED;
     }
     return true;
@@ -164,7 +172,10 @@ static int live(struct life *l, int control)
 {
     struct rlimit files;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    control = fcntl(control, F_DUPFD, FIRST); /* out of the way */
+    int announcer = fcntl(hf_netaddr_slow_fd(), F_DUPFD, FIRST);
     if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(control, CONTROL) < 0 ||
+        dup2(announcer >= 0 ? announcer : null, ANNOUNCER) < 0 || /* held only, as the guard's */
         close_range(FIRST, ~0u, 0) < 0 || getrlimit(RLIMIT_NOFILE, &files) < 0) {
         return -errno;
     }
@@ -217,9 +228,10 @@ int hf_pg_linger_open(const struct hf_pg_config *config, struct hf_err *err,
         hf_free(l);
         return hf_err_set(err, rc, "cannot start " NAME ": %s", hf_strerror(rc));
     }
+    (void)hf_netaddr_slow_fd(); /* before the fork, so that it is the same */
     l->pid = fork();
     if (l->pid == 0) {
-        struct life life = {.config = config, .epoll = -1};
+        struct life life = {.config = config, .epoll = -1, .guard = -1};
         _exit(live(&life, pair[1]) ? 1 : 0);
     }
     close(pair[1]);
@@ -258,6 +270,13 @@ static void say(struct hf_pg_linger *l, char what, int fd)
                              "backup, until it is started again");
         close(l->fd);
         l->fd = -1;
+    }
+}
+
+void hf_pg_linger_guard(struct hf_pg_linger *l, int fd)
+{
+    if (l && l->fd >= 0 && fd >= 0) {
+        say(l, GUARD, fd);
     }
 }
 

@@ -43,6 +43,9 @@ HF_MUST int hf_pg_linger_open(const struct hf_pg_config *config, struct hf_err *
 /** Ends it, at once. */
 void hf_pg_linger_close(struct hf_pg_linger *l);
 
+/** The guard's hf_egress_slow_fd(), instead of the one before: it is not closed with this process,
+ * whose end is known sooner then. */
+void hf_pg_linger_guard(struct hf_pg_linger *l, int fd);
 /** A server connection of a session that the backup knows of. Once for each. */
 void hf_pg_linger_keep(struct hf_pg_linger *l, struct hf_pg_sconn *conn);
 /** Is there a backup in sync, to which clients go on if this process dies? */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "os/tcpmove.h"
+#include "pg/linger.h"
 #include "pg/protect_impl.h"
 #include "pg/protection.h"
 #include "pg/route.h"
@@ -887,6 +888,7 @@ int hf_pg_protect_create(struct hf_pg *pg, const struct hf_endpoint *address, co
         hf_free(p);
         return hf_err_set(err, rc, "cannot watch the guard: %s", hf_strerror(rc));
     }
+    hf_pg_linger_guard(pg->linger, hf_egress_slow_fd(p->egress));
     hf_pg_left_open(p, pg->config->service.control, options.slots_max);
     hf_log_info("", "guard of the service address: %s%s%s", hf_egress_how_name(how),
                 why.text[0] ? "; " : "", why.text);

@@ -1,5 +1,6 @@
 """What is done before a take-over, and after it: logins of the backup, prepared switches, what the old host leaves."""
 import os
+import pathlib
 import signal
 
 import pytest
@@ -99,6 +100,13 @@ def test_idle_server_processes_are_ended_afterwards(rig, way):
 LINGER = "hf-pg-linger"
 
 
+def packet_sockets(pid):
+    """To close the last one takes the kernel some 15 ms, and a process has ended only then."""
+    known = {line.split()[8] for line in pathlib.Path(f"/proc/{pid}/net/packet").read_text().splitlines()[1:]}
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return {n.strip("]") for link in links for n in link.split("socket:[")[1:] if n.strip("]") in known}
+
+
 def linger_of(rig, host):
     """That of a process that died before may still have something to do."""
     rig.until(lambda: len(rig.pids(host, LINGER)) == 1, "one of them")
@@ -118,6 +126,7 @@ def test_what_outlives_the_process(rig):
     clients = [named(rig) for _ in range(8)]
     try:
         rig.until(lambda: held(linger) == 8, "it holds them")
+        assert len(mine := packet_sockets(rig.manager(old))) == 2 and mine <= packet_sockets(linger)
         clients.pop().close()
         rig.until(lambda: held(linger) == 7, "but not what is closed")
         rig.kill_manager(old)
