@@ -154,6 +154,7 @@ def test_connections_end_with_the_address(net, address):
 
 def test_prefix_and_label(net):
     host = net.hosts[0]
+    until(lambda: not net.announcers(host), "those of former addresses have ended")
     net.do(host, "start", cidr_netmask=24, label="pg", count=0)
     assert f"{V4}/24" in ip("addr", "show", "dev", "eth0", ns=host)
     assert "eth0:pg" in ip("addr", "show", "dev", "eth0", ns=host)
