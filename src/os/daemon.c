@@ -11,16 +11,22 @@
 
 static void put_usage(const struct hf_daemon *d, FILE *to)
 {
+    fprintf(to, "usage: %s [-c FILE] [--check", d->name);
+    if (d->task) {
+        fprintf(to, " | --%s", d->task);
+    }
     fprintf(to,
-            "usage: %s [-c FILE] [--check%s%s | --version]\n"
+            " | --version]\n"
             "  -c FILE    configuration (default %s)\n"
-            "  --check    say whether the configuration is valid, and end\n"
-            "%s%s%s%s"
+            "  --check    say whether the configuration is valid, and end\n",
+            d->config);
+    if (d->task) {
+        fprintf(to, "  --%-9s%s, and end\n", d->task, d->task_help);
+    }
+    fprintf(to,
             "  --version  say the version, and end\n"
             "Runs in the foreground; see %s(8).\n",
-            d->name, d->task ? " | --" : "", d->task ? d->task : "", d->config,
-            d->task ? "  --" : "", d->task ? d->task : "", d->task ? d->task_help : "",
-            d->task ? ", and end\n" : "", d->name);
+            d->name);
 }
 
 bool hf_daemon_args(const struct hf_daemon *d, int argc, char **argv, struct hf_daemon_args *args,

@@ -10,10 +10,10 @@
 
 /** What differs from daemon to daemon. */
 struct hf_daemon {
-    const char *name;   /* "holdfast-pg"; also of its manual page in section 8 */
-    const char *config; /* the configuration file unless -c names another one */
-    const char *task;   /* an option without "--": do that, and end; NULL: there is none */
-    const char *task_help;
+    const char *name;      /* "holdfast-pg"; also of its manual page in section 8 */
+    const char *config;    /* the configuration file unless -c names another one */
+    const char *task;      /* an option without "--": do that, and end; NULL: there is none */
+    const char *task_help; /* for the usage, without "and end" */
     bool ready_later; /* open() is not all: it says itself when it is ready, to log and manager */
 
     /** Opens all that it needs, privileges given up. 0 or -errno, with err. */

@@ -207,6 +207,26 @@ static bool somebody_listens(const char *path)
 
 /* This host gives the service address up for good. The guard would outlive the configuration: who
  * had the address here later would wonder why nothing of it comes out. */
+static int remove_guard(const struct hf_pg_config *c, const char *path, struct hf_err *err)
+{
+    if (!c->service.address.len) {
+        return hf_err_set(err, -HF_EVALUE,
+                          "%s has no service.address: which one is to be given up?", path);
+    }
+    if (somebody_listens(c->service.control)) {
+        return hf_err_set(err, -EBUSY,
+                          "a holdfast-pg runs with this service address: stop it first");
+    }
+    const char *interface = c->service.interface;
+    struct hf_endpoint address = hf_addr_to_endpoint(&c->service.address);
+    return hf_egress_remove(&(struct hf_egress_options){.interfaces = &interface,
+                                                        .interfaces_len = 1,
+                                                        .addresses = &address,
+                                                        .addresses_len = 1,
+                                                        .slots_max = 1},
+                            err);
+}
+
 static int unguard(const char *path)
 {
     struct hf_err err = {0};
@@ -214,20 +234,7 @@ static int unguard(const char *path)
     struct hf_pg_rules *rules;
     int rc = load(path, &err, &c, &rules);
     if (rc == 0) {
-        const char *interface = c->service.interface;
-        struct hf_endpoint address = hf_addr_to_endpoint(&c->service.address);
-        const struct hf_egress_options options = {.interfaces = &interface,
-                                                  .interfaces_len = 1,
-                                                  .addresses = &address,
-                                                  .addresses_len = 1,
-                                                  .slots_max = 1};
-        rc = !c->service.address.len
-                 ? hf_err_set(&err, -HF_EVALUE,
-                              "%s has no service.address: which one is to be given up?", path)
-             : somebody_listens(c->service.control)
-                 ? hf_err_set(&err, -EBUSY,
-                              "a holdfast-pg runs with this service address: stop it first")
-                 : hf_egress_remove(&options, &err);
+        rc = remove_guard(c, path, &err);
         hf_pg_rules_unref(rules);
         hf_pg_config_destroy(c);
     }
@@ -241,7 +248,7 @@ static const struct hf_daemon daemon_ops = {.name = "holdfast-pg",
                                             .config = HF_PG_CONFIG_FILE,
                                             .task = "unguard",
                                             .task_help =
-                                                "  take the guard off the service address, which "
+                                                "take the guard off the service address, which "
                                                 "this host gives up for good",
                                             .open = open_all,
                                             .close = close_all,

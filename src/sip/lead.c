@@ -396,16 +396,16 @@ int hf_sip_lead_ask(struct hf_sip_lead_thread *l, const struct hf_sip_lead_ask *
 static int must_lead(struct hf_sip_lead_thread *l, struct hf_err *err)
 {
     const char *group = l->s->config->sip.group;
-    char primary[sizeof(l->primary)];
-    pthread_mutex_lock(&l->lock);
-    memcpy(primary, l->primary, sizeof(primary));
-    pthread_mutex_unlock(&l->lock);
     if (l->leading) {
         return 0;
     }
     if (!*group) {
         return hf_err_set(err, -HF_ENOTREADY, "this server never leads: it has no sip.group");
     }
+    char primary[sizeof(l->primary)];
+    pthread_mutex_lock(&l->lock);
+    memcpy(primary, l->primary, sizeof(primary));
+    pthread_mutex_unlock(&l->lock);
     if (!*primary) {
         return hf_err_set(err, -HF_ENOTREADY,
                           "nobody leads now: \"holdfast group show %s\" says why", group);

@@ -338,7 +338,7 @@ static void on_signal(void *arg, int signo)
 static const struct hf_daemon daemon_ops = {.name = "holdfast-sip",
                                             .config = HF_SIP_CONFIG_FILE,
                                             .task = "init",
-                                            .task_help = "     create the database's tables, or "
+                                            .task_help = "create the database's tables, or "
                                                          "bring them up to date",
                                             .ready_later = true, /* when the store is read */
                                             .open = open_all,

@@ -491,7 +491,7 @@ static int parse(const char *task, const char *a, const char *b, struct hf_daemo
     argv[2] = b ? words[2] : NULL;
     int code = -1;
     d.task = task;
-    d.task_help = "  do it";
+    d.task_help = "do it";
     optind = 0; /* getopt(3): begin anew */
     return hf_daemon_args(&d, a ? b ? 3 : 2 : 1, argv, args, &code) ? -1 : code;
 }

@@ -327,36 +327,29 @@ static void further_lines(void **state)
     assert_string_equal(rig.story, "prepare-demote");
 }
 
+/* What came of a request, which is answered then. */
+static struct hf_pg_control_ask asked(const char *request)
+{
+    put(client(), request);
+    UNTIL(rig.c);
+    struct hf_pg_control_ask ask = rig.ask;
+    hf_pg_control_done(rig.c, 0, "");
+    rig.c = NULL;
+    return ask;
+}
+
 static void whether_the_group_fences(void **state)
 {
     (void)state;
-    int fd = client();
-    put(fd, "start\nfence none\n\n");
-    UNTIL(rig.c);
-    assert_true(rig.ask.unfenced);
-    hf_pg_control_done(rig.c, 0, "");
-    rig.c = NULL;
-    fd = client();
-    put(fd, "start\nfence required\n\n");
-    UNTIL(rig.c);
-    assert_false(rig.ask.unfenced);
-    hf_pg_control_done(rig.c, 0, "");
+    assert_true(asked("start\nfence none\n\n").unfenced);
+    assert_false(asked("start\nfence required\n\n").unfenced);
 }
 
 static void whether_the_former_primary_is_silent(void **state)
 {
     (void)state;
-    int fd = client();
-    put(fd, "promote\nepoch 3\nsilent yes\n\n");
-    UNTIL(rig.c);
-    assert_true(rig.ask.silent);
-    hf_pg_control_done(rig.c, 0, "");
-    rig.c = NULL;
-    fd = client();
-    put(fd, "promote\nepoch 3\nsilent no\n\n");
-    UNTIL(rig.c);
-    assert_false(rig.ask.silent);
-    hf_pg_control_done(rig.c, 0, "");
+    assert_true(asked("promote\nepoch 3\nsilent yes\n\n").silent);
+    assert_false(asked("promote\nepoch 3\nsilent no\n\n").silent);
 }
 
 /* A process that died can't take its address away: its agent's stop does, as a note tells. */
