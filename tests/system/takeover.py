@@ -531,7 +531,11 @@ class Rig:
         """what: cable; pair, the connections between managers; cluster, Corosync's; others, all but clients"""
         if what == "cable":
             self.lab.run("cut", host)
-            return
+        else:
+            self.in_switch(self.cutting(host, what))
+
+    @staticmethod
+    def cutting(host, what):
         rules = {
             "pair": [f"tcp {d} {PEER_PORT}" for d in ("sport", "dport")],
             "cluster": [f"udp {d} {COROSYNC_PORT}" for d in ("sport", "dport")],
@@ -539,11 +543,11 @@ class Rig:
         ports = [f'{mine} "{host}" {theirs} "{h}"' for mine, theirs in (("iifname", "oifname"), ("oifname", "iifname"))
                  for h in HOSTS if h != host]
         lines = [f"{p} {r} drop" for p in ports for r in rules or [""]]
-        self.in_switch("\n".join(["table bridge cut {", "chain forward {", "type filter hook forward priority 0;", *lines, "}", "}", ""]))
+        return "\n".join(["table bridge cut {", "chain forward {", "type filter hook forward priority 0;", *lines, "}", "}", ""])
 
-    def heal(self, host=None):
-        """All that was cut, also the cable of that host"""
-        self.in_switch("add table bridge cut; delete table bridge cut")
+    def heal(self, host=None, but=None):
+        """All that was cut, also the cable of that host, but not the cluster's traffic of this one"""
+        self.in_switch("add table bridge cut\ndelete table bridge cut\n" + (self.cutting(but, "cluster") if but else ""))
         if host:
             self.lab.run("heal", host)
 

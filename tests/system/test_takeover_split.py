@@ -107,13 +107,28 @@ def comes_back(rig, split, backup, cable=None):
     assert rig.serving() == backup
 
 
+def all_are_cut(rig):
+    for host in takeover.HOSTS:
+        rig.cut(host, "cluster")
+    rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
+
+
 def test_everyone_is_cut_from_everyone(rig):
     """Nobody has a majority, so gamma lets go of its sessions. When the hosts hear each other again, who has them goes on."""
     with Split(rig) as split:
         backup = rig.backup()
-        for host in takeover.HOSTS:
-            rig.cut(host, "cluster")
-        rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
+        all_are_cut(rig)
+        comes_back(rig, split, backup)
+    split.check("gamma", backup)
+
+
+def test_the_backup_is_heard_last(rig):
+    """As before, but gamma and the third host hear each other first: they wait for who has the sessions."""
+    with Split(rig) as split:
+        backup = rig.backup()
+        all_are_cut(rig)
+        rig.heal(but=backup)
+        rig.until(lambda: "waiting a while for " + backup in rig.show("gamma", takeover.SERVICE)["why"], "the group waits for the backup")
         comes_back(rig, split, backup)
     split.check("gamma", backup)
 

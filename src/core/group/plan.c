@@ -474,32 +474,29 @@ static bool other_copy(const struct hf_group *g)
 }
 
 /* A copy in S that follows: it can go on at once. None of one that failed often itself not long
- * ago, so that what ends every server does not move the primary back and forth for ever. */
-static uint8_t living_mirror(const struct hf_group *g)
+ * ago, so that what ends every server does not move the primary back and forth for ever.
+ * *ret_wait: there is none, but one whose host comes back, or still looks at what it runs. */
+static uint8_t living_mirror(const struct hf_group *g, bool *ret_wait)
 {
     const struct hf_gstate *s = &g->s;
+    *ret_wait = false;
     for (uint8_t r = 0; r < s->n_resources; r++) {
         const struct hf_gresource *x = &s->resource[r];
-        if (r != s->primary && x->flags & HF_RESOURCE_MIRROR && x->mirror == HF_MIRROR_IN_SYNC &&
-            x->restarts < MOVES_MAX && x->host != HF_GROUP_NONE && x->host != s->primary_host &&
-            hf_group_promotable_at(g, x->host, r) && role_at(g, x->host, r) == HF_ROLE_UNPROMOTED) {
-            return r;
+        uint8_t h = x->host;
+        if (r == s->primary || !(x->flags & HF_RESOURCE_MIRROR) || x->mirror != HF_MIRROR_IN_SYNC ||
+            x->restarts >= MOVES_MAX || h == HF_GROUP_NONE || h == s->primary_host) {
+            continue;
+        }
+        if (!HAS(g->present, h)) {
+            *ret_wait = *ret_wait || HAS(g->procdown, h);
+        } else if (hf_group_promotable_at(g, h, r)) {
+            if (role_at(g, h, r) == HF_ROLE_UNPROMOTED) {
+                return r;
+            }
+            *ret_wait = *ret_wait || role_at(g, h, r) == HF_ROLE_UNKNOWN;
         }
     }
     return HF_GROUP_NONE;
-}
-
-/* Does a host that could go on with a copy in S still look at what it runs? */
-static bool mirror_unknown(const struct hf_group *g)
-{
-    for (uint8_t r = 0; r < g->s.n_resources; r++) {
-        uint8_t h = g->s.resource[r].host;
-        if (r != g->s.primary && h != HF_GROUP_NONE && hf_group_promotable_at(g, h, r) &&
-            role_at(g, h, r) == HF_ROLE_UNKNOWN) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* The primary had to let go for a while, as there was no quorum. What only its process had is lost
@@ -508,12 +505,12 @@ static bool mirror_unknown(const struct hf_group *g)
 static void go_on(struct hf_group *g, uint8_t m)
 {
     struct hf_gstate *s = &g->s;
-    if (s->restart_always) {
+    bool wait = false;
+    uint8_t mirror = s->restart_always ? HF_GROUP_NONE : living_mirror(g, &wait);
+    if (mirror != HF_GROUP_NONE) {
+        begin(g, mirror, s->resource[mirror].host);
+    } else if (!wait) {
         begin(g, s->primary, m);
-    } else if (!mirror_unknown(g)) {
-        uint8_t mirror = living_mirror(g);
-        begin(g, mirror == HF_GROUP_NONE ? s->primary : mirror,
-              mirror == HF_GROUP_NONE ? m : s->resource[mirror].host);
     }
 }
 
@@ -535,7 +532,8 @@ void hf_group_primary_failed(struct hf_group *g, uint8_t resource, uint8_t rc, b
     hf_group_revoke(g);
     bool move = restart && !host_fault && resource == s->primary && !s->restart_always &&
                 r->restarts < MOVES_MAX;
-    uint8_t mirror = move ? living_mirror(g) : HF_GROUP_NONE;
+    bool wait;
+    uint8_t mirror = move ? living_mirror(g, &wait) : HF_GROUP_NONE;
     if (mirror != HF_GROUP_NONE) {
         uint8_t restarts = s->resource[mirror].restarts;
         r->restarts++;

@@ -216,6 +216,36 @@ static const char *why_opening(struct hf_group *g)
     return g->why;
 }
 
+/* "" if it is. */
+static const char *why_not_running(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    const char *name = s->resource[s->primary].name, *host = s->member[s->primary_host].host;
+    char hosts[160];
+    if (!HAS(g->present, s->primary_host)) {
+        if (hf_group_fence_targets(g)) {
+            return why_clearing(g);
+        }
+        snprintf(g->why, sizeof(g->why),
+                 "holdfastd of the primary host %s is down; waiting for it to come back", host);
+        return g->why;
+    }
+    uint8_t role = hf_group_role(g, s->primary_host, s->primary);
+    if (role == HF_ROLE_OPEN) {
+        return "";
+    }
+    if (g->procdown && (role == HF_ROLE_STOPPED || role == HF_ROLE_UNPROMOTED)) {
+        list(g, g->procdown, hosts, sizeof(hosts));
+        snprintf(g->why, sizeof(g->why),
+                 "%s had to stop on %s without a quorum; waiting a while for %s, which may go on "
+                 "with another copy; confirm that it is off to go on without it",
+                 name, host, hosts);
+    } else {
+        snprintf(g->why, sizeof(g->why), "%s finds out whether %s still runs there", host, name);
+    }
+    return g->why;
+}
+
 const char *hf_group_why(const struct hf_group *cg)
 {
     struct hf_group *g = (struct hf_group *)(uintptr_t)cg; /* only its text buffer is written */
@@ -237,22 +267,7 @@ const char *hf_group_why(const struct hf_group *cg)
     case HF_PHASE_OPENING:
         return why_opening(g);
     case HF_PHASE_RUNNING:
-        if (HAS(g->present, g->s.primary_host) &&
-            hf_group_role(g, g->s.primary_host, g->s.primary) != HF_ROLE_OPEN) {
-            snprintf(g->why, sizeof(g->why), "%s finds out whether %s still runs there",
-                     g->s.member[g->s.primary_host].host, g->s.resource[g->s.primary].name);
-            return g->why;
-        }
-        if (!HAS(g->present, g->s.primary_host)) {
-            if (hf_group_fence_targets(g)) {
-                return why_clearing(g);
-            }
-            snprintf(g->why, sizeof(g->why),
-                     "holdfastd of the primary host %s is down; waiting for it to come back",
-                     g->s.member[g->s.primary_host].host);
-            return g->why;
-        }
-        return "";
+        return why_not_running(g);
     case HF_PHASE_COUNT_:
         break;
     }

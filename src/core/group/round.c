@@ -245,6 +245,21 @@ static void forget_joiner(struct hf_group *g)
     hf_group_join_undo(g, "it is gone");
 }
 
+/* Hosts of copies in S that are not known to be off. When the primary had to let go, one of them
+ * goes on, which may be heard a moment later: they are waited for like a daemon that comes back
+ * (G5). */
+static uint16_t mirror_hosts(const struct hf_group *g)
+{
+    uint16_t mask = 0, in_sync = g->s.in_sync & hf_group_mirrored_copies(&g->s);
+    for (uint8_t i = 0; i < g->s.n_resources; i++) {
+        uint8_t h = g->s.resource[i].host;
+        if (HAS(in_sync, i) && i != g->s.primary && h != HF_GROUP_NONE && !g->s.member[h].fenced) {
+            mask |= BIT(h);
+        }
+    }
+    return mask;
+}
+
 static void establish(struct hf_group *g, const struct hf_gpeer *source)
 {
     hf_group_enter(g, HF_GROUP_IN);
@@ -267,26 +282,30 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     if (!g->have_state || !source) {
         return;
     }
-    g->procdown = source->procdown & (uint16_t)~g->present;
-    for (uint8_t m = 0; m < g->s.n_members; m++) {
-        if (HAS(g->procdown, m) && g->procdown_at[m] == 0) {
-            g->procdown_at[m] = g->now;
-        }
-        if (!HAS(g->procdown, m)) {
-            g->procdown_at[m] = 0;
-        }
-    }
-    bool all_fresh = true;
+    bool all_fresh = true, let_go = g->s.cold == HF_COLD_PRIMARY;
     for (uint8_t i = 0; i < g->n_peers; i++) {
         const struct hf_gpeer *p = &g->peer[i];
-        if (p->member != HF_GROUP_NONE && HAS(g->present, p->member)) {
-            all_fresh = all_fresh && !p->current;
-            if (p->member == g->s.primary_host && g->s.primary != HF_GROUP_NONE &&
-                p->epoch == g->s.epoch && HAS(p->sync, g->s.primary)) {
+        if (p->member == HF_GROUP_NONE || !HAS(g->present, p->member)) {
+            continue;
+        }
+        all_fresh = all_fresh && !p->current;
+        if (p->member == g->s.primary_host && g->s.primary != HF_GROUP_NONE) {
+            let_go = !p->current;
+            if (p->epoch == g->s.epoch && HAS(p->sync, g->s.primary)) {
                 g->sync = p->sync & (uint16_t)~BIT(g->s.primary);
                 g->async = p->async;
                 g->mirrored_epoch = g->s.epoch;
             }
+        }
+    }
+    uint16_t awaited = source->procdown | (all_fresh || let_go ? mirror_hosts(g) : 0);
+    g->procdown = awaited & (uint16_t)~g->present;
+    for (uint8_t m = 0; m < g->s.n_members; m++) {
+        if (HAS(g->procdown, m) && (g->procdown_at[m] == 0 || !g->current)) {
+            g->procdown_at[m] = g->now;
+        }
+        if (!HAS(g->procdown, m)) {
+            g->procdown_at[m] = 0;
         }
     }
     judge(g);

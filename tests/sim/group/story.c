@@ -422,6 +422,26 @@ static void partition(struct story *s)
     run_ms(s, 10000);
 }
 
+static void staggered_return(struct story *s)
+{
+    hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
+    given(s, 3);
+    GS_TELL(s->w, "-- nobody hears anybody");
+    for (uint32_t i = 0; i < 3; i++) {
+        s->w->side[i] = (uint8_t)i;
+    }
+    gs_sides(s->w);
+    run_ms(s, 2000);
+    GS_TELL(s->w, "-- alpha and gamma hear each other");
+    s->w->side[GAMMA] = s->w->side[ALPHA];
+    gs_sides(s->w);
+    run_ms(s, 2000);
+    GS_TELL(s->w, "-- beta, too, which has what alpha had to let go of");
+    s->w->side[BETA] = s->w->side[ALPHA];
+    gs_sides(s->w);
+    run_ms(s, 6000);
+}
+
 static void frozen(struct story *s)
 {
     hosts(s, 3, 2, (uint16_t[]){1, 2, 1});
@@ -521,6 +541,9 @@ static const struct {
      rejoin_group},
     {"return-after-two", "The old primary returns after two failovers (B18).", return_after_two},
     {"partition", "The primary host is cut off, can't be fenced, and comes back.", partition},
+    {"staggered-return",
+     "All are cut from each other; the mirror's host is heard last, and goes on.",
+     staggered_return},
     {"frozen", "A frozen primary host is fenced, and never thawed (G6, I10).", frozen},
     {"paused", "A primary host that was paused finds out whether it was left behind (I10).",
      paused_shortly},

@@ -684,6 +684,17 @@ static void test_fence_text_names_the_reign_before(void **st)
     assert_string_equal(state(w, 2)->fence_text, want);
 }
 
+/* Each host is alone. */
+static void fall_apart(struct world *w)
+{
+    w->ring++;
+    for (unsigned i = 0; i < HOSTS; i++) {
+        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
+        step(w, i, &in);
+    }
+    settle(w);
+}
+
 /* The cluster falls apart and is there again before anybody could act: the primary has had to let
  * go, and what only its process knew (sessions) its mirror has. */
 static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
@@ -692,22 +703,12 @@ static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
     mirror_group(w);
     see(w, 0, 1, HF_SEEN_CAUGHT_UP);
     expect_primary(w, 0, 0);
-    w->ring++;
-    for (unsigned i = 0; i < HOSTS; i++) {
-        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
-        step(w, i, &in);
-    }
-    settle(w);
+    fall_apart(w);
     assert_int_equal(w->host[0].role[0], 0); /* not promoted */
     view(w, 0);
     expect_primary(w, 2, 1);
     /* the mirror that is left is not in sync yet: again where it was */
-    w->ring++;
-    for (unsigned i = 0; i < HOSTS; i++) {
-        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
-        step(w, i, &in);
-    }
-    settle(w);
+    fall_apart(w);
     view(w, 0);
     expect_primary(w, 2, 1);
 }
@@ -715,17 +716,11 @@ static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
 /* Two at once: the primary's host is cut off, and the mirror's daemon starts anew. Those that are
  * left take it for a start of the whole group and wait for alpha (G5), which comes back without
  * what its process had. */
-static void test_mirror_goes_on_after_a_cold_start(void **st)
+static void mirrors_daemon_starts_anew(struct world *w)
 {
-    struct world *w = *st;
     mirror_group(w);
     see(w, 0, 1, HF_SEEN_CAUGHT_UP);
-    w->ring++;
-    for (unsigned i = 0; i < HOSTS; i++) { /* each alone */
-        struct hf_group_in in = {.kind = HF_GROUP_IN_QUORUM, .ring = w->ring};
-        step(w, i, &in);
-    }
-    settle(w);
+    fall_apart(w);
     w->host[0].wants_in = false;
     for (unsigned i = 1; i < HOSTS; i++) { /* daemons that start anew; what they run goes on */
         hf_group_destroy(w->host[i].g);
@@ -737,8 +732,67 @@ static void test_mirror_goes_on_after_a_cold_start(void **st)
     assert_int_equal(state(w, 2)->phase, HF_PHASE_NONE);
     assert_non_null(strstr(hf_group_why(w->host[2].g), "waiting a while for alpha"));
     w->host[0].wants_in = true;
+}
+
+static void test_mirror_goes_on_after_a_cold_start(void **st)
+{
+    struct world *w = *st;
+    mirrors_daemon_starts_anew(w);
     view(w, 0);
     expect_primary(w, 2, 1);
+}
+
+/* While the network comes together the mirror is out of one view, in which alpha is back. */
+static void test_mirror_misses_a_view_after_a_cold_start(void **st)
+{
+    struct world *w = *st;
+    mirrors_daemon_starts_anew(w);
+    w->host[2].wants_in = false;
+    view(w, HF_ENGINE_NODEDOWN);
+    pass(w, HF_S(1));
+    assert_int_not_equal(w->host[0].role[0], 8);
+    w->host[2].wants_in = true;
+    view(w, 0);
+    expect_primary(w, 2, 1);
+}
+
+/* The cluster falls apart, and the mirror's host is heard later than the others. */
+static void test_mirror_is_waited_for_after_a_loss_of_quorum(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    fall_apart(w);
+    w->host[1].wants_in = w->host[2].wants_in = w->host[3].wants_in = false;
+    view(w, HF_ENGINE_NODEDOWN);
+    view(w, HF_ENGINE_NODEDOWN);
+    pass(w, HF_S(30)); /* patience begins when the group decides again */
+    w->host[1].wants_in = w->host[3].wants_in = true;
+    view(w, HF_ENGINE_NODEDOWN);
+    pass(w, HF_S(4));
+    assert_int_not_equal(w->host[0].role[0], 8);
+    assert_string_equal(
+        hf_group_why(w->host[0].g),
+        "copy1 had to stop on alpha without a quorum; waiting a while for gamma, which may go on "
+        "with another copy; confirm that it is off to go on without it");
+    w->host[2].wants_in = true;
+    view(w, 0);
+    expect_primary(w, 2, 1);
+}
+
+/* Not for ever: without it, the copy that let go is primary again. */
+static void test_mirror_that_does_not_come_back(void **st)
+{
+    struct world *w = *st;
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    fall_apart(w);
+    power_off(w, 2);
+    view(w, HF_ENGINE_NODEDOWN);
+    assert_int_not_equal(w->host[0].role[0], 8);
+    pass(w, HF_S(6));
+    expect_primary(w, 0, 0);
+    assert_false(w->host[2].up);
 }
 
 static void refused(struct world *w, const char *host, const char *copy, const char *why)
@@ -879,6 +933,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_mirror_goes_on_after_a_loss_of_quorum, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_mirror_goes_on_after_a_cold_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mirror_misses_a_view_after_a_cold_start, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_mirror_is_waited_for_after_a_loss_of_quorum, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_mirror_that_does_not_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fence_text_names_the_reign_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_syncing_copy_is_not_promoted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cold_start, setup, teardown),
