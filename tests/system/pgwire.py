@@ -268,7 +268,7 @@ class Connection:
             try:
                 data = self.socket.recv(65536)
             except ConnectionError as e:
-                raise Closed(str(e)) from e
+                raise Closed(f"{e}, after {self.seen[-3:]}") from e
             if not data:
                 raise Closed(f"after {self.seen[-3:]}")
             self.buffer += data
