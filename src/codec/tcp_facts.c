@@ -189,13 +189,19 @@ static struct hf_tcp_segment to_peer(const struct hf_tcp_facts *f, uint32_t seq,
     };
 }
 
+void hf_tcp_build_data(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx,
+                       struct hf_slice data, uint64_t rx_total, hf_time now)
+{
+    struct hf_tcp_segment seg = to_peer(f, hf_tcp_snd_seq(f, tx), rx_total, now);
+    seg.flags |= HF_TCP_PSH;
+    seg.payload = data;
+    hf_tcp_segment_build(w, &seg);
+}
+
 void hf_tcp_build_probe(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,
                         uint64_t rx_total, hf_time now)
 {
-    struct hf_tcp_segment seg = to_peer(f, hf_tcp_snd_seq(f, tx_una) - 1, rx_total, now);
-    seg.flags |= HF_TCP_PSH;
-    seg.payload = hf_slice("x", 1);
-    hf_tcp_segment_build(w, &seg);
+    hf_tcp_build_data(w, f, tx_una - 1, hf_slice("x", 1), rx_total, now);
 }
 
 void hf_tcp_build_ack(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,

@@ -93,6 +93,10 @@ uint16_t hf_tcp_window_field(const struct hf_tcp_facts *f);
 void hf_tcp_build_probe(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,
                         uint64_t rx_total, hf_time now);
 
+/** Build a segment with data that the peer may have or not have: who stands at tx takes it. */
+void hf_tcp_build_data(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx,
+                       struct hf_slice data, uint64_t rx_total, hf_time now);
+
 /** Build the in-sequence acknowledgement without data that tells the peer where we stand; una must
  * be exact, or the peer ignores the rest (pitfall 2). */
 void hf_tcp_build_ack(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx_una,

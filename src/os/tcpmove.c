@@ -4,11 +4,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +22,8 @@
 #define REVERTS 3                 /* doublings of a timeout: for an outage of up to 2.8 s */
 #define NUDGE_INTERVAL HF_MS(8)
 #define NUDGE_PATIENCE HF_MS(250)
+#define TRY_PATIENCE HF_MS(100) /* for who has no D-SACK: the window may be closed */
+#define TRY_MAX 64              /* bytes */
 #define BEHIND_MAX 8            /* steps that only receive, before the others go on */
 #define SACK_ROUNDS 3           /* probes before a peer with SACK seems to lack D-SACK */
 #define PROBE_INTERVAL HF_MS(3) /* to the next probe, on a network where most answer in 1 */
@@ -49,7 +48,7 @@ enum state {
     PROBING,  /* asked, not answered */
     READY,    /* answered, or waited for in vain */
     RESTORED, /* has its socket, or is given up; packets recorded until now are due */
-    NUDGED,   /* inexact: probes go on until its socket has begun to resend */
+    NUDGED,   /* without D-SACK: looked after until its socket is seen to go on */
     DONE,     /* packets are its socket's own matter */
 };
 
@@ -63,8 +62,12 @@ struct conn {
     unsigned rounds;  /* probes sent */
     unsigned plain;   /* answers without data or D-SACK */
     uint64_t peer_tx; /* answered: the peer stands here */
+    uint64_t try_tx;  /* without D-SACK: the peer seems to stand here ... */
+    uint32_t try_n;   /* ... and was sent so many bytes more; 0: its window is closed */
+    hf_time tried_at; /* the last news of that; 0: none */
+    bool tried;       /* it has them, and so stands behind them: exact */
     uint32_t snd_wnd;
-    int fd;             /* inexact: its socket, a second time, until DONE; -1: none */
+    int fd;             /* without D-SACK: its socket, a second time, until DONE; -1: none */
     bool heard;         /* NUDGED: nudge_ack is valid */
     uint32_t nudge_ack; /* the peer's first acknowledgement since */
     hf_time asked_at, next_probe;
@@ -79,6 +82,7 @@ struct hf_tcpmove {
     struct hf_map by_peer;          /* all connections, until the end */
     struct hf_list conns[DONE + 1]; /* by state */
     struct hf_list strangers;       /* packets of no connection here */
+    hf_time now;                    /* of this step */
     unsigned left;
     bool listening;  /* others than those in the batch get their packets by themselves */
     unsigned behind; /* steps in a row that did not receive all there was */
@@ -330,10 +334,24 @@ static void send_syn_ack(struct hf_tcpmove *mv, const struct conn *c)
     send_packet(mv, &c->job.facts.peer, &w);
 }
 
+static void send_try(struct hf_tcpmove *mv, const struct conn *c, hf_time now)
+{
+    uint8_t buf[HF_TCP_HEADERS_MAX + TRY_MAX];
+    struct hf_wr w;
+    hf_wr_init(&w, buf, sizeof(buf));
+    hf_tcp_build_data(&w, &c->job.facts, c->try_tx,
+                      hf_slice(c->job.tx.p + (c->try_tx - c->job.tx_una), c->try_n),
+                      c->job.rx_total, now - mv->opt.clock_offset);
+    send_packet(mv, &c->job.facts.peer, &w);
+}
+
 static void send_probe(struct hf_tcpmove *mv, struct conn *c, hf_time now)
 {
     uint8_t buf[HF_TCP_HEADERS_MAX + 1];
     struct hf_wr w;
+    if (c->try_n && c->state == PROBING) {
+        send_try(mv, c, now); /* the probe makes the peer answer at once */
+    }
     mv->c.probes++;
     c->rounds++;
     c->next_probe = now + (c->rounds < QUICK_ROUNDS ? PROBE_INTERVAL : SLOW_INTERVAL);
@@ -380,8 +398,8 @@ void hf_tcpmove_challenge(struct hf_tcpmove *mv, const struct hf_tcp_facts *f, h
     send_packet(mv, &f->peer, &w);
 }
 
-/* Pitfall 17: what was queued as sent would wait for the first retransmission, 3 s. Each probe is
- * answered with a duplicate acknowledgement, three of which make our TCP resend at once; but not
+/* Pitfall 17, too: what was queued as sent would wait for the first retransmission, 3 s. Each probe
+ * is answered with a duplicate acknowledgement, three of which make our TCP resend at once; but not
  * while the peer's window changes, so it is done until it helped. */
 static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
 {
@@ -392,28 +410,20 @@ static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     c->next_probe = now + (now - c->asked_at < NUDGE_PATIENCE ? NUDGE_INTERVAL : SLOW_INTERVAL);
 }
 
-/* Does the peer have more than our TCP has sent, so that it ignores what the peer says? */
-static bool is_ignored(const struct conn *c, uint64_t tx)
-{
-    struct tcp_info info;
-    socklen_t n = sizeof(info);
-    int queued = 0, unsent = 0;
-    if (c->fd < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0 ||
-        ioctl(c->fd, SIOCOUTQ, &queued) < 0 || ioctl(c->fd, SIOCOUTQNSD, &unsent) < 0) {
-        return false;
-    }
-    return tx > c->peer_tx + info.tcpi_bytes_acked + (uint64_t)(queued - unsent);
-}
-
 static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
 {
     uint64_t tx = 0;
     bool ours = hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx);
     bool all = ours && tx == tx_total(c);
+    uint64_t sent = 0;
     if (!(seg->flags & HF_TCP_ACK)) {
         return;
     }
-    if (ours && is_ignored(c, tx)) { /* pitfall 25 */
+    int rc = c->fd >= 0 ? hf_tcpmove_sent(c->fd, &sent) : -EBADF;
+    if (rc == -EAGAIN) {
+        return; /* the next answer */
+    }
+    if (ours && rc == 0 && tx > c->peer_tx + sent) { /* pitfall 25: the peer is ignored */
         mv->c.requeued++;
         hf_tcpmove_requeue(c->fd);
         c->heard = false;
@@ -473,6 +483,37 @@ static void answered(struct hf_tcpmove *mv, struct conn *c, uint64_t tx, bool ex
     enter(mv, c, READY);
 }
 
+/* Pitfall 17: an answer without D-SACK may be older than the probe. A few bytes that come next
+ * tell: who stands there takes them, and says so; who has more says how much. As many as no older
+ * answer is likely to end at. */
+static void try_answer(struct hf_tcpmove *mv, struct conn *c, uint64_t tx)
+{
+    const struct hf_tcpmove_job *j = &c->job;
+    if (c->try_n && tx == c->try_tx + c->try_n) {
+        c->tried = true;
+        mv->c.tried++;
+        answered(mv, c, tx, true);
+        return;
+    }
+    if (tx == tx_total(c)) { /* only our FIN is left, which can't be tried */
+        answered(mv, c, tx, false);
+        return;
+    }
+    bool news = tx > c->try_tx || (tx == c->try_tx && c->try_n == 0 && c->snd_wnd);
+    if (c->tried_at && !news) {
+        return; /* they come again with the next probe */
+    }
+    c->tried_at = mv->now;
+    uint32_t n = 1 + (hf_tcp_snd_seq(&j->facts, tx) * 2654435761u >> 16) % TRY_MAX;
+    uint64_t rest = tx_total(c) - tx;
+    n = n < rest ? n : (uint32_t)rest;
+    c->try_tx = tx;
+    c->try_n = n < c->snd_wnd ? n : c->snd_wnd;
+    if (c->try_n) {
+        send_probe(mv, c, mv->now);
+    }
+}
+
 /* Something from the peer of a connection that was asked. */
 static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
 {
@@ -484,11 +525,9 @@ static void on_answer(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
         answered(mv, c, tx, true);
         return;
     case HF_TCP_ANSWER_OLDER:
-        /* Pitfall 17: without D-SACK nothing tells an answer from what the peer sent before the
-         * probe came, so the connection is restored as if nothing more was known. */
         c->plain += seg->payload.n == 0;
         if (!(j->facts.flags & HF_TCP_FACT_SACK) || c->plain >= SACK_ROUNDS) {
-            answered(mv, c, tx, false);
+            try_answer(mv, c, tx);
         }
         return;
     case HF_TCP_ANSWER_GONE:
@@ -598,7 +637,9 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     unsigned n = 0;
     HF_LIST_FOREACH (it, &mv->conns[PROBING]) {
         struct conn *c = conn_of(it);
-        if (now - c->asked_at >= mv->opt.patience) {
+        if (c->tried_at && now - c->tried_at >= TRY_PATIENCE) {
+            answered(mv, c, c->try_tx, false); /* as if nothing more was known (pitfall 17) */
+        } else if (now - c->asked_at >= mv->opt.patience) {
             mv->c.unanswered++;
             enter(mv, c, READY);
         } else if (now >= c->next_probe && n++ < mv->opt.per_step) {
@@ -607,11 +648,16 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     }
 }
 
+static hf_time nudge_patience(const struct hf_tcpmove *mv, const struct conn *c)
+{
+    return c->heard || c->exact ? NUDGE_PATIENCE : mv->opt.patience;
+}
+
 static void nudge_some(struct hf_tcpmove *mv, hf_time now)
 {
     HF_LIST_FOREACH (it, &mv->conns[NUDGED]) {
         struct conn *c = conn_of(it);
-        if (now - c->asked_at >= (c->heard ? NUDGE_PATIENCE : mv->opt.patience)) {
+        if (now - c->asked_at >= nudge_patience(mv, c)) {
             mv->left--;
             enter(mv, c, DONE);
         } else if (now >= c->next_probe) {
@@ -641,6 +687,12 @@ static uint64_t sent_end(const struct conn *c)
     uint64_t cut_off = c->snd_wnd ? (1u << c->job.facts.snd_wscale) - 1 : 0;
     uint64_t end = c->peer_tx + c->snd_wnd + cut_off;
     return end < total ? end : total;
+}
+
+/* It answered without D-SACK: is what it says really heard by its socket? */
+static bool is_doubtful(const struct conn *c)
+{
+    return c->answered && (c->tried || !c->exact);
 }
 
 static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
@@ -676,10 +728,13 @@ static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
         send_ack(mv, c, now);
         revert_timeout(mv, c);
     }
-    if (res.rc == 0 && c->answered && !c->exact) {
+    if (res.rc == 0 && is_doubtful(c)) {
         c->fd = fcntl(res.fd, F_DUPFD_CLOEXEC, 0);
         c->asked_at = now;
-        nudge(mv, c, now);
+        c->next_probe = HF_NEVER; /* nothing waits for a retransmission */
+        if (!c->exact) {
+            nudge(mv, c, now);
+        }
     }
     if (res.rc) {
         free_packets(mv, &c->packets); /* they would be answered with a RST */
@@ -701,14 +756,14 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     (void)receive(mv, RECEIVE_PER_STEP); /* what came until its socket was there still goes to it */
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
-        bool nudged = c->answered && !c->exact;
-        mv->left -= !nudged;
-        enter(mv, c, nudged ? NUDGED : DONE);
+        mv->left -= !is_doubtful(c);
+        enter(mv, c, is_doubtful(c) ? NUDGED : DONE);
     }
 }
 
 void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
 {
+    mv->now = now;
     /* All that came is seen before a socket is made: its connection's packets are kept. But
      * connections that are done and busy must not keep the others waiting. */
     mv->behind = receive(mv, RECEIVE_PER_STEP) ? 0 : mv->behind + 1;
@@ -730,7 +785,7 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
         const struct hf_list *head = &mv->conns[state];
         for (struct hf_list *it = head->next; it != head; it = it->next) {
             const struct conn *c = conn_of(it);
-            hf_time patience = c->heard ? NUDGE_PATIENCE : mv->opt.patience;
+            hf_time patience = state == NUDGED ? nudge_patience(mv, c) : mv->opt.patience;
             at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + patience));
         }
     }

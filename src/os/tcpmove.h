@@ -121,6 +121,8 @@ typedef void hf_tcpmove_done(void *arg, void *job_arg, const struct hf_tcpmove_r
     X(answered, "connections whose peer told where it stands")                                     \
     X(inexact, "of these, without D-SACK, so that more may have been under way")                   \
     X(requeued, "of these, whose first answer turned out to be too old")                           \
+    X(tried,                                                                                       \
+      "connections whose peer, without D-SACK, took what comes next where it said it stood")       \
     X(unanswered, "connections restored without an answer")                                        \
     X(gone, "connections that the peer has no more")                                               \
     X(restored, "sockets restored")                                                                \

@@ -20,6 +20,11 @@ struct hf_tcpmove_plan {
 /** Make the socket, out of repair mode. 0, or -errno with the call's name (static) in *ret_what. */
 int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, int *ret_fd,
                        uint64_t *ret_tx_written);
+/** What TCP has sent on this socket since it was restored or connected, and what was queued as sent
+ * then, in bytes; other threads may write to it meanwhile. -EAGAIN: it changes all the time;
+ * -errno.
+ */
+HF_MUST int hf_tcpmove_sent(int fd, uint64_t *ret_n);
 /** Pitfall 25: all that is in the socket counts as sent from now on; the peer is asked where it
  * stands. What it has not got comes by retransmission. Failing changes nothing. */
 void hf_tcpmove_requeue(int fd);

@@ -18,6 +18,8 @@ enum {
     STATE_CLOSING = 11,
 };
 
+#define SENT_TRIES 8
+
 /* What the kernel's struct has had since 6.2 behind that of older headers. */
 struct info {
     struct tcp_info base;
@@ -227,4 +229,23 @@ void hf_tcpmove_discard(int fd)
 {
     (void)set(fd, TCP_REPAIR, TCP_REPAIR_ON); /* then close() sends nothing; if refused: as usual */
     close(fd);
+}
+
+int hf_tcpmove_sent(int fd, uint64_t *ret_n)
+{
+    struct info before, after;
+    uint32_t queued = 0;
+    int rc = read_info(fd, &after);
+    for (int i = 0; rc == 0 && i < SENT_TRIES; i++) {
+        before = after;
+        rc = count(fd, SIOCOUTQ, &queued);
+        rc = rc ? rc : read_info(fd, &after);
+        /* Each call is a moment of its own, and the queue is from between these two. */
+        if (rc == 0 && before.base.tcpi_bytes_acked == after.base.tcpi_bytes_acked &&
+            before.base.tcpi_notsent_bytes == after.base.tcpi_notsent_bytes) {
+            *ret_n = after.base.tcpi_bytes_acked + queued - after.base.tcpi_notsent_bytes;
+            return 0;
+        }
+    }
+    return rc ? rc : -EAGAIN;
 }

@@ -223,6 +223,12 @@ static void build_challenge(struct hf_wr *w, const struct hf_tcp_facts *f, uint6
     hf_tcp_build_challenge(w, f, now);
 }
 
+static void build_data(struct hf_wr *w, const struct hf_tcp_facts *f, uint64_t tx,
+                       uint64_t rx_total, hf_time now)
+{
+    hf_tcp_build_data(w, f, tx, hf_slice("y", 1), rx_total, now);
+}
+
 static void raw_segments(void **state)
 {
     (void)state;
@@ -236,6 +242,9 @@ static void raw_segments(void **state)
     assert_int_equal(seg.seq, hf_tcp_snd_seq(&f, 50)); /* in sequence */
     assert_true(seg.ack == 1011 && seg.payload.n == 0 && seg.flags == HF_TCP_ACK);
     assert_int_equal(seg.window, 64);
+    seg = built(build_data, &f, buf);
+    assert_int_equal(seg.seq, hf_tcp_snd_seq(&f, 50));
+    assert_true(seg.ack == 1011 && seg.payload.n == 1 && *seg.payload.p == 'y' && seg.has_ts);
     seg = built(build_challenge, &f, buf);
     assert_int_equal(seg.seq, hf_tcp_snd_seq(&f, 0) - 1); /* the peer has had that */
     assert_true(seg.ack == hf_tcp_rcv_nxt(&f, 0) && seg.payload.n == 0 && seg.flags == HF_TCP_ACK);
