@@ -92,7 +92,10 @@ class Group:
         return self.lab.get("gamma", "/var/log/holdfast-pg.log")
 
     def told(self, text, count=1):
-        self.lab.until(lambda: self.log().count(text) >= count, f"holdfast-pg says {text!r}", 60)
+        try:
+            self.lab.until(lambda: self.log().count(text) >= count, f"holdfast-pg says {text!r}", 60)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.log()[-3000:]}") from e
 
     def count(self):
         """So many commits; the longest wait in ms since the last call; all errors so far."""
