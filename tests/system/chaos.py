@@ -32,7 +32,7 @@ from takeover_chaos import KINDS, Node, Pgbench
 
 TOKEN = 1000  # ms; much else runs on this machine's cores
 WHOLE = 180.0  # s
-DEADLINE = 90.0  # s, until every client and every phone has gone on
+DEADLINE = 45.0  # s, until every client and every phone has gone on
 PHONES, WATCHERS, CALLERS = 60, 12, 3
 PHONE_KINDS = {3: "tcp", 8: "tcp", 13: "tls"}  # of 20
 PAUSE = 0.03  # s, of a database client: others are to have CPU time, too
