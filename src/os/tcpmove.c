@@ -419,7 +419,7 @@ static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp
     if (!(seg->flags & HF_TCP_ACK)) {
         return;
     }
-    int rc = c->fd >= 0 ? hf_tcpmove_sent(c->fd, &sent) : -EBADF;
+    int rc = hf_tcpmove_sent(c->fd, &sent);
     if (rc == -EAGAIN) {
         return; /* the next answer */
     }

@@ -99,8 +99,8 @@ struct hf_tcpmove_result {
     int rc; /* 0; -HF_ECLOSED: the peer has no such connection any more, or both sides had ended it
                and know it; else -errno or -HF_E*: could not be restored */
     int fd; /* rc 0: the socket, owned by the callee: non-blocking, close-on-exec, SO_REUSEADDR;
-               otherwise -1. Not exact: mv has it a second time until the connection is done: take
-               it out of an epoll set before it is closed */
+               otherwise -1. Of a peer without D-SACK mv has it a second time until the connection
+               is done: take it out of an epoll set before it is closed */
     uint64_t tx_una;     /* the peer has the bytes up to here */
     uint64_t tx_written; /* the kernel has them up to here; write the rest. tx_total + 1: our FIN is
                             acknowledged, too: only read */

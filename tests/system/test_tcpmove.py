@@ -116,19 +116,28 @@ def with_window(packet, window):
     return packet[:20] + bytes(tcp)
 
 
+def from_service(sniffer, n=0):
+    """The next IPv4 packet from the service address with more than n bytes of data"""
+    while True:
+        p = sniffer.recv(65536)
+        if p[9] == 6 and p[20:22] == struct.pack("!H", tcpmove.PORT) and len(p) - 20 - (p[32] >> 4) * 4 > n:
+            return p
+
+
+def forget(sniffer):
+    sniffer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while sniffer.recv(65536):
+            pass
+    sniffer.settimeout(tcpmove.DEADLINE)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_an_answer_that_is_too_old(net4, late):
     """Without SACK: the dead host had sent what a later acknowledgement let it; the first that comes to the new one is an older one.
     A few bytes that come next show it; late: they are not answered for so long that the old one is believed, and found out later."""
     def sniff():
         return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
-
-    def forget(sniffer):
-        sniffer.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while sniffer.recv(65536):
-                pass
-        sniffer.settimeout(tcpmove.DEADLINE)
 
     net4.start()
     seen = in_namespace(net4.client, sniff)
@@ -148,27 +157,24 @@ def test_an_answer_that_is_too_old(net4, late):
     run("ip", "netns", "exec", net4.client, "nft", DEAF)
     got = receive(s, 8000)
     forget(seen)
-    raw.sendto(with_window(old, 4096), to)  # for which there is room
-    while True:  # which are sent, and acknowledged in vain
-        p = seen.recv(65536)
-        if p[9] == 6 and p[20:22] == struct.pack("!H", tcpmove.PORT) and len(p) > 100:
-            break
+    window = with_window(old, 4096)  # for which there is room
+    raw.sendto(window, to)
+    from_service(seen, 48)  # which are sent, and acknowledged in vain
     new = net4.ready()
     net4.power_off()
     net4.take_address(new.host)
     forget(seen)
     new.process.stdin.write("go\n")
     new.process.stdin.flush()
-    window = with_window(old, 4096) if not late else old
-    until = time.monotonic() + 0.2
-    while late and time.monotonic() < until:
-        raw.sendto(old, to)
-        time.sleep(0.002)
-    while not late:  # they are sent where the old one says
+    if late:
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            raw.sendto(old, to)
+            time.sleep(0.002)
+    else:
         raw.sendto(window, to)
-        p = seen.recv(65536)
-        if p[9] == 6 and p[20:22] == struct.pack("!H", tcpmove.PORT) and p[24:28] == old[28:32] and len(p) > 60:
-            break
+        while from_service(seen)[24:28] != old[28:32]:  # they are sent where the old one says
+            raw.sendto(window, to)  # to each probe
     run("ip", "netns", "exec", net4.client, "nft", "delete table inet hush")
     got += receive(s, len(data) - len(got))
     assert got == tcpmove.ECHO[:len(data)]

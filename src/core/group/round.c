@@ -301,11 +301,10 @@ static void establish(struct hf_group *g, const struct hf_gpeer *source)
     uint16_t awaited = source->procdown | (all_fresh || let_go ? mirror_hosts(g) : 0);
     g->procdown = awaited & (uint16_t)~g->present;
     for (uint8_t m = 0; m < g->s.n_members; m++) {
-        if (HAS(g->procdown, m) && (g->procdown_at[m] == 0 || !g->current)) {
-            g->procdown_at[m] = g->now;
-        }
         if (!HAS(g->procdown, m)) {
             g->procdown_at[m] = 0;
+        } else if (g->procdown_at[m] == 0 || !g->current) {
+            g->procdown_at[m] = g->now;
         }
     }
     judge(g);

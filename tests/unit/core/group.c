@@ -597,6 +597,12 @@ static void see(struct world *w, unsigned i, uint8_t r, uint8_t seen)
     settle(w);
 }
 
+static void mirror_in_sync(struct world *w)
+{
+    mirror_group(w);
+    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+}
+
 static void test_stop_is_as_good_as_off(void **st)
 {
     struct world *w = *st;
@@ -644,8 +650,7 @@ static void test_mirror(void **st)
 static void test_promote_knows_whether_the_former_is_silent(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     struct hf_group_in in = {.kind = HF_GROUP_IN_REQUEST, .what = HF_GREQUEST_SWITCH};
     in.to_host = "gamma";
     in.request = 5;
@@ -664,8 +669,7 @@ static void test_promote_knows_whether_the_former_is_silent(void **st)
 static void test_fence_text_names_the_reign_before(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     power_off(w, 3);
     view(w, HF_ENGINE_LEFT);
     uint64_t epoch = state(w, 0)->epoch;
@@ -700,8 +704,7 @@ static void fall_apart(struct world *w)
 static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     expect_primary(w, 0, 0);
     fall_apart(w);
     assert_int_equal(w->host[0].role[0], 0); /* not promoted */
@@ -718,8 +721,7 @@ static void test_mirror_goes_on_after_a_loss_of_quorum(void **st)
  * what its process had. */
 static void mirrors_daemon_starts_anew(struct world *w)
 {
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     fall_apart(w);
     w->host[0].wants_in = false;
     for (unsigned i = 1; i < HOSTS; i++) { /* daemons that start anew; what they run goes on */
@@ -760,8 +762,7 @@ static void test_mirror_misses_a_view_after_a_cold_start(void **st)
 static void test_mirror_is_waited_for_after_a_loss_of_quorum(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     fall_apart(w);
     w->host[1].wants_in = w->host[2].wants_in = w->host[3].wants_in = false;
     view(w, HF_ENGINE_NODEDOWN);
@@ -784,8 +785,7 @@ static void test_mirror_is_waited_for_after_a_loss_of_quorum(void **st)
 static void test_mirror_that_does_not_come_back(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     fall_apart(w);
     power_off(w, 2);
     view(w, HF_ENGINE_NODEDOWN);
@@ -891,8 +891,7 @@ static void test_syncing_copy_is_not_promoted(void **st)
 static void test_cold_start(void **st)
 {
     struct world *w = *st;
-    mirror_group(w);
-    see(w, 0, 1, HF_SEEN_CAUGHT_UP);
+    mirror_in_sync(w);
     for (unsigned i = 0; i < HOSTS; i++) {
         power_off(w, i);
     }

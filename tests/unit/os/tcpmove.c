@@ -332,7 +332,7 @@ static void *write_and_read(void *arg)
 }
 
 /* While another thread writes: never less than the peer has, and never less than before. */
-static void test_sent_while_others_write(void **st)
+static void sent_while_others_write(void **st)
 {
     (void)st;
     struct pair p = connected("127.0.0.1");
@@ -363,7 +363,7 @@ int main(void)
         HF_TEST(moves),
         HF_TEST(refused),
         HF_TEST(its_timestamps_are_right_at_once),
-        cmocka_unit_test(test_sent_while_others_write),
+        HF_TEST(sent_while_others_write),
     };
     return cmocka_run_group_tests_name("os/tcpmove", tests, enter_namespace, NULL);
 }
