@@ -91,11 +91,17 @@ static bool awaited(const struct hf_pg_servers *s, const struct hf_pg_server *v)
     return s->n_waiting > 0;
 }
 
-/* The group has not opened its new primary yet: asking it would only cost it time. */
+/* The group changes its primary, and has not opened the new one yet. */
+static bool between_primaries(uint8_t phase)
+{
+    return phase >= PHASE_CLEARING && phase < PHASE_OPENING;
+}
+
+/* Asking the new primary would only cost it time. */
 static bool too_early(const struct hf_pg_servers *s, const struct hf_pg_server *v)
 {
-    return s->conf.group && s->group_acts && s->phase >= PHASE_CLEARING &&
-           s->phase < PHASE_OPENING && strcmp(v->address, s->address) == 0;
+    return s->conf.group && s->group_acts && between_primaries(s->phase) &&
+           strcmp(v->address, s->address) == 0;
 }
 
 static hf_time interval(struct hf_pg_servers *s, struct hf_pg_server *v, hf_time now)
@@ -454,7 +460,7 @@ void hf_pg_servers_group(struct hf_pg_servers *s, const struct hf_pg_group_view 
                             acts ? "acts in it" : "does not act in it: nobody is let in");
     }
     s->group_acts = acts;
-    if (acts && view->phase == PHASE_CLEARING && s->phase == PHASE_RUNNING) {
+    if (acts && between_primaries(view->phase) && s->phase == PHASE_RUNNING) {
         hf_pg_gate_hold(s, now);
     }
     s->phase = view->phase;

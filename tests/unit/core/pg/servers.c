@@ -683,32 +683,45 @@ static void a_group_names_the_primary_and_its_fence(void **state)
     rig_fini(&r);
 }
 
+/* alpha is fine when this is the first that is heard of a switch to beta: clients are to be held.
+ * How many probes there were before. */
+static unsigned hold_at(struct rig *r, uint8_t phase)
+{
+    rig_init(r, &in_group, 2);
+    r->server[1].sqlstate = "28000";
+    want(r, 0, HF_PG_READ_WRITE);
+    group_says(r, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
+    run(r, HF_S(2));
+    forget(r);
+    unsigned probes = r->n_probes;
+    group_says(r, phase, 8, "10.0.0.2", "");
+    run(r, HF_MS(1));
+    story(r, "- switchover: none -> freezing\n"
+             "! alpha: primary -> closed: not the group's primary\n"
+             "freeze\n");
+    return probes;
+}
+
+static void beta_opens(struct rig *r)
+{
+    r->server[1].sqlstate = NULL;
+    r->server[1].facts = facts(false, 2, 800, 20);
+    group_says(r, 3, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
+    run(r, HF_MS(5));
+}
+
 /* The group begins to switch while its primary is fine: clients are held until the other one is
  * open. */
 static void a_group_that_switches_is_followed(void **state)
 {
     (void)state;
     struct rig r;
-    rig_init(&r, &in_group, 2);
-    r.server[1].sqlstate = "28000";
-    want(&r, 0, HF_PG_READ_WRITE);
-    group_says(&r, 4, 7, "10.0.0.1", "sysid=4711 timeline=1 xmax=733");
-    run(&r, HF_S(2));
-    forget(&r);
-    unsigned probes = r.n_probes;
-    group_says(&r, 1, 8, "10.0.0.2", "");
-    run(&r, HF_MS(1));
-    story(&r, "- switchover: none -> freezing\n"
-              "! alpha: primary -> closed: not the group's primary\n"
-              "freeze\n");
+    unsigned probes = hold_at(&r, 1);
     hf_pg_servers_at_rest(r.s, 0, r.now);
     run(&r, HF_MS(50));
     story(&r, "- switchover: freezing -> frozen\n");
     assert_int_equal(r.n_probes, probes); /* it has other things to do */
-    r.server[1].sqlstate = NULL;
-    r.server[1].facts = facts(false, 2, 800, 20);
-    group_says(&r, 3, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
-    run(&r, HF_MS(5));
+    beta_opens(&r);
     story(&r, "- beta is the primary: timeline 2, fence 790\n"
               "- beta: closed -> primary\n"
               "- switchover: frozen -> attaching\n"
@@ -726,6 +739,20 @@ static void a_group_that_switches_is_followed(void **state)
     assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_FREEZING);
     group_says(&r, 4, 8, "10.0.0.2", "sysid=4711 timeline=2 xmax=790");
     run(&r, HF_MS(5));
+    assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
+    rig_fini(&r);
+}
+
+/* A busy machine hears of the promotion at once, not that all others stop before it. */
+static void clients_are_held_though_the_first_step_was_missed(void **state)
+{
+    (void)state;
+    struct rig r;
+    (void)hold_at(&r, 2);
+    hf_pg_servers_at_rest(r.s, 0, r.now);
+    beta_opens(&r);
+    hf_pg_servers_recovered(r.s, &r.seat[0], r.now);
+    run(&r, HF_MS(1));
     assert_int_equal(hf_pg_servers_switch_state(r.s), HF_PG_SWITCH_NONE);
     rig_fini(&r);
 }
@@ -1535,6 +1562,7 @@ int main(void)
         cmocka_unit_test(a_server_that_starts_is_asked_often),
         cmocka_unit_test(a_group_names_the_primary_and_its_fence),
         cmocka_unit_test(a_group_that_switches_is_followed),
+        cmocka_unit_test(clients_are_held_though_the_first_step_was_missed),
         cmocka_unit_test(a_group_restarts_its_primary_in_place),
         cmocka_unit_test(without_quorum_nobody_is_let_in),
         cmocka_unit_test(readers_go_where_there_are_fewest),
