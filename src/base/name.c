@@ -12,6 +12,16 @@ static bool is_digit(uint8_t c)
     return c >= '0' && c <= '9';
 }
 
+bool hf_word_ok(struct hf_slice s, size_t n_max)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] <= ' ' || s.p[i] > '~') {
+            return false;
+        }
+    }
+    return s.n > 0 && s.n <= n_max;
+}
+
 bool hf_host_name_ok(struct hf_slice s)
 {
     if (s.n == 0 || s.n > HF_HOST_NAME_MAX || s.p[0] == '-' || s.p[s.n - 1] == '-') {

@@ -5,6 +5,10 @@
 
 #include "base/slice.h"
 
+/** 1 to n_max bytes of printable ASCII without space: what other programs call their groups and
+ * hosts. */
+bool hf_word_ok(struct hf_slice s, size_t n_max);
+
 /** A host name: one DNS label of a-z, 0-9 and inner hyphens, at most HF_HOST_NAME_MAX (RFC
  * 1123 2.1). */
 bool hf_host_name_ok(struct hf_slice s);

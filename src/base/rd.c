@@ -1,5 +1,7 @@
 #include "base/rd.h"
 
+#include "base/name.h"
+
 void hf_rd_copy(struct hf_rd *r, void *dst, size_t n)
 {
     const uint8_t *p = hf_rd_take(r, n);
@@ -34,6 +36,15 @@ struct hf_slice hf_rd_str16(struct hf_rd *r, size_t n_max)
 struct hf_slice hf_rd_str32(struct hf_rd *r, size_t n_max)
 {
     return str(r, hf_rd_u32(r), n_max);
+}
+
+struct hf_slice hf_rd_word(struct hf_rd *r, size_t n_max)
+{
+    struct hf_slice s = hf_rd_str8(r, n_max);
+    if (!hf_word_ok(s, n_max)) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
+    return s;
 }
 
 void hf_rd_fail(struct hf_rd *r, int code)

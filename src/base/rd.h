@@ -84,6 +84,8 @@ void hf_rd_copy(struct hf_rd *r, void *dst, size_t n);
 struct hf_slice hf_rd_str8(struct hf_rd *r, size_t n_max);
 struct hf_slice hf_rd_str16(struct hf_rd *r, size_t n_max);
 struct hf_slice hf_rd_str32(struct hf_rd *r, size_t n_max);
+/** hf_rd_str8() of a word, as hf_word_ok() has it; anything else is malformed. */
+struct hf_slice hf_rd_word(struct hf_rd *r, size_t n_max);
 
 /** Bytes not yet read; 0 after an error. */
 static inline size_t hf_rd_left(const struct hf_rd *r)

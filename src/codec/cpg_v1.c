@@ -22,20 +22,6 @@ const char *hf_cpg_v1_kind_name(int kind)
     }
 }
 
-static struct hf_slice rd_name(struct hf_rd *r)
-{
-    struct hf_slice s = hf_rd_str8(r, HF_HOST_NAME_MAX);
-    if (s.n == 0) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] <= ' ' || s.p[i] > '~') {
-            hf_rd_fail(r, -HF_EMALF);
-        }
-    }
-    return s;
-}
-
 static void encode_members(struct hf_wr *w, const struct hf_cpg_v1_frame *f)
 {
     hf_wr_u8(w, f->n);
@@ -57,7 +43,7 @@ static void decode_members(struct hf_rd *r, struct hf_cpg_v1_frame *f)
     for (unsigned i = 0; i < f->n && !r->err; i++) {
         f->member[i].node = hf_rd_u32(r);
         f->member[i].pid = hf_rd_u32(r);
-        f->member[i].host = rd_name(r);
+        f->member[i].host = hf_rd_word(r, HF_HOST_NAME_MAX);
         if (f->member[i].node <= last) {
             hf_rd_fail(r, -HF_EMALF);
         }
@@ -134,7 +120,7 @@ static void decode_body(struct hf_rd *r, struct hf_cpg_v1_frame *f)
     }
     if (f->kind == HF_CPG_V1_HELLO) {
         f->nonce = hf_rd_u64(r);
-        f->host = rd_name(r);
+        f->host = hf_rd_word(r, HF_HOST_NAME_MAX);
     } else if (f->kind == HF_CPG_V1_STATE) {
         decode_members(r, f);
     } else if (f->kind == HF_CPG_V1_WELCOME) {

@@ -19,21 +19,6 @@ const char *hf_engine_v1_type_name(int type)
     }
 }
 
-/* A name of 1 ... n_max printable ASCII bytes. */
-static struct hf_slice rd_name(struct hf_rd *r, size_t n_max)
-{
-    struct hf_slice s = hf_rd_str8(r, n_max);
-    if (s.n == 0) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] <= ' ' || s.p[i] > '~') {
-            hf_rd_fail(r, -HF_EMALF);
-        }
-    }
-    return s;
-}
-
 static void encode_what(struct hf_wr *w, const struct hf_engine_v1_frame *f)
 {
     hf_wr_u8(w, f->kind);
@@ -102,13 +87,13 @@ static void decode_what(struct hf_rd *r, struct hf_engine_v1_frame *f)
     case HF_ENGINE_V1_JOIN:
     case HF_ENGINE_V1_LEAVE:
         f->seq = hf_rd_u64(r);
-        f->group = rd_name(r, HF_ENGINE_V1_GROUP_NAME_MAX);
+        f->group = hf_rd_word(r, HF_ENGINE_V1_GROUP_NAME_MAX);
         if (f->kind == HF_ENGINE_V1_MSG) {
             f->data = hf_rd_str16(r, HF_ENGINE_V1_DATA_MAX);
         }
         break;
     case HF_ENGINE_V1_UP:
-        f->host = rd_name(r, HF_HOST_NAME_MAX);
+        f->host = hf_rd_word(r, HF_HOST_NAME_MAX);
         break;
     case HF_ENGINE_V1_RING:
         f->gone = hf_rd_u64(r);
@@ -131,7 +116,7 @@ static void decode_hello(struct hf_rd *r, struct hf_engine_v1_frame *f)
     f->node = hf_rd_u32(r);
     f->since = hf_rd_u64(r);
     f->ord = hf_rd_u64(r);
-    f->host = rd_name(r, HF_HOST_NAME_MAX);
+    f->host = hf_rd_word(r, HF_HOST_NAME_MAX);
     if (f->node == 0 || f->since > f->ord) {
         hf_rd_fail(r, -HF_EMALF);
     }
@@ -227,7 +212,7 @@ static uint64_t decode_slots(struct hf_rd *r, struct hf_engine_v1_state *st)
         node->id = hf_rd_u32(r);
         node->since = hf_rd_u64(r);
         node->seq = hf_rd_u64(r);
-        struct hf_slice host = rd_name(r, HF_HOST_NAME_MAX);
+        struct hf_slice host = hf_rd_word(r, HF_HOST_NAME_MAX);
         memcpy(node->host, host.n ? host.p : (const uint8_t *)"", host.n);
         for (unsigned k = 0; k < HF_ENGINE_V1_NODES_MAX; k++) {
             if (node->id == 0 || (k != at && st->slot[k].id == node->id)) {
@@ -255,7 +240,7 @@ int hf_engine_v1_state_decode(struct hf_slice in, struct hf_engine_v1_state *ret
         hf_rd_fail(&r, -HF_EMALF);
     }
     for (unsigned i = 0; i < st.n_groups && !r.err; i++) {
-        struct hf_slice name = rd_name(&r, HF_ENGINE_V1_GROUP_NAME_MAX);
+        struct hf_slice name = hf_rd_word(&r, HF_ENGINE_V1_GROUP_NAME_MAX);
         memcpy(st.group[i].name, name.n ? name.p : (const uint8_t *)"", name.n);
         st.group[i].members = hf_rd_u64(&r);
         if (st.group[i].members == 0 || st.group[i].members & ~used) {

@@ -5,14 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
-
-static int digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
+#include "base/hex.h"
 
 /* Percent-decode a string in place; it becomes shorter, if anything. No NUL may come of it, nor,
  * in a path, another control character. */
@@ -21,7 +14,7 @@ static bool decode(char *s, bool path)
     char *to = s;
     for (; *s; s++, to++) {
         if (*s == '%') {
-            int high = digit(s[1]), low = high < 0 ? -1 : digit(s[2]);
+            int high = hf_hex_value(s[1]), low = high < 0 ? -1 : hf_hex_value(s[2]);
             if (low < 0) {
                 return false;
             }

@@ -26,6 +26,17 @@ int hf_pg_head_read(struct hf_slice s, struct hf_pg_head *ret_head)
     return 0;
 }
 
+int hf_pg_message_read(struct hf_slice s, uint32_t max, struct hf_pg_head *ret_head)
+{
+    int rc = hf_pg_head_read(s, ret_head);
+    if (rc) {
+        return rc;
+    }
+    return ret_head->body_len > max                    ? -HF_EPROTO
+           : s.n - HF_PG_HEAD_LEN < ret_head->body_len ? -HF_ETRUNC
+                                                       : 0;
+}
+
 struct hf_slice hf_pg_rd_cstr(struct hf_rd *r)
 {
     size_t left = hf_rd_left(r);

@@ -70,6 +70,9 @@ struct hf_pg_head {
 /** Read a head. 0; -HF_ETRUNC: fewer than 5 bytes; -HF_EPROTO: the length is less than 4 or more
  * than 2^30. */
 HF_MUST int hf_pg_head_read(struct hf_slice s, struct hf_pg_head *ret_head);
+/** Likewise of a message whose body has max bytes at most, and that is all there. 0; -HF_ETRUNC:
+ * more must come; -HF_EPROTO: also if its body is longer. */
+HF_MUST int hf_pg_message_read(struct hf_slice s, uint32_t max, struct hf_pg_head *ret_head);
 
 /* --- start-up packets: no type byte --- */
 enum hf_pg_startup_kind {

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/hex.h"
 #include "base/list.h"
 #include "base/mem.h"
 #include "codec/group_v1.h"
@@ -69,7 +70,6 @@ int hf_backup_path(const char *root, const char *path, char ret_path[static PATH
 
 int hf_backup_hash(hf_backup_get *get, void *arg, char ret_hex[static HF_BACKUP_HASH_LEN])
 {
-    static const char digits[] = "0123456789abcdef";
     uint8_t *piece = hf_alloc(PIECE), sum[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int rc = piece && ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 ? 0 : -ENOMEM;
@@ -81,9 +81,8 @@ int hf_backup_hash(hf_backup_get *get, void *arg, char ret_hex[static HF_BACKUP_
     if (rc == 0 && EVP_DigestFinal_ex(ctx, sum, NULL) != 1) {
         rc = -ENOMEM;
     }
-    for (size_t i = 0; rc == 0 && i < HF_BACKUP_HASH_LEN / 2; i++) {
-        ret_hex[2 * i] = digits[sum[i] >> 4];
-        ret_hex[2 * i + 1] = digits[sum[i] & 15];
+    if (rc == 0) {
+        hf_hex_put(sum, HF_BACKUP_HASH_LEN / 2, ret_hex);
     }
     ret_hex[HF_BACKUP_HASH_LEN - 1] = '\0';
     EVP_MD_CTX_free(ctx);

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/name.h"
 #include "engine/cpg_view.h"
 
 #define PREFIX "holdfast/" /* of our groups' names among all CPG groups */
@@ -538,22 +539,11 @@ static int co_dispatch(struct hf_engine *engine, hf_time now, hf_time *ret_next)
 /* --- the other calls -----------------------------------------------------------------------------
  */
 
-static bool is_printable(const char *s, size_t n_max)
-{
-    size_t n = s ? strlen(s) : 0;
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] <= ' ' || s[i] > '~') {
-            return false;
-        }
-    }
-    return n > 0 && n <= n_max;
-}
-
 static int co_join(struct hf_engine *engine, const char *name)
 {
     struct corosync *e = of(engine);
     struct group *g = find_group(e, name);
-    if (!is_printable(name, HF_ENGINE_GROUP_NAME_MAX)) {
+    if (!name || !hf_word_ok(hf_slice_str(name), HF_ENGINE_GROUP_NAME_MAX)) {
         return -HF_ENAME;
     }
     if (g) {
@@ -650,7 +640,7 @@ int hf_engine_corosync_create(const struct hf_engine_corosync_opt *opt, struct h
                                              .fd = co_fd,
                                              .dispatch = co_dispatch,
                                              .destroy = co_destroy};
-    if (!is_printable(opt->host, HF_HOST_NAME_MAX) || opt->silence < 0) {
+    if (!opt->host || !hf_word_ok(hf_slice_str(opt->host), HF_HOST_NAME_MAX) || opt->silence < 0) {
         return hf_err_set(err, -HF_EVALUE, "engine: host name or silence is not valid");
     }
     struct corosync *e = hf_alloc(sizeof(*e));

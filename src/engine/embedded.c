@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/name.h"
 #include "engine/member.h"
 #include "engine/sequencer.h"
 
@@ -578,17 +579,6 @@ static int setup(struct embedded *e, const struct hf_engine_embedded_opt *opt)
     return watch(e, e->kick, TAG_KICK);
 }
 
-static bool is_host(const char *s)
-{
-    size_t n = s ? strlen(s) : 0;
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] <= ' ' || s[i] > '~') {
-            return false;
-        }
-    }
-    return n > 0 && n <= HF_HOST_NAME_MAX;
-}
-
 int hf_engine_embedded_create(const struct hf_engine_embedded_opt *opt, struct hf_err *err,
                               struct hf_engine **ret_engine)
 {
@@ -598,7 +588,8 @@ int hf_engine_embedded_create(const struct hf_engine_embedded_opt *opt, struct h
                                              .fd = ee_fd,
                                              .dispatch = ee_dispatch,
                                              .destroy = ee_destroy};
-    if (opt->node_id == 0 || !is_host(opt->host) || opt->silence < 0) {
+    if (opt->node_id == 0 || !opt->host || !hf_word_ok(hf_slice_str(opt->host), HF_HOST_NAME_MAX) ||
+        opt->silence < 0) {
         return hf_err_set(err, -HF_EVALUE, "engine: node id, host name or silence is not valid");
     }
     int rc = opt->run_dir ? check_run_dir(opt->run_dir, err) : 0;

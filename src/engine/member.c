@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/name.h"
 
 #define INBOX_MAX 1024u
 #define ACK_EVERY (HF_ORDER_WINDOW / 4)
@@ -452,20 +453,9 @@ static int request(struct hf_member *m, uint8_t kind, const char *group, struct 
     return 0;
 }
 
-static bool is_name(const char *s)
-{
-    size_t n = strlen(s);
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] <= ' ' || s[i] > '~') {
-            return false;
-        }
-    }
-    return n > 0 && n <= HF_ENGINE_GROUP_NAME_MAX;
-}
-
 int hf_member_join(struct hf_member *m, const char *group)
 {
-    if (!is_name(group)) {
+    if (!hf_word_ok(hf_slice_str(group), HF_ENGINE_GROUP_NAME_MAX)) {
         return -HF_ENAME;
     }
     if (find_joined(m, group) >= 0) {

@@ -14,15 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEX_LEN (2 * (size_t)HF_KEY_LEN)
+#include "base/hex.h"
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
+#define HEX_LEN (2 * (size_t)HF_KEY_LEN)
 
 /* 64 hex digits and at most one newline. */
 static bool decode(const char *text, size_t n, struct hf_key *key)
@@ -30,16 +24,7 @@ static bool decode(const char *text, size_t n, struct hf_key *key)
     if (n == HEX_LEN + 1 && text[HEX_LEN] == '\n') {
         n--;
     }
-    if (n != HEX_LEN) {
-        return false;
-    }
-    int bad = 0;
-    for (size_t i = 0; i < HF_KEY_LEN; i++) {
-        int hi = hex_value(text[2 * i]), lo = hex_value(text[2 * i + 1]);
-        bad |= hi | lo;
-        key->b[i] = (uint8_t)((unsigned)hi << 4 | (unsigned)lo);
-    }
-    return bad >= 0; /* -1 anywhere leaves the sign */
+    return hf_hex_get(hf_slice(text, n), HF_KEY_LEN, key->b);
 }
 
 /* What fstat(2) says against using this file as a key, or NULL. */
@@ -112,10 +97,7 @@ int hf_key_generate(const char *path, struct hf_err *err)
     struct hf_key key;
     char text[HEX_LEN + 1];
     int rc = getrandom(key.b, sizeof(key.b), 0) == (ssize_t)sizeof(key.b) ? 0 : -EIO;
-    for (size_t i = 0; i < HF_KEY_LEN; i++) {
-        text[2 * i] = "0123456789abcdef"[key.b[i] >> 4];
-        text[2 * i + 1] = "0123456789abcdef"[key.b[i] & 15];
-    }
+    hf_hex_put(key.b, HF_KEY_LEN, text);
     text[HEX_LEN] = '\n';
     if (rc == 0 && write(fd, text, sizeof(text)) != (ssize_t)sizeof(text)) {
         rc = errno ? -errno : -EIO;

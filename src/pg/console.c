@@ -293,12 +293,11 @@ size_t hf_pg_console_bytes(struct hf_pg_console *k, struct hf_slice bytes)
     struct hf_pg_head head;
     while (k->client->phase == HF_PG_PHASE_CONSOLE) {
         struct hf_slice rest = hf_slice(bytes.p + used, bytes.n - used);
-        int rc = hf_pg_head_read(rest, &head);
-        if (rc == -HF_ETRUNC || (rc == 0 && head.body_len <= MESSAGE_MAX &&
-                                 rest.n < HF_PG_HEAD_LEN + (size_t)head.body_len)) {
+        int rc = hf_pg_message_read(rest, MESSAGE_MAX, &head);
+        if (rc == -HF_ETRUNC) {
             return used;
         }
-        if (rc || head.body_len > MESSAGE_MAX) {
+        if (rc) {
             hf_pg_client_fatal(k->client, "08P01", "invalid message length");
             return bytes.n;
         }

@@ -184,12 +184,11 @@ static size_t conn_bytes(struct hf_pg_sconn *sconn, struct hf_slice bytes)
     struct hf_pg_head head;
     while (!sconn->closed) {
         struct hf_slice rest = hf_slice(bytes.p + used, bytes.n - used);
-        int rc = hf_pg_head_read(rest, &head);
-        if (rc == -HF_ETRUNC || (rc == 0 && head.body_len <= MESSAGE_MAX &&
-                                 rest.n < HF_PG_HEAD_LEN + (size_t)head.body_len)) {
+        int rc = hf_pg_message_read(rest, MESSAGE_MAX, &head);
+        if (rc == -HF_ETRUNC) {
             return used;
         }
-        if (rc || head.body_len > MESSAGE_MAX) {
+        if (rc) {
             hf_pg_link_break(&sconn->link, "the server does not follow the protocol");
             return bytes.n;
         }

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "core/pg/servers.h"
 #include "holdfast/holdfast.h"
+#include "lib/entry.h"
 #include "os/load.h"
 #include "os/loop.h"
 #include "pg/route.h"
@@ -35,11 +36,10 @@ struct hf_pg_watch {
     struct hf_io *io;       /* owned */
     struct hf_timer *timer; /* owned */
     uint32_t watch;
-    char *told, *told_state; /* owned; what the entry is; NULL: none */
-    hf_time told_at;
+    struct hf_entry entry;
     hf_time since, since_wall;       /* of pg->reign.unprotected_since */
-    struct hf_pg_histogram requests; /* until told_at */
-    bool refused, out_of_reach;      /* logged */
+    struct hf_pg_histogram requests; /* until it was told */
+    bool out_of_reach;               /* logged */
     struct hf_list others;
     size_t n_others;
 };
@@ -199,31 +199,6 @@ json_t *hf_pg_watch_self(struct hf_pg_watch *w)
 
 /* ---- telling ---- */
 
-static void on_published(void *arg, int code, const char *text)
-{
-    struct hf_pg_watch *w = arg;
-    if (code < 0 && code != -ECANCELED && !w->refused) {
-        w->refused = true;
-        hf_log_warn("", "other hosts do not see this manager: %s is refused: %s", w->name, text);
-    }
-}
-
-static void publish(struct hf_pg_watch *w, char *value, char *state)
-{
-    (void)!holdfast_publish(w->h, w->name, value, 0, on_published, w); /* else with the next one */
-    free(w->told);
-    free(w->told_state);
-    w->told = value;
-    w->told_state = state;
-    w->told_at = hf_now();
-    join_requests(w->pg, &w->requests);
-}
-
-static bool same(const char *a, const char *b)
-{
-    return a && b && strcmp(a, b) == 0;
-}
-
 /* Say what is, if that is due. */
 static void look(struct hf_pg_watch *w)
 {
@@ -232,19 +207,14 @@ static void look(struct hf_pg_watch *w)
     hf_pg_service_info(w->pg->service, &i);
     json_t *v = state_of(w, &i);
     char *state = json_dumps(v, DUMP), *value = NULL;
-    bool due = !same(state, w->told_state);
-    if (due || hf_now() - w->told_at >= WATCH_FIGURES) {
+    if (hf_entry_due(&w->entry, state, hf_now())) {
         add_figures(w, &i, v);
         value = json_dumps(v, DUMP);
-        due = due || !same(value, w->told);
     }
     json_decref(v);
-    if (due && state && value) {
-        publish(w, value, state);
-        return;
+    if (hf_entry_tell(&w->entry, state, value, hf_now())) {
+        join_requests(w->pg, &w->requests);
     }
-    free(state);
-    free(value);
 }
 
 static void on_timer(void *arg)
@@ -372,8 +342,7 @@ void hf_pg_watch_named(struct hf_pg_watch *w, const char *group)
     }
     snprintf(w->group, sizeof(w->group), "%s", group);
     snprintf(w->name, sizeof(w->name), "/manager/%s", w->group);
-    free(w->told_state);
-    w->told_state = NULL;
+    hf_entry_forget(&w->entry);
     int rc = holdfast_watch(w->h, w->name, on_event, w, &w->watch);
     if (rc) {
         hf_log_warn("", "cannot watch %s: %s", w->name, holdfast_strerror(rc));
@@ -402,6 +371,10 @@ int hf_pg_watch_open(struct hf_pg *pg, struct hf_err *err, struct hf_pg_watch **
         return hf_err_set(err, rc, "cannot watch other managers: %s", holdfast_strerror(rc));
     }
     holdfast_on_status(w->h, on_status, w);
+    w->entry = (struct hf_entry){.h = w->h,
+                                 .name = w->name,
+                                 .unseen = "other hosts do not see this manager",
+                                 .figures = WATCH_FIGURES};
     *ret_watch = w;
     return 0;
 }
@@ -417,7 +390,6 @@ void hf_pg_watch_close(struct hf_pg_watch *w)
     hf_io_destroy(w->io);
     hf_timer_destroy(w->timer);
     holdfast_destroy(w->h);
-    free(w->told);
-    free(w->told_state);
+    hf_entry_fini(&w->entry);
     hf_free(w);
 }

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "holdfast/holdfast.h"
+#include "lib/entry.h"
 #include "os/load.h"
 #include "sip/lead.h"
 #include "sip/node.h"
@@ -29,9 +30,9 @@ struct hf_sip_tree {
     struct hf_io *io;
     struct hf_timer *timer;
     uint32_t watch, follow;
-    char *told, *told_state; /* owned */
-    hf_time told_at, opened_at, synced_at;
-    bool refused, out_of_reach;
+    struct hf_entry entry;
+    hf_time opened_at, synced_at;
+    bool out_of_reach;
     struct hf_sip_others *others;
     uint16_t n_names;          /* servers that the leader has heard of */
     struct hf_sip_server self; /* as the workers were told */
@@ -220,30 +221,6 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
     hf_sip_lead_peer(s->lead, peer.name, &peer.now, load);
 }
 
-static void on_published(void *arg, int code, const char *text)
-{
-    struct hf_sip_tree *t = arg;
-    if (code < 0 && code != -ECANCELED && !t->refused) {
-        t->refused = true;
-        hf_log_warn("", "other servers do not see this one: %s is refused: %s", t->name, text);
-    }
-}
-
-static void publish(struct hf_sip_tree *t, char *value, char *state)
-{
-    (void)!holdfast_publish(t->h, t->name, value, 0, on_published, t); /* else with the next one */
-    free(t->told);
-    free(t->told_state);
-    t->told = value;
-    t->told_state = state;
-    t->told_at = hf_now();
-}
-
-static bool same(const char *a, const char *b)
-{
-    return a && b && strcmp(a, b) == 0;
-}
-
 static void say(struct hf_sip_tree *t)
 {
     struct hf_sip_node_figures f;
@@ -258,19 +235,12 @@ static void say(struct hf_sip_tree *t)
     tell_self(t, busy, &load);
     json_t *v = state_of(t, busy);
     char *state = json_dumps(v, DUMP), *value = NULL;
-    bool due = !same(state, t->told_state);
-    if (due || hf_now() - t->told_at >= FIGURES) {
+    if (t->s->started && hf_entry_due(&t->entry, state, hf_now())) {
         add_figures(v, &f, requests_s, cpu);
         value = json_dumps(v, DUMP);
-        due = due || !same(value, t->told);
     }
     json_decref(v);
-    if (due && state && value && t->s->started) {
-        publish(t, value, state);
-        return;
-    }
-    free(state);
-    free(value);
+    (void)!hf_entry_tell(&t->entry, state, value, hf_now());
 }
 
 /* ---- who leads ---- */
@@ -383,6 +353,10 @@ int hf_sip_tree_open(struct hf_sip *s, struct hf_err *err)
     }
     s->tree = t;
     holdfast_on_status(t->h, on_status, t);
+    t->entry = (struct hf_entry){.h = t->h,
+                                 .name = t->name,
+                                 .unseen = "other servers do not see this one",
+                                 .figures = FIGURES};
     say(t);
     hf_timer_set(t->timer, hf_now() + SOON);
     (void)!holdfast_dispatch(t->h, 0); /* begins to connect */
@@ -398,7 +372,6 @@ void hf_sip_tree_close(struct hf_sip_tree *t)
     hf_timer_destroy(t->timer);
     holdfast_destroy(t->h);
     hf_sip_others_destroy(t->others);
-    free(t->told);
-    free(t->told_state);
+    hf_entry_fini(&t->entry);
     hf_free(t);
 }

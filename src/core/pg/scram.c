@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 
 #define MESSAGES_MAX ((size_t)4 * HF_PG_SCRAM_MESSAGE_MAX)
 #define KEY_TEXT_LEN 44 /* 32 bytes as base64 */
@@ -232,7 +233,7 @@ void hf_pg_verifier_mock(const uint8_t key[HF_PG_KEY_LEN], struct hf_slice user,
 static bool is_hex(struct hf_slice s)
 {
     for (size_t i = 0; i < s.n; i++) {
-        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f'))) {
+        if (hf_hex_value(s.p[i]) < 0 || (s.p[i] >= 'A' && s.p[i] <= 'F')) {
             return false;
         }
     }
@@ -291,9 +292,8 @@ static int md5_hex(struct hf_slice a, struct hf_slice b, char ret_hex[HF_PG_MD5_
     if (!ok) {
         return -ENOTSUP;
     }
-    for (size_t i = 0; i < sizeof(sum); i++) {
-        snprintf(ret_hex + 2 * i, 3, "%02x", sum[i]);
-    }
+    hf_hex_put(sum, sizeof(sum), ret_hex);
+    ret_hex[2 * sizeof(sum)] = 0;
     return 0;
 }
 

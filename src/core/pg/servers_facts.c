@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 #include "base/rd.h"
 #include "base/wr.h"
 #include "core/pg/servers_impl.h"
@@ -62,14 +63,7 @@ static uint64_t number(struct text *t, unsigned base, uint64_t max)
     uint64_t n = 0;
     const uint8_t *begin = t->p;
     for (; t->p < t->end; t->p++) {
-        unsigned c = *t->p, d = base;
-        if (c >= '0' && c <= '9') {
-            d = c - '0';
-        } else if (c >= 'A' && c <= 'F') {
-            d = c - 'A' + 10;
-        } else if (c >= 'a' && c <= 'f') {
-            d = c - 'a' + 10;
-        }
+        unsigned d = (unsigned)hf_hex_value(*t->p); /* none: more than any base */
         if (d >= base) {
             break;
         }

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 #include "core/sip/write.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
@@ -47,33 +48,6 @@ int hf_sip_algorithm_parse(struct hf_slice name, enum hf_sip_algorithm *ret_a)
         }
     }
     return -HF_EVALUE;
-}
-
-/* --- hex --- */
-
-static void put_hex(const uint8_t *p, size_t n, char *ret_text)
-{
-    for (size_t i = 0; i < n; i++) {
-        ret_text[2 * i] = "0123456789abcdef"[p[i] >> 4];
-        ret_text[2 * i + 1] = "0123456789abcdef"[p[i] & 15];
-    }
-}
-
-static uint8_t hex_value(uint8_t c)
-{
-    return (uint8_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
-}
-
-/* Exactly n bytes of hex digits. */
-static bool get_hex(struct hf_slice s, uint8_t *ret_p, size_t n)
-{
-    if (s.n != 2 * n || !hf_sip_all(s, HF_SIP_C_HEX)) {
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        ret_p[i] = (uint8_t)(hex_value(s.p[2 * i]) << 4 | hex_value(s.p[2 * i + 1]));
-    }
-    return true;
 }
 
 /* --- what a client says --- */
@@ -156,7 +130,7 @@ int hf_sip_credentials_parse(struct hf_slice value, struct hf_sip_credentials *r
     }
     if (!part[USERNAME].p || part[USERNAME].n > HF_SIP_USERNAME_MAX || !part[REALM].p ||
         !part[NONCE].n || part[NONCE].n > TEXT_MAX || !part[URI].n || part[URI].n > URI_MAX ||
-        !part[CNONCE].n || part[CNONCE].n > TEXT_MAX || !get_hex(part[NC], nc, sizeof(nc)) ||
+        !part[CNONCE].n || part[CNONCE].n > TEXT_MAX || !hf_hex_get(part[NC], sizeof(nc), nc) ||
         part[RESPONSE].n != 2 * hf_sip_algorithm_len(algorithm) ||
         !hf_sip_all(part[RESPONSE], HF_SIP_C_HEX)) {
         return -HF_EMALF;
@@ -285,7 +259,7 @@ void hf_sip_nonce_make(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice 
     hf_wr_u32(&w, now_s);
     hf_wr_u64(&w, chance);
     seal(key, realm, bytes); /* failing, it gives one that nobody's check accepts */
-    put_hex(bytes, sizeof(bytes), ret_nonce);
+    hf_hex_put(bytes, sizeof(bytes), ret_nonce);
 }
 
 static uint32_t time_of(const uint8_t bytes[NONCE_BYTES])
@@ -296,14 +270,14 @@ static uint32_t time_of(const uint8_t bytes[NONCE_BYTES])
 uint32_t hf_sip_nonce_time(struct hf_slice nonce)
 {
     uint8_t bytes[NONCE_BYTES];
-    return get_hex(nonce, bytes, sizeof(bytes)) ? time_of(bytes) : 0;
+    return hf_hex_get(nonce, sizeof(bytes), bytes) ? time_of(bytes) : 0;
 }
 
 int hf_sip_nonce_check(const uint8_t key[HF_SIP_NONCE_KEY_LEN], struct hf_slice realm,
                        struct hf_slice nonce, uint32_t now_s, uint32_t life_s)
 {
     uint8_t bytes[NONCE_BYTES], good[NONCE_BYTES];
-    if (!get_hex(nonce, bytes, sizeof(bytes))) {
+    if (!hf_hex_get(nonce, sizeof(bytes), bytes)) {
         return -HF_EAUTH;
     }
     memcpy(good, bytes, STAMP_BYTES);
@@ -391,14 +365,14 @@ static int respond(const struct hf_sip_credentials *c, struct hf_slice method,
         return rc;
     }
     hf_wr_init(&w, text, sizeof(text));
-    put_hex(secret, n, hex);
+    hf_hex_put(secret, n, hex);
     hf_wr_bytes(&w, hf_slice(hex, 2 * n));
     put_colon(&w, c->nonce);
-    put_hex(nc, sizeof(nc), hex);
+    hf_hex_put(nc, sizeof(nc), hex);
     put_colon(&w, hf_slice(hex, 8));
     put_colon(&w, c->cnonce);
     put_colon(&w, S("auth"));
-    put_hex(a2, n, hex);
+    hf_hex_put(a2, n, hex);
     put_colon(&w, hf_slice(hex, 2 * n));
     return digest(c->algorithm, &w, ret);
 }
@@ -412,8 +386,9 @@ int hf_sip_digest_check(const struct hf_sip_credentials *c, struct hf_slice meth
     if (rc == -ENOTSUP) {
         return rc;
     }
-    return rc == 0 && get_hex(c->response, got, n) && CRYPTO_memcmp(good, got, n) == 0 ? 0
-                                                                                       : -HF_EAUTH;
+    return rc == 0 && hf_hex_get(c->response, n, got) && CRYPTO_memcmp(good, got, n) == 0
+               ? 0
+               : -HF_EAUTH;
 }
 
 int hf_sip_digest_response(const struct hf_sip_credentials *c, struct hf_slice method,
@@ -423,7 +398,7 @@ int hf_sip_digest_response(const struct hf_sip_credentials *c, struct hf_slice m
     uint8_t made[HF_SIP_HASH_MAX];
     int rc = respond(c, method, secret, made);
     if (rc == 0) {
-        put_hex(made, hf_sip_algorithm_len(c->algorithm), ret_response);
+        hf_hex_put(made, hf_sip_algorithm_len(c->algorithm), ret_response);
     }
     return rc;
 }

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/rd.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
@@ -12,33 +13,6 @@
 #define TOKEN_TAG 10
 #define SEALED_MAX 1024
 #define BACK_BYTES ((HF_SIP_BACK_LEN - 4) / 2)
-
-/* --- hex --- */
-
-static void put_hex(const uint8_t *p, size_t n, char *ret_text)
-{
-    for (size_t i = 0; i < n; i++) {
-        ret_text[2 * i] = "0123456789abcdef"[p[i] >> 4];
-        ret_text[2 * i + 1] = "0123456789abcdef"[p[i] & 15];
-    }
-}
-
-static uint8_t hex_value(uint8_t c)
-{
-    return (uint8_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
-}
-
-static bool get_hex(struct hf_slice s, size_t room, uint8_t *ret_p, size_t *ret_n)
-{
-    if (s.n % 2 || s.n / 2 > room || !hf_sip_all(s, HF_SIP_C_HEX)) {
-        return false;
-    }
-    for (size_t i = 0; i < s.n / 2; i++) {
-        ret_p[i] = (uint8_t)(hex_value(s.p[2 * i]) << 4 | hex_value(s.p[2 * i + 1]));
-    }
-    *ret_n = s.n / 2;
-    return true;
-}
 
 /* --- keys --- */
 
@@ -116,7 +90,7 @@ void hf_sip_mark_put(struct hf_wr *w, const struct hf_sip_keys *keys,
     if (!mark_tag(keys, request, branch, mark, tag)) {
         return;
     }
-    put_hex(tag, sizeof(tag), hex);
+    hf_hex_put(tag, sizeof(tag), hex);
     hf_sip_put_name(w, HF_SIP_H_HOLDFAST_HOP);
     hf_sip_put_u64(w, mark->hop);
     hf_wr_bytes(w, S(";epoch="));
@@ -157,13 +131,12 @@ int hf_sip_mark_get(const struct hf_sip_keys *keys, const struct hf_sip_msg *req
     struct hf_sip_mark mark;
     struct hf_slice value, tag = {NULL, 0};
     uint8_t good[MARK_TAG], got[MARK_TAG];
-    size_t n;
     int rc = hf_sip_one(request, HF_SIP_H_HOLDFAST_HOP, &value);
     if (rc == 0) {
         return 0;
     }
-    if (rc < 0 || read_mark(value, &mark, &tag) || !get_hex(tag, sizeof(got), got, &n) ||
-        n != sizeof(got) || !mark_tag(keys, request, request->via.branch, &mark, good) ||
+    if (rc < 0 || read_mark(value, &mark, &tag) || !hf_hex_get(tag, sizeof(got), got) ||
+        !mark_tag(keys, request, request->via.branch, &mark, good) ||
         CRYPTO_memcmp(good, got, sizeof(good)) != 0) {
         return -HF_EAUTH;
     }
@@ -202,7 +175,7 @@ void hf_sip_back_make(const struct hf_sip_keys *keys, const struct hf_sip_back *
     hf_wr_u32(&w, back->loop);
     (void)back_tag(keys, bytes, branch, bytes + BACK_BYTES - BACK_TAG);
     memcpy(ret_text, (const char[]){';', 'h', 'f', '='}, 4);
-    put_hex(bytes, sizeof(bytes), ret_text + 4);
+    hf_hex_put(bytes, sizeof(bytes), ret_text + 4);
 }
 
 int hf_sip_back_get(const struct hf_sip_keys *keys, const struct hf_sip_via *via,
@@ -211,9 +184,8 @@ int hf_sip_back_get(const struct hf_sip_keys *keys, const struct hf_sip_via *via
     struct hf_sip_param p;
     uint8_t bytes[BACK_BYTES], good[BACK_TAG];
     struct hf_rd r;
-    size_t n;
-    if (!hf_sip_param_get(via->params, "hf", &p) || !get_hex(p.value, sizeof(bytes), bytes, &n) ||
-        n != sizeof(bytes) || !back_tag(keys, bytes, via->branch, good) ||
+    if (!hf_sip_param_get(via->params, "hf", &p) || !hf_hex_get(p.value, sizeof(bytes), bytes) ||
+        !back_tag(keys, bytes, via->branch, good) ||
         CRYPTO_memcmp(good, bytes + BACK_BYTES - BACK_TAG, BACK_TAG) != 0) {
         return -HF_EAUTH;
     }
@@ -256,7 +228,7 @@ size_t hf_sip_token_make(const struct hf_sip_keys *keys, uint64_t boot, uint16_t
     if (hf_wr_end(&w, &s)) {
         return 0;
     }
-    put_hex(s.p, s.n, ret_text);
+    hf_hex_put(s.p, s.n, ret_text);
     return 2 * s.n;
 }
 
@@ -267,8 +239,8 @@ int hf_sip_token_get(const struct hf_sip_keys *keys, uint64_t boot, struct hf_sl
     uint8_t bytes[HF_SIP_TOKEN_MAX / 2], good[TOKEN_TAG];
     struct hf_sip_flow f = {0};
     struct hf_rd r;
-    size_t n;
-    if (!get_hex(text, sizeof(bytes), bytes, &n) || n < FIXED) {
+    size_t n = text.n / 2;
+    if (n < FIXED || n > sizeof(bytes) || !hf_hex_get(text, n, bytes)) {
         return -HF_EMALF;
     }
     size_t rest = n - FIXED;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/list.h"
 #include "base/mem.h"
 #include "core/sip/notifier_impl.h"
@@ -41,9 +42,7 @@ static void contact_id(const struct hf_sip_binding *b, char ret_id[ID_N])
 {
     uint64_t h = b->outbound ? hf_hash(hf_sip_binding_instance(b), b->reg_id)
                              : hf_hash(hf_sip_binding_uri(b), 0);
-    for (int i = ID_N; i-- > 0; h >>= 4) {
-        ret_id[i] = "0123456789abcdef"[h & 15];
-    }
+    hf_hex_put_u64(h, ID_N, ret_id);
 }
 
 static struct past *past_of(const struct hf_sip_notifier *n, struct hf_slice aor)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -264,10 +265,7 @@ static void refuse(struct hf_sip_presence *p, unsigned status, struct hf_sip_pub
 
 static void make_key(struct hf_sip_presence *p, char ret_key[KEY_N])
 {
-    uint64_t id = hf_prng_u64(&p->prng);
-    for (int i = KEY_N; i-- > 0; id >>= 4) {
-        ret_key[i] = "0123456789abcdef"[id & 15];
-    }
+    hf_hex_put_u64(hf_prng_u64(&p->prng), KEY_N, ret_key);
 }
 
 /* RFC 3903 6: a new one. */

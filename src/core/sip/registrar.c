@@ -8,6 +8,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "core/sip/fields.h"
+#include "core/sip/write.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 #define SLOTS 4096 /* seconds of the wheel; what ends later is looked at once a turn */
@@ -362,14 +363,8 @@ static int normalise(struct hf_slice params, struct hf_wr *w)
     struct hf_sip_param p;
     int rc;
     while ((rc = hf_sip_param_next(&c, &p)) == 1) {
-        if (hf_sip_eq(p.name, S("expires"))) {
-            continue;
-        }
-        hf_wr_u8(w, ';');
-        hf_wr_bytes(w, p.name);
-        if (p.value.p) {
-            hf_wr_u8(w, '=');
-            hf_wr_bytes(w, p.value);
+        if (!hf_sip_eq(p.name, S("expires"))) {
+            hf_sip_put_param(w, &p);
         }
     }
     hf_sip_ws(&c);

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/mem.h"
 #include "base/prng.h"
 #include "base/siphash.h"
@@ -477,23 +478,16 @@ bool hf_sip_txn_respond(struct hf_sip_txns *t, struct hf_sip_txn *x, uint16_t st
 
 /* --- client --- */
 
-static void put_hex(uint64_t v, size_t n, char *ret_text)
-{
-    for (; n-- > 0; v >>= 4) {
-        ret_text[n] = "0123456789abcdef"[v & 15];
-    }
-}
-
 /* Lower case, as we write it. */
 static bool take_hex(const uint8_t *p, size_t n, uint64_t *ret_v)
 {
     *ret_v = 0;
     for (size_t i = 0; i < n; i++) {
-        bool digit = p[i] >= '0' && p[i] <= '9';
-        if (!digit && !(p[i] >= 'a' && p[i] <= 'f')) {
+        int digit = hf_hex_value(p[i]);
+        if (digit < 0 || (p[i] >= 'A' && p[i] <= 'F')) {
             return false;
         }
-        *ret_v = *ret_v << 4 | (uint64_t)(digit ? p[i] - '0' : p[i] - 'a' + 10);
+        *ret_v = *ret_v << 4 | (uint64_t)digit;
     }
     return true;
 }
@@ -519,9 +513,9 @@ void hf_sip_txns_branch(struct hf_sip_txns *t, char ret_branch[HF_SIP_OWN_BRANCH
     hf_siphash(t->secret, hf_slice(&n, sizeof(n)), tag);
     memcpy(&unknown, tag, sizeof(unknown));
     memcpy(ret_branch, HF_SIP_COOKIE, COOKIE_N);
-    put_hex(t->worker, 2, ret_branch + COOKIE_N);
-    put_hex(unknown, 16, ret_branch + COOKIE_N + 2);
-    put_hex(n, 2, ret_branch + COOKIE_N + 18);
+    hf_hex_put_u64(t->worker, 2, ret_branch + COOKIE_N);
+    hf_hex_put_u64(unknown, 16, ret_branch + COOKIE_N + 2);
+    hf_hex_put_u64(n, 2, ret_branch + COOKIE_N + 18);
 }
 
 struct hf_sip_txn *hf_sip_txns_client(const struct hf_sip_txns *t,

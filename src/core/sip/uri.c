@@ -1,6 +1,7 @@
 #include "core/sip/uri.h"
 
 #include "base/err.h"
+#include "base/hex.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 
@@ -232,9 +233,10 @@ bool hf_sip_uri_param(const struct hf_sip_uri *u, const char *name, struct hf_sl
 
 /* --- escapes --- */
 
-static uint8_t hex_value(uint8_t c)
+static int escape_digit(struct hf_sip_cur *c)
 {
-    return (uint8_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
+    int b = hf_sip_peek(c), v = hf_hex_value(b);
+    return v >= 0 && hf_sip_eat(c, (uint8_t)b) ? v : -1;
 }
 
 /* The next byte that the text means; *ret_escaped: it was written %HH. -1: the end; -2: a '%'
@@ -246,15 +248,8 @@ static int next_byte(struct hf_sip_cur *c, bool *ret_escaped)
     if (b < 0 || !hf_sip_eat(c, (uint8_t)b) || b != '%') {
         return b;
     }
-    int high = hf_sip_peek(c);
-    if (high < 0 || !(hf_sip_class[high] & HF_SIP_C_HEX) || !hf_sip_eat(c, (uint8_t)high)) {
-        return -2;
-    }
-    int low = hf_sip_peek(c);
-    if (low < 0 || !(hf_sip_class[low] & HF_SIP_C_HEX) || !hf_sip_eat(c, (uint8_t)low)) {
-        return -2;
-    }
-    return hex_value((uint8_t)high) << 4 | hex_value((uint8_t)low);
+    int high = escape_digit(c), low = high < 0 ? -1 : escape_digit(c);
+    return low < 0 ? -2 : high << 4 | low;
 }
 
 static void put_user_byte(struct hf_wr *w, uint8_t b)

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/hex.h"
 
 #define S(x) hf_slice((x), sizeof(x) - 1)
 #define EOL S("\r\n")
@@ -122,6 +123,16 @@ void hf_sip_put_u64(struct hf_wr *w, uint64_t v)
     hf_wr_bytes(w, hf_slice(text + sizeof(text) - n, n));
 }
 
+void hf_sip_put_param(struct hf_wr *w, const struct hf_sip_param *p)
+{
+    hf_wr_u8(w, ';');
+    hf_wr_bytes(w, p->name);
+    if (p->value.p) {
+        hf_wr_u8(w, '=');
+        hf_wr_bytes(w, p->value);
+    }
+}
+
 /* A value of the caller's: with a line end in it, it would be more than one field. */
 static void put_value(struct hf_wr *w, struct hf_slice s)
 {
@@ -229,14 +240,8 @@ static void put_stamped(struct hf_wr *w, const struct hf_sip_via *v,
     struct hf_sip_param p;
     hf_wr_bytes(w, hf_slice(v->text.p, v->text.n - v->params.n));
     while (hf_sip_param_next(&c, &p) == 1) {
-        if (hf_sip_eq(p.name, S("received")) || hf_sip_eq(p.name, S("rport"))) {
-            continue;
-        }
-        hf_wr_u8(w, ';');
-        hf_wr_bytes(w, p.name);
-        if (p.value.p) {
-            hf_wr_u8(w, '=');
-            hf_wr_bytes(w, p.value);
+        if (!hf_sip_eq(p.name, S("received")) && !hf_sip_eq(p.name, S("rport"))) {
+            hf_sip_put_param(w, &p);
         }
     }
     if (v->has_rport) {
@@ -496,13 +501,6 @@ int hf_sip_begin_request(struct hf_wr *w, const struct hf_sip_request *r)
 
 /* --- stateless names --- */
 
-static void put_hex(uint64_t v, char ret_text[16])
-{
-    for (int i = 16; i-- > 0; v >>= 4) {
-        ret_text[i] = "0123456789abcdef"[v & 15];
-    }
-}
-
 /* What all messages of one transaction have in common (17.2.3): the topmost Via's branch and
  * sent-by; of RFC 2543 what else there is. */
 static uint64_t transaction_hash(const struct hf_sip_msg *m, uint64_t seed)
@@ -520,13 +518,13 @@ static uint64_t transaction_hash(const struct hf_sip_msg *m, uint64_t seed)
 void hf_sip_stateless_tag(const struct hf_sip_msg *request, uint64_t seed, char ret_tag[16])
 {
     uint64_t h = transaction_hash(request, seed);
-    put_hex(hf_hash(request->call_id, h + request->cseq), ret_tag);
+    hf_hex_put_u64(hf_hash(request->call_id, h + request->cseq), 16, ret_tag);
 }
 
 void hf_sip_stateless_branch(const struct hf_sip_msg *request, struct hf_slice salt, uint64_t seed,
                              char ret_branch[HF_SIP_BRANCH_LEN])
 {
     memcpy(ret_branch, HF_SIP_COOKIE, sizeof(HF_SIP_COOKIE) - 1);
-    put_hex(hf_hash(salt, transaction_hash(request, ~seed)),
-            ret_branch + sizeof(HF_SIP_COOKIE) - 1);
+    hf_hex_put_u64(hf_hash(salt, transaction_hash(request, ~seed)), 16,
+                   ret_branch + sizeof(HF_SIP_COOKIE) - 1);
 }

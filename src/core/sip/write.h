@@ -18,6 +18,8 @@ const char *hf_sip_reason(uint16_t status);
 
 void hf_sip_put_str(struct hf_wr *w, const char *s);
 void hf_sip_put_u64(struct hf_wr *w, uint64_t v);
+/** ";name=value", or without "=" if it has no value. */
+void hf_sip_put_param(struct hf_wr *w, const struct hf_sip_param *p);
 /** s as a quoted string: with its quotes, '"' and '\' escaped, controls dropped. */
 void hf_sip_put_quoted(struct hf_wr *w, struct hf_slice s);
 

@@ -45,6 +45,17 @@ static void service_names(void **state)
     assert_false(hf_service_name_ok(hf_slice(label, 65)));
 }
 
+static void words(void **state)
+{
+    (void)state;
+    assert_true(hf_word_ok(hf_slice_str("!~"), 2));
+    assert_false(hf_word_ok(hf_slice_str("abc"), 2));
+    assert_false(hf_word_ok(hf_slice(NULL, 0), 2));
+    assert_false(hf_word_ok(hf_slice_str("a b"), 9));
+    assert_false(hf_word_ok(hf_slice_str("a\x7f"), 9));
+    assert_false(hf_word_ok(hf_slice_str("\xc3\xa4"), 9));
+}
+
 static bool under(const char *name, const char *prefix)
 {
     return hf_service_under(hf_slice_str(name), hf_slice_str(prefix));
@@ -67,6 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HF_TEST(host_names),
         HF_TEST(service_names),
+        HF_TEST(words),
         HF_TEST(prefixes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,6 +54,24 @@ static void round_trip_and_every_truncation(void **state)
     assert_int_equal(decode_all(hf_slice(buf, n + 1)), -HF_ETRAIL);
 }
 
+static void words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n;
+        int rc;
+    } cases[] = {{"\2ab", 3, 0},         {"\3abc", 4, -HF_EMALF}, {"\0", 1, -HF_EMALF},
+                 {"\2a ", 3, -HF_EMALF}, {"\2a", 2, -HF_ETRUNC},  {"", 0, -HF_ETRUNC}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct hf_rd r;
+        hf_rd_init(&r, hf_slice(cases[i].bytes, cases[i].n));
+        struct hf_slice s = hf_rd_word(&r, 2);
+        assert_int_equal(r.err, cases[i].rc);
+        assert_true(r.err || hf_slice_eq(s, hf_slice_str("ab")));
+    }
+}
+
 static void writer_fails_at_every_smaller_room(void **state)
 {
     (void)state;
@@ -134,6 +152,7 @@ static void patch_and_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        HF_TEST(words),
         HF_TEST(round_trip_and_every_truncation),
         HF_TEST(writer_fails_at_every_smaller_room),
         HF_TEST(reads_after_an_error_are_zero),

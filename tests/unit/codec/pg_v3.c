@@ -60,6 +60,12 @@ static void heads(void **state)
     assert_int_equal(hf_pg_head_read(S("S\0\0\0\4and more"), &h), 0);
     assert_int_equal(h.type, 'S');
     assert_int_equal(h.body_len, 0);
+    assert_int_equal(hf_pg_message_read(S("Q\0\0\0\7abc"), 3, &h), 0);
+    assert_int_equal(h.body_len, 3);
+    assert_int_equal(hf_pg_message_read(S("Q\0\0\0\7ab"), 3, &h), -HF_ETRUNC);
+    assert_int_equal(hf_pg_message_read(S("Q\0\0\0"), 3, &h), -HF_ETRUNC);
+    assert_int_equal(hf_pg_message_read(S("Q\0\0\0\7ab"), 2, &h), -HF_EPROTO);
+    assert_int_equal(hf_pg_message_read(S("Q\0\0\0\3"), 3, &h), -HF_EPROTO);
 }
 
 static void put_startup(uint32_t version)

@@ -174,8 +174,13 @@ static void derives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(replaces_and_reads), HF_TEST(directories), HF_TEST(directory_of_a_path),
-        HF_TEST(key_text),           HF_TEST(derives),
+        HF_TEST(replaces_and_reads),
+        HF_TEST(directories),
+        HF_TEST(directory_of_a_path),
+        HF_TEST(stale_sockets),
+        HF_TEST(key_file),
+        HF_TEST(key_text),
+        HF_TEST(derives),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

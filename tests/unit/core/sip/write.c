@@ -264,9 +264,12 @@ static void pieces(void **state)
     hf_sip_put_u64(&w, 0);
     hf_sip_put_quoted(&w, hf_slice("a\"b\\c\n\0d", 8));
     hf_sip_put_name(&w, HF_SIP_H_VIA);
+    hf_sip_put_param(&w, &(struct hf_sip_param){.name = S("lr")});
+    hf_sip_put_param(&w, &(struct hf_sip_param){.name = S("q"), .value = S("")});
+    hf_sip_put_param(&w, &(struct hf_sip_param){.name = S("tag"), .value = S("\"a\"")});
     hf_sip_put_eol(&w);
     assert_int_equal(hf_wr_end(&w, &out), 0);
-    hf_assert_slice_str(out, "184467440737095516150\"a\\\"b\\\\cd\"Via: \r\n");
+    hf_assert_slice_str(out, "184467440737095516150\"a\\\"b\\\\cd\"Via: ;lr;q=;tag=\"a\"\r\n");
     assert_string_equal(hf_sip_reason(100), "Trying");
     assert_string_equal(hf_sip_reason(423), "Interval Too Brief");
     assert_string_equal(hf_sip_reason(607), "Unwanted");
