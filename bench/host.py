@@ -1,5 +1,6 @@
 """The lab and its hosts, seen from the machine: control sockets, sockets in a host's network, and
 what the kernel says of a process."""
+import contextlib
 import ctypes
 import datetime
 import json
@@ -9,7 +10,6 @@ import platform
 import re
 import socket
 import subprocess
-import sys
 import time
 
 import ctl
@@ -19,6 +19,19 @@ TOOL = ROOT / "build/src/lab/holdfast-lab"
 RAN = ROOT / "bench/out/ran.json"  # when, where and of which commit each of the other files is
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def entered(namespace):
+    """The calling thread is in this network namespace, of which a path is given, and then again where it was."""
+    with open("/proc/thread-self/ns/net", "rb") as home, open(namespace, "rb") as there:
+        if libc.setns(there.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        try:
+            yield
+        finally:
+            if libc.setns(home.fileno(), CLONE_NEWNET):
+                os._exit(1)  # in a network that the machine does not have
 
 
 class Lab:
@@ -68,15 +81,8 @@ class Lab:
 
     def connect(self, host, port):
         """A TCP connection to a program that listens on the host's loopback."""
-        with open("/proc/self/ns/net", encoding="ascii") as home, \
-                open(f"/proc/{self.init_pid(host)}/ns/net", encoding="ascii") as there:
-            if libc.setns(there.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-            try:
-                s = socket.create_connection(("127.0.0.1", port), timeout=10)
-            finally:
-                if libc.setns(home.fileno(), CLONE_NEWNET):
-                    sys.exit("cannot return to the machine's network")
+        with entered(f"/proc/{self.init_pid(host)}/ns/net"):
+            s = socket.create_connection(("127.0.0.1", port), timeout=10)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return s
 

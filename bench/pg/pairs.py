@@ -1,8 +1,6 @@
 """The contestants on hosts of a network: client, database, proxy, and alpha and beta, whose holdfast-pg
 are a pair with a service address, each session of which is protected by the other. Hosts are network
 namespaces with a cable to a bridge; what a group would tell the managers is told here."""
-import contextlib
-import ctypes
 import os
 import secrets
 import socket
@@ -11,7 +9,7 @@ import time
 
 from contestants import (BIN, DATABASE, HOLDFAST, HOLDFAST_PG, USER, Contestant, Rig, connect, free_port)
 from common import median, say, until  # from bench/failover # pylint: disable=wrong-import-position
-from host import CLONE_NEWNET, libc  # pylint: disable=wrong-import-position
+from host import entered  # pylint: disable=wrong-import-position
 from pgwire import Session  # pylint: disable=wrong-import-position
 
 HOSTS = {"client": "10.9.8.1", "database": "10.9.8.2", "proxy": "10.9.8.3", "alpha": "10.9.8.4",
@@ -72,18 +70,9 @@ class Network:
         """To run a command there; the process is the same."""
         return ("nsenter", f"--net=/run/netns/{self.name(host)}", "--", *argv)
 
-    @contextlib.contextmanager
     def entered(self, host):
         """This thread is there."""
-        with open("/proc/thread-self/ns/net", encoding="ascii") as home, \
-                open(f"/run/netns/{self.name(host)}", encoding="ascii") as there:
-            if libc.setns(there.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-            try:
-                yield
-            finally:
-                if libc.setns(home.fileno(), CLONE_NEWNET):
-                    os._exit(1)  # cannot return to the machine's network
+        return entered(f"/run/netns/{self.name(host)}")
 
 
 class Pair(Contestant):

@@ -94,6 +94,10 @@ class Lab:
         return next(a["local"] for i in json.loads(text) for a in i["addr_info"]
                     if a["scope"] == "global")
 
+    def init(self, host):
+        """The machine's pid of the host's first process, when it was last switched on"""
+        return int((STATE / self.name / "hosts" / host / "init").read_text().split()[0])
+
     def log(self, host):
         return self.run("log", host).stdout
 

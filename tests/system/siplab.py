@@ -11,10 +11,10 @@ import subprocess
 import threading
 
 from lab import ROOT, STATE, Lab
+from network import in_network
 from postgres import Rig as PostgresRig
 from sipserver import find
 from sipua import Agent, take_call, tls_context
-from takeover import enter_network
 
 HOSTS = ("alpha", "beta", "gamma")
 DOMAIN = "example.org"
@@ -215,7 +215,7 @@ class SipLab:
     @contextlib.contextmanager
     def control(self, name):
         """For many questions on one connection."""
-        pid = (STATE / self.lab.name / "hosts" / self.servers[name][0] / "init").read_text().split()[0]
+        pid = self.lab.init(self.servers[name][0])
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(DEADLINE)
             s.connect(f"/proc/{pid}/root/run/holdfast-sip/{name}.sock")
@@ -290,24 +290,11 @@ class SipLab:
     # --- clients ---
 
     def as_client(self, fn):
-        """Call fn in a thread that is in the clients' network, and give what it gives."""
-        result = []
-
-        def call():
-            try:
-                pid = (STATE / self.lab.name / "hosts/client/init").read_text().split()[0]
-                enter_network(int(pid))
-                result.append((fn(), None))
-            except BaseException as e:  # pylint: disable=broad-except
-                result.append((None, e))
-
-        t = threading.Thread(target=call)
-        t.start()
-        t.join()
-        value, error = result[0]
-        if error:
-            raise AssertionError(f"{error!r}\n{self.story()}") from error
-        return value
+        """fn() in a thread that is in the clients' network"""
+        try:
+            return in_network(self.lab.init("client"), fn)
+        except Exception as e:
+            raise AssertionError(f"{e!r}\n{self.story()}") from e
 
     def agent(self, user, host, port=PORT, transport="udp", **more):
         at = (self.where(host), TLS_PORT if transport == "tls" else port)

@@ -4,7 +4,6 @@ holdfast-pg on each host is a copy of it. What a test does to the hosts, and how
 import collections
 import contextlib
 import csv
-import ctypes
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ import time
 
 import pgwire
 from lab import ROOT, STATE, Failed, Lab
+from network import enter_network, in_network
 from postgres import find_program
 
 HOSTS = ("alpha", "beta", "gamma")
@@ -28,8 +28,6 @@ COROSYNC_PORT = 5405
 TOKEN = 300  # ms
 BOOT_WAIT = 8  # s
 DEADLINE = 60.0
-CLONE_NEWNET = 0x40000000
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 HOLDFAST = f"""
 cluster {{ key_file = "/etc/holdfast/cluster.key" }}
@@ -123,13 +121,6 @@ def descriptors(pid):
             inode = re.fullmatch(r"socket:\[(\d+)\]", name)
             kinds[f"tcp {states[inode[1]]}" if inode and inode[1] in states else re.sub(r":?\[?\d+\]?$", "", name)] += 1
     return kinds
-
-
-def enter_network(pid):
-    """The calling thread is in the network of that process from now on."""
-    with open(f"/proc/{pid}/ns/net", "rb") as f:
-        if LIBC.setns(f.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
 
 
 class Connection(pgwire.Connection):
@@ -240,6 +231,17 @@ class Rig:
 
     def prepare(self):
         """What the hosts of this rig have beside the lab's"""
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.end()
 
     def start_database(self):
         for host, copy in COPIES.items():
@@ -565,23 +567,8 @@ class Rig:
         enter_network(self.init("client"))
 
     def as_client(self, fn):
-        """Call fn in a thread that is in the clients' network, and give what it gives."""
-        result = []
-
-        def call():
-            try:
-                self.in_clients_network()
-                result.append((fn(), None))
-            except BaseException as e:  # pylint: disable=broad-except
-                result.append((None, e))
-
-        t = threading.Thread(target=call)
-        t.start()
-        t.join()
-        value, error = result[0]
-        if error:
-            raise error
-        return value
+        """fn() in a thread that is in the clients' network"""
+        return in_network(self.init("client"), fn)
 
     def connect(self, **kw):
         """A session of a client"""

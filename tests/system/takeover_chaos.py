@@ -3,7 +3,6 @@
 books of pg_chaos.py, and whether two hosts ever answered for the address. Clients of a protected kind must see no error at all."""
 import argparse
 import collections
-import contextlib
 import os
 import random
 import re
@@ -521,10 +520,8 @@ def main():
     if Node in kinds and not Node.there():
         kinds.remove(Node)
         print("no node-postgres here: without it")
-    rig = takeover.rig_for("takechaos", v6=a.ipv6, service=not a.no_service, tls=True)
     wrong = []
-    try:
-        rig.start()
+    with takeover.rig_for("takechaos", v6=a.ipv6, service=not a.no_service, tls=True) as rig:
         chaos = Chaos(rig, a.seed, kinds)
         capture = rig.capture()
         ways = a.way or (["database"] if a.no_service else None)
@@ -542,8 +539,6 @@ def main():
             print(line)
         if wrong:
             print(rig.story(60))
-    finally:
-        rig.end()
     print("takeover-chaos:", "ok" if not wrong else f"SEED={a.seed} failed")
     return bool(wrong)
 

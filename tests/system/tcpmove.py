@@ -7,7 +7,6 @@ connections. Each client checks every byte of its stream.
 """
 import argparse
 import contextlib
-import ctypes
 import ipaddress
 import os
 import pathlib
@@ -21,6 +20,8 @@ import sys
 import threading
 import time
 
+from network import in_network
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HOLDFAST", ROOT / "build/src/ctl/holdfast")).resolve().parents[2]
 PROGRAM = BUILD / "tests/support/tcp-move"
@@ -29,34 +30,12 @@ DEADLINE = 40.0
 TURN = bytes(b ^ 0x20 for b in range(256))
 STREAM = random.Random(1).randbytes((1 << 21) + 17)
 ECHO = STREAM.translate(TURN)
-LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
 
 
 def run(*words):
     p = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=30, check=False)
     assert p.returncode == 0, f"{' '.join(map(str, words))}: {p.stderr}"
     return p.stdout
-
-
-def in_namespace(name, fn):
-    """Call fn in a thread that is in that network namespace; sockets stay there."""
-    result = []
-
-    def call():
-        with open(f"/run/netns/{name}", "rb") as f:
-            assert LIBC.setns(f.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        try:
-            result.append((fn(), None))
-        except Exception as e:  # pylint: disable=broad-except
-            result.append((None, e))
-    t = threading.Thread(target=call)
-    t.start()
-    t.join()
-    value, error = result[0]
-    if error:
-        raise error
-    return value
 
 
 def checksum(data):
@@ -205,7 +184,7 @@ class Net:
             run("ip", "-n", host, "addr", "add", f"{self.address}/32", "dev", "eth0")
         else:
             run("ip", "-n", host, "addr", "add", f"{self.address}/128", "dev", "eth0", "nodad")
-        in_namespace(host, lambda: announce(self.address))
+        in_network(host, lambda: announce(self.address))
 
     def start(self):
         """The first server."""
@@ -239,7 +218,7 @@ class Net:
             old.until("saved")
             old.kill()
             self.remove(old.host)
-            in_namespace(new.host, lambda: announce(self.address))  # the old one may have said otherwise
+            in_network(new.host, lambda: announce(self.address))  # the old one may have said otherwise
         else:
             self.power_off()
             self.take_address(new.host)
@@ -272,7 +251,7 @@ class Net:
                 s.settimeout(DEADLINE)
                 s.connect((str(self.address), PORT))
             return s
-        return in_namespace(self.client, make)
+        return in_network(self.client, make)
 
     def start_client(self, **kw):
         c = Client(self, **kw)

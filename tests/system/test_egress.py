@@ -12,6 +12,7 @@ import time
 import pytest
 
 from agent import ROOT, until
+from network import in_network
 
 PROBE, SERVE = (f"{ROOT}/build/tests/support/egress-{n}" for n in ("probe", "serve"))
 V4, V6, PORT = "10.99.0.50", "fd99::50", 5432
@@ -32,7 +33,7 @@ class Capture:
 
     def __init__(self, ns):
         self.packets, self.problem = [], None
-        self.socket = in_ns(ns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
+        self.socket = in_network(ns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
         self.socket.bind(("eth0", 3))
         self.socket.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
@@ -80,30 +81,13 @@ class Capture:
         return max(acks, key=lambda a: (a - acks[0] + 2**31) % 2**32) if acks else None
 
 
-def in_ns(ns, fn):
-    """Call fn in a thread of that namespace."""
-    out = []
-
-    def body():
-        import ctypes  # pylint: disable=import-outside-toplevel
-        fd = os.open(f"/run/netns/{ns}", os.O_RDONLY)
-        rc = ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000)
-        os.close(fd)
-        out.append(fn() if rc == 0 else None)
-
-    t = threading.Thread(target=body)
-    t.start()
-    t.join()
-    return out[0]
-
-
 def set_offload(ns, on):
     """Checksums and segments of eth0 by the "card", or by the kernel."""
     import array  # pylint: disable=import-outside-toplevel
     import fcntl  # pylint: disable=import-outside-toplevel
     for command in (0x17, 0x1F, 0x24):  # ETHTOOL_STXCSUM, _STSO, _SGSO
         value = array.array("I", [command, int(on)])
-        with in_ns(ns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as s:
+        with in_network(ns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as s:
             fcntl.ioctl(s, 0x8946, struct.pack("16sP", b"eth0", value.buffer_info()[0]))  # SIOCETHTOOL
 
 
@@ -192,7 +176,7 @@ class Net:
 
     def socket(self, address):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        s = in_ns(self.client, lambda: socket.socket(family, socket.SOCK_STREAM))
+        s = in_network(self.client, lambda: socket.socket(family, socket.SOCK_STREAM))
         s.settimeout(10)
         self.sockets.append(s)
         return s
@@ -206,7 +190,7 @@ class Net:
     def answers(self, address):
         """Does the host say of a datagram to nobody that there is nobody?"""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with in_ns(self.client, lambda: socket.socket(family, socket.SOCK_DGRAM)) as s:
+        with in_network(self.client, lambda: socket.socket(family, socket.SOCK_DGRAM)) as s:
             s.connect((address, 9))
             s.settimeout(0.5)
             try:
@@ -535,7 +519,7 @@ def test_two_processes(net, how):
 def test_two_interfaces(net):
     """The loopback can be guarded, too: clients on the same host."""
     server = net.serve("bpf", V4, interfaces="eth0,lo")
-    s = in_ns(net.host, lambda: socket.create_connection((V4, PORT), 10))
+    s = in_network(net.host, lambda: socket.create_connection((V4, PORT), 10))
     net.sockets.append(s)
     peer = s.getsockname()[1]
     server.wait(f"accepted {peer}")

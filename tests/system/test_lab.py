@@ -198,7 +198,7 @@ def test_fence_off_and_on(lab):
     sniffer = python(lab, "beta", SNIFF, lab.address("alpha"))
     client = python(lab, "alpha", CLIENT, lab.address("beta"))
     assert server.stdout.readline() == "got\n"
-    init = int((STATE / lab.name / "hosts/alpha/init").read_text().split()[0])
+    init = lab.init("alpha")
     lab.fence("beta", "off", "alpha")
     assert not pathlib.Path(f"/proc/{init}/ns").exists() or pathlib.Path(
         f"/proc/{init}/stat").read_text().split(") ")[1][0] in "ZX"

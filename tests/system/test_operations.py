@@ -7,9 +7,7 @@ import csv
 import io
 import os
 import pathlib
-import re
 import shutil
-import subprocess
 import threading
 import time
 
@@ -17,9 +15,9 @@ import pg_chaos
 import pgwire
 from guide import blocks
 from lab import ROOT, STATE, Failed
+from network import enter_network, in_network
 from reader import DEADLINE, HOSTS, PROGRAMS, Reader, find_program
 from sipua import Agent
-from takeover import enter_network
 from test_guides import THREE
 
 OPERATIONS = ROOT / "doc/guide/operations.md"
@@ -136,7 +134,7 @@ class Operator(Reader):
         self.lab.until(lambda: host not in current(), f"no users at {host}", DEADLINE)
 
     def clients(self):
-        pid = int((STATE / self.lab.name / "hosts/client/init").read_text().split()[0])
+        pid = self.lab.init("client")
         endpoint = Endpoint(pid, self.here("192.0.2.110"))
         with self.inside(endpoint) as c:
             for sql in pg_chaos.SCHEMA.split(";"):
@@ -151,17 +149,8 @@ class Operator(Reader):
     @contextlib.contextmanager
     def inside(self, endpoint):
         """A session made in the clients' network, used here"""
-        made = []
-
-        def connect():
-            enter_network(endpoint.pid)
-            made.append(pgwire.Connection(host=endpoint.address, port=6432, database="app", user="app", password="app-secret",
-                                          timeout=PATIENCE))
-
-        t = threading.Thread(target=connect)
-        t.start()
-        t.join()
-        with made[0] as c:
+        with in_network(endpoint.pid, lambda: pgwire.Connection(host=endpoint.address, port=6432, database="app", user="app",
+                                                                password="app-secret", timeout=PATIENCE)) as c:
             yield c
 
     def progress(self):

@@ -66,9 +66,7 @@ class Drops(takeover.Rig):
 
 @pytest.mark.parametrize("kind", [AsUser, Drops])
 def test_a_take_over_with_exactly_these(kind):
-    rig = kind(Lab(f"caps-{os.getpid()}"))
-    try:
-        rig.start()
+    with kind(Lab(f"caps-{os.getpid()}")) as rig:
         with rig.connect() as c:
             for sql in ("create table t (i int)", "begin", "insert into t values (1)"):
                 pgwire.check(c.query(sql))
@@ -83,8 +81,6 @@ def test_a_take_over_with_exactly_these(kind):
                 rig.whole()
             pgwire.check(c.query("commit"))
         assert not [line for h in takeover.HOSTS for line in rig.log(h).splitlines() if "Operation not permitted" in line]
-    finally:
-        rig.end()
 
 
 # --- what is missing ---

@@ -201,6 +201,7 @@ def _with_tls(start, certs, rig):
     return with_tls
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")  # that they are old is the point
 def test_tls(with_tls, certs):
     p = with_tls("prefer")
     assert psql(p.conninfo(sslmode="disable")).stdout == "1\n"

@@ -73,12 +73,8 @@ class Shares(takeover.Rig):
 
 @pytest.fixture(scope="module", name="rig")
 def fixture_rig():
-    rig = Shares(Lab(f"shares-{os.getpid()}"))
-    try:
-        rig.start()
+    with Shares(Lab(f"shares-{os.getpid()}")) as rig:
         yield rig
-    finally:
-        rig.end()
 
 
 def test_one_host_dies_and_the_other_has_both(rig):

@@ -3,16 +3,14 @@ import contextlib
 import json
 import os
 import pathlib
-import queue
 import subprocess
-import threading
 
 import pytest
 from conftest import make_lab
 from lab import STATE
+from network import in_network
 from sipserver import find
 from sipua import Agent
-from takeover import enter_network
 
 HOSTS = ("alpha", "beta", "gamma")
 USERS = [f"user{i}" for i in range(12)]
@@ -101,27 +99,13 @@ def fixture_cluster(request):
 @pytest.fixture(name="client")
 def fixture_client(cluster):
     """Runs functions in a thread that is in the clients' network; agents are to be made there."""
-    work, done = queue.Queue(), queue.Queue()
-    pid = int((STATE / cluster.lab.name / "hosts/client/init").read_text().split()[0])
-
-    def run():
-        enter_network(pid)
-        while (fn := work.get()) is not None:
-            try:
-                done.put((fn(), None))
-            except BaseException as e:  # noqa: B036  (raised again where it was asked for)
-                done.put((None, e))
-
-    thread = threading.Thread(target=run)
-    thread.start()
     agents = []
 
     def call(fn):
-        work.put(fn)
-        value, error = done.get()
-        if error:
-            raise AssertionError(f"{error!r}\n{cluster.story()}") from error
-        return value
+        try:
+            return in_network(cluster.lab.init("client"), fn)
+        except Exception as e:
+            raise AssertionError(f"{e!r}\n{cluster.story()}") from e
 
     def agent(user, host, port=5060, **more):
         local = cluster.lab.address("client")
@@ -133,8 +117,6 @@ def fixture_client(cluster):
     yield call
     for a in agents:
         call(a.close)
-    work.put(None)
-    thread.join()
 
 
 def register_all(client, host, **more):

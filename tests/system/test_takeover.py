@@ -26,12 +26,8 @@ SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 16384),)
 
 @pytest.fixture(scope="module", name="the_rig")
 def fixture_the_rig():
-    rig = takeover.rig_for("takeover", tls=True)
-    try:
-        rig.start()
+    with takeover.rig_for("takeover", tls=True) as rig:
         yield rig
-    finally:
-        rig.end()
 
 
 @pytest.fixture(name="rig")

@@ -20,12 +20,8 @@ class Rig(takeover.Rig):
 
 @pytest.fixture(scope="module", name="the_rig")
 def fixture_the_rig():
-    rig = Rig(takeover.Lab(f"ready-{os.getpid()}"))
-    try:
-        rig.start()
+    with Rig(takeover.Lab(f"ready-{os.getpid()}")) as rig:
         yield rig
-    finally:
-        rig.end()
 
 
 @pytest.fixture(name="rig")

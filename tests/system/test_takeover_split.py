@@ -17,12 +17,8 @@ KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Tran
 
 @pytest.fixture(scope="module", name="the_rig")
 def fixture_the_rig():
-    rig = takeover.rig_for("split", fencing=False)
-    try:
-        rig.start()
+    with takeover.rig_for("split", fencing=False) as rig:
         yield rig
-    finally:
-        rig.end()
 
 
 @pytest.fixture(name="rig")

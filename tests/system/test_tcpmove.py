@@ -11,7 +11,8 @@ import time
 import pytest
 
 import tcpmove
-from tcpmove import KINDS, PROGRAM, Net, Server, await_progress, in_namespace, run
+from network import in_network
+from tcpmove import KINDS, PROGRAM, Net, Server, await_progress, run
 
 
 @pytest.fixture(params=[4, 6])
@@ -140,7 +141,7 @@ def test_an_answer_that_is_too_old(net4, late):
         return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
 
     net4.start()
-    seen = in_namespace(net4.client, sniff)
+    seen = in_network(net4.client, sniff)
     s = net4.connect([(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)], [tcpmove.OFF["sack"]])
     data = tcpmove.STREAM[:200_000]
     send_all(s, data)
@@ -151,7 +152,7 @@ def test_an_answer_that_is_too_old(net4, late):
         if p[9] == 6 and p[22:24] == struct.pack("!H", tcpmove.PORT):
             full = [*full, with_window(p, 0)] if p[34:36] == b"\0\0" else []
     old = full[-1]
-    raw = in_namespace(net4.client, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+    raw = in_network(net4.client, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
     to = (str(net4.address), 0)
     run("ip", "netns", "exec", net4.client, "nft", DEAF)
@@ -250,7 +251,7 @@ def test_client_that_is_gone(net4):
 
 def capture(net, host, run_it):
     """(SYN, SYN-ACK) seen on that host while run_it() runs."""
-    s = in_namespace(host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    s = in_network(host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
     s.settimeout(tcpmove.DEADLINE)
     offset = 20 if net.version == 4 else 40
     seen = {}
@@ -273,7 +274,7 @@ def test_embryo(net, tmp_path, lost):
     if lost:
         run("ip", "netns", "exec", net.client, "nft", guard)
     family = socket.AF_INET if net.version == 4 else socket.AF_INET6
-    s = in_namespace(net.client, lambda: socket.socket(family))
+    s = in_network(net.client, lambda: socket.socket(family))
     s.setblocking(False)
     packets = capture(net, net.server.host, lambda: s.connect_ex((str(net.address), tcpmove.PORT)))
     net.power_off()
@@ -305,9 +306,9 @@ def test_new_connection_during_the_take_over(net):
     net.power_off()
     net.take_address(new.host)
     family = socket.AF_INET if net.version == 4 else socket.AF_INET6
-    s = in_namespace(net.client, lambda: socket.socket(family))
+    s = in_network(net.client, lambda: socket.socket(family))
     s.setblocking(False)
-    seen = in_namespace(new.host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    seen = in_network(new.host, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
     s.connect_ex((str(net.address), tcpmove.PORT))
     seen.settimeout(tcpmove.DEADLINE)
     while True:  # until the SYN is there
