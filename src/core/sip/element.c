@@ -705,7 +705,7 @@ void hf_el_handle(struct hf_el_req *r)
         hf_el_respond(r, status, NULL);
         return;
     }
-    if (!r->f.from_peer && r->f.kind != HF_SIP_KIND_REGISTER && hf_el_loops(r)) {
+    if (r->f.kind != HF_SIP_KIND_REGISTER && hf_el_loops(r)) {
         hf_el_respond(r, 482, NULL);
         return;
     }

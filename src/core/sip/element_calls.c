@@ -198,10 +198,6 @@ void hf_el_call(struct hf_el_req *r)
 {
     struct hf_sip_element *e = r->e;
     struct hf_sip_target target[HF_SIP_CONTACTS_MAX];
-    if (hf_el_loops(r)) {
-        hf_el_respond(r, 482, NULL);
-        return;
-    }
     int n = targets(r, target);
     if (n < 0) {
         return;
@@ -215,7 +211,8 @@ void hf_el_call(struct hf_el_req *r)
     struct hf_sip_forward how = {.sent_by = e->listen[0].sent_by,
                                  .source = &r->from->peer,
                                  .pop_routes = r->route.pop,
-                                 .drop = 1ULL << HF_SIP_H_HOLDFAST_HOP};
+                                 .drop = 1ULL << HF_SIP_H_HOLDFAST_HOP,
+                                 .hop = r->f.mark.hop};
     if (r->known->auth == HF_EL_AUTH_GOOD) { /* for us: nobody else's business */
         how.drop |= 1ULL << HF_SIP_H_PROXY_AUTHORIZATION;
     }

@@ -264,17 +264,9 @@ uint16_t hf_el_routes(struct hf_el_req *r)
 
 /* --- loops --- */
 
-uint32_t hf_el_loop(const struct hf_sip_msg *m)
+uint32_t hf_el_loop(const struct hf_el_req *r)
 {
-    uint64_t h = hf_hash(m->uri_text, m->cseq);
-    h = hf_hash(m->call_id, h);
-    h = hf_hash(hf_sip_address_tag(&m->from), h);
-    h = hf_hash(hf_sip_address_tag(&m->to), h);
-    for (uint8_t i = hf_sip_has(m, HF_SIP_H_ROUTE) ? m->first[HF_SIP_H_ROUTE] : HF_SIP_NO_FIELD;
-         i != HF_SIP_NO_FIELD; i = m->field[i].next) {
-        h = hf_hash(hf_sip_field_value(m, i), h);
-    }
-    return (uint32_t)h;
+    return (uint32_t)hf_sip_loop_hash(r->m, r->f.mark.hop, 0);
 }
 
 bool hf_el_loops(const struct hf_el_req *r)
@@ -285,7 +277,7 @@ bool hf_el_loops(const struct hf_el_req *r)
     if (r->m->n_vias < 2) {
         return false;
     }
-    uint32_t loop = hf_el_loop(r->m);
+    uint32_t loop = hf_el_loop(r);
     hf_sip_walk_begin(&walk, r->m, HF_SIP_H_VIA);
     while (hf_sip_walk_via(&walk, &via) == 1) {
         if (hf_el_is_here(r->e, &via.sent_by) && hf_sip_back_get(&r->e->keys, &via, &back) == 0 &&

@@ -480,7 +480,7 @@ static void forward(struct hf_el_req *r, const struct plan *p)
     hf_sip_back_make(&e->keys,
                      &(struct hf_sip_back){.listen = hf_el_listen_at(e, r->from)->id,
                                            .conn = r->from->conn,
-                                           .loop = hf_el_loop(r->m)},
+                                           .loop = hf_el_loop(r)},
                      hf_slice(branch, sizeof(branch)), back);
     struct hf_sip_forward how = {
         .uri = p->uri,
@@ -493,6 +493,7 @@ static void forward(struct hf_el_req *r, const struct plan *p)
         .pop_routes = p->pop,
         .pop_last_route = p->pop_last,
         .drop = 1ULL << HF_SIP_H_HOLDFAST_HOP,
+        .hop = r->f.mark.hop,
     };
     if (p->record) {
         how.record_route = record(r, p, rr, sizeof(rr));

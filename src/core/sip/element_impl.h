@@ -294,7 +294,7 @@ struct hf_slice hf_el_aor(const struct hf_sip_element *e, const struct hf_sip_ur
 uint16_t hf_el_routes(struct hf_el_req *r);
 /** 0, or the status to answer. */
 uint16_t hf_el_facts(struct hf_el_req *r);
-uint32_t hf_el_loop(const struct hf_sip_msg *m);
+uint32_t hf_el_loop(const struct hf_el_req *r);
 /** 482: it has been here before, as it is. */
 bool hf_el_loops(const struct hf_el_req *r);
 bool hf_el_from_edge(const struct hf_sip_element *e, const struct hf_endpoint *peer);

@@ -146,6 +146,19 @@ int hf_sip_mark_get(const struct hf_sip_keys *keys, const struct hf_sip_msg *req
 
 /* --- the way back --- */
 
+uint64_t hf_sip_loop_hash(const struct hf_sip_msg *m, uint8_t hop, uint64_t seed)
+{
+    uint64_t h = hf_hash(m->uri_text, hf_hash(hf_slice(&hop, 1), seed + m->cseq));
+    h = hf_hash(m->call_id, h);
+    h = hf_hash(hf_sip_address_tag(&m->from), h);
+    h = hf_hash(hf_sip_address_tag(&m->to), h);
+    for (uint8_t i = hf_sip_has(m, HF_SIP_H_ROUTE) ? m->first[HF_SIP_H_ROUTE] : HF_SIP_NO_FIELD;
+         i != HF_SIP_NO_FIELD; i = m->field[i].next) {
+        h = hf_hash(hf_sip_field_value(m, i), h);
+    }
+    return h;
+}
+
 uint16_t hf_sip_listen_id(uint8_t transport, const struct hf_endpoint *at)
 {
     uint8_t text[20] = {transport, at->family, (uint8_t)(at->port >> 8), (uint8_t)at->port};

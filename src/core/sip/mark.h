@@ -46,6 +46,10 @@ struct hf_sip_back {
 };
 /** Which of our listening addresses, in 16 bits: the same at whoever has the address (S1). */
 uint16_t hf_sip_listen_id(uint8_t transport, const struct hf_endpoint *at);
+/** What a request has in common with itself when it comes round: what it is, and all that it is
+ * routed by (RFC 3261 16.6 step 8): the Request-URI, Routes, and hop, of a peer's mark: what comes
+ * back from a peer that knows better is a spiral (I7). */
+uint64_t hf_sip_loop_hash(const struct hf_sip_msg *m, uint8_t hop, uint64_t seed);
 #define HF_SIP_BACK_LEN 48 /* ";hf=" and hex digits */
 void hf_sip_back_make(const struct hf_sip_keys *keys, const struct hf_sip_back *back,
                       struct hf_slice branch, char ret_text[HF_SIP_BACK_LEN]);

@@ -2,14 +2,14 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/list.h"
 #include "base/mem.h"
+#include "core/sip/mark.h"
 #include "core/sip/transaction.h"
 
 #define NOTHING hf_slice(NULL, 0)
@@ -108,27 +108,20 @@ static uint32_t breadth_of(const struct hf_sip_msg *m)
     return rc == 0 ? (uint32_t)v : 1; /* what can't be read breeds nothing */
 }
 
-/* What makes a request the same one when it comes round: all by which it is routed, and what it is
- * (RFC 5393, RFC 3261 16.6 step 8). */
-static void loop_mark(const struct hf_sip_proxy *p, const struct hf_sip_msg *m,
-                      char ret_mark[LOOP_N + 1])
+static void loop_mark(const struct hf_sip_proxy *p, const struct hf_sip_msg *m, uint8_t hop,
+                      char ret_mark[LOOP_N])
 {
-    uint64_t h = hf_hash(m->uri_text, ~p->seed);
-    h = hf_hash(m->method_text, h + m->cseq);
-    h = hf_hash(hf_sip_address_tag(&m->from), h);
-    h = hf_hash(hf_sip_address_tag(&m->to), h);
-    h = hf_hash(m->call_id, h);
-    snprintf(ret_mark, LOOP_N + 1, "%0*" PRIx64, LOOP_N, h);
+    hf_hex_put_u64(hf_sip_loop_hash(m, hop, ~p->seed), LOOP_N, ret_mark);
 }
 
 /* Has it been forked here before, by this Request-URI? (With another one it is a spiral: fine.) */
-static bool is_loop(const struct hf_sip_proxy *p, const struct hf_sip_msg *m)
+static bool is_loop(const struct hf_sip_proxy *p, const struct hf_sip_msg *m, uint8_t hop)
 {
-    char mark[LOOP_N + 1];
+    char mark[LOOP_N];
     struct hf_sip_walk walk;
     struct hf_sip_via v;
     struct hf_sip_param param;
-    loop_mark(p, m, mark);
+    loop_mark(p, m, hop, mark);
     hf_sip_walk_begin(&walk, m, HF_SIP_H_VIA);
     while (hf_sip_walk_via(&walk, &v) == 1) {
         if (hf_sip_branch_worker(v.branch) >= 0 && hf_sip_param_get(v.params, LOOP_PARAM, &param) &&
@@ -182,9 +175,9 @@ static int make_plan(struct hf_sip_proxy *p, const struct hf_sip_msg *m,
         hf_sip_txns_give(p->txns, size);
         return -ENOMEM;
     }
-    char mark[LOOP_N + 1];
+    char mark[LOOP_N];
     uint8_t *at = (uint8_t *)(plan->target + n);
-    loop_mark(p, m, mark);
+    loop_mark(p, m, how->hop, mark);
     plan->size = size;
     plan->source = from->peer;
     plan->how = *how;
@@ -788,7 +781,7 @@ int hf_sip_proxy_fork(struct hf_sip_proxy *p, const struct hf_sip_msg *request,
     if (hf_sip_proxy_absorb(p, request, from, now)) {
         return 0;
     }
-    if (is_loop(p, request)) {
+    if (is_loop(p, request, how->hop)) {
         p->count.looped++;
         return reply(p, request, from, 482, response_to(p, request, &from->peer, 482), now);
     }

@@ -30,8 +30,8 @@
  * recursed.
  *
  * Targets that are tried together share the request's Max-Breadth (RFC 5393); more than it
- * allows are tried after the others. A request that comes round to be forked again (same
- * Request-URI, tags, Call-ID, CSeq; our Vias have a mark of these) is answered with 482.
+ * allows are tried after the others. A request that comes round to be forked again (the same by
+ * hf_sip_loop_hash(), which our Vias carry) is answered with 482.
  *
  * Branches that we make begin with the cookie, then two hex digits of `worker`, then what finds the
  * transaction and can't be guessed: hf_sip_branch_worker() tells whose a response is.

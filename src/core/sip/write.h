@@ -74,6 +74,8 @@ struct hf_sip_forward {
     bool pop_last_route; /* ... and the last one, which became the Request-URI (16.4) */
     uint64_t drop;       /* bits enum hf_sip_field_id: lines left out (credentials of our
                           * realm, fields that are written anew) */
+    uint8_t hop;         /* of the mark that it came with: a loop has the same one, what a
+                          * peer sends back has not (hf_sip_loop_hash()) */
 };
 /**
  * A request to forward (RFC 3261 16.6): our Via on top, Max-Forwards one less (70 if there was

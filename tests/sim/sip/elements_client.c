@@ -371,6 +371,9 @@ static void hears_response(struct ew_world *w, uint32_t client)
 {
     struct ew_client *c = &w->client[client];
     uint32_t retry;
+    if (msg.status == 482) {
+        ew_failed(w, "%s gets 482, and nothing loops here", cast_client(client));
+    }
     if (msg.method == HF_SIP_MESSAGE) {
         if (msg.cseq == c->call && msg.status >= 200) {
             c->call_status = msg.status;

@@ -51,11 +51,21 @@ static void begin(uint64_t seed)
     }
 }
 
+/* Whether it finds somebody now is not said, but nothing loops. */
+static void call(uint32_t client, uint16_t server)
+{
+    if (x.must_authenticate || x.server[server].role == HF_SIP_ROLE_EDGE) {
+        return; /* it would want credentials of a user: see the stories */
+    }
+    ew_call(&x, client, (uint32_t)below(x.n_clients), server);
+    ew_set_timer(&x, client, HF_S(1), false);
+}
+
 static void fault(void)
 {
     uint16_t s = (uint16_t)below(x.n_servers);
     uint32_t c = (uint32_t)below(x.n_clients);
-    switch (below(9)) {
+    switch (below(13)) {
     case 0:
     case 1:
         ew_crash(&x, s);
@@ -80,6 +90,12 @@ static void fault(void)
         }
         break;
     }
+    case 8:
+    case 9:
+    case 10:
+    case 11:
+        call(c, s);
+        break;
     default:
         if (x.server[s].up) {
             hf_sip_element_shed(x.server[s].e, (enum hf_sip_shed)below(2));
@@ -179,7 +195,7 @@ static bool run(uint64_t seed, FILE *trace)
     x.trace = trace;
     if (setjmp(fail) == 0) {
         begin(seed);
-        unsigned n = (unsigned)below(40);
+        unsigned n = (unsigned)below(60);
         for (unsigned i = 0; i < n; i++) {
             ew_pass(&x, (hf_time)below((uint64_t)HF_S(below(2) ? 2 : 30)));
             fault();

@@ -188,6 +188,21 @@ static void stale_external(struct ew_world *w)
     registers(w, ANN, ALPHA);
 }
 
+/* alpha does not know yet that ann has come back to it: beta does. */
+static void stale_call(struct ew_world *w)
+{
+    given(w, 2, 0, false);
+    quietly(w, ann_registered_at_alpha);
+    w->row[ANN].home = w->row[ANN].current = BETA;
+    w->row[ANN].epoch++;
+    ew_know(w, ALPHA, ANN);
+    w->row[ANN].home = w->row[ANN].current = ALPHA;
+    w->row[ANN].epoch++;
+    ew_know(w, BETA, ANN);
+    ew_call(w, BEN, ANN, ALPHA);
+    soon(w);
+}
+
 static void in_flight(struct ew_world *w)
 {
     given(w, 2, 0, false);
@@ -319,6 +334,8 @@ static const struct {
      stale_internal},
     {"stale-external", "Two stale tables against each other, an external client (I7).",
      stale_external},
+    {"stale-call", "A call goes out by an old row, and comes back by the new one (I7, D12).",
+     stale_call},
     {"in-flight", "The assignment changes while a REGISTER is being stored (I7, S3).", in_flight},
     {"refresh-at-old-home", "A client refreshes at its old home (D10).", refresh_at_old_home},
     {"mass-move", "A dead server's clients move; calls find them at once (D11, S3).", mass_move},

@@ -356,6 +356,57 @@ static void loops(void **state)
     rig_close(&r);
 }
 
+/* What went to beta comes back from there, at hop 2, as beta would send it. */
+static void back_from_beta(const char *method, const char *went)
+{
+    const char *via = strstr(went, "\r\n") + 2, *hop = strstr(went, "Holdfast-Hop: 1;");
+    char mark[256];
+    assert_non_null(hop);
+    rig_mark(mark, sizeof(mark), method, 5, 2, 5, false);
+    snprintf(text, sizeof(text),
+             "%s " ANN " SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.2;branch=z9hG4bK%s5\r\n%s%.*s%s",
+             method, method, mark, (int)(hop - via), via, strstr(hop, "\r\n") + 2);
+    rig_from(&r, 102, HF_SIP_TRANSPORT_UDP, 0);
+    rig_in(&r, text);
+}
+
+/* alpha sends it to beta by an old row, beta back by the new one: its mark is what it is routed by
+ * now, so this is a spiral, and ends at ann (D12). */
+static void two_old_tables(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"MESSAGE", "INVITE"}; /* without state, and with it */
+    for (size_t i = 0; i < 2; i++) {
+        conf = rig_conf();
+        memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
+        listen[0].policy = HF_SIP_POLICY_PROXY;
+        conf.listen = listen;
+        rig_open(&r, &conf);
+        rig_request(text, sizeof(text), methods[i], ANN, ANN, "", 5);
+        rig_in(&r, text);
+        assert_non_null(rig_asked(&r, HF_SIP_OP_READ));
+        struct rig_op read = r.op[0];
+        rig_pass(&r, HF_MS(200));
+        r.op[0] = read;
+        r.n_ops = 1;
+        rig_answer(&r, HF_SIP_OP_DONE, "beta", 4);
+        assert_int_equal(r.sent[r.n_sent - 1].to.peer.addr[3], 2); /* an INVITE's 100 before it */
+        snprintf(other, sizeof(other), "%s", rig_out(&r, r.n_sent - 1));
+        knows("alpha", 5);
+        rig_loaded(&r, NULL);
+        rig_request(text, sizeof(text), "REGISTER", "sip:example.com", ANN,
+                    "Contact: <sip:ann@192.0.2.1:5060>\r\n", 6);
+        rig_in(&r, text);
+        rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+        assert_int_equal(rig_status(&r, 0), 200);
+        back_from_beta(methods[i], other);
+        assert_string_equal(strtok(r.sent[r.n_sent - 1].text, "\r"),
+                            i ? "INVITE sip:ann@192.0.2.1:5060 SIP/2.0"
+                              : "MESSAGE sip:ann@192.0.2.1:5060 SIP/2.0");
+        rig_close(&r);
+    }
+}
+
 /* Who has a connection does not ask again: he hears of it when the server dies that has his
  * request. */
 static void server_dies(void **state)
@@ -557,6 +608,7 @@ int main(void)
         HF_TEST(edge),
         HF_TEST(routes),
         HF_TEST(loops),
+        HF_TEST(two_old_tables),
         HF_TEST(service_addresses),
         HF_TEST(server_dies),
         HF_TEST(address_has_moved),
