@@ -132,7 +132,7 @@ def reach_all(client, cluster, agents, through):
     for a in agents.values():
         text = os.urandom(4).hex()
         m = client(lambda a=a, text=text: caller.message(a.aor, text))
-        assert m.status == 200, (a.user, m, cluster.story())
+        assert m.status == 200, f"{a.user}: {m}\n{cluster.story()}"
         while client(lambda a=a: a.next_request("MESSAGE")).body != text:
             pass
 
@@ -168,9 +168,11 @@ def test_drained(cluster, client):
     p = cluster.lab.run("exec", other, "--", "holdfast", "sip", "plan", check=False)
     assert p.returncode != 0 and f"ask on {leader}, " in p.stderr, p
     cluster.sip("beta", "drain")
-    cluster.lab.until(lambda: "beta" not in cluster.homes().values(), "beta is empty", 60)
-    reach_all(client, cluster, agents, "alpha")
-    cluster.sip("beta", "undrain")
+    try:
+        cluster.lab.until(lambda: "beta" not in cluster.homes().values(), "beta is empty", 60)
+        reach_all(client, cluster, agents, "alpha")
+    finally:
+        cluster.sip("beta", "undrain")
     assert cluster.leader() == leader
 
 
@@ -204,7 +206,7 @@ def test_cut_off(cluster, client):
         cluster.lab.run("heal", victim)
     cluster.lab.until(lambda: all(s.get("state") == "live" for h in HOSTS for s in cluster.servers(h).values()), "all see each other", 60)
     for a in agents.values():
-        assert client(a.register).status == 200, (a.user, cluster.story())
+        assert client(a.register).status == 200, f"{a.user}\n{cluster.story()}"
     homes = cluster.homes()
     for user, a in agents.items():
         assert a.server[0] == cluster.address[homes[user]]
