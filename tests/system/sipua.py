@@ -259,6 +259,17 @@ class Agent:
         self.send(text, server)
         return key, text
 
+    def of_its_transaction(self, method, invite, to_tag=""):
+        """A CANCEL, or the ACK of a refusal, for an INVITE as it was sent (RFC 3261 9.1, 17.1.1.3)."""
+        m = Message(invite)
+        to = m.get("To") + (f";tag={to_tag}" if to_tag else "")
+        number = m.cseq[0]
+        self.responses.setdefault((m.get("Call-ID"), (number, method)), queue.Queue())
+        self.send(build(f"{method} {m.uri} SIP/2.0", [
+            ("Via", m.get("Via")), ("Max-Forwards", "70"), ("From", m.get("From")), ("To", to),
+            ("Call-ID", m.get("Call-ID")), ("CSeq", f"{number} {method}")]))
+        return m.get("Call-ID"), (number, method)
+
     def response(self, key, timeout=WAIT, final=True):
         """The next one, by default the next final one."""
         while True:
@@ -315,6 +326,11 @@ class Agent:
         fields = [("Contact", f"{contact or self.contact};expires={expires}")]
         return self.ask("REGISTER", f"sip:{self.domain}", to=self.aor, fields=fields, **rest)
 
+    def register_alone(self):
+        """What others have registered is ended."""
+        gone = self.ask("REGISTER", f"sip:{self.domain}", to=self.aor, fields=[("Contact", "*"), ("Expires", "0")])
+        return self.register() if gone.status == 200 else gone
+
     def message(self, to, text):
         return self.ask("MESSAGE", to, fields=[("Content-Type", "text/plain")], body=text,
                         call_id=secrets.token_hex(8))
@@ -323,6 +339,18 @@ class Agent:
         return self.ask("SUBSCRIBE", to, call_id=secrets.token_hex(8),
                         fields=[("Event", package), ("Accept", accept), ("Contact", self.contact),
                                 ("Expires", str(expires))])
+
+    def invite(self, to):
+        """An INVITE that was let in, and waits: what tells its answers apart, and its text."""
+        call_id, tag, fields = secrets.token_hex(8), secrets.token_hex(4), [("Contact", self.contact)]
+        while True:
+            key, text = self.request("INVITE", to, call_id=call_id, from_tag=tag, fields=fields)
+            m = self.response(key, final=False)
+            if m.status != 407 or len(fields) > 1:
+                return key, text
+            self.of_its_transaction("ACK", text, m.tag("To"))
+            fields.append(("Proxy-Authorization",
+                           digest(m.get("Proxy-Authenticate"), "INVITE", to, self.user, self.password)))
 
     def call(self, to):
         """INVITE up to its 200, with ACK: a Dialog; or the answer that refused it."""

@@ -176,6 +176,37 @@ def test_drained(cluster, client):
     assert cluster.leader() == leader
 
 
+def test_moved_while_it_rings(cluster, client):
+    """A call rings while its callee goes to another home: who cancels it is heard."""
+    callee = client.agent("user1", "alpha")
+    assert client(callee.register_alone).status == 200
+    caller = client.agent("user0", "alpha", port=PROXY_PORT)
+    leader = cluster.leader()
+
+    def move(host):
+        cluster.sip(leader, "assign", "user1", host)
+
+        def comes_from_there():  # so alpha knows, too
+            return (client(lambda: caller.message(callee.aor, "where?")).status == 200 and
+                    callee.next_request("MESSAGE").peer[0] == cluster.address[host])
+        cluster.lab.until(comes_from_there, f"user1 is called by {host}")
+
+    move("beta")
+    call, invite = caller.invite(callee.aor)
+    ringing = callee.next_request("INVITE")
+    callee.answer(ringing, 180, "Ringing")
+    while caller.response(call, final=False).status != 180:
+        pass
+    move("gamma")
+    cancel = caller.of_its_transaction("CANCEL", invite)
+    callee.next_request("CANCEL")
+    assert caller.response(cancel).status in (200, 481)  # beta's and gamma's: whose comes first
+    callee.answer(ringing, 487, "Request Terminated")
+    refused = caller.response(call)
+    assert refused.status == 487
+    caller.of_its_transaction("ACK", invite, refused.tag("To"))
+
+
 def no_leader(cluster):
     """A server that does not lead; it gets a third of the users, if they are not there"""
     leader = cluster.leader()
@@ -197,14 +228,17 @@ def test_cut_off(cluster, client):
     agents = register_all(client, "alpha")
     victim = no_leader(cluster)
     others = [h for h in HOSTS if h != victim]
+    told = told_by_the_group(cluster, others, victim)
     cluster.lab.run("cut", victim)
     try:
         cluster.lab.until(lambda: victim not in cluster.homes(others[0]).values(), f"{victim} has nobody any more", 60)
         reach_all(client, cluster, agents, others[0])
-        assert told_by_the_group(cluster, others, victim) == [1, 1], cluster.story()
+        assert told_by_the_group(cluster, others, victim) == [n + 1 for n in told], cluster.story()
     finally:
         cluster.lab.run("heal", victim)
     cluster.lab.until(lambda: all(s.get("state") == "live" for h in HOSTS for s in cluster.servers(h).values()), "all see each other", 60)
+    cluster.lab.until(lambda: all(m["present"] for h in HOSTS for m in cluster.lab.json(h, "group", "show", "sip")[0]["hosts"]),
+                      "the group is whole again", 60)
     for a in agents.values():
         assert client(a.register).status == 200, f"{a.user}\n{cluster.story()}"
     homes = cluster.homes()

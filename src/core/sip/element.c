@@ -405,6 +405,7 @@ void hf_sip_element_destroy(struct hf_sip_element *e)
     hf_free(e->nonce);
     hf_free(e->rate);
     hf_free(e->redirected);
+    hf_free(e->moved);
     hf_free(e->sent);
     hf_free(e->said);
     hf_free(e->texts);
@@ -829,6 +830,10 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
     if (what == HF_SIP_APPLY_LOST) {
         hf_el_left(e, row->aor, false, now);
         return;
+    }
+    if (had && old.current != row->current &&
+        (what == HF_SIP_APPLY_GAINED || what == HF_SIP_APPLY_NEWER)) {
+        hf_el_moved(e, row->aor, &old, now);
     }
     bool unknown = what == HF_SIP_APPLY_FULL && row->current == e->self &&
                    !hf_sip_registrar_find(e->registrar, row->aor);

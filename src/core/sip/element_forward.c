@@ -7,7 +7,8 @@
 #include "core/sip/fields.h"
 
 #define WAYS 4u
-#define UDP_MAX 1300 /* bytes of a request on UDP (RFC 3261 18.1.1) */
+#define UDP_MAX 1300    /* bytes of a request on UDP (RFC 3261 18.1.1) */
+#define RINGS HF_S(180) /* a call at most: timer C (RFC 3261 16.6 step 11) */
 
 /* --- answers --- */
 
@@ -612,6 +613,36 @@ static void by_route(struct hf_el_req *r, const struct hf_sip_flow *flow)
     forward(r, &p);
 }
 
+/* --- who has moved --- */
+
+static struct hf_el_moved *moved_slot(const struct hf_sip_element *e, uint64_t hash)
+{
+    return &e->moved[hash % HF_EL_MOVED];
+}
+
+void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_row *before,
+                 hf_time now)
+{
+    uint64_t hash = hf_hash(aor, e->conf.seed);
+    e->moved = e->moved ? e->moved : hf_alloc_array(HF_EL_MOVED, sizeof(*e->moved));
+    if (e->moved) {
+        *moved_slot(e, hash) = (struct hf_el_moved){
+            .aor = hash, .epoch = before->epoch, .at = now, .from = before->current};
+    }
+}
+
+/* Where a call may be that was sent on without state before its AoR moved: what belongs to its
+ * transaction goes there, too, by the same branch, which the epoch makes. NULL: nowhere. */
+static const struct hf_el_moved *moved_lately(const struct hf_el_req *r)
+{
+    uint64_t hash = hf_hash(r->aor, r->e->conf.seed);
+    const struct hf_el_moved *m = r->e->moved ? moved_slot(r->e, hash) : NULL;
+    return m && m->aor == hash && m->epoch > 0 && r->now - m->at <= RINGS &&
+                   hf_sip_fleet_alive(r->e->fleet, m->from)
+               ? m
+               : NULL;
+}
+
 /* In a dialog with one of ours as target: its home knows. */
 static void to_home(struct hf_el_req *r)
 {
@@ -629,6 +660,10 @@ static void to_home(struct hf_el_req *r)
         }
         return;
     }
+    const struct hf_el_moved *was = quiet ? moved_lately(r) : NULL;
+    if (was) {
+        hf_el_to_peer(r, was->from, NULL, was->epoch);
+    }
     if (row.current != r->e->self && hf_sip_fleet_alive(r->e->fleet, row.current) &&
         !r->f.from_peer) {
         struct hf_sip_mark mark = {.hop = 1, .epoch = row.epoch};
@@ -637,7 +672,7 @@ static void to_home(struct hf_el_req *r)
     }
     if (row.current == r->e->self && !quiet && !r->at_server) {
         hf_el_call(r);
-    } else if (answers) {
+    } else if (answers && !was) {
         hf_el_respond(r, 481, NULL);
     }
 }

@@ -125,6 +125,14 @@ struct hf_el_redirected {
     uint32_t key, at_ms;
 };
 
+/* An AoR that another server has lost: calls that went there ring on there. */
+struct hf_el_moved {
+    uint64_t aor, epoch; /* aor: a hash; epoch: while it was there */
+    hf_time at;
+    uint16_t from;
+};
+#define HF_EL_MOVED 4096
+
 /* A flow that a binding was registered by: it is the way back as long as it stands. */
 struct hf_el_flow {
     struct hf_list node; /* of the same connection */
@@ -208,6 +216,7 @@ struct hf_sip_element {
     uint32_t nonce_sets, rate_sets, redirected_sets;
     struct hf_el_rate *rate;             /* sets of 4 */
     struct hf_el_redirected *redirected; /* sets of 4 */
+    struct hf_el_moved *moved;           /* HF_EL_MOVED, by their hash, made when first needed */
     struct hf_map flows, conns;
     struct hf_map dirty;
     struct hf_list dirties;
@@ -371,6 +380,9 @@ void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struc
                     const struct hf_el_listen *at, const char *params);
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,
                           struct hf_slice aor, hf_time now);
+/** An AoR has another home than before. */
+void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_row *before,
+                 hf_time now);
 void hf_el_to_peer(struct hf_el_req *r, uint16_t server, const struct hf_sip_mark *mark,
                    uint64_t epoch);
 void hf_el_pass(struct hf_el_req *r);

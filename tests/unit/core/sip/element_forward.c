@@ -407,6 +407,60 @@ static void two_old_tables(void **state)
     }
 }
 
+static const char *via_of(size_t i)
+{
+    return strtok(strstr(r.sent[i].text, "Via:"), "\r");
+}
+
+/* ... of the transaction that INVITE 5 began. */
+static void of_the_call(const char *method)
+{
+    rig_request(other, sizeof(other), method, ANN, ANN, "", 5);
+    char *branch = strstr(other, "z9hG4bK");
+    snprintf(text, sizeof(text), "%.*sz9hG4bKINVITE5%s", (int)(branch - other), other,
+             strchr(branch, ';'));
+    rig_in(&r, text);
+}
+
+/* ann moves while a call rings that went to her home without state: its CANCEL, and the ACK of a
+ * refusal, go where the call may be; who does not know it does nothing. */
+static void moved_while_it_rings(void **state)
+{
+    (void)state;
+    static char invite[8192];
+    conf = rig_conf();
+    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
+    listen[0].policy = HF_SIP_POLICY_PROXY;
+    conf.listen = listen;
+    rig_open(&r, &conf);
+    knows("beta", 4);
+    rig_request(text, sizeof(text), "INVITE", ANN, ANN, "", 5);
+    rig_in(&r, text);
+    assert_int_equal(r.sent[0].to.peer.addr[3], 2);
+    snprintf(invite, sizeof(invite), "%s", via_of(0));
+    knows("gamma", 5);
+    for (int i = 0; i < 2; i++) {
+        of_the_call(i ? "ACK" : "CANCEL");
+        assert_int_equal(r.n_sent, 2);
+        assert_int_equal(r.sent[0].to.peer.addr[3], 2);
+        assert_string_equal(via_of(0), invite); /* the same transaction's */
+        assert_int_equal(r.sent[1].to.peer.addr[3], 3);
+        assert_string_not_equal(via_of(1), invite);
+    }
+    knows("alpha", 6);
+    of_the_call("CANCEL");
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(r.sent[0].to.peer.addr[3], 3);
+    rig_peer(&r, "gamma", HF_SIP_SERVER_DEAD, false);
+    of_the_call("CANCEL");
+    assert_int_equal(rig_status(&r, 0), 481);
+    rig_peer(&r, "gamma", HF_SIP_SERVER_LIVE, false);
+    rig_pass(&r, HF_S(200)); /* nothing rings that long */
+    of_the_call("CANCEL");
+    assert_int_equal(rig_status(&r, 0), 481);
+    rig_close(&r);
+}
+
 /* Who has a connection does not ask again: he hears of it when the server dies that has his
  * request. */
 static void server_dies(void **state)
@@ -609,6 +663,7 @@ int main(void)
         HF_TEST(routes),
         HF_TEST(loops),
         HF_TEST(two_old_tables),
+        HF_TEST(moved_while_it_rings),
         HF_TEST(service_addresses),
         HF_TEST(server_dies),
         HF_TEST(address_has_moved),

@@ -155,10 +155,29 @@ static void tokens(void **state)
     assert_int_equal(hf_sip_token_get(&keys, 5, S(""), &got, &listen), -HF_EMALF);
 }
 
+/* What a loop has in common with the request that it was; the branch of its Via is another. */
+static void loops(void **state)
+{
+    (void)state;
+    request("z9hG4bK1", "c", 1, "");
+    uint64_t h = hf_sip_loop_hash(&m, 0, 7);
+    assert_true(h != hf_sip_loop_hash(&m, 2, 7));
+    assert_true(h != hf_sip_loop_hash(&m, 0, 8));
+    request("z9hG4bK2", "c", 1, "");
+    assert_true(h == hf_sip_loop_hash(&m, 0, 7));
+    request("z9hG4bK1", "d", 1, "");
+    assert_true(h != hf_sip_loop_hash(&m, 0, 7));
+    request("z9hG4bK1", "c", 2, "");
+    assert_true(h != hf_sip_loop_hash(&m, 0, 7));
+    request("z9hG4bK1", "c", 1, "Route: <sip:h;lr>\r\n");
+    assert_true(h != hf_sip_loop_hash(&m, 0, 7));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(marks),
+        cmocka_unit_test(loops),
         cmocka_unit_test(back),
         cmocka_unit_test(tokens),
     };
