@@ -632,15 +632,18 @@ void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_
 }
 
 /* Where a call may be that was sent on without state before its AoR moved: what belongs to its
- * transaction goes there, too, by the same branch, which the epoch makes. NULL: nowhere. */
+ * transaction goes there, too, by the same branch, which the epoch makes. NULL: nowhere; what comes
+ * from a server of ours has been sent there by that. */
 static const struct hf_el_moved *moved_lately(const struct hf_el_req *r)
 {
-    uint64_t hash = hf_hash(r->aor, r->e->conf.seed);
-    const struct hf_el_moved *m = r->e->moved ? moved_slot(r->e, hash) : NULL;
-    return m && m->aor == hash && m->epoch > 0 && r->now - m->at <= RINGS &&
-                   hf_sip_fleet_alive(r->e->fleet, m->from)
-               ? m
-               : NULL;
+    const struct hf_sip_element *e = r->e;
+    struct hf_sip_back back;
+    uint64_t hash = hf_hash(r->aor, e->conf.seed);
+    const struct hf_el_moved *m = e->moved ? moved_slot(e, hash) : NULL;
+    bool is = m && m->aor == hash && m->epoch > 0 && r->now - m->at <= RINGS &&
+              hf_sip_fleet_alive(e->fleet, m->from) &&
+              hf_sip_back_get(&e->keys, &r->m->via, &back) != 0;
+    return is ? m : NULL;
 }
 
 /* In a dialog with one of ours as target: its home knows. */
