@@ -308,7 +308,7 @@ class Rig:
             pid, start = (STATE / self.lab.name / "hosts" / host / "init").read_text().split()
             stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return int(pid) if stat[19] == start and stat[0] not in "ZX" else None
-        except OSError:
+        except (OSError, ValueError):  # it is just being written
             return None
 
     def pids(self, host, program):
