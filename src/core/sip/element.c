@@ -707,7 +707,7 @@ void hf_el_handle(struct hf_el_req *r)
         return;
     }
     if (r->f.kind != HF_SIP_KIND_REGISTER && hf_el_loops(r)) {
-        hf_el_respond(r, 482, NULL);
+        hf_el_respond(r, r->m->method == HF_SIP_CANCEL ? 481 : 482, NULL);
         return;
     }
     if (r->m->method != HF_SIP_ACK && r->m->method != HF_SIP_CANCEL &&
@@ -831,7 +831,7 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
         hf_el_left(e, row->aor, false, now);
         return;
     }
-    if (had && old.current != row->current &&
+    if (had && old.current != e->self &&
         (what == HF_SIP_APPLY_GAINED || what == HF_SIP_APPLY_NEWER)) {
         hf_el_moved(e, row->aor, &old, now);
     }

@@ -615,9 +615,9 @@ static void by_route(struct hf_el_req *r, const struct hf_sip_flow *flow)
 
 /* --- who has moved --- */
 
-static struct hf_el_moved *moved_slot(const struct hf_sip_element *e, uint64_t hash)
+static struct hf_el_moved *moved_set(const struct hf_sip_element *e, uint64_t hash)
 {
-    return &e->moved[hash % HF_EL_MOVED];
+    return &e->moved[hash % (HF_EL_MOVED / WAYS) * WAYS];
 }
 
 void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_row *before,
@@ -625,25 +625,38 @@ void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_
 {
     uint64_t hash = hf_hash(aor, e->conf.seed);
     e->moved = e->moved ? e->moved : hf_alloc_array(HF_EL_MOVED, sizeof(*e->moved));
-    if (e->moved) {
-        *moved_slot(e, hash) = (struct hf_el_moved){
-            .aor = hash, .epoch = before->epoch, .at = now, .from = before->current};
+    if (!e->moved) {
+        return;
     }
+    struct hf_el_moved *set = moved_set(e, hash), *oldest = set;
+    for (size_t i = 1; i < WAYS; i++) {
+        oldest = set[i].at < oldest->at ? &set[i] : oldest;
+    }
+    *oldest = (struct hf_el_moved){
+        .aor = hash, .epoch = before->epoch, .at = now, .from = before->current};
 }
 
-/* Where a call may be that was sent on without state before its AoR moved: what belongs to its
- * transaction goes there, too, by the same branch, which the epoch makes. NULL: nowhere; what comes
- * from a server of ours has been sent there by that. */
-static const struct hf_el_moved *moved_lately(const struct hf_el_req *r)
+/* A call may be where it was sent without state before its AoR moved: what belongs to its
+ * transaction goes there, too, by the same branch, which the epoch makes; but what comes from a
+ * server of ours has been sent there by that. false: there is no such place. */
+static bool to_former_homes(struct hf_el_req *r)
 {
     const struct hf_sip_element *e = r->e;
     struct hf_sip_back back;
     uint64_t hash = hf_hash(r->aor, e->conf.seed);
-    const struct hf_el_moved *m = e->moved ? moved_slot(e, hash) : NULL;
-    bool is = m && m->aor == hash && m->epoch > 0 && r->now - m->at <= RINGS &&
-              hf_sip_fleet_alive(e->fleet, m->from) &&
-              hf_sip_back_get(&e->keys, &r->m->via, &back) != 0;
-    return is ? m : NULL;
+    bool any = false;
+    if (!e->moved || hf_sip_back_get(&e->keys, &r->m->via, &back) == 0) {
+        return false;
+    }
+    const struct hf_el_moved *set = moved_set(e, hash);
+    for (size_t i = 0; i < WAYS; i++) {
+        if (set[i].aor == hash && set[i].epoch > 0 && r->now - set[i].at <= RINGS &&
+            hf_sip_fleet_alive(e->fleet, set[i].from)) {
+            hf_el_to_peer(r, set[i].from, NULL, set[i].epoch);
+            any = true;
+        }
+    }
+    return any;
 }
 
 /* In a dialog with one of ours as target: its home knows. */
@@ -663,10 +676,7 @@ static void to_home(struct hf_el_req *r)
         }
         return;
     }
-    const struct hf_el_moved *was = quiet ? moved_lately(r) : NULL;
-    if (was) {
-        hf_el_to_peer(r, was->from, NULL, was->epoch);
-    }
+    bool sent = quiet && to_former_homes(r);
     if (row.current != r->e->self && hf_sip_fleet_alive(r->e->fleet, row.current) &&
         !r->f.from_peer) {
         struct hf_sip_mark mark = {.hop = 1, .epoch = row.epoch};
@@ -675,7 +685,7 @@ static void to_home(struct hf_el_req *r)
     }
     if (row.current == r->e->self && !quiet && !r->at_server) {
         hf_el_call(r);
-    } else if (answers && !was) {
+    } else if (answers && !sent) {
         hf_el_respond(r, 481, NULL);
     }
 }

@@ -216,7 +216,7 @@ struct hf_sip_element {
     uint32_t nonce_sets, rate_sets, redirected_sets;
     struct hf_el_rate *rate;             /* sets of 4 */
     struct hf_el_redirected *redirected; /* sets of 4 */
-    struct hf_el_moved *moved;           /* HF_EL_MOVED, by their hash, made when first needed */
+    struct hf_el_moved *moved;           /* HF_EL_MOVED in sets of 4, made when first needed */
     struct hf_map flows, conns;
     struct hf_map dirty;
     struct hf_list dirties;
@@ -304,7 +304,7 @@ uint16_t hf_el_routes(struct hf_el_req *r);
 /** 0, or the status to answer. */
 uint16_t hf_el_facts(struct hf_el_req *r);
 uint32_t hf_el_loop(const struct hf_el_req *r);
-/** 482: it has been here before, as it is. */
+/** 482, of a CANCEL 481: it has been here before, as it is. */
 bool hf_el_loops(const struct hf_el_req *r);
 bool hf_el_from_edge(const struct hf_sip_element *e, const struct hf_endpoint *peer);
 
@@ -380,7 +380,7 @@ void hf_el_put_flow(const struct hf_sip_element *e, struct hf_wr *w, const struc
                     const struct hf_el_listen *at, const char *params);
 bool hf_el_was_redirected(const struct hf_sip_element *e, const struct hf_sip_msg *m,
                           struct hf_slice aor, hf_time now);
-/** An AoR has another home than before. */
+/** An AoR was another server's, by this row; if it is so still, then by another one. */
 void hf_el_moved(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_row *before,
                  hf_time now);
 void hf_el_to_peer(struct hf_el_req *r, uint16_t server, const struct hf_sip_mark *mark,

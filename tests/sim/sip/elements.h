@@ -85,10 +85,13 @@ struct ew_client {
     size_t n;
     hf_time registered;
     uint32_t registers, failures;
-    /* a MESSAGE that it sends */
-    uint32_t call;
-    unsigned call_status;
-    uint32_t heard; /* the last call that came here, from whom */
+    /* a MESSAGE or an INVITE that it sends */
+    uint32_t call, callee;
+    unsigned call_status, refused; /* refused: how often an INVITE's final answer came */
+    uint32_t heard;                /* the last call that came here, from whom */
+    char invite[EW_TEXT];          /* that rings here; empty: none */
+    struct hf_sip_flow ringing;
+    uint32_t cancelled; /* CANCELs that ended it */
     struct ew_watch watch;
 };
 
@@ -131,6 +134,9 @@ void ew_lead(struct ew_world *w);
 
 void ew_register(struct ew_world *w, uint32_t client);
 void ew_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server);
+/** An INVITE, which rings there until it is cancelled. */
+void ew_ring(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server);
+void ew_cancel(struct ew_world *w, uint32_t client, uint16_t server);
 /** A message reaches a client. */
 void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow,
                      struct hf_slice text);

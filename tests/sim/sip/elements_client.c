@@ -367,17 +367,59 @@ static uint16_t notified(struct ew_world *w, uint32_t client)
     return 200;
 }
 
-static void hears_response(struct ew_world *w, uint32_t client)
+/* By way of somebody's proxy, so that it is not redirected. */
+static void send_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server,
+                      const char *method, const char *tag)
+{
+    struct ew_client *c = &w->client[client];
+    char text[1000];
+    bool tcp = c->tcp, message = strcmp(method, "MESSAGE") == 0;
+    int n = snprintf(text, sizeof(text),
+                     "%s sip:%s@example.com SIP/2.0\r\n"
+                     "Via: SIP/2.0/UDP 192.0.2.%u;branch=z9hG4bKm%s%u;rport\r\n"
+                     "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKy%u\r\n"
+                     "Max-Forwards: 69\r\n"
+                     "From: <sip:%s@example.com>;tag=m%s\r\n"
+                     "To: <sip:%s@example.com>%s\r\n"
+                     "Call-ID: m-%s-%u\r\n"
+                     "CSeq: %u %s\r\n"
+                     "%s",
+                     method, cast_client(callee), client + 1, cast_client(client), c->call, c->call,
+                     cast_client(client), cast_client(client), cast_client(callee), tag,
+                     cast_client(client), c->call, c->call, method,
+                     message ? "Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+                             : "Content-Length: 0\r\n\r\n");
+    c->tcp = false;
+    ew_client_sends(w, client, server, hf_slice(text, (size_t)n));
+    c->tcp = tcp;
+}
+
+/* Of a MESSAGE or an INVITE. */
+static void hears_answer(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow)
+{
+    struct ew_client *c = &w->client[client];
+    struct hf_slice tag = hf_sip_address_tag(&msg.to);
+    char to_tag[100];
+    if (msg.cseq != c->call || msg.status < 180) {
+        return;
+    }
+    c->call_status = msg.status;
+    if (msg.method == HF_SIP_INVITE && msg.status >= 300) {
+        c->refused++;
+        snprintf(to_tag, sizeof(to_tag), ";tag=%.*s", HF_SLICE_FMT(tag));
+        send_call(w, client, c->callee, (uint16_t)(flow->peer.addr[3] - 1), "ACK", to_tag);
+    }
+}
+
+static void hears_response(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow)
 {
     struct ew_client *c = &w->client[client];
     uint32_t retry;
     if (msg.status == 482) {
         ew_failed(w, "%s gets 482, and nothing loops here", cast_client(client));
     }
-    if (msg.method == HF_SIP_MESSAGE) {
-        if (msg.cseq == c->call && msg.status >= 200) {
-            c->call_status = msg.status;
-        }
+    if (msg.method == HF_SIP_MESSAGE || msg.method == HF_SIP_INVITE) {
+        hears_answer(w, client, flow);
         return;
     }
     if (msg.method == HF_SIP_SUBSCRIBE) {
@@ -413,32 +455,13 @@ static void hears_response(struct ew_world *w, uint32_t client)
     }
 }
 
-void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow,
-                     struct hf_slice text)
+/* To the request that was just parsed. */
+static void respond(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow,
+                    uint16_t status)
 {
     struct hf_slice s;
     struct hf_wr wr;
     char out[EW_TEXT];
-    if (hf_sip_parse(text, false, &msg)) {
-        ew_failed(w, "%s gets what is malformed (%s): %.*s", cast_client(client),
-                  hf_sip_fault_text(msg.fault), HF_SLICE_FMT(text));
-    }
-    if (hf_sip_has(&msg, HF_SIP_H_HOLDFAST_HOP)) {
-        ew_failed(w, "%s sees a mark", cast_client(client));
-    }
-    if (!msg.request) {
-        hears_response(w, client);
-        return;
-    }
-    if (msg.method != HF_SIP_MESSAGE && msg.method != HF_SIP_NOTIFY) {
-        return;
-    }
-    uint16_t status = 200;
-    if (msg.method == HF_SIP_NOTIFY) {
-        status = notified(w, client);
-    } else {
-        w->client[client].heard++;
-    }
     hf_wr_init(&wr, out, sizeof(out));
     if (hf_sip_begin_response(&wr, &msg, status, hf_slice(NULL, 0), S("callee"), &flow->peer) ==
             0 &&
@@ -447,32 +470,65 @@ void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_fl
     }
 }
 
-/* A MESSAGE by way of somebody's proxy, so that it is not redirected. */
-void ew_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server)
+void ew_client_hears(struct ew_world *w, uint32_t client, const struct hf_sip_flow *flow,
+                     struct hf_slice text)
+{
+    if (hf_sip_parse(text, false, &msg)) {
+        ew_failed(w, "%s gets what is malformed (%s): %.*s", cast_client(client),
+                  hf_sip_fault_text(msg.fault), HF_SLICE_FMT(text));
+    }
+    if (hf_sip_has(&msg, HF_SIP_H_HOLDFAST_HOP)) {
+        ew_failed(w, "%s sees a mark", cast_client(client));
+    }
+    if (!msg.request) {
+        hears_response(w, client, flow);
+        return;
+    }
+    struct ew_client *c = &w->client[client];
+    if (msg.method == HF_SIP_NOTIFY) {
+        respond(w, client, flow, notified(w, client));
+    } else if (msg.method == HF_SIP_MESSAGE) {
+        c->heard++;
+        respond(w, client, flow, 200);
+    } else if (msg.method == HF_SIP_INVITE) {
+        snprintf(c->invite, sizeof(c->invite), "%.*s", HF_SLICE_FMT(text));
+        c->ringing = *flow;
+        respond(w, client, flow, 180);
+    } else if (msg.method == HF_SIP_CANCEL) {
+        respond(w, client, flow, 200);
+        if (c->invite[0] && hf_sip_parse(hf_slice_str(c->invite), false, &msg) == 0) {
+            respond(w, client, &c->ringing, 487);
+            c->invite[0] = 0;
+            c->cancelled++;
+        }
+    }
+}
+
+static void begin_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server,
+                       const char *method)
 {
     struct ew_client *c = &w->client[client];
-    char text[1000];
-    bool tcp = c->tcp;
     c->call = ++c->cseq;
-    c->call_status = 0;
+    c->call_status = c->refused = 0;
+    c->callee = callee;
     c->waits = false;
     c->request++;
     w->n_calls++;
-    int n = snprintf(text, sizeof(text),
-                     "MESSAGE sip:%s@example.com SIP/2.0\r\n"
-                     "Via: SIP/2.0/UDP 192.0.2.%u;branch=z9hG4bKm%s%u;rport\r\n"
-                     "Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKy%u\r\n"
-                     "Max-Forwards: 69\r\n"
-                     "From: <sip:%s@example.com>;tag=m%s\r\n"
-                     "To: <sip:%s@example.com>\r\n"
-                     "Call-ID: m-%s-%u\r\n"
-                     "CSeq: %u MESSAGE\r\n"
-                     "Content-Type: text/plain\r\n"
-                     "Content-Length: 5\r\n\r\nhello",
-                     cast_client(callee), client + 1, cast_client(client), c->call, c->call,
-                     cast_client(client), cast_client(client), cast_client(callee),
-                     cast_client(client), c->call, c->call);
-    c->tcp = false;
-    ew_client_sends(w, client, server, hf_slice(text, (size_t)n));
-    c->tcp = tcp;
+    send_call(w, client, callee, server, method, "");
+}
+
+void ew_call(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server)
+{
+    begin_call(w, client, callee, server, "MESSAGE");
+}
+
+void ew_ring(struct ew_world *w, uint32_t client, uint32_t callee, uint16_t server)
+{
+    w->client[callee].invite[0] = 0;
+    begin_call(w, client, callee, server, "INVITE");
+}
+
+void ew_cancel(struct ew_world *w, uint32_t client, uint16_t server)
+{
+    send_call(w, client, w->client[client].callee, server, "CANCEL", "");
 }

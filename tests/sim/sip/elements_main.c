@@ -54,7 +54,7 @@ static void begin(uint64_t seed)
 /* Whether it finds somebody now is not said, but nothing loops. */
 static void call(uint32_t client, uint16_t server)
 {
-    if (x.must_authenticate || x.server[server].role == HF_SIP_ROLE_EDGE) {
+    if (x.must_authenticate) {
         return; /* it would want credentials of a user: see the stories */
     }
     ew_call(&x, client, (uint32_t)below(x.n_clients), server);
@@ -143,6 +143,43 @@ static void check_watchers(void)
     }
 }
 
+static uint16_t another_home(uint32_t i)
+{
+    uint16_t to = (uint16_t)below(x.n_servers);
+    for (uint16_t k = 0; k < x.n_servers; k++) {
+        uint16_t s = (uint16_t)((to + k) % x.n_servers);
+        if (x.server[s].role == HF_SIP_ROLE_HOME && s != x.row[i].current) {
+            return s;
+        }
+    }
+    return x.row[i].current;
+}
+
+/* A call rings, and its callee moves, perhaps more than once: its CANCEL ends it, and its end is
+ * acknowledged (a home repeats what is not). */
+static void check_ringing(uint32_t i, uint32_t from, uint16_t server)
+{
+    struct ew_client *c = &x.client[i], *caller = &x.client[from];
+    uint32_t before = c->cancelled;
+    unsigned moves = (unsigned)below(3);
+    ew_ring(&x, from, i, server);
+    ew_pass(&x, HF_MS(500));
+    if (!c->invite[0] || caller->call_status != 180) {
+        ew_failed(&x, "a call to %s does not ring: %u", cast_client(i), caller->call_status);
+    }
+    for (unsigned k = 0; k < moves; k++) {
+        ew_assign(&x, i, another_home(i));
+        ew_pass(&x, (hf_time)below((uint64_t)HF_MS(300)));
+    }
+    ew_cancel(&x, from, server);
+    ew_pass(&x, HF_S(5));
+    if (c->cancelled != before + 1 || caller->call_status != 487 || caller->refused != 1) {
+        ew_failed(&x, "a call to %s that rings is cancelled after %u moves: %u times, %u, %u times",
+                  cast_client(i), moves, c->cancelled - before, caller->call_status,
+                  caller->refused);
+    }
+}
+
 static void end(void)
 {
     ew_tell(&x, "-- all is well from now on");
@@ -174,7 +211,6 @@ static void end(void)
             continue;
         }
         uint16_t s = (uint16_t)below(x.n_servers);
-        s = x.server[s].role == HF_SIP_ROLE_EDGE ? 0 : s;
         ew_call(&x, from, i, s);
         ew_pass(&x, HF_S(3));
         if (x.client[i].heard == heard || x.client[from].call_status != 200) {
@@ -182,6 +218,7 @@ static void end(void)
                       x.client[from].call_status);
         }
         x.n_found++;
+        check_ringing(i, from, s);
         ew_set_timer(&x, from, HF_MS(1), false);
         ew_pass(&x, HF_S(1));
     }

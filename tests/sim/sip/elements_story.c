@@ -203,6 +203,18 @@ static void stale_call(struct ew_world *w)
     soon(w);
 }
 
+static void moves_while_it_rings(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ann_registered_at_alpha);
+    ew_ring(w, BEN, ANN, BETA);
+    soon(w);
+    ew_assign(w, ANN, GAMMA);
+    all_feed(w);
+    ew_cancel(w, BEN, BETA);
+    soon(w);
+}
+
 static void in_flight(struct ew_world *w)
 {
     given(w, 2, 0, false);
@@ -336,6 +348,8 @@ static const struct {
      stale_external},
     {"stale-call", "A call goes out by an old row, and comes back by the new one (I7, D12).",
      stale_call},
+    {"moves-while-it-rings", "A call is cancelled when its callee has another home (S4).",
+     moves_while_it_rings},
     {"in-flight", "The assignment changes while a REGISTER is being stored (I7, S3).", in_flight},
     {"refresh-at-old-home", "A client refreshes at its old home (D10).", refresh_at_old_home},
     {"mass-move", "A dead server's clients move; calls find them at once (D11, S3).", mass_move},
