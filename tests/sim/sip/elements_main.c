@@ -211,6 +211,10 @@ static void end(void)
             continue;
         }
         uint16_t s = (uint16_t)below(x.n_servers);
+        if (below(2)) { /* not everybody knows it yet */
+            ew_assign(&x, i, another_home(i));
+            ew_pass(&x, (hf_time)below((uint64_t)HF_MS(150)));
+        }
         ew_call(&x, from, i, s);
         ew_pass(&x, HF_S(3));
         if (x.client[i].heard == heard || x.client[from].call_status != 200) {
