@@ -73,6 +73,9 @@ void hf_sip_pack_result(struct hf_buf *b, const struct hf_sip_result *r)
     size_t at = room(b, sizeof(v));
     size_t bindings = room(b, r->n_bindings * sizeof(*r->binding));
     size_t kept = room(b, r->n_kept * sizeof(*r->kept));
+    size_t binds = room(b, r->n_binds * sizeof(*r->bind));
+    v.bind = (const struct hf_sip_bind *)(uintptr_t)binds;
+    v.n_binds = 0;
     v.binding = (const struct hf_sip_stored_binding *)(uintptr_t)bindings;
     v.kept = (const struct hf_sip_kept *)(uintptr_t)kept;
     put(b, &v.aor);
@@ -83,6 +86,13 @@ void hf_sip_pack_result(struct hf_buf *b, const struct hf_sip_result *r)
     for (size_t i = 0; i < r->n_kept; i++) {
         pack_kept(b, kept + i * sizeof(*r->kept), r->kept[i]);
     }
+    for (size_t i = 0; i < r->n_binds; i++) {
+        if (r->bind[i].erase) {
+            struct hf_sip_bind e = {.erase = true, .key = r->bind[i].key};
+            put(b, &e.key);
+            set(b, binds + v.n_binds++ * sizeof(e), &e, sizeof(e));
+        }
+    }
     set(b, at, &v, sizeof(v));
 }
 
@@ -91,8 +101,12 @@ const struct hf_sip_result *hf_sip_unpack_result(struct hf_slice mail)
     struct hf_sip_result *r = get_array(mail, NULL, sizeof(*r));
     struct hf_sip_stored_binding *b = get_array(mail, r->binding, r->n_bindings * sizeof(*b));
     struct hf_sip_kept *k = get_array(mail, r->kept, r->n_kept * sizeof(*k));
+    struct hf_sip_bind *e = get_array(mail, r->bind, r->n_binds * sizeof(*e));
     get(mail, &r->aor);
     get(mail, &r->row.aor);
+    for (size_t i = 0; i < r->n_binds; i++) {
+        get(mail, &e[i].key);
+    }
     for (size_t i = 0; i < r->n_bindings; i++) {
         get(mail, &b[i].aor);
         get(mail, &b[i].uri);
@@ -104,6 +118,7 @@ const struct hf_sip_result *hf_sip_unpack_result(struct hf_slice mail)
         get(mail, &k[i].key);
         get(mail, &k[i].data);
     }
+    r->bind = e;
     r->binding = b;
     r->kept = k;
     return r;

@@ -175,6 +175,8 @@ static void tell(struct hf_sip_store *s, unsigned worker, const struct hf_sip_op
         r->kind = op->kind;
         r->cookie = op->cookie;
         r->aor = op->kind == HF_SIP_OP_SECRET ? r->aor : op->aor;
+        r->bind = op->bind;
+        r->n_binds = r->done == HF_SIP_OP_AWAY ? op->n_binds : 0;
         s->events.result(s->arg, worker, r);
     }
 }

@@ -267,12 +267,19 @@ const struct hf_sip_op *rig_asked(const struct rig *r, enum hf_sip_op_kind kind)
 static struct hf_sip_result result_of(struct rig *r, struct rig_op *copy, enum hf_sip_done done)
 {
     assert(r->n_ops);
-    *copy = r->op[r->n_ops - 1];
+    const struct rig_op *op = &r->op[r->n_ops - 1];
+    *copy = *op;
+    for (size_t i = 0; i < copy->op.n_binds; i++) {
+        copy->bind[i].key.p =
+            (const uint8_t *)copy->text + (op->bind[i].key.p - (const uint8_t *)op->text);
+    }
     r->n_sent = r->n_ops = 0;
     return (struct hf_sip_result){.kind = copy->op.kind,
                                   .done = (uint8_t)done,
                                   .cookie = copy->op.cookie,
-                                  .aor = hf_slice(copy->text, copy->op.aor.n)};
+                                  .aor = hf_slice(copy->text, copy->op.aor.n),
+                                  .bind = copy->bind,
+                                  .n_binds = copy->op.n_binds};
 }
 
 void rig_answer(struct rig *r, enum hf_sip_done done, const char *home, uint64_t epoch)

@@ -934,9 +934,7 @@ void hf_sip_element_done(struct hf_sip_element *e, const struct hf_sip_result *r
         }
         break;
     case HF_SIP_OP_BIND:
-        if (result->cookie == HF_EL_NOBODY || (w && w->what == HF_EL_FOR_BIND)) {
-            hf_el_bound(e, result->cookie == HF_EL_NOBODY ? NULL : w, result, now);
-        }
+        hf_el_bound(e, w && w->what == HF_EL_FOR_BIND ? w : NULL, result, now);
         break;
     case HF_SIP_OP_LOAD:
         if (result->cookie == HF_EL_NOBODY) {

@@ -85,7 +85,7 @@ struct hf_el_wait {
     uint64_t own;                  /* OWN: the notifier's cookie */
     struct hf_sip_flow to;         /* BIND: where the 200 goes */
     struct hf_slice text, aor;     /* in bytes */
-    struct hf_slice reply, erased; /* BIND: the 200, and keys that were erased; owned apart */
+    struct hf_slice reply; /* BIND: the 200; owned apart */
     uint8_t bytes[];
 };
 

@@ -7,7 +7,7 @@
 #include "base/rd.h"
 #include "core/sip/element_impl.h"
 
-static void mark_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice erased);
+static void mark_dirty(struct hf_sip_element *e, const struct hf_sip_result *res);
 
 /* --- flows --- */
 
@@ -218,21 +218,6 @@ static struct hf_slice copy(struct hf_slice s)
     return hf_slice(p, p ? s.n : 0);
 }
 
-/* Keys that are erased, in case that this can't be written now. */
-static struct hf_slice erased(const struct binds *b)
-{
-    uint8_t room[8 * HF_SIP_BINDING_TEXT_MAX];
-    struct hf_slice s = {NULL, 0};
-    struct hf_wr w;
-    hf_wr_init(&w, room, sizeof(room));
-    for (size_t i = 0; i < b->n; i++) {
-        if (b->bind[i].erase) {
-            hf_wr_str16(&w, b->bind[i].key);
-        }
-    }
-    return hf_wr_end(&w, &s) ? hf_slice(NULL, 0) : copy(s);
-}
-
 /* --- REGISTER --- */
 
 static void put_answer(struct hf_el_req *r, const struct hf_sip_registered *reg, struct hf_wr *w)
@@ -256,18 +241,16 @@ static void hold_answer(struct hf_el_req *r, const struct hf_sip_registered *reg
     struct hf_el_wait *w = hf_el_hold(r, HF_EL_FOR_BIND);
     struct hf_slice s;
     struct hf_wr wr;
-    if (!w) {
-        mark_dirty(e, r->aor, erased(b));
+    if (!w) { /* without memory it is not answered, but stored: the next one is a refresh */
+        store_binds(e, r->aor, r->v.epoch, b, HF_EL_NOBODY);
         return;
     }
     put_answer(r, reg, &wr);
     hf_free((void *)(uintptr_t)w->reply.p);
-    hf_free((void *)(uintptr_t)w->erased.p);
-    w->reply = w->erased = hf_slice(NULL, 0);
+    w->reply = hf_slice(NULL, 0);
     if (hf_sip_end(&wr, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
         w->reply = copy(s);
     }
-    w->erased = erased(b);
     w->to = hf_sip_flow_back(r->m, r->from);
     if (hf_map_get(&e->binding, w->aor)) { /* under this one's bytes from now on */
         (void)hf_map_remove(&e->binding, w->aor);
@@ -311,9 +294,6 @@ void hf_el_register(struct hf_el_req *r)
         return;
     }
     if (b.n) {
-        if (r->f.away) { /* what is erased is known to nobody else */
-            mark_dirty(e, r->aor, erased(&b));
-        }
         store_binds(e, r->aor, r->v.epoch, &b, HF_EL_NOBODY);
     }
     put_answer(r, &reg, &w);
@@ -342,11 +322,12 @@ static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf
 void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf_sip_result *res,
                  hf_time now)
 {
-    if (!w) { /* HF_EL_NOBODY */
+    if (res->done == HF_SIP_OP_AWAY) {
+        mark_dirty(e, res);
+    }
+    if (!w) { /* HF_EL_NOBODY, or who waited for it has gone */
         if (res->done == HF_SIP_OP_STALE) {
             stale(e, res->aor, res, now);
-        } else if (res->done == HF_SIP_OP_AWAY) {
-            mark_dirty(e, res->aor, hf_slice(NULL, 0));
         }
         return;
     }
@@ -363,8 +344,6 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
     w->known.n_decided = 0; /* what was decided holds no more */
     if (res->done == HF_SIP_OP_AWAY) {
         w->known.away = true;
-        mark_dirty(e, w->aor, w->erased);
-        w->erased = hf_slice(NULL, 0);
     } else {
         w->known.read = true;
         w->known.have_row = res->have_row;
@@ -654,32 +633,64 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
 /* --- what could not be stored --- */
 
 #define DIRTY_MAX 65536u
+#define ERASED_MAX 16384u /* bytes of an AoR's keys */
 
-static void mark_dirty(struct hf_sip_element *e, struct hf_slice aor, struct hf_slice keys)
+static struct hf_el_dirty *dirty_for(struct hf_sip_element *e, struct hf_slice aor)
 {
     struct hf_el_dirty *d = hf_map_get(&e->dirty, aor);
-    if (!d && e->dirty.n < DIRTY_MAX) {
-        d = hf_alloc(sizeof(*d) + aor.n);
-        if (d) {
-            memcpy(d->bytes, aor.p, aor.n);
-            d->aor = hf_slice(d->bytes, aor.n);
-            hf_list_init(&d->node);
-            if (hf_map_put(&e->dirty, d->aor, d)) {
-                hf_free(d);
-                d = NULL;
-            } else {
-                hf_list_insert(&e->dirties, &d->node);
-            }
+    if (d || e->dirty.n >= DIRTY_MAX || !(d = hf_alloc(sizeof(*d) + aor.n))) {
+        return d;
+    }
+    memcpy(d->bytes, aor.p, aor.n);
+    d->aor = hf_slice(d->bytes, aor.n);
+    hf_list_init(&d->node);
+    if (hf_map_put(&e->dirty, d->aor, d)) {
+        hf_free(d);
+        return NULL;
+    }
+    hf_list_insert(&e->dirties, &d->node);
+    return d;
+}
+
+/* The next key; false: no more. */
+static bool next_erased(struct hf_rd *rd, struct hf_slice *ret_key)
+{
+    if (hf_rd_left(rd) == 0) {
+        return false;
+    }
+    *ret_key = hf_rd_str16(rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);
+    return ret_key->n > 0;
+}
+
+static void add_erased(struct hf_el_dirty *d, struct hf_slice key)
+{
+    struct hf_slice had;
+    struct hf_rd rd;
+    struct hf_wr w;
+    hf_rd_init(&rd, d->erased);
+    while (next_erased(&rd, &had)) {
+        if (hf_slice_eq(had, key)) {
+            return;
         }
     }
-    if (d && keys.n) {
-        uint8_t *p = hf_realloc((void *)(uintptr_t)d->erased.p, d->erased.n + keys.n);
-        if (p) {
-            memcpy(p + d->erased.n, keys.p, keys.n);
-            d->erased = hf_slice(p, d->erased.n + keys.n);
+    size_t n = d->erased.n + 2 + key.n;
+    uint8_t *p = n <= ERASED_MAX ? hf_realloc((void *)(uintptr_t)d->erased.p, n) : NULL;
+    if (p) {
+        hf_wr_init(&w, p + d->erased.n, 2 + key.n);
+        hf_wr_str16(&w, key);
+        d->erased = hf_slice(p, n);
+    }
+}
+
+/* What a BIND was to delete nobody else knows. */
+static void mark_dirty(struct hf_sip_element *e, const struct hf_sip_result *res)
+{
+    struct hf_el_dirty *d = dirty_for(e, res->aor);
+    for (size_t i = 0; d && i < res->n_binds; i++) {
+        if (res->bind[i].erase) {
+            add_erased(d, res->bind[i].key);
         }
     }
-    hf_free((void *)(uintptr_t)keys.p);
 }
 
 static void free_dirty(struct hf_sip_element *e, struct hf_el_dirty *d)
@@ -694,6 +705,7 @@ static void free_dirty(struct hf_sip_element *e, struct hf_el_dirty *d)
 static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_time now)
 {
     struct hf_sip_row row;
+    struct hf_slice key;
     struct hf_rd rd;
     struct binds b;
     if (!hf_sip_assign_get(e->assign, d->aor, &row) || row.current != e->self) {
@@ -701,12 +713,12 @@ static void store_all(struct hf_sip_element *e, const struct hf_el_dirty *d, hf_
     }
     binds_init(&b, e);
     hf_rd_init(&rd, d->erased);
-    while (hf_rd_left(&rd)) {
-        struct hf_slice key = hf_rd_str16(&rd, (size_t)2 * HF_SIP_BINDING_TEXT_MAX);
-        if (!key.n || b.n >= HF_SIP_CONTACTS_MAX) {
-            break;
-        }
+    while (next_erased(&rd, &key)) {
         add_bind(&b, true, key, NULL, now);
+        if (b.n == HF_SIP_CONTACTS_MAX) { /* of them all at once there is room for */
+            store_binds(e, d->aor, row.epoch, &b, HF_EL_NOBODY);
+            binds_init(&b, e);
+        }
     }
     for (const struct hf_sip_binding *x = hf_sip_registrar_find(e->registrar, d->aor); x;
          x = x->next) {

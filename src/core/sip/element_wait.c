@@ -47,7 +47,6 @@ void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w)
     hf_list_unlink(&w->node);
     hf_list_unlink(&w->trying);
     hf_free((void *)(uintptr_t)w->reply.p);
-    hf_free((void *)(uintptr_t)w->erased.p);
     hf_free(w);
     e->n_waits--;
 }

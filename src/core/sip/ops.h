@@ -97,6 +97,8 @@ struct hf_sip_result {
      */
     unsigned algorithms;
     uint8_t secret[HF_SIP_ALGORITHM_COUNT_][HF_SIP_HASH_MAX];
+    const struct hf_sip_bind *bind; /* BIND, AWAY: as they came; those to be deleted at least */
+    size_t n_binds;
     const struct hf_sip_stored_binding *binding; /* LOAD */
     size_t n_bindings;
     const struct hf_sip_kept *kept;

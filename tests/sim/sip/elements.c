@@ -467,7 +467,8 @@ static void do_op(struct ew_world *w, uint16_t server, struct op *o)
     res.aor = op->aor;
     res.done = reaches(w, server) ? HF_SIP_OP_DONE : HF_SIP_OP_AWAY;
     if (res.done == HF_SIP_OP_AWAY) {
-        /* nothing is done */
+        res.bind = op->bind;
+        res.n_binds = op->n_binds;
     } else if (op->kind == HF_SIP_OP_SECRET) {
         do_secret(op, &res);
     } else if (c == UINT32_MAX) {

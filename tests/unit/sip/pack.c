@@ -71,7 +71,19 @@ static void test_result(void **state)
     hf_sip_pack_result(&b, &r);
     g = hf_sip_unpack_result(moved(&b));
     hf_assert_slice_str(g->aor, "b");
-    assert_int_equal(g->n_bindings + g->n_kept, 0);
+    assert_int_equal(g->n_bindings + g->n_kept + g->n_binds, 0);
+
+    struct hf_sip_bind binds[] = {
+        {.key = S("new")}, {.erase = true, .key = S("k1")}, {.erase = true, .key = S("k22")}};
+    r = (struct hf_sip_result){
+        .kind = HF_SIP_OP_BIND, .done = HF_SIP_OP_AWAY, .aor = S("b"), .bind = binds, .n_binds = 3};
+    hf_buf_init(&b, 1 << 20);
+    hf_sip_pack_result(&b, &r);
+    g = hf_sip_unpack_result(moved(&b));
+    assert_int_equal(g->n_binds, 2); /* what was to be written its home has */
+    assert_true(g->bind[0].erase && g->bind[1].erase);
+    hf_assert_slice_str(g->bind[0].key, "k1");
+    hf_assert_slice_str(g->bind[1].key, "k22");
 
     hf_buf_init(&b, 1 << 20);
     hf_mem_fail_after(0);

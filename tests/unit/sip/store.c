@@ -105,6 +105,10 @@ static void told_result(void *arg, unsigned worker, const struct hf_sip_result *
             at = add_text(x->text, sizeof(x->text), at, "%c %.*s=%.*s %u\n", k->what,
                           HF_SLICE_FMT(k->key), HF_SLICE_FMT(k->data), (k->left_s + 5) / 10 * 10);
         }
+        for (size_t i = 0; i < r->n_binds; i++) {
+            at = add_text(x->text, sizeof(x->text), at, "not %s %.*s\n",
+                          r->bind[i].erase ? "deleted" : "written", HF_SLICE_FMT(r->bind[i].key));
+        }
     }
     pthread_cond_broadcast(&s->news);
     pthread_mutex_unlock(&s->lock);
@@ -594,10 +598,13 @@ static void test_queue_full(void **state)
     struct hf_sip_op op = {.kind = HF_SIP_OP_READ, .aor = z("sip:x"), .cookie = 1};
     pthread_mutex_lock(&s->lock);
     hf_sip_store_submit(s->store, 7, &op);
-    op.cookie = 2;
+    struct hf_sip_bind gone = {.erase = true, .key = z("k")};
+    op = (struct hf_sip_op){
+        .kind = HF_SIP_OP_BIND, .aor = z("sip:x"), .cookie = 2, .bind = &gone, .n_binds = 1};
     hf_sip_store_submit(s->store, 7, &op);
     assert_true(s->seen[2].there);
     assert_int_equal(s->seen[2].r.done, HF_SIP_OP_AWAY);
+    assert_string_equal(s->seen[2].text, "not deleted k\n"); /* nobody else knows of it */
     assert_false(s->seen[1].there);
     pthread_mutex_unlock(&s->lock);
     assert_int_equal(wait_for(s, 1)->r.done, HF_SIP_OP_NONE);

@@ -172,6 +172,51 @@ static void unregisters_while_away(void **state)
     assert_int_equal(op->n_binds, 1);
     assert_true(op->bind[0].erase);
     hf_assert_slice_str(op->bind[0].key, "sip:ann@192.0.2.1:5060");
+    /* and that fails, too, as often as it likes */
+    for (uint64_t i = 0; i < 3; i++) {
+        rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+        rig_feed(&r, false, 0);
+        rig_feed(&r, true, 3 + i);
+        op = rig_asked(&r, HF_SIP_OP_BIND);
+        assert_true(op && op->n_binds == 1 && op->bind[0].erase);
+        hf_assert_slice_str(op->bind[0].key, "sip:ann@192.0.2.1:5060");
+    }
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_feed(&r, true, 9);
+    assert_int_equal(r.n_ops, 0);
+    rig_close(&r);
+}
+
+/* What comes and goes while the store is away is deleted whole when it is there again. */
+static void many_while_away(void **state)
+{
+    (void)state;
+    static bool seen[40];
+    char contact[64];
+    open_rig();
+    rig_feed(&r, false, 0);
+    for (unsigned i = 0; i < 80; i++) { /* each twice */
+        snprintf(contact, sizeof(contact), "Contact: <sip:ann@192.0.2.%u>\r\n", i % 40);
+        send(contact, 1 + 2 * i);
+        rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+        snprintf(contact, sizeof(contact), "Contact: <sip:ann@192.0.2.%u>;expires=0\r\n", i % 40);
+        send(contact, 2 + 2 * i);
+        rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    }
+    rig_feed(&r, true, 2);
+    unsigned n = 0;
+    for (size_t i = 0; i < r.n_ops; i++) {
+        const struct hf_sip_op *op = &r.op[i].op;
+        assert_int_equal(op->kind, HF_SIP_OP_BIND);
+        for (size_t k = 0; k < op->n_binds; k++) {
+            snprintf(contact, sizeof(contact), "%.*s", HF_SLICE_FMT(op->bind[k].key));
+            unsigned last = (unsigned)atoi(strrchr(contact, '.') + 1);
+            assert_true(op->bind[k].erase && last < 40 && !seen[last]);
+            seen[last] = true;
+            n++;
+        }
+    }
+    assert_int_equal(n, 40);
     rig_close(&r);
 }
 
@@ -280,6 +325,24 @@ static void flows_end(void **state)
     closed(10);
     assert_int_equal(bindings(), 1);
     assert_int_equal(hf_sip_element_counters(r.e)->flows_lost, 2);
+    rig_close(&r);
+}
+
+/* ... also while the store is away. */
+static void ends_while_away(void **state)
+{
+    (void)state;
+    open_rig();
+    rig_from(&r, 1, HF_SIP_TRANSPORT_TCP, 8);
+    send(FLOW("2"), 3);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    closed(8);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0);
+    rig_feed(&r, false, 0);
+    rig_feed(&r, true, 2);
+    const struct hf_sip_op *op = rig_asked(&r, HF_SIP_OP_BIND);
+    assert_true(op && op->n_binds == 1 && op->bind[0].erase);
+    hf_assert_slice_str(op->bind[0].key, "\"<urn:uuid:0>\";reg-id=2");
     rig_close(&r);
 }
 
@@ -421,6 +484,8 @@ int main(void)
         HF_TEST(row_changes_meanwhile),
         HF_TEST(away),
         HF_TEST(unregisters_while_away),
+        HF_TEST(many_while_away),
+        HF_TEST(ends_while_away),
         HF_TEST(connections),
         HF_TEST(flows_end),
         HF_TEST(flow_failed),
