@@ -150,7 +150,8 @@ def test_an_answer_that_is_too_old(net4, late):
     while len(full) < 3:  # its buffer is full, and stays so when it is asked
         p = seen.recv(65536)
         if p[9] == 6 and p[22:24] == struct.pack("!H", tcpmove.PORT):
-            full = [*full, with_window(p, 0)] if p[34:36] == b"\0\0" else []
+            is_full = p[34:36] == b"\0\0" and len(p) == 20 + (p[32] >> 4) * 4  # and nothing of its own is under way
+            full = [*full, with_window(p, 0)] if is_full else []
     old = full[-1]
     raw = in_network(net4.client, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
