@@ -82,10 +82,10 @@ struct hf_el_wait {
     hf_time until;
     struct hf_sip_flow from;
     struct hf_el_known known;
-    uint64_t own;                  /* OWN: the notifier's cookie */
-    struct hf_sip_flow to;         /* BIND: where the 200 goes */
-    struct hf_slice text, aor;     /* in bytes */
-    struct hf_slice reply; /* BIND: the 200; owned apart */
+    uint64_t own;              /* OWN: the notifier's cookie */
+    struct hf_sip_flow to;     /* BIND: where the 200 goes */
+    struct hf_slice text, aor; /* in bytes */
+    struct hf_slice reply;     /* BIND: the 200; owned apart */
     uint8_t bytes[];
 };
 
