@@ -166,24 +166,23 @@ def both(f, rig, proxies, variant):
     assert proxy.running(), proxy.tail()
     if bare == through:
         return
-    n, i = first_difference(bare, through)
-    text = report(bare, through, n, i)
+    differ = list(differences(bare, through))
+    n, i = differ[0]
+    text = "\n".join(report(bare, through, *d) for d in differ)
     if variant == "moved" and refused(through, n, i):
         pytest.xfail("refused: " + text)
     pytest.fail(text, pytrace=False)
 
 
-def first_difference(a, b):
+def differences(a, b):
+    """(stream, message): the first in each stream; the last stream is the error that ended the run"""
     for n in range(max(len(a), len(b))):
         x, y = (s[n] if n < len(s) else None for s in (a, b))
         if x != y:
-            if not isinstance(x, list) or not isinstance(y, list):
-                return n, 0
             i = 0
-            while i < min(len(x), len(y)) and x[i] == y[i]:
+            while isinstance(x, list) and isinstance(y, list) and i < min(len(x), len(y)) and x[i] == y[i]:
                 i += 1
-            return n, i
-    raise AssertionError
+            yield n, i
 
 
 def refused(through, n, i):

@@ -530,9 +530,87 @@ static void a_crash_is_not_told(void **state)
     }
 }
 
+static void put_notification(struct hf_buf *b, const char *channel)
+{
+    size_t mark = hf_pg_put_begin(b, HF_PG_NOTIFICATION);
+    hf_pg_put_u32(b, 5);
+    hf_pg_put_cstr(b, hf_slice_str(channel));
+    hf_pg_put_cstr(b, hf_slice_str("said"));
+    hf_pg_put_end(b, mark);
+}
+
+/* All at once, as the driver gives it: what is left over lies until more comes. */
+static void gives(struct rig *r, enum hf_pg_side side, struct hf_buf *b)
+{
+    hf_buf_clear(&r->to[HF_PG_SERVER]);
+    hf_buf_clear(&r->to[HF_PG_SPARE]);
+    assert_int_equal(hf_pg_session_from_server(r->s, side, hf_buf_slice(b), 0), b->n);
+    hf_buf_clear(b);
+}
+
+/* It listens to "news", and nothing else is to be known of it. */
+static void put_observed(struct hf_buf *b)
+{
+    static const char *const names[] = {"kind", "name", "value"};
+    const struct hf_slice row[] = {hf_slice_str("l"), hf_slice_str("news"), hf_slice("", 0)};
+    hf_pg_put_text_columns(b, names, 3);
+    hf_pg_put_text_row(b, row, 3);
+    hf_pg_put_command_complete(b, "SELECT 1");
+    hf_pg_put_ready(b, 'I');
+}
+
+/* X12: what is told on the new connection just behind its last step has come by nothing else, and
+ * perhaps nothing comes behind it. */
+static void a_notification_behind_the_move(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct hf_buf b;
+    struct hf_pg_backend spare = {.incarnation = 1, .pid = 100};
+    rig_init(&r);
+    hf_buf_init(&b, 10000);
+    attach(&r);
+    query(&r, "LISTEN news");
+    answer(&r, "LISTEN", NULL, 'I');
+    put_observed(&b);
+    gives(&r, HF_PG_SERVER, &b);
+    hf_pg_session_move(r.s, 0);
+    put_observed(&b);
+    gives(&r, HF_PG_SERVER, &b);
+    assert_true(r.needed[HF_PG_SPARE]);
+    hf_pg_session_attach(r.s, HF_PG_SPARE, &spare, 0);
+    assert_true(holds(&r.to[HF_PG_SPARE], "LISTEN \"news\""));
+    hf_pg_put_command_complete(&b, "LISTEN");
+    hf_pg_put_ready(&b, 'I');
+    gives(&r, HF_PG_SPARE, &b);
+    assert_true(holds(&r.to[HF_PG_SERVER], "LISTEN \"holdfast move 7\""));
+    hf_pg_put_command_complete(&b, "LISTEN");
+    hf_pg_put_ready(&b, 'I');
+    gives(&r, HF_PG_SERVER, &b);
+    assert_true(holds(&r.to[HF_PG_SPARE], "NOTIFY \"holdfast move 7\""));
+    hf_pg_put_command_complete(&b, "LISTEN");
+    hf_pg_put_command_complete(&b, "NOTIFY");
+    put_notification(&b, "holdfast move 7");
+    hf_pg_put_ready(&b, 'I');
+    gives(&r, HF_PG_SPARE, &b);
+    put_notification(&b, "holdfast move 7");
+    gives(&r, HF_PG_SERVER, &b);
+    assert_true(holds(&r.to[HF_PG_SPARE], "UNLISTEN"));
+    hf_buf_clear(&r.to[HF_PG_CLIENT]);
+    hf_pg_put_command_complete(&b, "UNLISTEN");
+    hf_pg_put_ready(&b, 'I');
+    put_notification(&b, "news");
+    gives(&r, HF_PG_SPARE, &b);
+    assert_true(r.dropped[HF_PG_SERVER]);
+    assert_true(holds(&r.to[HF_PG_CLIENT], "said"));
+    hf_buf_fini(&b);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_notification_behind_the_move),
         cmocka_unit_test(a_refused_client_is_told_why),
         cmocka_unit_test(a_login_ends_with_the_first_backend),
         cmocka_unit_test(a_reload_is_in_force_at_once),
