@@ -21,8 +21,9 @@ def test_books_are_right_without_a_proxy():
 
 
 def test_books_show_what_was_done_twice():
-    """Clients that repeat what was interrupted: the figures of this test are worth something."""
-    assert [line for line in chaos(6, direct=True, resend=True) if "done twice" in line]
+    """Clients that repeat what was interrupted: the figures of this test are worth something. Whether six deaths meet a commit whose
+    answer is under way is chance; that thirty do not is none."""
+    assert any("done twice" in line for _ in range(5) for line in chaos(6, direct=True, resend=True))
 
 
 def test_exactly_once():
