@@ -617,8 +617,14 @@ static size_t sconn_bytes(struct hf_pg_sconn *conn, struct hf_slice bytes)
         return c->ended ? bytes.n : 0;
     }
     hf_time now = hf_pg_now(c->pg);
+    size_t done = 0, n;
     c->active_at = now;
-    return hf_pg_session_from_server(c->session, s->side, bytes, now);
+    do { /* again: with a move's last answer the spare became the server, and stopped there */
+        struct hf_slice rest = hf_slice(bytes.p + done, bytes.n - done);
+        n = hf_pg_session_from_server(c->session, s->side, rest, now);
+        done += n;
+    } while (n && done < bytes.n && s->attached && !c->ended);
+    return done;
 }
 
 static void sconn_after(struct hf_pg_sconn *conn)

@@ -345,14 +345,9 @@ size_t hf_pg_session_from_server(struct hf_pg_session *s, enum hf_pg_side side,
         return bytes.n;
     }
     uint64_t moves = s->n_moves;
-    while (done < bytes.n && !s->failing && s->state != HF_PG_ENDED && s->state != HF_PG_LOST) {
+    while (done < bytes.n && !s->failing && s->n_moves == moves && s->state != HF_PG_ENDED &&
+           s->state != HF_PG_LOST) {
         struct hf_slice in = hf_slice(bytes.p + done, bytes.n - done);
-        if (s->n_moves != moves && side == HF_PG_SERVER)
-            break; /* that connection is no more */
-        if (s->n_moves != moves) {
-            side = HF_PG_SERVER; /* what was the spare */
-            moves = s->n_moves;
-        }
         if (side == HF_PG_SPARE && !s->spare_attached)
             break;
         size_t n = side == HF_PG_SPARE ? hf_pg_spare_bytes(s, in) : hf_pg_back(s, in);

@@ -191,7 +191,9 @@ void hf_pg_session_destroy(struct hf_pg_session *s);
 size_t hf_pg_session_from_client(struct hf_pg_session *s, struct hf_slice bytes, hf_time now);
 /** Does it take client bytes now? If not, leave them in the socket (after HF_PG_WHOLE_MAX). */
 bool hf_pg_session_wants_client(const struct hf_pg_session *s);
-/** Bytes from the server connection or the spare; consumed likewise. */
+/** Bytes from the server connection or the spare; consumed likewise, but what is left is offered
+ * again at once until nothing of it is consumed: a move ends in the middle of the spare's, and what
+ * is behind that is the server's. */
 size_t hf_pg_session_from_server(struct hf_pg_session *s, enum hf_pg_side side,
                                  struct hf_slice bytes, hf_time now);
 #define HF_PG_WHOLE_MAX ((size_t)1 << 20)

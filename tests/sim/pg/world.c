@@ -260,27 +260,27 @@ static struct pgw_conn *conn_of(struct pgw_session *s, const struct pgs_backend 
     return NULL;
 }
 
-/* Once for what has come, as the driver does: the rest is for when more comes, and so no whole
- * message. */
 static void feed_server(struct pgw_session *s, enum hf_pg_side side)
 {
     struct pgw_conn *c = &s->conn[side];
     const struct pgs_backend *b = c->b;
-    if (!s->ended && c->in.n) {
+    struct hf_pg_head head;
+    while (!s->ended && c && c->in.n) {
         size_t had = c->in.n;
+        side = c == &s->conn[HF_PG_SPARE] ? HF_PG_SPARE : HF_PG_SERVER;
         size_t n = hf_pg_session_from_server(s->core, side, hf_buf_slice(&c->in), s->w->now);
         if (n > had) {
             pgw_failed(s->w, "session %u consumed more than there is", s->i);
         }
         c = conn_of(s, b);
-        if (c) {
-            struct hf_pg_head head;
-            hf_buf_consume(&c->in, n);
-            if (!s->ended && hf_pg_head_read(hf_buf_slice(&c->in), &head) == 0 &&
-                c->in.n >= HF_PG_HEAD_LEN + head.body_len) {
-                pgw_failed(s->w, "session %u leaves a message of its server's lie", s->i);
-            }
+        if (n == 0 || !c) {
+            break;
         }
+        hf_buf_consume(&c->in, n);
+    }
+    if (!s->ended && c && hf_pg_head_read(hf_buf_slice(&c->in), &head) == 0 &&
+        c->in.n >= HF_PG_HEAD_LEN + head.body_len) {
+        pgw_failed(s->w, "session %u leaves a message of its server's lie", s->i);
     }
     pgw_after(s);
 }
