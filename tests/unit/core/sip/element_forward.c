@@ -32,6 +32,18 @@ static void open_home(void)
     rig_open(&r, &conf);
 }
 
+/* A home that redirects nobody. */
+static void open_proxying(void)
+{
+    conf = rig_conf();
+    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
+    conf.listen = listen;
+    for (size_t i = 0; i < 3; i++) {
+        listen[i].policy = HF_SIP_POLICY_PROXY;
+    }
+    rig_open(&r, &conf);
+}
+
 /* An edge: 10.0.0.1 inside, 10.1.0.1 outside. */
 static void open_edge(void)
 {
@@ -141,13 +153,7 @@ static void restored(void **state)
 static void proxied_and_back(void **state)
 {
     (void)state;
-    conf = rig_conf();
-    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
-    conf.listen = listen;
-    for (size_t i = 0; i < 3; i++) {
-        listen[i].policy = HF_SIP_POLICY_PROXY;
-    }
-    rig_open(&r, &conf);
+    open_proxying();
     knows("beta", 4);
     rig_request(text, sizeof(text), "MESSAGE", ANN, ANN, "", 1);
     rig_in(&r, text);
@@ -377,11 +383,7 @@ static void two_old_tables(void **state)
     (void)state;
     static const char *const methods[] = {"MESSAGE", "INVITE"}; /* without state, and with it */
     for (size_t i = 0; i < 2; i++) {
-        conf = rig_conf();
-        memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
-        listen[0].policy = HF_SIP_POLICY_PROXY;
-        conf.listen = listen;
-        rig_open(&r, &conf);
+        open_proxying();
         rig_request(text, sizeof(text), methods[i], ANN, ANN, "", 5);
         rig_in(&r, text);
         assert_non_null(rig_asked(&r, HF_SIP_OP_READ));
@@ -428,11 +430,7 @@ static void moved_while_it_rings(void **state)
 {
     (void)state;
     static char invite[512], via[512];
-    conf = rig_conf();
-    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
-    listen[0].policy = HF_SIP_POLICY_PROXY;
-    conf.listen = listen;
-    rig_open(&r, &conf);
+    open_proxying();
     knows("beta", 4);
     rig_request(text, sizeof(text), "INVITE", ANN, ANN, "", 5);
     rig_in(&r, text);
@@ -475,13 +473,7 @@ static void moved_while_it_rings(void **state)
 static void server_dies(void **state)
 {
     (void)state;
-    conf = rig_conf();
-    memcpy(listen, conf.listen, 3 * sizeof(listen[0]));
-    conf.listen = listen;
-    for (size_t i = 0; i < 3; i++) {
-        listen[i].policy = HF_SIP_POLICY_PROXY;
-    }
-    rig_open(&r, &conf);
+    open_proxying();
     knows("beta", 4);
     for (unsigned i = 1; i < 4; i++) {
         rig_from(&r, 1, i == 3 ? HF_SIP_TRANSPORT_UDP : HF_SIP_TRANSPORT_TCP, i == 3 ? 0 : 70 + i);
