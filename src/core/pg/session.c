@@ -212,7 +212,7 @@ void hf_pg_fatal(struct hf_pg_session *s, const char *sqlstate, const char *mess
                                           .detail = detail && *detail ? detail : NULL});
     hf_pg_forward_flush(s);
     hf_pg_deliver_flush(s);
-    if (!s->mid_message && !(s->server_stream && !s->server_stream_hide))
+    if (!hf_pg_mid_message(s))
         s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&b));
     hf_buf_fini(&b);
     hf_pg_end(s, message);

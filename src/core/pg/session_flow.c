@@ -81,8 +81,7 @@ static size_t count(struct hf_pg_session *s, struct hf_slice bytes)
     }
     size_t n = bytes.n < s->replay_left ? bytes.n : (size_t)s->replay_left;
     hf_hash_stream_add(&s->hash, hf_slice(bytes.p, n));
-    s->replay_left -= n;
-    if (s->replay_left == 0) {
+    if (n == s->replay_left) {
         uint64_t got[2];
         hf_hash_stream_get(&s->hash, got);
         if (got[0] != s->replay_hash[0] || got[1] != s->replay_hash[1]) {
@@ -90,6 +89,7 @@ static size_t count(struct hf_pg_session *s, struct hf_slice bytes)
             return bytes.n;
         }
     }
+    s->replay_left -= n;
     if (n < bytes.n)
         hf_hash_stream_add(&s->hash, hf_slice(bytes.p + n, bytes.n - n));
     return n;
@@ -128,6 +128,13 @@ void hf_pg_deliver_error(struct hf_pg_session *s, struct hf_slice message)
         mark[i + 1] = code.p[i];
     if (count(s, hf_slice(mark, sizeof(mark))) == 0)
         run_add(s, message);
+}
+
+bool hf_pg_mid_message(const struct hf_pg_session *s)
+{
+    bool gets = s->state == HF_PG_RUNNING ||
+                (s->state == HF_PG_REPLAYING && s->replay_left == 0 && !s->failing);
+    return gets ? s->server_stream && !s->server_stream_hide : s->mid_message;
 }
 
 static const uint8_t *ready(char status)

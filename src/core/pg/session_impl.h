@@ -276,7 +276,7 @@ struct hf_pg_session {
     bool error_told;         /* the request under way has had its ErrorResponse */
     bool rolled_told;        /* ... and its CommandComplete was delivered */
     bool commit_waiting;     /* what the client waits for is the end of its block */
-    bool mid_message;        /* the client has part of a message */
+    bool mid_message;        /* the client had part of a message when the server was lost */
     bool impatient;          /* it has sent something meanwhile */
     char tx_before;          /* as the client knows it, while tx is the replay's */
     uint32_t lost_pid;
@@ -407,6 +407,8 @@ void hf_pg_deliver_ready(struct hf_pg_session *s, char status);
 /* ReadyForQuery of our own: with the status that the client knows, not hashed. */
 void hf_pg_tell_ready(struct hf_pg_session *s);
 void hf_pg_deliver_flush(struct hf_pg_session *s);
+/* Has the client (once all is flushed) part of a message, so that it can't be told anything? */
+bool hf_pg_mid_message(const struct hf_pg_session *s);
 /* Of what was delivered for the log; returns how many bytes that is. */
 uint64_t hf_pg_hash_get(struct hf_pg_session *s, uint64_t ret_hash[2]);
 void hf_pg_hash_reset(struct hf_pg_session *s);

@@ -86,7 +86,7 @@ static bool lost_for_good(struct hf_pg_session *s)
         maybe |= strcmp(s->fatal_state, pass[i]) == 0;
     if (!maybe) { /* it was meant for this session */
         hf_pg_deliver_flush(s);
-        if (!s->mid_message)
+        if (!hf_pg_mid_message(s))
             s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
         hf_pg_end(s, "the server ended the session");
         return true;
@@ -98,7 +98,7 @@ static bool lost_for_good(struct hf_pg_session *s)
         snprintf(detail, sizeof(detail), "The session can't be restored on another server: %s.",
                  reasons_text(s->sticky & STICKY_FATAL));
         hf_pg_note(s, HF_PG_NOTE_LOST_UNPROTECTED, 0, 0, detail);
-        if (s->fatal.n && !s->mid_message) { /* the server's own words */
+        if (s->fatal.n && !hf_pg_mid_message(s)) { /* the server's own words */
             s->ops.send(s->arg, HF_PG_CLIENT, hf_buf_slice(&s->fatal));
             hf_pg_end(s, detail);
             return true;
@@ -189,8 +189,7 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         } else if (unit_does & DOES_LOOK) {
             s->block_look = s->block_hard = true;
         }
-        if (s->state != HF_PG_REPLAYING || s->replay_left == 0) /* else as it was */
-            s->mid_message = s->server_stream && !s->server_stream_hide;
+        s->mid_message = hf_pg_mid_message(s);
         s->lost_pid = s->pid;
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
@@ -204,12 +203,12 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         while (s->n_units)
             hf_pg_unit_pop(s);
     }
-    s->server_stream = 0;
     s->cancelling = false;
     s->step = STEP_NONE;
     hf_pg_answer_reset(s);
     if (lost_for_good(s))
         return;
+    s->server_stream = 0;
     if (fed) {
         s->looking = s->copying = s->copy_wait = false;
         if (s->doubt)
@@ -495,10 +494,9 @@ static void recovered(struct hf_pg_session *s)
     s->deadline = HF_NEVER;
     s->impatient = false;
     s->n_recoveries++;
-    if (s->mid_message)
-        s->aside_due = true; /* nothing may be told within a message */
-    else
-        hf_pg_status_compare(s, hf_buf_slice(&s->new_status));
+    s->aside_due = true;
+    if (!s->mid_message) /* nothing may be told within a message */
+        hf_pg_tell_due(s);
     hf_pg_note(s, HF_PG_NOTE_RECOVERED, (uint64_t)(s->now - s->lost_at), 0, NULL);
     s->lost_at = 0;
     if (s->n_units == 0)
@@ -778,6 +776,8 @@ void hf_pg_replay_failed(struct hf_pg_session *s, const char *why)
 {
     if (s->failing)
         return;
+    hf_pg_deliver_flush(s);
+    s->mid_message = hf_pg_mid_message(s);
     s->failing = true;
     hf_pg_verdict_set(s, "40001",
                       "the transaction could not be replayed after the loss of the server", why);
@@ -835,6 +835,7 @@ void hf_pg_replay_check(struct hf_pg_session *s)
         s->refeed_at = 0;
         s->n_replays++;
         hf_pg_note(s, HF_PG_NOTE_REPLAYED, s->replay_units, s->replay_total, NULL);
+        s->mid_message = hf_pg_mid_message(s); /* what was cut may be whole by now */
         recovered(s);
     }
 }

@@ -610,10 +610,65 @@ static void a_notification_behind_the_move(void **state)
     rig_fini(&r);
 }
 
+static void put_value(struct hf_buf *b)
+{
+    const struct hf_slice row[] = {hf_slice_str("1234567890")};
+    hf_pg_put_text_row(b, row, 1);
+    hf_pg_put_command_complete(b, "SELECT 1");
+    hf_pg_put_ready(b, 'T');
+}
+
+/* A session in a block whose server is lost when the client has half a row of its second answer,
+ * and that has been restored on another: the replay has begun. */
+static void lost_within_a_row(struct rig *r, struct hf_buf *b)
+{
+    struct hf_pg_backend other = {.incarnation = 2, .pid = 100, .fenced = true};
+    rig_init(r);
+    hf_buf_init(b, 10000);
+    attach(r);
+    query(r, "begin");
+    answer(r, "BEGIN", NULL, 'T');
+    query(r, "values (1)");
+    put_value(b);
+    assert_int_equal(hf_pg_session_from_server(r->s, HF_PG_SERVER, hf_slice(b->p, 9), 0), 9);
+    hf_buf_clear(b);
+    hf_buf_clear(&r->to[HF_PG_SERVER]);
+    hf_pg_session_server_gone(r->s, HF_PG_SERVER, "it crashed", 0);
+    hf_pg_session_attach(r->s, HF_PG_SERVER, &other, 0);
+    assert_true(holds(&r->to[HF_PG_SERVER], "values (1)")); /* both at once */
+    hf_pg_put_command_complete(b, "BEGIN");
+    hf_pg_put_ready(b, 'T');
+    gives(r, HF_PG_SERVER, b);
+    hf_buf_clear(&r->to[HF_PG_CLIENT]);
+}
+
+/* Nothing is told within a message, but everything behind it, also if the rest of the message came
+ * with the bytes that end the replay. */
+static void a_row_that_was_cut_is_whole_again(void **state)
+{
+    (void)state;
+    for (size_t rest = 0; rest < 3; rest++) {
+        struct rig r;
+        struct hf_buf b;
+        lost_within_a_row(&r, &b);
+        put_value(&b);
+        size_t n = rest == 0 ? b.n : rest == 1 ? 21 : 20; /* all, the row, not quite the row */
+        assert_int_equal(hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_slice(b.p, n), 0), n);
+        assert_int_equal(r.to[HF_PG_CLIENT].n, n - 9);
+        assert_memory_equal(r.to[HF_PG_CLIENT].p, b.p + 9, n - 9);
+        hf_pg_session_kill(r.s, "57P05", "it has been idle", 0);
+        assert_true(r.ended);
+        assert_int_equal(holds(&r.to[HF_PG_CLIENT], "it has been idle"), rest < 2);
+        hf_buf_fini(&b);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_notification_behind_the_move),
+        cmocka_unit_test(a_row_that_was_cut_is_whole_again),
         cmocka_unit_test(a_refused_client_is_told_why),
         cmocka_unit_test(a_login_ends_with_the_first_backend),
         cmocka_unit_test(a_reload_is_in_force_at_once),
