@@ -12,7 +12,8 @@
 /* What a schedule does; chances are out of 10,000 per step. */
 struct chaos {
     struct pgw_world w;
-    uint32_t crash, promote, cut, move, cancel, goes, reconnect, terminate, start, host;
+    uint32_t crash, promote, cut, move, cancel, goes, terminate, host, kill;
+    struct hf_prng kills;
     bool bytewise;
     uint32_t quiet;
 };
@@ -41,6 +42,8 @@ static void begin(uint64_t seed)
     if (saves) {
         pgw_saves(w);
     }
+    hf_prng_init(&x.kills, seed ^ 0x6b1e); /* of its own: the kept seeds mean what they meant */
+    x.kill = hf_prng_below(&x.kills, 6) == 0 ? (uint32_t)hf_prng_below(&x.kills, 20) : 0;
     bool calm = below(8) == 0;
     x.crash = calm ? 0 : (uint32_t)below(30);
     x.promote = calm ? 0 : (uint32_t)below(20);
@@ -156,6 +159,12 @@ static void fault(void)
         pgw_tell(w, "-- an administrator terminates the backend");
         s->terminated = true;
         pgs_terminate(s->conn[HF_PG_SERVER].b);
+    }
+    if (hf_prng_below(&x.kills, 10000) < x.kill && !s->ended) {
+        pgw_tell(w, "-- an administrator ends the session");
+        s->terminated = true;
+        hf_pg_session_kill(s->core, "57P01", "it is to end", w->now);
+        pgw_after(s);
     }
 }
 
