@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "core/pair/copy.h"
 #include "os/tcpmove.h"
 #include "pg/linger.h"
 #include "pg/protect_impl.h"
@@ -914,6 +915,34 @@ void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary
         hf_poll_task_add(p->pg->wire->poll, &conn->task);
     }
     set_flags(p);
+}
+
+struct copying {
+    struct hf_pg_protect *protect;
+    size_t pos; /* of records */
+};
+
+static bool tell_next(void *arg, struct hf_pair_primary *to)
+{
+    struct copying *c = arg;
+    struct hf_pg_slot *e = hf_map_next(&c->protect->records, &c->pos);
+    if (e && hf_pair_primary_begin(to, e->id) == 0) {
+        c->protect->primary = to;
+        hf_pg_protect_snapshot(c->protect, e->id);
+    }
+    return e != NULL;
+}
+
+int hf_pg_protect_copy(struct hf_pg_protect *p, struct hf_pair_store **ret_store)
+{
+    struct copying c = {.protect = p};
+    struct hf_pair_primary *reign = p->primary;
+    HF_LIST_FOREACH (node, &p->all) { /* what was acknowledged already */
+        hf_pg_link_drain(&HF_CONTAINER_OF(node, struct hf_pg_shield, node)->client->link);
+    }
+    int rc = hf_pair_copy(tell_next, &c, p->pg->seed, hf_pg_now(p->pg), ret_store);
+    p->primary = reign;
+    return rc;
 }
 
 struct hf_egress *hf_pg_protect_egress(struct hf_pg_protect *p)

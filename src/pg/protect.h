@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/pair/primary.h"
+#include "core/pair/store.h"
 #include "os/egress.h"
 #include "pg/client.h"
 
@@ -78,6 +79,10 @@ void hf_pg_protect_destroy(struct hf_pg_protect *p);
 /** A reign begins, or ends (NULL). Borrowed; pump() is called after each seal. */
 void hf_pg_protect_lead(struct hf_pg_protect *p, struct hf_pair_primary *primary,
                         void (*pump)(void *arg), void *arg);
+
+/** What the reign's sessions are, when nothing is let out any more: 0 and a store like a backup's,
+ * owned by the caller; -ENOMEM, -HF_EFULL. The reign ends with it. */
+HF_MUST int hf_pg_protect_copy(struct hf_pg_protect *p, struct hf_pair_store **ret_store);
 
 /** All that was taken over is here, and a listener: who is not known may be told so (RST). */
 void hf_pg_protect_serves(struct hf_pg_protect *p);

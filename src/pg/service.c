@@ -263,6 +263,7 @@ void hf_pg_service_close(struct hf_pg_service *s)
     hf_pg_peers_close(s->peers);
     hf_pair_primary_destroy(s->primary);
     hf_pair_backup_destroy(s->backup);
+    hf_pair_store_destroy(s->own);
     hf_buf_fini(&s->state_told);
     hf_pg_protect_destroy(s->pg->protect);
     s->pg->protect = NULL;

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "core/pair/lists.h"
+#include "core/pair/store.h"
 #include "os/key.h"
 #include "pg/peer.h"
 #include "pg/service.h"
@@ -25,6 +26,9 @@ struct hf_pg_service {
     struct hf_pg_peer *source; /* accepted: the primary's connection */
     char source_name[HF_HOST_NAME_MAX + 1];
     hf_time heard; /* of the primary, last; 0: never */
+    /* Owned: what the sessions were when this host was demoted, until it has a later primary's.
+     * The group may promote it again before another one has opened. */
+    struct hf_pair_store *own;
     struct hf_pg_warm *warm;
     hf_time warm_at;                 /* when it is looked for whom next; 0: at once */
     hf_time alarm_at;                /* a take-over has been likely since then; 0: it is not */
@@ -87,6 +91,8 @@ void hf_pg_service_demote(struct hf_pg_service *s);
 void hf_pg_service_leave(struct hf_pg_service *s);
 /** The moment may be over. */
 void hf_pg_service_left(struct hf_pg_service *s);
+/** What was kept of this host's own reign is of the past. */
+void hf_pg_service_disown(struct hf_pg_service *s);
 /** To STOPPED. */
 void hf_pg_service_stop(struct hf_pg_service *s);
 /** Clients of the address are not ours any more: no word to them. */

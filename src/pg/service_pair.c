@@ -203,6 +203,9 @@ static void peer_bytes(void *arg, struct hf_pg_peer *p, struct hf_slice bytes)
     } else if (p == s->source) {
         s->heard = hf_pg_service_now(s);
         hf_pair_backup_received(s->backup, bytes, hf_pg_service_now(s));
+        if (s->own && hf_pair_backup_store(s->backup)) {
+            hf_pg_service_disown(s);
+        }
         hf_pg_service_send_backup(s);
     }
 }

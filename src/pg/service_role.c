@@ -106,6 +106,24 @@ void hf_pg_service_let_go(struct hf_pg_service *s)
     }
 }
 
+void hf_pg_service_disown(struct hf_pg_service *s)
+{
+    hf_pair_store_destroy(s->own);
+    s->own = NULL;
+}
+
+/* Of a reign that ends: nothing is let out any more. */
+static void keep_own(struct hf_pg_service *s)
+{
+    int rc = s->own ? 0 : hf_pg_protect_copy(s->pg->protect, &s->own);
+    if (rc) {
+        hf_log_warn("",
+                    "this host's sessions are not kept: %s; should it be promoted again before "
+                    "another host has opened, they are lost",
+                    hf_strerror(rc));
+    }
+}
+
 /* To BACKUP. */
 void hf_pg_service_demote(struct hf_pg_service *s)
 {
@@ -119,6 +137,8 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     hf_egress_set_lease(hf_pg_protect_egress(pg->protect), 0, 0); /* silent from now on */
     hf_pg_listeners_close(s->listeners);
     s->listeners = NULL;
+    hf_pg_service_disown(s);
+    s->own = s->takeover ? hf_pg_takeover_give_back(s->takeover) : NULL;
     hf_pg_takeover_destroy(s->takeover);
     s->takeover = NULL;
     if (s->opening) {
@@ -134,11 +154,12 @@ void hf_pg_service_demote(struct hf_pg_service *s)
         hf_log_err("", "the service address stays here: %s", err.text);
     }
     (void)!hf_pg_control_note(pg->config->service.control, NULL, NULL); /* stop would do no harm */
+    hf_pg_service_hand_over(s);
+    keep_own(s);
     hf_pg_protect_lead(pg->protect, NULL, NULL, NULL);
     hf_pg_route_others_write(pg->route, true);
     hf_pg_service_let_go(s);
     pg->leaving = false;
-    hf_pg_service_hand_over(s);
     hf_pair_primary_destroy(s->primary);
     s->primary = NULL;
     hf_pg_service_note_reign(s);
@@ -148,6 +169,7 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     if (backup_new(s, s->epoch)) {
         hf_log_err("", "out of memory: this host is no backup");
     }
+    s->heard = s->own ? hf_pg_service_now(s) : 0; /* of itself: its lease may still be waited for */
     hf_pg_service_rearm(s);
 }
 
@@ -207,6 +229,7 @@ void hf_pg_service_stop(struct hf_pg_service *s)
         return;
     }
     hf_pg_service_demote(s);
+    hf_pg_service_disown(s);
     hf_pg_service_forward_end(s);
     if (s->source) {
         hf_pg_peer_close(s->source, false);
@@ -285,6 +308,11 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
                 : !s->source && !info.code ? HF_PG_TAKEOVER_PLANNED
                                            : HF_PG_TAKEOVER_FAILURE,
     };
+    if (!options.store) {
+        options.store = s->own;
+        s->own = NULL;
+    }
+    hf_pg_service_disown(s);
     if (options.prefix_length == 0) {
         options.prefix_length = options.address.ss.ss_family == AF_INET ? 32 : 128;
     }

@@ -516,6 +516,13 @@ void hf_pg_takeover_listening(struct hf_pg_takeover *t)
     }
 }
 
+struct hf_pair_store *hf_pg_takeover_give_back(struct hf_pg_takeover *t)
+{
+    struct hf_pair_store *store = t->begun ? NULL : t->opt.store;
+    t->opt.store = t->begun ? t->opt.store : NULL;
+    return store;
+}
+
 void hf_pg_takeover_destroy(struct hf_pg_takeover *t)
 {
     if (!t) {

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -388,6 +389,66 @@ def test_the_backup_dies_with_the_takeover_of_a_third(rig):
         rig.until_elsewhere(second)
 
     assert not counting(rig, act)
+
+
+def let_go_of(rig, host, new):
+    """A switch, as far as this: the old primary has let go, and the new one does not learn any more that it may open. False: it did."""
+    daemons, log = rig.pids(new, "holdfastd"), "service address: backup"
+    had = rig.log(host).count(log)
+    order = rig.lab.popen(host, "holdfast", "-t", "30", "group", "switch", takeover.SERVICE)
+    end = time.monotonic() + takeover.DEADLINE
+    while rig.log(host).count(log) == had:  # it is a matter of some 20 ms
+        assert time.monotonic() < end, rig.story()
+    for pid in daemons:
+        os.kill(pid, signal.SIGSTOP)
+    if rig.role(new) == "primary":
+        for pid in daemons:
+            os.kill(pid, signal.SIGCONT)
+        order.communicate(timeout=60)
+        rig.whole()
+        return False
+    rig.power_off(new)
+    order.communicate(timeout=60)
+    return True
+
+
+def test_the_new_primary_dies_within_the_switch(rig):
+    """The group still counts on the former one, which has the sessions."""
+    tries = []
+
+    def act(_):
+        while len(tries) < 10:
+            host, new = rig.serving(), rig.backup()
+            tries.append(let_go_of(rig, host, new))
+            if tries[-1]:
+                rig.until(lambda: rig.role(host) == "primary", "the former primary goes on")
+                return
+
+    assert not counting(rig, act)
+    assert tries[-1]
+
+
+def test_alone_without_a_quorum(rig):
+    """Who serves without a backup lets go when it is not quorate, and has the sessions when it is again."""
+    host = rig.serving()
+    others = sorted(set(takeover.HOSTS) - {host})
+    with rig.connect() as c, rig.connect() as idle:
+        pgwire.check(c.query("begin"))
+        assert c.one("select 1") == "1"
+        pgwire.check(idle.query("set my.own = 'kept'"))
+        for other in others:
+            rig.stop_manager(other)
+        rig.until(lambda: rig.shown(takeover.SERVICE)["in_sync"] == [host], "nobody protects")
+        for other in others:
+            rig.cut(other)
+        rig.until(lambda: rig.role(host) == "backup", "it has let go")
+        for other in others:
+            rig.heal(other)
+        rig.until(lambda: rig.role(host) == "primary", "it serves again")
+        assert idle.one("select current_setting('my.own')") == "kept"
+        assert c.one("select 2") == "2"
+        pgwire.check(c.query("commit"))
+    rig.whole()
 
 
 def test_nobody_has_the_sessions(rig):

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/rd.h"
 #include "base/wr.h"
+#include "core/pair/copy.h"
 #include "sim/pair/world.h"
 
 #define PIPELINED_MAX 32u /* bytes of requests that are not answered */
@@ -202,12 +203,9 @@ bool pw_release(struct pw_host *h, uint32_t client)
     return true;
 }
 
-bool pw_gated(struct pw_host *h)
+/* What was acknowledged already. */
+static void drain(struct pw_host *h)
 {
-    if (!pw_runs(h) || !h->primary || !h->gated_due) {
-        return false;
-    }
-    h->gated_due = false;
     for (uint32_t i = 0; i < PW_CLIENTS; i++) {
         struct pw_session *s = &h->session[i];
         while (s->used && rcv(s) < s->kernel) { /* SIOCINQ */
@@ -217,6 +215,51 @@ bool pw_gated(struct pw_host *h)
             }
         }
     }
+}
+
+struct copying {
+    struct pw_host *host;
+    uint32_t next;
+};
+
+static bool tell_next(void *arg, struct hf_pair_primary *to)
+{
+    struct copying *c = arg;
+    while (c->next < PW_CLIENTS && !c->host->session[c->next].used) {
+        c->next++;
+    }
+    if (c->next == PW_CLIENTS) {
+        return false;
+    }
+    uint64_t id = c->host->session[c->next++].id;
+    if (hf_pair_primary_begin(to, id)) {
+        abort();
+    }
+    c->host->primary = to;
+    pw_snapshot(c->host, id);
+    return true;
+}
+
+struct hf_pair_store *pw_copy(struct pw_host *h)
+{
+    struct copying c = {.host = h};
+    struct hf_pair_primary *reign = h->primary;
+    struct hf_pair_store *st;
+    drain(h);
+    if (hf_pair_copy(tell_next, &c, h->epoch, pw_local(h), &st)) {
+        abort();
+    }
+    h->primary = reign;
+    return st;
+}
+
+bool pw_gated(struct pw_host *h)
+{
+    if (!pw_runs(h) || !h->primary || !h->gated_due) {
+        return false;
+    }
+    h->gated_due = false;
+    drain(h);
     hf_pair_primary_gated(h->primary, pw_local(h));
     pw_note_sealed(h);
     return true;

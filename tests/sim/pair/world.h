@@ -235,6 +235,8 @@ bool pw_db_commit(struct pw_world *w);
 bool pw_db_answer(struct pw_world *w);
 void pw_note_sealed(struct pw_host *h);
 void pw_snapshot(struct pw_host *h, uint64_t id);
+/** What its sessions are, in a store of its own; owned by the caller. */
+struct hf_pair_store *pw_copy(struct pw_host *h);
 uint64_t pw_digest(const struct pw_host *h);
 uint64_t pw_digest_store(const struct hf_pair_store *st);
 /** Sessions as the store has them (NULL: none). */

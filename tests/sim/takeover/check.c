@@ -53,7 +53,8 @@ bool pw_promotable(const struct pw_world *p, uint32_t host)
 {
     const struct tw_world *w = tw_of_pair(p);
     const struct pw_host *x = &p->host[host];
-    return x->up && x->backup && hf_pair_backup_store(x->backup) && tw_in_set(w, host);
+    bool has = w->m[host].own || (x->backup && hf_pair_backup_store(x->backup));
+    return x->up && has && tw_in_set(w, host);
 }
 
 /* Somebody else has all that was let out, and the group could have had it promoted. */

@@ -115,6 +115,12 @@ static void start(struct tw_world *w, uint32_t i)
     enter(w, i, TW_BACKUP);
 }
 
+static void disown(struct tw_manager *m)
+{
+    hf_pair_store_destroy(m->own);
+    m->own = NULL;
+}
+
 static void demote(struct tw_world *w, uint32_t i)
 {
     struct pw_host *h = &w->p.host[i];
@@ -123,7 +129,8 @@ static void demote(struct tw_world *w, uint32_t i)
         return;
     }
     uint64_t epoch = h->epoch;
-    hf_pair_store_destroy(m->taken);
+    disown(m);
+    m->own = m->role == TW_PRIMARY ? pw_copy(h) : m->taken;
     m->taken = NULL;
     m->opening = m->growing = 0;
     hf_pair_lists_reset(&m->lists);
@@ -139,6 +146,7 @@ static void stop(struct tw_world *w, uint32_t i)
 {
     struct pw_host *h = &w->p.host[i];
     demote(w, i);
+    disown(&w->m[i]);
     pw_unfollow(h);
     enter(w, i, TW_STOPPED);
 }
@@ -188,6 +196,11 @@ static int promote(struct tw_world *w, struct gs_host *gh, const struct gs_job *
     (void)!hf_pair_lists_take(&m->lists, text); /* the same copy once more: S as it was */
     m->not_before = h->heard && !j->act.silent ? h->heard + w->lease : 0;
     m->taken = pw_reign(h, j->act.epoch, hf_pair_lists_backup(&m->lists, &owed));
+    if (!m->taken) {
+        m->taken = m->own;
+        m->own = NULL;
+    }
+    disown(m);
     m->had_store = m->taken != NULL;
     m->lease_until = 0;
     enter(w, i, TW_PROMOTED);
@@ -346,6 +359,7 @@ void tw_end(struct tw_world *w, uint32_t i, bool silently)
     struct tw_manager *m = &w->m[i];
     w->p.now = w->g.net.now;
     hf_pair_store_destroy(m->taken);
+    disown(m);
     *m = (struct tw_manager){.role = TW_STOPPED};
     w->p.host[i].listens = false;
     w->p.host[i].heard = 0;
@@ -490,6 +504,9 @@ void tw_managers(struct tw_world *w)
         }
         if (m->role == TW_TAKING && pw_runs(h) && w->g.net.now >= m->not_before) {
             taken(w, i);
+        }
+        if (m->own && h->backup && hf_pair_backup_store(h->backup)) {
+            disown(m); /* a later primary's */
         }
         watch(w, i);
         mirror_state(w, i);

@@ -251,6 +251,23 @@ static void switchover(struct story *s)
     waits(s, 1);
 }
 
+static void switchover_broken_off(struct story *s)
+{
+    given(s, 3, false);
+    asks(s, 0);
+    gs_request(&s->w->g, C, HF_GREQUEST_SWITCH, NULL, "copy2");
+    while (s->w->p.host[A].primary) {
+        passes(s, 1);
+    }
+    gs_power_off(&s->w->g, B);
+    asks(s, 1);
+    passes(s, 2000);
+    waits(s, 0);
+    waits(s, 1);
+    tw_power_on(s->w, B);
+    comes_to_rest(s);
+}
+
 static const struct {
     const char *name, *title;
     void (*tell)(struct story *s);
@@ -274,6 +291,9 @@ static const struct {
      "All but one lose power: the primary is promoted once more, and S still has its mirror (X5).",
      same_again},
     {"switchover", "A planned switch.", switchover},
+    {"switchover-broken-off",
+     "The new primary dies before it has opened: the former one has its sessions (X5).",
+     switchover_broken_off},
 };
 
 size_t twx_n_stories(void)

@@ -206,7 +206,8 @@ void tw_fini(struct tw_world *w)
 {
     for (uint32_t i = 0; i < TW_HOSTS; i++) {
         hf_pair_store_destroy(w->m[i].taken);
-        w->m[i].taken = NULL;
+        hf_pair_store_destroy(w->m[i].own);
+        w->m[i].taken = w->m[i].own = NULL;
     }
     gs_world_fini(&w->g);
     pw_fini(&w->p);

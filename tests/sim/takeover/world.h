@@ -16,6 +16,7 @@ struct tw_manager {
     struct hf_pair_lists lists;
     struct hf_pair_store *taken; /* owned; TAKING: what is to be restored */
     bool had_store;              /* there was one */
+    struct hf_pair_store *own;   /* owned; of the last reign here, as it ended */
     hf_time not_before;          /* the world's clock */
     uint32_t opening, growing;   /* jobs that wait; 0: none */
     hf_time grow_until, lease_until;

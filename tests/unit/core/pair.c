@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "core/pair/backup.h"
+#include "core/pair/copy.h"
 #include "core/pair/primary.h"
 #include "support/test.h"
 
@@ -975,6 +976,64 @@ static void owed_and_there(void **state)
     assert_true(hf_pair_backup_usable(r.b, 3));
 }
 
+/* ---- a copy ---- */
+
+struct told {
+    uint64_t n; /* sessions */
+    size_t long_n;
+    const uint8_t *bytes;
+};
+
+static bool tell_next(void *arg, struct hf_pair_primary *to)
+{
+    struct told *t = arg;
+    if (t->n == 0) {
+        return false;
+    }
+    assert_int_equal(hf_pair_primary_begin(to, t->n), 0);
+    hf_pair_primary_put(to, t->n, 1, hf_slice(t->bytes, t->long_n));
+    hf_pair_primary_append(to, t->n, 1, str("and more"));
+    hf_pair_primary_set(to, t->n, 2, str("name"), str("value"));
+    t->n--;
+    return true;
+}
+
+/* Who is demoted has what its sessions were, without anybody else. */
+static void a_copy(void **state)
+{
+    (void)state;
+    static uint8_t bytes[3 << 20];
+    struct hf_pair_store *st;
+    struct told t = {.bytes = bytes};
+    memset(bytes, 'x', sizeof(bytes));
+    assert_int_equal(hf_pair_copy(tell_next, &t, 7, HF_S(5), &st), 0);
+    assert_int_equal(hf_pair_store_sessions(st), 0);
+    hf_pair_store_destroy(st);
+    t.n = 100;
+    t.long_n = sizeof(bytes) / 10;
+    assert_int_equal(hf_pair_copy(tell_next, &t, 7, HF_S(5), &st), 0);
+    assert_int_equal(hf_pair_store_sessions(st), 100);
+    for (uint64_t id = 1; id <= 100; id++) {
+        const struct hf_pair_session *s = hf_pair_store_find(st, id);
+        const void *pos = NULL;
+        struct hf_pair_item it;
+        struct hf_slice long_one = hf_pair_session_section(s, 1);
+        assert_int_equal(long_one.n, t.long_n + 8);
+        hf_assert_slice_str(hf_slice(long_one.p + t.long_n, 8), "and more");
+        assert_true(hf_pair_session_item(s, 2, &pos, &it));
+        hf_assert_slice_str(it.bytes, "value");
+    }
+    hf_pair_store_destroy(st);
+    t.n = 1;
+    t.long_n = HF_PAIR_BATCH_MAX; /* no backup would take it */
+    uint8_t *huge = hf_alloc(t.long_n);
+    t.bytes = huge;
+    assert_non_null(huge);
+    assert_int_equal(hf_pair_copy(tell_next, &t, 7, HF_S(5), &st), -HF_EFULL);
+    assert_null(st);
+    hf_free(huge);
+}
+
 int main(void)
 {
 #define WITH_RIG(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -1003,6 +1062,7 @@ int main(void)
         WITH_RIG(no_memory),
         WITH_RIG(owed_from_the_beginning),
         WITH_RIG(owed_and_there),
+        HF_TEST(a_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
