@@ -113,6 +113,7 @@ static void mirror_target(struct hf_pg_service *s, struct hf_pg_control *c,
     struct hf_err err = {0};
     int rc = ask_start(s, ask, &err);
     if (rc == 0) {
+        hf_pg_service_disown(s); /* that primary has this host in S again when it follows */
         s->epoch = ask->epoch;
         hf_pair_backup_epoch(s->backup, ask->epoch, hf_pg_service_now(s));
         hf_pg_service_send_backup(s);

@@ -26,8 +26,8 @@ struct hf_pg_service {
     struct hf_pg_peer *source; /* accepted: the primary's connection */
     char source_name[HF_HOST_NAME_MAX + 1];
     hf_time heard; /* of the primary, last; 0: never */
-    /* Owned: what the sessions were when this host was demoted, until it has a later primary's.
-     * The group may promote it again before another one has opened. */
+    /* Owned: what the sessions were when this host was demoted, until another primary has opened:
+     * before that the group may promote it again. */
     struct hf_pair_store *own;
     struct hf_pg_warm *warm;
     hf_time warm_at;                 /* when it is looked for whom next; 0: at once */
@@ -47,6 +47,7 @@ struct hf_pg_service {
     struct hf_pair_lists lists; /* of mirrors, as the group puts them in force */
     hf_time lease_until;
     struct hf_pg_takeover *takeover;
+    hf_time restore_until; /* the take-over has sessions, and no backup is filled before; 0: none */
     struct hf_pg_listeners *listeners;
     struct hf_pg_control *opening, *growing; /* to be answered */
     hf_time grow_until;

@@ -6,6 +6,7 @@
 #include "pg/linger.h"
 #include "pg/protect.h"
 #include "pg/service_impl.h"
+#include "pg/takeover.h"
 
 void hf_pg_service_rearm(struct hf_pg_service *s)
 {
@@ -51,6 +52,27 @@ static void send_primary(struct hf_pg_service *s)
     }
 }
 
+/* Who is promoted once more with S as it was restores its sessions first: a backup that was filled
+ * before would be in sync without them. So the group is asked to let go of it; where it does not
+ * (degraded = refuse), they are given up. */
+static bool restores_first(struct hf_pg_service *s)
+{
+    if (s->role != HF_PG_ROLE_TAKING || !s->restore_until) {
+        return false;
+    }
+    if (hf_pg_service_now(s) < s->restore_until) {
+        return true;
+    }
+    struct hf_pair_store *store = hf_pg_takeover_give_back(s->takeover);
+    if (store) {
+        hf_log_warn("", "%zu sessions are given up: the group does not serve without a backup",
+                    hf_pair_store_sessions(store));
+        hf_pair_store_destroy(store);
+        s->restore_until = 0;
+    }
+    return !store;
+}
+
 static void connect_backup(struct hf_pg_service *s)
 {
     struct hf_addr to;
@@ -58,7 +80,7 @@ static void connect_backup(struct hf_pg_service *s)
     const struct hf_pair_mirror *m;
     (void)hf_pair_lists_backup(&s->lists, &m);
     uint16_t port = hf_addr_to_endpoint(&s->pg->config->service.peer_listen).port;
-    int rc = m ? hf_addr_parse(m->address, port, &err, &to) : -ENOENT;
+    int rc = m && !restores_first(s) ? hf_addr_parse(m->address, port, &err, &to) : -ENOENT;
     rc = rc ? rc : hf_pg_peer_connect(s->peers, m->host, &to, &s->target);
     s->target_open = false;
     if (rc) {
@@ -203,9 +225,6 @@ static void peer_bytes(void *arg, struct hf_pg_peer *p, struct hf_slice bytes)
     } else if (p == s->source) {
         s->heard = hf_pg_service_now(s);
         hf_pair_backup_received(s->backup, bytes, hf_pg_service_now(s));
-        if (s->own && hf_pair_backup_store(s->backup)) {
-            hf_pg_service_disown(s);
-        }
         hf_pg_service_send_backup(s);
     }
 }

@@ -20,6 +20,7 @@
 /* A dead process closes its connection, a dead host is the engine's to find: what is left is a cut
  * cable between the two, and a host too busy to be taken for dead at once. */
 #define SILENCE HF_S(1)
+#define RESTORE_TIME HF_S(5) /* for the group to let go of the mirrors, where it kept them in S */
 
 const char *hf_pg_role_name(enum hf_pg_role r)
 {
@@ -313,6 +314,7 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
         s->own = NULL;
     }
     hf_pg_service_disown(s);
+    s->restore_until = options.store ? hf_pg_service_now(s) + RESTORE_TIME : 0;
     if (options.prefix_length == 0) {
         options.prefix_length = options.address.ss.ss_family == AF_INET ? 32 : 128;
     }

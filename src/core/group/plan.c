@@ -803,6 +803,23 @@ static void prepared(struct hf_group *g)
     }
 }
 
+/* All have let go for a prepared switch. Whoever was to follow may have failed meanwhile, and have
+ * lost what only its process had: then another one goes on that has not, mostly the former one. */
+static void cleared(struct hf_group *g)
+{
+    const struct hf_gstate *s = &g->s;
+    bool wait, fell = s->granted && role_at(g, s->primary_host, s->primary) == HF_ROLE_STOPPED;
+    uint8_t mirror = fell ? living_mirror(g, &wait) : HF_GROUP_NONE;
+    if (mirror == HF_GROUP_NONE) {
+        promote(g);
+        return;
+    }
+    hf_group_event(g, true, "the switch to %s is given up: it does not follow any more",
+                   s->resource[s->primary].name);
+    hf_group_revoke(g);
+    begin(g, mirror, s->resource[mirror].host);
+}
+
 static void primary(struct hf_group *g)
 {
     struct hf_gstate *s = &g->s;
@@ -824,7 +841,7 @@ static void primary(struct hf_group *g)
         if (!may_host(g, s->primary_host, s->primary)) {
             next(g);
         } else if (clear(g)) {
-            promote(g);
+            cleared(g);
         }
         break;
     case HF_PHASE_PROMOTING:

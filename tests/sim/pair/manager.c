@@ -245,6 +245,7 @@ struct hf_pair_store *pw_copy(struct pw_host *h)
     struct copying c = {.host = h};
     struct hf_pair_primary *reign = h->primary;
     struct hf_pair_store *st;
+    pw_note_sealed(h);
     drain(h);
     if (hf_pair_copy(tell_next, &c, h->epoch, pw_local(h), &st)) {
         abort();

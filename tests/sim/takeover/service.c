@@ -70,6 +70,9 @@ uint32_t pw_place(struct pw_host *h, uint32_t id)
 {
     struct tw_world *w = tw_of_pair(h->w);
     const struct hf_pair_mirror *m;
+    if (w->m[h->i].taken) {
+        return 0; /* not before it has its sessions */
+    }
     return hf_pair_lists_backup(&w->m[h->i].lists, &m) == id && m
                ? (uint32_t)(gs_host_of(&w->g, m->host) + 1)
                : 0;
@@ -290,6 +293,7 @@ static int mirror_target(struct tw_world *w, uint32_t i, uint64_t epoch)
     if (w->m[i].role == TW_STOPPED) {
         start(w, i);
     }
+    disown(&w->m[i]);
     pw_follow(h, epoch);
     (void)pw_turn(h);
     return 0;
@@ -504,9 +508,6 @@ void tw_managers(struct tw_world *w)
         }
         if (m->role == TW_TAKING && pw_runs(h) && w->g.net.now >= m->not_before) {
             taken(w, i);
-        }
-        if (m->own && h->backup && hf_pair_backup_store(h->backup)) {
-            disown(m); /* a later primary's */
         }
         watch(w, i);
         mirror_state(w, i);
