@@ -408,7 +408,8 @@ def let_go_of(rig, host, new):
         rig.whole()
         return False
     rig.power_off(new)
-    order.communicate(timeout=60)
+    text = order.communicate(timeout=60)[0]
+    assert order.returncode and f"it did not work there; primary is {host} on {host}" in text
     return True
 
 

@@ -326,6 +326,9 @@ void hf_group_on_request(struct hf_group *g, struct hf_gpeer *p, const struct hf
     }
     q->applied = true;
     q->until = HF_NEVER;
+    if (q->what == HF_GREQUEST_SWITCH && q->resource == HF_GROUP_NONE) { /* where it was to go */
+        q->resource = g->s.next == HF_GROUP_NONE ? g->s.primary : g->s.next;
+    }
 }
 
 /* A mask of members without this one: those above it move down. */
