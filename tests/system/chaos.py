@@ -397,9 +397,11 @@ class Phones(sip_chaos.Town):
     def about(self, names):
         """For whoever looks for why"""
         with contextlib.suppress(AssertionError, OSError, pgwire.Closed, pgwire.PgError):
-            homes = self.homes()
+            homes, kept = self.homes(), self.sql("SELECT aor, what, id, expires FROM kept").splitlines()
             return "; ".join(f"{n} ({u.kind}): home {homes.get(n)}, registered at {u.server}, connection to "
-                             f"{u.stream and u.stream.server}, watches {u.watch and vars(u.watch)}"
+                             f"{u.stream and u.stream.server}, watches {u.watch and vars(u.watch)}, "
+                             f"stored {[k for k in kept if k.startswith(f'sip:{n}@')]}, "
+                             f"shown {[self.ask(h, 'show', aor=f'sip:{n}@{DOMAIN}') for h in self.alive()]}"
                              for n in names[:5] for u in [self.crowd.user(n)])
         return f"{names[:5]}"
 

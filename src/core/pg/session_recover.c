@@ -508,10 +508,6 @@ static void gap(struct hf_pg_session *s)
 {
     if (s->n_listens == 0)
         return;
-    if (s->mid_message) {
-        s->gap_due = true;
-        return;
-    }
     hf_pg_note(s, HF_PG_NOTE_GAP, s->n_listens, 0, NULL);
     for (size_t i = 0; i < s->listens.n;) {
         struct hf_slice channel = hf_slice_str((const char *)s->listens.p + i);
@@ -655,7 +651,7 @@ static void prepare_replay(struct hf_pg_session *s)
 
 static void go_on(struct hf_pg_session *s)
 {
-    gap(s);
+    s->gap_due = true; /* until it is RUNNING */
     if (s->committed && s->commit_chain) {
         s->chain_block = true;
         begin_failed_block(s);
