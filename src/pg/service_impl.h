@@ -29,6 +29,7 @@ struct hf_pg_service {
     /* Owned: what the sessions were when this host was demoted, until another primary has opened:
      * before that the group may promote it again. */
     struct hf_pair_store *own;
+    hf_time own_offset; /* of the clock of whom it was, if this host never opened with it */
     struct hf_pg_warm *warm;
     hf_time warm_at;                 /* when it is looked for whom next; 0: at once */
     hf_time alarm_at;                /* a take-over has been likely since then; 0: it is not */

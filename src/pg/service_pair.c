@@ -63,7 +63,8 @@ static bool restores_first(struct hf_pg_service *s)
     if (hf_pg_service_now(s) < s->restore_until) {
         return true;
     }
-    struct hf_pair_store *store = hf_pg_takeover_give_back(s->takeover);
+    hf_time offset;
+    struct hf_pair_store *store = hf_pg_takeover_give_back(s->takeover, &offset);
     if (store) {
         hf_log_warn("", "%zu sessions are given up: the group does not serve without a backup",
                     hf_pair_store_sessions(store));

@@ -116,7 +116,11 @@ void hf_pg_service_disown(struct hf_pg_service *s)
 /* Of a reign that ends: nothing is let out any more. */
 static void keep_own(struct hf_pg_service *s)
 {
-    int rc = s->own ? 0 : hf_pg_protect_copy(s->pg->protect, &s->own);
+    if (s->own) {
+        return; /* it was not opened */
+    }
+    s->own_offset = 0;
+    int rc = hf_pg_protect_copy(s->pg->protect, &s->own);
     if (rc) {
         hf_log_warn("",
                     "this host's sessions are not kept: %s; should it be promoted again before "
@@ -139,7 +143,7 @@ void hf_pg_service_demote(struct hf_pg_service *s)
     hf_pg_listeners_close(s->listeners);
     s->listeners = NULL;
     hf_pg_service_disown(s);
-    s->own = s->takeover ? hf_pg_takeover_give_back(s->takeover) : NULL;
+    s->own = s->takeover ? hf_pg_takeover_give_back(s->takeover, &s->own_offset) : NULL;
     hf_pg_takeover_destroy(s->takeover);
     s->takeover = NULL;
     if (s->opening) {
@@ -309,8 +313,9 @@ int hf_pg_service_promote(struct hf_pg_service *s, uint64_t epoch, bool silent, 
                 : !s->source && !info.code ? HF_PG_TAKEOVER_PLANNED
                                            : HF_PG_TAKEOVER_FAILURE,
     };
-    if (!options.store) {
+    if (!options.store && s->own) {
         options.store = s->own;
+        options.clock_offset = s->own_offset;
         s->own = NULL;
     }
     hf_pg_service_disown(s);

@@ -516,9 +516,10 @@ void hf_pg_takeover_listening(struct hf_pg_takeover *t)
     }
 }
 
-struct hf_pair_store *hf_pg_takeover_give_back(struct hf_pg_takeover *t)
+struct hf_pair_store *hf_pg_takeover_give_back(struct hf_pg_takeover *t, hf_time *ret_clock_offset)
 {
     struct hf_pair_store *store = t->begun ? NULL : t->opt.store;
+    *ret_clock_offset = t->opt.clock_offset + CLOCK_MARGIN;
     t->opt.store = t->begun ? t->opt.store : NULL;
     return store;
 }

@@ -27,8 +27,8 @@ HF_MUST int hf_pg_takeover_start(struct hf_pg *pg, const struct hf_pg_takeover_o
 void hf_pg_takeover_go(struct hf_pg_takeover *t);
 /** The listener is there. */
 void hf_pg_takeover_listening(struct hf_pg_takeover *t);
-/** What is to be taken over, owned by the caller, if nothing of it was begun with: nobody was told
- * to go, or the former lease is not over. Otherwise NULL. */
-struct hf_pair_store *hf_pg_takeover_give_back(struct hf_pg_takeover *t);
+/** What is to be taken over, owned by the caller, and the offset of its clock, if nothing of it was
+ * begun with: nobody was told to go, or the former lease is not over. Otherwise NULL. */
+struct hf_pair_store *hf_pg_takeover_give_back(struct hf_pg_takeover *t, hf_time *ret_clock_offset);
 /** The address stays. NULL is fine. */
 void hf_pg_takeover_destroy(struct hf_pg_takeover *t);
