@@ -578,12 +578,13 @@ static void pass_notification(struct hf_pg_session *s, struct hf_slice message)
 
 static void on_notification(struct hf_pg_session *s, struct hf_slice message)
 {
+    bool moves = s->state == HF_PG_MOVING && s->step != STEP_NONE;
     if (hf_pg_is_marker(s, body_of(message))) {
-        if (s->state == HF_PG_MOVING && s->step != STEP_NONE)
+        if (moves)
             hf_pg_move_marker(s, HF_PG_SERVER, body_of(message));
         return; /* also that of a move that was given up */
     }
-    if (s->state == HF_PG_MOVING && s->step != STEP_NONE && s->n_listens && s->marker_old)
+    if (moves && s->n_listens && s->marker_old)
         return; /* what comes after the marker, the new connection gets, too */
     if (s->state != HF_PG_RUNNING && s->state != HF_PG_MOVING)
         return; /* one of those that may be missing: it is told so (X12) */

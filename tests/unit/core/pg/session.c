@@ -562,6 +562,18 @@ static void put_observed(struct hf_buf *b)
     hf_pg_put_ready(b, 'I');
 }
 
+/* A session that listens to "news", and is known to. */
+static void that_listens(struct rig *r, struct hf_buf *b)
+{
+    rig_init(r);
+    hf_buf_init(b, 10000);
+    attach(r);
+    query(r, "LISTEN news");
+    answer(r, "LISTEN", NULL, 'I');
+    put_observed(b);
+    gives(r, HF_PG_SERVER, b);
+}
+
 /* X12: what is told on the new connection just behind its last step has come by nothing else, and
  * perhaps nothing comes behind it. */
 static void a_notification_behind_the_move(void **state)
@@ -570,13 +582,7 @@ static void a_notification_behind_the_move(void **state)
     struct rig r;
     struct hf_buf b;
     struct hf_pg_backend spare = {.incarnation = 1, .pid = 100};
-    rig_init(&r);
-    hf_buf_init(&b, 10000);
-    attach(&r);
-    query(&r, "LISTEN news");
-    answer(&r, "LISTEN", NULL, 'I');
-    put_observed(&b);
-    gives(&r, HF_PG_SERVER, &b);
+    that_listens(&r, &b);
     hf_pg_session_move(r.s, 0);
     put_observed(&b);
     gives(&r, HF_PG_SERVER, &b);
@@ -618,28 +624,35 @@ static void put_value(struct hf_buf *b)
     hf_pg_put_ready(b, 'T');
 }
 
-/* A session in a block whose server is lost when the client has half a row of its second answer,
- * and that has been restored on another: the replay has begun. */
-static void lost_within_a_row(struct rig *r, struct hf_buf *b)
+/* A block begins; its server is lost when the client has half a row of the second answer, and there
+ * is another one. What that one is asked first is in r->to[HF_PG_SERVER]. */
+static void loses_within_a_row(struct rig *r, struct hf_buf *b)
 {
     struct hf_pg_backend other = {.incarnation = 2, .pid = 100, .fenced = true};
-    rig_init(r);
-    hf_buf_init(b, 10000);
-    attach(r);
     query(r, "begin");
     answer(r, "BEGIN", NULL, 'T');
     query(r, "values (1)");
     put_value(b);
     assert_int_equal(hf_pg_session_from_server(r->s, HF_PG_SERVER, hf_slice(b->p, 9), 0), 9);
     hf_buf_clear(b);
-    hf_buf_clear(&r->to[HF_PG_SERVER]);
     hf_pg_session_server_gone(r->s, HF_PG_SERVER, "it crashed", 0);
+    hf_buf_clear(&r->to[HF_PG_CLIENT]);
+    hf_buf_clear(&r->to[HF_PG_SERVER]);
     hf_pg_session_attach(r->s, HF_PG_SERVER, &other, 0);
+}
+
+/* The same, and it has been restored there: the replay has begun. */
+static void lost_within_a_row(struct rig *r, struct hf_buf *b)
+{
+    rig_init(r);
+    hf_buf_init(b, 10000);
+    attach(r);
+    loses_within_a_row(r, b);
     assert_true(holds(&r->to[HF_PG_SERVER], "values (1)")); /* both at once */
     hf_pg_put_command_complete(b, "BEGIN");
     hf_pg_put_ready(b, 'T');
     gives(r, HF_PG_SERVER, b);
-    hf_buf_clear(&r->to[HF_PG_CLIENT]);
+    assert_int_equal(r->to[HF_PG_CLIENT].n, 0);
 }
 
 /* Nothing is told within a message, but everything behind it, also if the rest of the message came
@@ -671,25 +684,9 @@ static void a_notification_while_it_is_restored(void **state)
     (void)state;
     struct rig r;
     struct hf_buf b;
-    struct hf_pg_backend other = {.incarnation = 2, .pid = 100, .fenced = true};
-    rig_init(&r);
-    hf_buf_init(&b, 10000);
-    attach(&r);
-    query(&r, "LISTEN news");
-    answer(&r, "LISTEN", NULL, 'I');
-    put_observed(&b);
-    gives(&r, HF_PG_SERVER, &b);
-    query(&r, "begin");
-    answer(&r, "BEGIN", NULL, 'T');
-    query(&r, "values (1)");
-    put_value(&b);
-    assert_int_equal(hf_pg_session_from_server(r.s, HF_PG_SERVER, hf_slice(b.p, 9), 0), 9);
-    hf_pg_session_server_gone(r.s, HF_PG_SERVER, "it crashed", 0);
-    hf_buf_clear(&r.to[HF_PG_CLIENT]);
-    hf_buf_clear(&r.to[HF_PG_SERVER]);
-    hf_pg_session_attach(r.s, HF_PG_SERVER, &other, 0);
+    that_listens(&r, &b);
+    loses_within_a_row(&r, &b);
     assert_true(holds(&r.to[HF_PG_SERVER], "LISTEN \"news\""));
-    hf_buf_clear(&b);
     put_notification(&b, "news");
     gives(&r, HF_PG_SERVER, &b);
     assert_int_equal(r.to[HF_PG_CLIENT].n, 0);
