@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import socket
 import ssl
 import subprocess
@@ -330,12 +331,25 @@ class SipLab:
         listener = self.as_client(lambda: socket.create_server((self.address["client"], 0)))
         conns = []
 
-        def pump(a, b):
-            with contextlib.suppress(OSError, ssl.SSLError):
-                while data := a.recv(65536):
-                    b.sendall(data)
+        def relay(near, far):  # one thread for both ways: OpenSSL's objects are for one at a time
+            ready = select.poll()
+            for c in (near, far):
+                ready.register(c, select.POLLIN)
+            data = b"any"
             with contextlib.suppress(OSError):
-                b.shutdown(socket.SHUT_RDWR)
+                while data:
+                    for fd, _ in ready.poll():
+                        a, b = (near, far) if fd == near.fileno() else (far, near)
+                        a.settimeout(0)
+                        try:
+                            data = a.recv(65536)  # with TLS a whole record: nothing stays behind
+                        except (BlockingIOError, ssl.SSLWantReadError):  # a ticket
+                            continue
+                        b.settimeout(DEADLINE)
+                        b.sendall(data)
+            for c in (near, far):
+                with contextlib.suppress(OSError):
+                    c.shutdown(socket.SHUT_RDWR)
 
         def serve():
             with contextlib.suppress(OSError):
@@ -344,8 +358,7 @@ class SipLab:
                     far = socket.create_connection(target, DEADLINE)
                     far = tls_context(self.folder / "tls.pem").wrap_socket(far, server_hostname=target[0])
                     conns.extend((near, far))
-                    for pair in ((near, far), (far, near)):
-                        threading.Thread(target=pump, args=pair, daemon=True).start()
+                    threading.Thread(target=relay, args=(near, far), daemon=True).start()
 
         def start():
             t = threading.Thread(target=serve, daemon=True)
