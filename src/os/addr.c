@@ -163,3 +163,12 @@ struct hf_addr hf_addr_from_endpoint(const struct hf_endpoint *e)
     }
     return a;
 }
+
+uint16_t hf_addr_port_of(int fd)
+{
+    struct hf_addr a = {.len = sizeof(a.ss)};
+    if (getsockname(fd, (struct sockaddr *)&a.ss, &a.len) < 0) {
+        return 0;
+    }
+    return hf_addr_to_endpoint(&a).port;
+}

@@ -28,3 +28,7 @@ const char *hf_addr_str(const struct hf_addr *a, char buf[HF_ADDR_STR_LEN]);
 struct hf_endpoint hf_addr_to_endpoint(const struct hf_addr *a);
 /** The address of an endpoint; len 0 for HF_AF_NONE. */
 struct hf_addr hf_addr_from_endpoint(const struct hf_endpoint *e);
+
+/** The port that a socket is bound to; 0: none (a Unix socket), or getsockname() fails, see errno.
+ */
+uint16_t hf_addr_port_of(int fd);

@@ -460,10 +460,7 @@ int hf_http_server_open(struct hf_loop *loop, const struct hf_http_server_opt *o
                           rc == -EADDRINUSE ? "; another program has this port" : "");
     }
     evconnlistener_set_error_cb(s->listener, on_accept_error);
-    struct hf_addr me = {.len = sizeof(me.ss)};
-    if (getsockname(evconnlistener_get_fd(s->listener), (struct sockaddr *)&me.ss, &me.len) == 0) {
-        s->port = hf_addr_to_endpoint(&me).port;
-    }
+    s->port = hf_addr_port_of(evconnlistener_get_fd(s->listener));
     *ret_server = s;
     return 0;
 }

@@ -144,11 +144,10 @@ static int open_socket(struct hf_udp *u, const struct hf_udp_opt *o, unsigned in
                                           : "";
         return fail(err, &o->bind, "bind to", remedy);
     }
-    struct hf_addr me = {.len = sizeof(me.ss)};
-    if (getsockname(u->fd, (struct sockaddr *)&me.ss, &me.len) < 0) {
+    u->port = hf_addr_port_of(u->fd);
+    if (!u->port) {
         return fail(err, &o->bind, "find the port of", "");
     }
-    u->port = hf_addr_to_endpoint(&me).port;
     if (o->group.len) {
         struct hf_endpoint e = hf_addr_to_endpoint(&o->group);
         e.port = e.port ? e.port : u->port;

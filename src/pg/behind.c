@@ -86,12 +86,14 @@ static void ask(struct hf_pg_behind *b)
     for (size_t i = 0; i < n; i++) {
         struct hf_pg_backend_told p;
         memcpy(&p, list->p + i * sizeof(p), sizeof(p));
-        hf_buf_printf(&sql, "%s(%u,%lld,%lld)", i ? "," : "", p.pid,
+        hf_buf_printf(&sql, "%s(%u,%u,%lld,%lld)", i ? "," : "", p.pid, p.port,
                       (long long)((now - p.to - MARGIN) / HF_NS_PER_MS),
                       (long long)((now - p.from + MARGIN) / HF_NS_PER_MS));
     }
-    hf_buf_str(&sql, ") v(pid, least, most), LATERAL pg_catalog.pg_stat_get_activity(v.pid) a "
-                     "WHERE 1000 * pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - "
+    hf_buf_str(&sql, ") v(pid, port, least, most), LATERAL "
+                     "pg_catalog.pg_stat_get_activity(v.pid) a "
+                     "WHERE a.client_port = v.port OR 1000 * pg_catalog.date_part('epoch', "
+                     "pg_catalog.clock_timestamp() - "
                      "a.backend_start) BETWEEN v.least AND v.most");
     int rc = sql.err ? sql.err : hf_pg_route_errand(b->pg->route, hf_buf_slice(&sql), on_done, b);
     hf_buf_fini(&sql);

@@ -638,11 +638,7 @@ int hf_pg_peers_open(const struct hf_pg_peers_options *o, struct hf_err *err,
 
 uint16_t hf_pg_peers_port(const struct hf_pg_peers *all)
 {
-    struct hf_addr a = {.len = sizeof(a.ss)};
-    if (all->io.fd < 0 || getsockname(all->io.fd, (struct sockaddr *)&a.ss, &a.len) < 0) {
-        return 0;
-    }
-    return hf_addr_to_endpoint(&a).port;
+    return all->io.fd < 0 ? 0 : hf_addr_port_of(all->io.fd);
 }
 
 void hf_pg_peers_close(struct hf_pg_peers *all)

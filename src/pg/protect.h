@@ -36,14 +36,18 @@ enum hf_pg_shield_section {
     HF_PG_SECTION_PLACE,                        /* the server start that its connection is on */
     HF_PG_SECTION_BACKEND,                      /* the process there (struct hf_pg_backend_told) */
     HF_PG_SECTION_SEED, /* of a login: with RX from the first byte on it can be done again */
+    HF_PG_SECTION_BACKEND_PORT, /* beside BACKEND; a peer may know of none */
 };
 
 /* A server process that is of no use any more when its client is lost. */
 struct hf_pg_backend_told {
     uint32_t pid;
+    uint16_t port;    /* of our end of the connection; 0: not known */
     hf_time from, to; /* it began between these, on the clock of who told it */
 };
-HF_MUST int hf_pg_backend_told_read(struct hf_slice in, struct hf_pg_backend_told *ret_told);
+/** in, port: of these sections. -HF_E*: bytes that no shield gave. */
+HF_MUST int hf_pg_backend_told_read(struct hf_slice in, struct hf_slice port,
+                                    struct hf_pg_backend_told *ret_told);
 
 /* What a peer gets of a login, and gives back. */
 struct hf_pg_shield_login {

@@ -61,12 +61,21 @@ void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e
     hf_wr_u64(&w, (uint64_t)conn->opened_at);
     hf_wr_u64(&w, (uint64_t)hf_pg_now(p->pg));
     put(p, e, HF_PG_SECTION_BACKEND, &w);
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_u16(&w, conn->port);
+    put(p, e, HF_PG_SECTION_BACKEND_PORT, &w);
     hf_pg_linger_keep(p->pg->linger, conn);
 }
 
-int hf_pg_backend_told_read(struct hf_slice in, struct hf_pg_backend_told *ret_told)
+int hf_pg_backend_told_read(struct hf_slice in, struct hf_slice port,
+                            struct hf_pg_backend_told *ret_told)
 {
     struct hf_rd r;
+    hf_rd_init(&r, port);
+    ret_told->port = port.n ? hf_rd_u16(&r) : 0;
+    if (hf_rd_end(&r)) {
+        return hf_rd_end(&r);
+    }
     hf_rd_init(&r, in);
     ret_told->pid = hf_rd_u32(&r);
     ret_told->from = (hf_time)hf_rd_u64(&r);

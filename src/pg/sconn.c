@@ -147,6 +147,7 @@ static void on_done(struct hf_pg_sconn *c)
     c->ready_at = hf_pg_now(c->pg);
     c->tls = r->tls;
     c->pid = r->pid;
+    c->port = hf_addr_port_of(c->link.io.fd);
     c->key = hf_alloc(r->key.n + 1);
     if (c->key && r->key.n && r->key.n <= UINT8_MAX) {
         memcpy(c->key, r->key.p, r->key.n);

@@ -52,6 +52,7 @@ struct hf_pg_sconn {
     bool tls;
     hf_time opened_at, ready_at;
     uint32_t pid;
+    uint16_t port; /* ours; 0: a Unix socket */
     uint8_t n_key;
     uint8_t *key;             /* owned */
     struct hf_list held_node; /* protect.c's: closed, and what it sent last waits for this batch */

@@ -462,12 +462,11 @@ static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
 static void end_former(struct hf_pg_client *c, uint64_t lost)
 {
     uint64_t incarnation;
-    uint32_t pid;
-    hf_time age;
+    struct hf_pg_backend former;
     if (hf_pg_route_primary(c->pg->route, &incarnation) && incarnation == lost &&
-        hf_pg_session_former(c->session, hf_pg_now(c->pg), &pid, &age)) {
-        hf_time began = hf_pg_now(c->pg) - age;
-        const struct hf_pg_backend_told told = {.pid = pid, .from = began, .to = began};
+        hf_pg_session_former(c->session, &former)) {
+        const struct hf_pg_backend_told told = {
+            .pid = former.pid, .port = former.port, .from = former.since, .to = former.since};
         hf_pg_behind_add(c->pg->behind, &told, false);
     }
 }
@@ -745,6 +744,7 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
     s->attached = true;
     s->wanted = false;
     backend->pid = r->pid;
+    backend->port = s->conn->port;
     backend->since = s->conn->ready_at;
     backend->params = r->params;
     hf_pg_protect_attached(c, s->conn);

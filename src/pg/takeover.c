@@ -90,8 +90,10 @@ static bool saved_item(void *arg, uint8_t section, const void **pos, struct hf_s
 static void end_backend(struct hf_pg_takeover *t, const struct job *j)
 {
     struct hf_pg_backend_told told;
-    if (j->session && hf_pg_backend_told_read(
-                          hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND), &told) == 0) {
+    if (j->session &&
+        hf_pg_backend_told_read(hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND),
+                                hf_pair_session_section(j->session, HF_PG_SECTION_BACKEND_PORT),
+                                &told) == 0) {
         told.from += t->opt.clock_offset;
         told.to += t->opt.clock_offset;
         hf_pg_behind_add(t->pg->behind, &told, true);

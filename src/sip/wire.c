@@ -338,14 +338,12 @@ static int open_socket(struct hf_sip_wire *t, struct hf_sip_sock *s, const struc
         return socket_fail(err, b, "open a socket for");
     }
     set_options(t, s, fd, b->elsewhere);
-    struct hf_addr me = {.len = sizeof(me.ss)};
     if (bind(fd, (const struct sockaddr *)&a.ss, a.len) < 0 || (!udp && listen(fd, BACKLOG) < 0) ||
-        getsockname(fd, (struct sockaddr *)&me.ss, &me.len) < 0) {
+        (s->at.port = hf_addr_port_of(fd)) == 0) {
         int rc = socket_fail(err, b, "listen at");
         close(fd);
         return rc;
     }
-    s->at.port = hf_addr_to_endpoint(&me).port;
     int rc = udp ? alloc_out(s) : 0;
     rc = rc ? rc
             : hf_poll_add(t->poll, &s->io, fd, HF_POLL_READ, udp ? on_udp : hf_sip_stream_accept);

@@ -40,8 +40,6 @@ DISK_FULL = re.compile("No space left on device|Check free disk space")  # in 53
 COPY_MIB, STATE_MIB = 768, 8
 DAEMONS = ("holdfastd", "holdfast-pg", "holdfast-sip", "corosync")
 THEIRS = "tcp established"
-CLOCK = "var/lib/step-clock"
-STEP_CLOCK = ROOT / "build/tests/support/step-clock.so"
 AGENTS = "/usr/lib/ocf/resource.d/holdfast"
 AGENTS_LOG, ALIVE_LOG = "/var/log/agents", "/var/log/alive"
 ALIVE_GAP = 1.0  # s without a word: it was off, or stood still
@@ -219,16 +217,10 @@ class Whole(takeover.Rig):
                 self.lab.exec(host, "mv", f"{AGENTS}/{agent}", f"{AGENTS}/{agent}.real")
                 self.lab.put(host, f"{AGENTS}/{agent}", AGENT)
                 self.lab.exec(host, "chmod", "755", f"{AGENTS}/{agent}")
-            self.lab.exec(host, "sh", "-c", f"head -c 8 /dev/zero >/{CLOCK}; chmod 644 /{CLOCK}; install {STEP_CLOCK} /etc/step-clock.so;"
-                          " echo /etc/step-clock.so >/etc/ld.so.preload")
+        self.give_clocks()
         for host in HOSTS:  # its daemons have this clock from the start
             self.lab.run("power-off", host)
             self.lab.run("boot", host)
-
-    def step_clock(self, host, seconds):
-        """To so much beside the machine's"""
-        with open(f"/proc/{self.init(host)}/root/{CLOCK}", "r+b") as f:
-            f.write(int(seconds * 1e9).to_bytes(8, sys.byteorder, signed=True))
 
     def repair(self):
         super().repair()

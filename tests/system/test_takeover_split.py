@@ -7,6 +7,7 @@ import time
 import pytest
 
 import pg_chaos
+import pgwire
 import takeover
 import takeover_chaos
 from postgres import find_program
@@ -15,9 +16,16 @@ from takeover_chaos import Chaos, CopyOut, remote
 KINDS = (*(remote(k) for k in (pg_chaos.Insert, pg_chaos.Prepared, pg_chaos.Transfer, pg_chaos.Orm)), CopyOut)
 
 
+class Rig(takeover.Rig):
+    """Whose clocks can be set"""
+
+    def prepare(self):
+        self.give_clocks()
+
+
 @pytest.fixture(scope="module", name="the_rig")
 def fixture_the_rig():
-    with takeover.rig_for("split", fencing=False) as rig:
+    with Rig(takeover.Lab(f"split-{os.getpid()}"), fencing=False) as rig:
         yield rig
 
 
@@ -156,6 +164,26 @@ def test_frozen_and_thawed(rig):
         assert rig.thaw("gamma")
 
     loses(rig, lambda: rig.freeze("gamma"), undo)
+
+
+def test_the_databases_clock_is_set_meanwhile(rig):
+    """The server processes that clients had from a host that is gone, with their locks, are known all the same."""
+    host = rig.serving(takeover.DATABASE)
+    with rig.connect() as c, rig.connect() as other:
+        for sql in ("drop table if exists clocked", "create table clocked (i int primary key)", "begin", "insert into clocked values (1)"):
+            pgwire.check(c.query(sql))
+        idle = other.one("select pg_backend_pid()")
+        rig.step_clock(host, -32)
+        try:
+            rig.cut("gamma")
+            rig.until_elsewhere("gamma")
+            for sql in ("insert into clocked values (2)", "commit"):
+                pgwire.check(c.query(sql))
+            assert other.one("select count(*) from clocked") == "2"
+            rig.until(lambda: other.one(f"select count(*) from pg_stat_activity where pid = {idle}") == "0", "nobody's process is ended")
+        finally:
+            rig.step_clock(host, 0)
+            rig.heal("gamma")
 
 
 # Nothing would silence this host when it is cut off: what says so, and how it comes about (CAP_SYS_ADMIN includes CAP_BPF)

@@ -422,6 +422,7 @@ void hf_pg_session_attach(struct hf_pg_session *s, enum hf_pg_side side,
         return;
     s->incarnation = backend->incarnation;
     s->pid = backend->pid;
+    s->port = backend->port;
     s->attached_at = backend->since ? backend->since : now;
     hf_pg_pump(s);
 }

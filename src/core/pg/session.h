@@ -161,9 +161,12 @@ struct hf_pg_session_args {
 /** A server connection that has logged in and is idle. */
 struct hf_pg_backend {
     uint64_t incarnation; /* of the server: another number after each start and promotion */
+    /* Its process can be told from a later one by our end of the connection (client_port in
+     * pg_stat_activity; 0: not known), or, if something between the two translates it, by when its
+     * login was done (0: now), as far as the server's clock goes on meanwhile. */
     uint32_t pid;
-    hf_time
-        since; /* its login was done, so that its process can be told from a later one; 0: now */
+    uint16_t port;
+    hf_time since;
     struct hf_slice params; /* ParameterStatus as name NUL value NUL ...; borrowed for the call */
     /* What is known of the server that was lost, against this one (X3): */
     bool same;   /* the same incarnation: its backends may still be there */
@@ -251,7 +254,8 @@ enum hf_pg_section {
     HF_PG_SECTION_IDS,      /* values of sequences that were shown */
     HF_PG_SECTION_GIVEN,    /* ... before the loss */
     HF_PG_SECTION_TEXTS,    /* the first of the buffers: session_save.c */
-    HF_PG_SECTION_MAX = 20
+    HF_PG_SECTION_PORTS = 19,
+    HF_PG_SECTION_MAX
 };
 struct hf_pg_save_ops {
     void (*put)(void *arg, uint8_t section, struct hf_slice bytes);
@@ -287,10 +291,9 @@ HF_MUST int hf_pg_session_load(const struct hf_pg_session_args *args,
                                const struct hf_pg_session_ops *ops, void *arg,
                                const struct hf_pg_saved *saved, hf_time now,
                                struct hf_pg_session **ret_session);
-/** Just loaded: the server process that it had (its pid at the start that it was on) and how long
- * ago that was attached. false: none. */
-bool hf_pg_session_former(const struct hf_pg_session *s, hf_time now, uint32_t *ret_pid,
-                          hf_time *ret_age);
+/** Just loaded: the server process that it had, at the start that it was on: pid, port and since
+ * (on our clock) of *ret_backend, the others are 0. false: none. */
+bool hf_pg_session_former(const struct hf_pg_session *s, struct hf_pg_backend *ret_backend);
 
 /** For consoles and tests. */
 struct hf_pg_session_info {

@@ -255,6 +255,7 @@ struct hf_pg_session {
     struct hf_slice deliver; /* run of server bytes to pass on */
     uint64_t incarnation;
     uint32_t pid;
+    uint16_t port;
     hf_time attached_at;
     struct hf_buf fatal; /* a FATAL ErrorResponse, until it is known what it means */
     char fatal_state[6];
@@ -280,6 +281,7 @@ struct hf_pg_session {
     bool impatient;          /* it has sent something meanwhile */
     char tx_before;          /* as the client knows it, while tx is the replay's */
     uint32_t lost_pid;
+    uint16_t lost_port;
     hf_time lost_attached_at;
     hf_time lost_at;
     struct verdict verdict;

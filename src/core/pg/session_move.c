@@ -82,6 +82,7 @@ static void change_over(struct hf_pg_session *s)
     s->spare_attached = false;
     hf_pg_answer_reset(s); /* the spare's; the next is the token query's */
     s->pid = s->backend.pid;
+    s->port = s->backend.port;
     s->incarnation = s->backend.incarnation;
     s->attached_at = s->spare_at;
     s->step = STEP_NONE;

@@ -191,6 +191,7 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
         }
         s->mid_message = hf_pg_mid_message(s);
         s->lost_pid = s->pid;
+        s->lost_port = s->port;
         s->lost_attached_at = s->attached_at;
         struct unit *last = hf_pg_unit_last(s);
         s->rolled_told = last && last->n_done;
@@ -231,16 +232,18 @@ static void look_again(struct hf_pg_session *s)
 
 static void ask_clear(struct hf_pg_session *s)
 {
-    /* The process must have begun when our login did, which may have taken a while: its number may
-     * be used again. What the view pg_stat_activity would add is a look at all other processes. */
+    /* Its number may be used again. So it must have been at the other end of our connection; or, if
+     * the server does not see that end as we do, have begun when our login did, which may have
+     * taken a while, and its clock may have been set since. What the view pg_stat_activity would
+     * add is a look at all other processes. */
     char sql[400];
-    snprintf(
-        sql, sizeof(sql),
-        "SELECT pg_catalog.pg_terminate_backend(pid) FROM "
-        "pg_catalog.pg_stat_get_activity(%u) WHERE pg_catalog.abs(pg_catalog.date_part('epoch', "
-        "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 10",
-        s->lost_pid, (long long)((s->now - s->lost_attached_at) / HF_NS_PER_S),
-        (long long)((s->now - s->lost_attached_at) / HF_NS_PER_MS % 1000));
+    snprintf(sql, sizeof(sql),
+             "SELECT pg_catalog.pg_terminate_backend(pid) FROM "
+             "pg_catalog.pg_stat_get_activity(%u) WHERE client_port = %u OR "
+             "pg_catalog.abs(pg_catalog.date_part('epoch', "
+             "pg_catalog.clock_timestamp() - backend_start) - %lld.%03lld) < 10",
+             s->lost_pid, s->lost_port, (long long)((s->now - s->lost_attached_at) / HF_NS_PER_S),
+             (long long)((s->now - s->lost_attached_at) / HF_NS_PER_MS % 1000));
     hf_pg_step_ask(s, STEP_CLEAR, hf_slice_str(sql));
 }
 
@@ -803,6 +806,7 @@ static void start_over(struct hf_pg_session *s)
     hf_pg_portals_forget(s);
     hf_pg_hash_reset(s);
     s->lost_pid = s->pid;
+    s->lost_port = s->port;
     s->lost_attached_at = s->attached_at;
     hf_pg_enter_state(s, HF_PG_LOST);
     s->deadline = s->now + s->conf->hold_timeout;

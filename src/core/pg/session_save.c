@@ -374,6 +374,18 @@ static void save_ids(const struct saver *v, unsigned section, const struct ids *
     hf_buf_fini(&b);
 }
 
+/* Beside the numbers, so that a peer that knows of no ports reads those as it did. */
+static void save_ports(const struct saver *v)
+{
+    uint8_t room[4];
+    struct hf_wr w;
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_u16(&w, v->s->port);
+    hf_wr_u16(&w, v->s->lost_port);
+    put_section(v, HF_PG_SECTION_PORTS, (uint64_t)v->s->port << 16 | v->s->lost_port,
+                hf_slice(room, sizeof(room)));
+}
+
 void hf_pg_session_save(struct hf_pg_session *s, const struct hf_pg_save_ops *ops, void *arg)
 {
     const struct saver v = {.s = s, .ops = ops, .arg = arg};
@@ -390,6 +402,7 @@ void hf_pg_session_save(struct hf_pg_session *s, const struct hf_pg_save_ops *op
     BYTES(SAVE)
     STRINGS(SAVE)
 #undef SAVE
+    save_ports(&v);
     save_state(&v);
 }
 
@@ -500,6 +513,18 @@ static int load_state(struct hf_pg_session *s, const struct hf_pg_saved *saved)
     uint64_t n = get(&r, UNITS_MAX);
     while (n-- && !r.err)
         get_unit(s, saved, &r);
+    return hf_rd_end(&r);
+}
+
+static int load_ports(struct hf_pg_session *s, const struct hf_pg_saved *saved)
+{
+    struct hf_rd r;
+    struct hf_slice ports = section(saved, HF_PG_SECTION_PORTS);
+    if (!ports.n)
+        return 0;
+    hf_rd_init(&r, ports);
+    s->port = hf_rd_u16(&r);
+    s->lost_port = hf_rd_u16(&r);
     return hf_rd_end(&r);
 }
 
@@ -727,6 +752,7 @@ int hf_pg_session_load(const struct hf_pg_session_args *args, const struct hf_pg
         load_sql_prepared(s);
         rc = load_state(s, saved);
     }
+    rc = rc ? rc : load_ports(s, saved);
     rc = rc ? rc : load_statements(s, saved);
     rc = rc ? rc : hf_pg_ids_load(s, &s->ids, section(saved, HF_PG_SECTION_IDS));
     rc = rc ? rc : hf_pg_ids_load(s, &s->given, section(saved, HF_PG_SECTION_GIVEN));
@@ -744,10 +770,9 @@ int hf_pg_session_load(const struct hf_pg_session_args *args, const struct hf_pg
     return 0;
 }
 
-bool hf_pg_session_former(const struct hf_pg_session *s, hf_time now, uint32_t *ret_pid,
-                          hf_time *ret_age)
+bool hf_pg_session_former(const struct hf_pg_session *s, struct hf_pg_backend *ret_backend)
 {
-    *ret_pid = s->lost_pid;
-    *ret_age = now - s->lost_attached_at;
+    *ret_backend = (struct hf_pg_backend){
+        .pid = s->lost_pid, .port = s->lost_port, .since = s->lost_attached_at};
     return s->state == HF_PG_LOST && s->lost_pid != 0;
 }

@@ -1012,7 +1012,8 @@ struct pgs_backend *pgs_backend_start(struct pgs_server *s, const char *user)
     memset(b, 0, sizeof(*b));
     b->server = s;
     b->pid = ++s->next_pid;
-    b->started = s->now;
+    b->started = (int64_t)s->now + s->set;
+    b->port = (uint16_t)(20000 + b->pid % 40000);
     b->alive = true;
     hf_buf_init(&b->in, OUT_MAX);
     hf_buf_init(&b->out, OUT_MAX);
@@ -1024,6 +1025,11 @@ struct pgs_backend *pgs_backend_start(struct pgs_server *s, const char *user)
     }
     s->backend[s->n++] = b;
     return b;
+}
+
+double pgs_backend_age(const struct pgs_backend *b)
+{
+    return (double)((int64_t)b->server->now + b->server->set - b->started) / 1e6;
 }
 
 void pgs_backend_kill(struct pgs_backend *b)

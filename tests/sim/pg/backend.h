@@ -23,6 +23,7 @@ struct pgs_server {
     size_t n, room;
     uint32_t next_pid;
     uint64_t now; /* microseconds: now() and pg_sleep() */
+    int64_t set;  /* by which its clock was set, in all */
 };
 
 struct pgs_setting {
@@ -94,7 +95,8 @@ struct pgs_notice { /* NOTIFY */
 struct pgs_backend {
     struct pgs_server *server;
     uint32_t pid;
-    uint64_t started; /* microseconds */
+    int64_t started;  /* microseconds, by its clock */
+    uint16_t port;    /* of its client */
     bool alive;       /* the process */
     bool eof;         /* the client's side of the connection is gone */
     struct hf_buf in; /* not read yet */
@@ -180,6 +182,8 @@ struct hf_slice pgs_backend_output(const struct pgs_backend *b);
 void pgs_backend_sent(struct pgs_backend *b, size_t n);
 
 void pgs_cancel(struct pgs_backend *b);
+/** How old it is by the server's clock, in seconds. */
+double pgs_backend_age(const struct pgs_backend *b);
 /** pg_terminate_backend(). */
 void pgs_terminate(struct pgs_backend *b);
 struct pgs_backend *pgs_backend_find(struct pgs_server *s, uint32_t pid);

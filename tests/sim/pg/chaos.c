@@ -13,7 +13,8 @@
 struct chaos {
     struct pgw_world w;
     uint32_t crash, promote, cut, move, cancel, goes, terminate, host, kill;
-    struct hf_prng kills;
+    struct hf_prng kills, clocks;
+    uint32_t clock;
     bool bytewise;
     uint32_t quiet;
 };
@@ -44,6 +45,9 @@ static void begin(uint64_t seed)
     }
     hf_prng_init(&x.kills, seed ^ 0x6b1e); /* of its own: the kept seeds mean what they meant */
     x.kill = hf_prng_below(&x.kills, 6) == 0 ? (uint32_t)hf_prng_below(&x.kills, 20) : 0;
+    hf_prng_init(&x.clocks, seed ^ 0xc10c);
+    x.clock = hf_prng_below(&x.clocks, 4) == 0 ? (uint32_t)hf_prng_below(&x.clocks, 60) : 0;
+    w->translated = !x.clock && hf_prng_below(&x.clocks, 3) == 0;
     bool calm = below(8) == 0;
     x.crash = calm ? 0 : (uint32_t)below(30);
     x.promote = calm ? 0 : (uint32_t)below(20);
@@ -159,6 +163,9 @@ static void fault(void)
         pgw_tell(w, "-- an administrator terminates the backend");
         s->terminated = true;
         pgs_terminate(s->conn[HF_PG_SERVER].b);
+    }
+    if (hf_prng_below(&x.clocks, 10000) < x.clock) {
+        w->server.set += (int64_t)hf_prng_below(&x.clocks, 120000000) - 60000000;
     }
     if (hf_prng_below(&x.kills, 10000) < x.kill && !s->ended) {
         pgw_tell(w, "-- an administrator ends the session");

@@ -1611,13 +1611,17 @@ static enum pgs_run do_observe(struct pgs_backend *b, struct pgs_stmt *st, const
     return PGS_DONE;
 }
 
-/* X6: the backend of this pid, if it is as old as that. */
+/* X6: the backend of this pid, if it has that port's connection, or is as old as that. */
 static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
                              struct pgs_result *r)
 {
     struct pgs_backend *other = pgs_backend_find(b->server, (uint32_t)arg_int(b, st, a, 0));
     double age = -1;
+    uint32_t port = 0;
     for (size_t i = 0; i + 2 < st->n; i++) {
+        if (strcmp(st->token[i].text, "client_port") == 0) {
+            port = (uint32_t)strtoul(st->token[i + 2].text, NULL, 10);
+        }
         if (st->token[i].kind == PGS_T_NUMBER && strcmp(st->token[i + 1].text, ")") == 0 &&
             strcmp(st->token[i + 2].text, "<") == 0) {
             age = strtod(st->token[i].text, NULL);
@@ -1625,8 +1629,8 @@ static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const s
     }
     column(r, "pg_terminate_backend", T_BOOL);
     if (other && other != b) {
-        double real = (double)(b->server->now - other->started) / 1e6;
-        if (real - age < 10 && age - real < 10) {
+        double apart = pgs_backend_age(other) - age;
+        if (other->port == port || (apart > -10 && apart < 10)) {
             pgs_terminate(other);
             cell(r, "t");
         }

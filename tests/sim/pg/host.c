@@ -98,13 +98,11 @@ static void connections_die(struct pgw_session *s)
 /* What a manager does beside: the processes of those that it took over are ended. */
 static void end_former(struct pgw_world *w, const struct pgw_session *s)
 {
-    uint32_t pid;
-    hf_time age;
+    struct hf_pg_backend former;
     struct pgs_backend *b;
-    if (hf_pg_session_former(s->core, w->now, &pid, &age) &&
-        (b = pgs_backend_find(&w->server, pid))) {
-        double apart = (double)(w->server.now - b->started) / 1e6 - (double)age / HF_NS_PER_S;
-        if (apart > -10 && apart < 10) {
+    if (hf_pg_session_former(s->core, &former) && (b = pgs_backend_find(&w->server, former.pid))) {
+        double apart = pgs_backend_age(b) - (double)(w->now - former.since) / HF_NS_PER_S;
+        if (b->port == former.port || (apart > -10 && apart < 10)) {
             pgs_terminate(b);
         }
     }

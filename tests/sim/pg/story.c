@@ -329,16 +329,27 @@ static void resent(struct story *s)
     accounts(s);
 }
 
-static void old_backend(struct story *s)
+static void old_backend_from(struct story *s, int64_t clock)
 {
     given(s, 1);
     block(s, 0);
+    s->w->server.set += clock;
     pgw_break(&s->w->session[0], HF_PG_SERVER, 0, 0);
     s->w->session[0].conn[HF_PG_SERVER].b->eof = false; /* it notices nothing */
     (void)pgw_from(&s->w->session[0], HF_PG_SERVER, 0);
     starts(s);
     asks_and_gets(s, 0, "COMMIT", 'I', NULL, "COMMIT");
     accounts(s);
+}
+
+static void old_backend(struct story *s)
+{
+    old_backend_from(s, 0);
+}
+
+static void old_backend_clock(struct story *s)
+{
+    old_backend_from(s, -32000000);
 }
 
 static void sequence(struct story *s)
@@ -380,6 +391,7 @@ static const struct {
      terminate_waiting},
     {"resent", "The connection breaks after an autocommit write was done (X1).", resent},
     {"old-backend", "The connection breaks, the old backend lives on (X6).", old_backend},
+    {"old-backend-clock", "Likewise, and the server's clock is set.", old_backend_clock},
     {"sequence", "Ids that were shown are given again, and the server is lost a second time (X8).",
      sequence},
 };

@@ -452,7 +452,9 @@ bool pgw_attach(struct pgw_session *s, enum hf_pg_side side)
     struct pgw_conn *c = &s->conn[side];
     struct pgs_backend *b = pgs_backend_start(&w->server, "app");
     struct hf_buf params;
-    struct hf_pg_backend info = {.incarnation = w->server.db.incarnation, .pid = b->pid};
+    struct hf_pg_backend info = {.incarnation = w->server.db.incarnation,
+                                 .pid = b->pid,
+                                 .port = w->translated ? 0 : b->port};
     pgw_conn_clear(c);
     c->b = b;
     c->incarnation = info.incarnation;

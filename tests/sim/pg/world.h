@@ -77,7 +77,8 @@ struct pgw_world {
     uint64_t fence[PGW_INCARNATIONS_MAX];
     bool unreplicated; /* a commit became visible that the standby may lack */
     uint64_t n_crashes, n_steps, n_hosts, n_ahead;
-    bool saves; /* a peer has what the sessions did before it is let out */
+    bool translated; /* the server sees other ports than its clients have */
+    bool saves;      /* a peer has what the sessions did before it is let out */
     struct hf_prng save_prng;
     struct hf_pair_store *store; /* owned */
     FILE *trace;                 /* or NULL */
