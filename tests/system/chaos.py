@@ -716,19 +716,20 @@ class System(takeover_chaos.Chaos):
     # --- the books ---
 
     def resources(self):
-        """{(host, program, pid): (KiB, kinds of descriptors)} of the daemons, and {program: how many} of all processes, the least of some looks"""
-        least, daemons = None, {}
+        """{(host, program, pid): (KiB, kinds of descriptors)} of the daemons, and {program: how many} of all processes, but for those
+        that come and go, as agents do: the group always has one that waits 1.5 s for news."""
+        stay, daemons = None, {}
         for _ in range(8):
             seen = self.rig.processes()
-            count = collections.Counter(name if state != "Z" else "zombies" for _, _, name, state in seen)
-            least = count if least is None else least & count
+            now = {(host, pid, name if state != "Z" else "zombies") for host, pid, name, state in seen}
+            stay = now if stay is None else stay & now
             time.sleep(0.3)
         for host, pid, name, _ in seen:
             if name in DAEMONS:
                 with contextlib.suppress(OSError):
                     status = pathlib.Path(f"/proc/{pid}/status").read_text()
                     daemons[host, name, pid] = (int(re.search(r"VmRSS:\s+(\d+)", status)[1]), takeover.descriptors(pid))
-        return daemons, least
+        return daemons, collections.Counter(name for _, _, name in stay)
 
     def leaks(self):
         """What is wrong, as lines: whoever runs is as before the clients came, as far as the busiest of its kind went then.
