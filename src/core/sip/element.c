@@ -807,14 +807,15 @@ void hf_sip_element_message(struct hf_sip_element *e, const struct hf_sip_msg *m
 
 /* Who lives tells its watchers itself (D10); our own from before we started go on. A row that we
  * did not know as it was (before: HF_SIP_NONE) may have been anybody's: if nobody is dead, that of
- * one who lives, and whom he has not told in the end we tell. */
+ * one who lives, and whom he has not told in the end we tell. Who was dead just now may have lost
+ * the row then: we may hear of that late, or too early that he is back. */
 static enum hf_sip_former former_of(const struct hf_sip_element *e, uint16_t before)
 {
-    bool lives = before != HF_SIP_NONE && hf_sip_fleet_alive(e->fleet, before);
+    bool lives = before != HF_SIP_NONE && hf_el_tells(e, before);
     if (before == HF_SIP_NONE) {
         lives = true;
         for (uint16_t i = 0; i < hf_sip_fleet_count(e->fleet); i++) {
-            lives = lives && (i == e->self || hf_sip_fleet_alive(e->fleet, i));
+            lives = lives && (i == e->self || hf_el_tells(e, i));
         }
     }
     return !e->was_fresh ? HF_SIP_FORMER_SELF : lives ? HF_SIP_FORMER_ALIVE : HF_SIP_FORMER_DEAD;

@@ -31,6 +31,7 @@ struct hf_el_peer {
     struct hf_slice host; /* owned */
     struct hf_sip_host parsed;
     struct hf_endpoint at[3];
+    hf_time forgets_until; /* it died; what it had to tell then it won't */
 };
 
 /* --- what requests wait for --- */
@@ -355,6 +356,8 @@ HF_MUST int hf_el_untold_add(struct hf_sip_element *e, struct hf_slice aor, uint
 void hf_el_untold_drop(struct hf_sip_element *e, struct hf_slice aor);
 /** That server is dead: who is still stored is told in its stead (S2). */
 void hf_el_died(struct hf_sip_element *e, uint16_t server);
+/** Does it live, and has so for as long as telling takes? What it had to tell it tells then. */
+bool hf_el_tells(const struct hf_sip_element *e, uint16_t server);
 void hf_el_untold_next(struct hf_sip_element *e);
 /** What is stored of one, when it is our turn. */
 void hf_el_untold_found(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);

@@ -93,9 +93,18 @@ static bool is_of(uint16_t from, uint16_t server)
     return from == server || from == HF_SIP_NONE;
 }
 
+bool hf_el_tells(const struct hf_sip_element *e, uint16_t server)
+{
+    const struct hf_el_peer *p = e->peer[server];
+    return hf_sip_fleet_alive(e->fleet, server) && !(p && e->now < p->forgets_until);
+}
+
 void hf_el_died(struct hf_sip_element *e, uint16_t server)
 {
     size_t pos = 0;
+    if (e->peer[server]) {
+        e->peer[server]->forgets_until = e->now + TELLING;
+    }
     for (struct hf_el_load *l; (l = hf_map_next(&e->loads, &pos));) {
         if (l->former == HF_SIP_FORMER_ALIVE && is_of(l->from, server)) {
             l->former = HF_SIP_FORMER_DEAD;

@@ -328,6 +328,20 @@ static void former_starts_anew(struct ew_world *w)
     ew_pass(w, HF_S(70));
 }
 
+/* beta has seen it, but hears late that ann is its own now. */
+static void former_is_back(struct ew_world *w)
+{
+    given(w, 3, 0, false);
+    quietly(w, ben_watches_ann);
+    ew_crash(w, ALPHA);
+    all_look(w);
+    ew_assign(w, ANN, BETA);
+    ew_boot(w, ALPHA);
+    all_look(w);
+    ew_feed(w, BETA);
+    ew_pass(w, HF_S(5));
+}
+
 static const struct {
     const char *name, *title;
     void (*tell)(struct ew_world *w);
@@ -358,6 +372,8 @@ static const struct {
     {"edge-tcp", "A client behind our edge, over TCP (D5, D7, S4, RFC 5626).", edge_tcp},
     {"former-dies", "A former home dies before it has told a watcher (S2, D10, D11).", former_dies},
     {"former-starts-anew", "... or has forgotten him (S2).", former_starts_anew},
+    {"former-is-back", "... or was back before the new home heard of the move (S2).",
+     former_is_back},
 };
 
 static char *trace_of(size_t i)

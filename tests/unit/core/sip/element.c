@@ -398,7 +398,12 @@ static void in_stead(void **state)
     rig_peer(&r, "beta", HF_SIP_SERVER_DEAD, false);
     assert_int_equal(r.n_ops, 0);
     rig_peer(&r, "beta", HF_SIP_SERVER_LIVE, false);
+    /* what it had to tell when it died it has forgotten, also if we hear of the move only now */
+    comes_from_beta(true, 4);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    rig_close(&r);
     /* one who has not been told yet; the database is away at first */
+    rig_open(&r, &c);
     comes_from_beta(true, 4);
     assert_int_equal(r.n_ops, 0);
     assert_int_equal(r.n_sent, 0);
