@@ -31,6 +31,8 @@
 #define SLOW_INTERVAL HF_MS(30)
 #define PACKET_MAX (HF_TCP_PACKET_MAX + 1) /* received: header of IPv4 included */
 #define KEY_LEN 18                         /* of a peer: address and port */
+#define TCP_ACK_AT 8                       /* in its header */
+#define TCP_WINDOW_AT 14
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
@@ -48,7 +50,7 @@ enum state {
     PROBING,  /* asked, not answered */
     READY,    /* answered, or waited for in vain */
     RESTORED, /* has its socket, or is given up; packets recorded until now are due */
-    NUDGED,   /* without D-SACK: looked after until its socket is seen to go on */
+    WATCHED,  /* the peer may have more than its socket has sent */
     DONE,     /* packets are its socket's own matter */
 };
 
@@ -67,9 +69,10 @@ struct conn {
     hf_time tried_at; /* the last news of that; 0: none */
     bool tried;       /* it has them, and so stands behind them: exact */
     uint32_t snd_wnd;
-    int fd;             /* without D-SACK: its socket, a second time, until DONE; -1: none */
-    bool heard;         /* NUDGED: nudge_ack is valid */
-    uint32_t nudge_ack; /* the peer's first acknowledgement since */
+    int fd;         /* its socket, a second time, until DONE; -1: none */
+    bool heard;     /* WATCHED: it has acknowledged something */
+    bool goes_on;   /* ... and then more */
+    uint64_t acked; /* heard: the most of it */
     hf_time asked_at, next_probe;
 };
 
@@ -88,7 +91,7 @@ struct hf_tcpmove {
     unsigned behind; /* steps in a row that did not receive all there was */
     size_t recorded_bytes;
     struct hf_tcpmove_counters c;
-    uint8_t buf[PACKET_MAX];
+    uint8_t buf[PACKET_MAX], lowered[PACKET_MAX];
 };
 
 static struct conn *conn_of(struct hf_list *node)
@@ -410,33 +413,6 @@ static void nudge(struct hf_tcpmove *mv, struct conn *c, hf_time now)
     c->next_probe = now + (now - c->asked_at < NUDGE_PATIENCE ? NUDGE_INTERVAL : SLOW_INTERVAL);
 }
 
-static void on_nudged(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg)
-{
-    uint64_t tx = 0;
-    bool ours = hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx);
-    bool all = ours && tx == tx_total(c);
-    uint64_t sent = 0;
-    if (!(seg->flags & HF_TCP_ACK)) {
-        return;
-    }
-    int rc = hf_tcpmove_sent(c->fd, &sent);
-    if (rc == -EAGAIN) {
-        return; /* the next answer */
-    }
-    if (ours && rc == 0 && tx > c->peer_tx + sent) { /* pitfall 25: the peer is ignored */
-        mv->c.requeued++;
-        hf_tcpmove_requeue(c->fd);
-        c->heard = false;
-        return;
-    }
-    if (all || (c->heard && hf_tcp_before(c->nudge_ack, seg->ack))) {
-        mv->left--;
-        enter(mv, c, DONE);
-    }
-    c->nudge_ack = c->heard ? c->nudge_ack : seg->ack;
-    c->heard = true;
-}
-
 /* Captured bytes to this host's own TCP, with checksums that are right again (pitfall 8). */
 static void replay(struct hf_tcpmove *mv, struct hf_list *packets)
 {
@@ -449,6 +425,71 @@ static void replay(struct hf_tcpmove *mv, struct hf_list *packets)
         mv->c.replayed++;
     }
     free_packets(mv, packets);
+}
+
+/* Up to where the former host may have sent (pitfall 21): with an answer, up to the end of the
+ * window in it, as a peer takes no window back, but for what scaling cuts off. That would be the
+ * 3 s of pitfall 18 for a peer whose buffer is full. An answer that is too old for that shows
+ * itself by the next ones (pitfall 25). */
+static uint64_t sent_end(const struct conn *c)
+{
+    uint64_t total = tx_total(c);
+    if (!c->answered) {
+        return total;
+    }
+    uint64_t cut_off = c->snd_wnd ? (1u << c->job.facts.snd_wscale) - 1 : 0;
+    uint64_t end = c->peer_tx + c->snd_wnd + cut_off;
+    return end < total ? end : total;
+}
+
+/*
+ * Pitfall 25: our TCP ignores for ever who acknowledges more than it has sent, and that is what a
+ * peer does that has more: bytes of the dead host that came behind some that were lost, as soon as
+ * it has these; or all along, if its first answer was an old one. What it says is true of less,
+ * too: so our TCP is told that, with a window that ends where it did, and sends on from there.
+ */
+static void lower(struct hf_tcpmove *mv, const struct conn *c, const struct hf_tcp_segment *seg,
+                  struct hf_slice tcp, uint32_t by)
+{
+    struct hf_wr w;
+    uint8_t scale = c->job.facts.snd_wscale;
+    uint64_t window = (((uint64_t)seg->window << scale) + by + (1u << scale) - 1) >> scale;
+    uint8_t *copy = mv->lowered;
+    memcpy(copy, tcp.p, tcp.n);
+    hf_wr_init(&w, copy + TCP_ACK_AT, sizeof(uint32_t));
+    hf_wr_u32(&w, seg->ack - by);
+    hf_wr_init(&w, copy + TCP_WINDOW_AT, sizeof(uint16_t));
+    hf_wr_u16(&w, (uint16_t)(window < UINT16_MAX ? window : UINT16_MAX));
+    hf_wr_init(&w, mv->buf, sizeof(mv->buf));
+    hf_tcp_wrap(&w, &c->job.facts.peer, &mv->local, hf_slice(copy, tcp.n));
+    send_packet(mv, &mv->local, &w);
+    mv->c.lowered++;
+}
+
+/* It is over when the socket has heard of all that the dead host may have sent. An answer that may
+ * be old does not tell how much that is. */
+static void on_watched(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
+                       struct hf_slice tcp)
+{
+    uint32_t more = seg->ack - hf_tcp_snd_seq(&c->job.facts, c->peer_tx);
+    uint64_t tx = c->peer_tx + more, sent = 0;
+    if (!(seg->flags & HF_TCP_ACK) || more > INT32_MAX) {
+        return;
+    }
+    c->goes_on = c->goes_on || (c->heard && tx > c->acked);
+    c->acked = c->heard && c->acked > tx ? c->acked : tx;
+    c->heard = true;
+    if (hf_tcpmove_sent(c->fd, &sent)) {
+        return; /* the next one tells */
+    }
+    sent += c->peer_tx;
+    sent += sent == tx_total(c) && (c->job.facts.flags & HF_TCP_FACT_CLOSING); /* our FIN */
+    if (tx > sent) {
+        lower(mv, c, seg, tcp, (uint32_t)(tx - sent));
+    } else if (tx == c->acked && tx >= sent_end(c) && (c->exact || c->goes_on)) {
+        mv->left--;
+        enter(mv, c, DONE);
+    }
 }
 
 /* --- packets in --- */
@@ -552,8 +593,8 @@ static void on_segment(struct hf_tcpmove *mv, const struct hf_tcp_segment *seg, 
     if (seg->dst.port != mv->local.port || (c && c->state == DONE)) {
         return;
     }
-    if (c && c->state == NUDGED) {
-        on_nudged(mv, c, seg);
+    if (c && c->state == WATCHED) {
+        on_watched(mv, c, seg, tcp);
         return;
     }
     if (!c) {
@@ -648,18 +689,21 @@ static void probe_some(struct hf_tcpmove *mv, hf_time now)
     }
 }
 
-static hf_time nudge_patience(const struct hf_tcpmove *mv, const struct conn *c)
+/* Is it to be nudged (again)? */
+static bool is_nudged(const struct conn *c, hf_time now)
 {
-    return c->heard || c->exact ? NUDGE_PATIENCE : mv->opt.patience;
+    return !c->exact && !c->goes_on && (!c->heard || now - c->asked_at < NUDGE_PATIENCE);
 }
 
-static void nudge_some(struct hf_tcpmove *mv, hf_time now)
+static void watch_some(struct hf_tcpmove *mv, hf_time now)
 {
-    HF_LIST_FOREACH (it, &mv->conns[NUDGED]) {
+    HF_LIST_FOREACH (it, &mv->conns[WATCHED]) {
         struct conn *c = conn_of(it);
-        if (now - c->asked_at >= nudge_patience(mv, c)) {
+        if (now - c->asked_at >= mv->opt.patience) {
             mv->left--;
             enter(mv, c, DONE);
+        } else if (!is_nudged(c, now)) {
+            c->next_probe = HF_NEVER;
         } else if (now >= c->next_probe) {
             nudge(mv, c, now);
         }
@@ -674,25 +718,10 @@ static void report(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcpmov
     mv->fn(mv->arg, c->job.arg, res);
 }
 
-/* Up to where the former host may have sent (pitfall 21): with an answer, up to the end of the
- * window in it, as a peer takes no window back, but for what scaling cuts off. That would be the
- * 3 s of pitfall 18 for a peer whose buffer is full. An answer that is too old for that shows
- * itself by the next ones (pitfall 25). */
-static uint64_t sent_end(const struct conn *c)
-{
-    uint64_t total = tx_total(c);
-    if (!c->answered) {
-        return total;
-    }
-    uint64_t cut_off = c->snd_wnd ? (1u << c->job.facts.snd_wscale) - 1 : 0;
-    uint64_t end = c->peer_tx + c->snd_wnd + cut_off;
-    return end < total ? end : total;
-}
-
-/* It answered without D-SACK: is what it says really heard by its socket? */
+/* May its peer say what its socket would ignore? */
 static bool is_doubtful(const struct conn *c)
 {
-    return c->answered && (c->tried || !c->exact);
+    return c->answered && (!c->exact || sent_end(c) > c->peer_tx);
 }
 
 static void finish_conn(struct hf_tcpmove *mv, struct conn *c, hf_time now)
@@ -757,7 +786,7 @@ static void restore_some(struct hf_tcpmove *mv, hf_time now)
     while ((c = first(mv, RESTORED))) {
         replay(mv, &c->packets);
         mv->left -= !is_doubtful(c);
-        enter(mv, c, is_doubtful(c) ? NUDGED : DONE);
+        enter(mv, c, is_doubtful(c) ? WATCHED : DONE);
     }
 }
 
@@ -770,7 +799,7 @@ void hf_tcpmove_step(struct hf_tcpmove *mv, hf_time now)
     if (mv->behind == 0 || mv->behind >= BEHIND_MAX) {
         start_some(mv, now);
         probe_some(mv, now);
-        nudge_some(mv, now);
+        watch_some(mv, now);
         restore_some(mv, now);
     }
 }
@@ -781,12 +810,11 @@ hf_time hf_tcpmove_deadline(const struct hf_tcpmove *mv)
         return 0;
     }
     hf_time at = HF_NEVER;
-    for (enum state state = PROBING; state <= NUDGED; state++) {
+    for (enum state state = PROBING; state <= WATCHED; state++) {
         const struct hf_list *head = &mv->conns[state];
         for (struct hf_list *it = head->next; it != head; it = it->next) {
             const struct conn *c = conn_of(it);
-            hf_time patience = state == NUDGED ? nudge_patience(mv, c) : mv->opt.patience;
-            at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + patience));
+            at = hf_time_min(at, hf_time_min(c->next_probe, c->asked_at + mv->opt.patience));
         }
     }
     return at;

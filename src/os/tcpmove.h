@@ -99,8 +99,8 @@ struct hf_tcpmove_result {
     int rc; /* 0; -HF_ECLOSED: the peer has no such connection any more, or both sides had ended it
                and know it; else -errno or -HF_E*: could not be restored */
     int fd; /* rc 0: the socket, owned by the callee: non-blocking, close-on-exec, SO_REUSEADDR;
-               otherwise -1. Of a peer without D-SACK mv has it a second time until the connection
-               is done: take it out of an epoll set before it is closed */
+               otherwise -1. Of a peer that may have more of tx than it said mv has it a second
+               time until the connection is done: take it out of an epoll set before it is closed */
     uint64_t tx_una;     /* the peer has the bytes up to here */
     uint64_t tx_written; /* the kernel has them up to here; write the rest. tx_total + 1: our FIN is
                             acknowledged, too: only read */
@@ -120,7 +120,7 @@ typedef void hf_tcpmove_done(void *arg, void *job_arg, const struct hf_tcpmove_r
     X(probes, "probes sent, repeated ones counted")                                                \
     X(answered, "connections whose peer told where it stands")                                     \
     X(inexact, "of these, without D-SACK, so that more may have been under way")                   \
-    X(requeued, "of these, whose first answer turned out to be too old")                           \
+    X(lowered, "acknowledgements of what their new sockets had not sent yet, made ones of less")   \
     X(tried,                                                                                       \
       "connections whose peer, without D-SACK, took what comes next where it said it stood")       \
     X(unanswered, "connections restored without an answer")                                        \

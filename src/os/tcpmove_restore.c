@@ -175,15 +175,3 @@ int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, i
     *ret_tx_written = written;
     return 0;
 }
-
-void hf_tcpmove_requeue(int fd)
-{
-    struct making m = {.fd = fd};
-    set_int(&m, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR");
-    set_int(&m, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, "TCP_REPAIR_QUEUE");
-    set_int(&m, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY"); /* pushes: in repair mode to nobody */
-    set_int(&m, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, "TCP_REPAIR_QUEUE");
-    m.rc = 0;
-    set_int(&m, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF, "TCP_REPAIR");
-    set_int(&m, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); /* pitfall 3 */
-}
