@@ -446,7 +446,8 @@ static uint64_t sent_end(const struct conn *c)
  * Pitfall 25: our TCP ignores for ever who acknowledges more than it has sent, and that is what a
  * peer does that has more: bytes of the dead host that came behind some that were lost, as soon as
  * it has these; or all along, if its first answer was an old one. What it says is true of less,
- * too: so our TCP is told that, with a window that ends where it did, and sends on from there.
+ * too: so our TCP is told that, with a window that ends where it did, and sends on from there. Who
+ * says more than the dead host can have sent (I4) is ignored with good reason.
  */
 static void lower(struct hf_tcpmove *mv, const struct conn *c, const struct hf_tcp_segment *seg,
                   struct hf_slice tcp, uint32_t by)
@@ -485,7 +486,9 @@ static void on_watched(struct hf_tcpmove *mv, struct conn *c, const struct hf_tc
     sent += c->peer_tx;
     sent += sent == tx_total(c) && (c->job.facts.flags & HF_TCP_FACT_CLOSING); /* our FIN */
     if (tx > sent) {
-        lower(mv, c, seg, tcp, (uint32_t)(tx - sent));
+        if (hf_tcp_acked(&c->job.facts, seg->ack, c->peer_tx, tx_total(c), &tx)) {
+            lower(mv, c, seg, tcp, (uint32_t)(tx - sent));
+        }
     } else if (tx == c->acked && tx >= sent_end(c) && (c->exact || c->goes_on)) {
         mv->left--;
         enter(mv, c, DONE);
