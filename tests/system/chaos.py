@@ -50,7 +50,7 @@ mkdir -p /run/holdfast-pg /run/holdfast-sip
 while :; do [ ! -e /etc/holdfast/$(hostname).conf ] || {{sip}} -c /etc/holdfast/$(hostname).conf; sleep 0.2
 done >>/var/log/$(hostname).log 2>&1 &
 mkfifo /run/tick
-bash -c 'exec 9<>/run/tick; while read -r up _ </proc/uptime; do echo "$up"; read -rt 0.02 -u 9; done' >>{ALIVE_LOG} &
+bash -c 'exec 9<>/run/tick; echo boot; while read -r up _ </proc/uptime; do echo "$up"; read -rt 0.02 -u 9; done' >>{ALIVE_LOG} &
 {takeover.SUPERVISE}"""
 # stands before each agent and says what it is asked and how that ends, by a clock that all hosts have and nobody steps
 AGENT = f"""#!/bin/sh
@@ -762,10 +762,15 @@ class System(takeover_chaos.Chaos):
 
 # --- at most one primary ---------------------------------------------------------------------------
 
-def alive_until(times, start):
+def boot_of(boots, t):
+    """Which of them that is; the next one, if the host was off then"""
+    return next((i for i, times in enumerate(boots) if times and times[-1] >= t), len(boots))
+
+
+def alive_until(boots, start):
     """The last that a host said from then on without a pause"""
     last = start
-    for t in times:
+    for t in next(iter(boots[boot_of(boots, start):]), []):
         if t > last:
             if t - last > ALIVE_GAP:
                 break
@@ -773,21 +778,23 @@ def alive_until(times, start):
     return last
 
 
-def reigns(lines, alive):
+def reigns(lines, boots):
     """From the log of one host's agents, {group: [(from, until)]}: when it was the primary for sure. From the begin of a promotion (of a
-    prepared one: its end) until what ends it is asked for, or the host is not heard of any more."""
+    prepared one: its end) until what ends it is asked for, or the host is not heard of any more. boots: when it said that it is alive,
+    a list for each boot."""
     since, found = {}, collections.defaultdict(list)
 
     def over(group, t):
         if group in since:
             start = since.pop(group)
-            found[group].append((start, min(t, alive_until(alive, start))))
+            found[group].append((start, min(t, alive_until(boots, start))))
 
     for line in lines:
         up, what, group, action, *rc = line.split()
         t = float(up)
         if (what, action) == ("begin", "promote") or (what, action, rc) in (("end", "prepare-promote", ["0"]), ("end", "monitor", ["8"])):
-            if group in since and t > alive_until(alive, since[group]) + ALIVE_GAP:  # it was off in between
+            if group in since and (t > alive_until(boots, since[group]) + ALIVE_GAP
+                                   or boot_of(boots, t) > boot_of(boots, since[group])):  # it was off in between
                 over(group, t)
             since.setdefault(group, t)
         elif (what == "begin" and action in ("stop", "demote", "prepare-demote")) or (
@@ -805,8 +812,8 @@ def one_primary(rig):
     for host in HOSTS:
         files = STATE / rig.lab.name / "hosts" / host / "fs"
         lines = (files / AGENTS_LOG[1:]).read_text().splitlines()
-        alive = [float(t) for t in (files / ALIVE_LOG[1:]).read_text().split()]
-        for group, spans in reigns(lines, alive).items():
+        boots = [[float(t) for t in boot.split()] for boot in (files / ALIVE_LOG[1:]).read_text().split("boot")]
+        for group, spans in reigns(lines, boots).items():
             found[group] += [(a, b, host) for a, b in spans]
     for group in (DATABASE, SERVICE):
         spans = sorted(found[group])
