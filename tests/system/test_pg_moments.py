@@ -1,5 +1,6 @@
 """The instants at which a server can die, each made to happen: real servers, one session, holdfast-pg between them."""
 import os
+import pathlib
 import signal
 import time
 
@@ -9,6 +10,8 @@ import pg_chaos
 import pgwire
 import postgres
 from pgwire import Bind, Connection, CopyData, Execute, Parse, Query, Sync
+
+EPOLL_WAIT = ("232", "281", "22")  # of x86-64, with a mask, of ARM
 
 
 @pytest.fixture
@@ -45,15 +48,26 @@ class World:
         self.b.promote()
 
     def freeze_standby(self):
-        """Commits wait from now on"""
+        """Commits wait from now on. Its receiver waits for WAL: while it has some it would go on with more when it is thawed."""
         self.frozen = [self.b.process.pid, *postgres.children(self.b.process.pid)]
+
+        def idle():
+            os.kill(self.receiver(), signal.SIGSTOP)
+            number = pathlib.Path(f"/proc/{self.receiver()}/syscall").read_text(encoding="ascii").split()[0]
+            return number in EPOLL_WAIT or os.kill(self.receiver(), signal.SIGCONT)
+
+        postgres.until(idle, "the standby waits for WAL")
         for pid in self.frozen:
             os.kill(pid, signal.SIGSTOP)
 
+    def receiver(self):
+        """Of the frozen standby"""
+        (pid,) = (pid for pid in self.frozen if b"walreceiver" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+        return pid
+
     def forget_what_is_on_its_way(self):
         """Of the WAL that the frozen standby has not read: its receiver ends before it does anything else."""
-        (receiver,) = (pid for pid in self.frozen if b"walreceiver" in open(f"/proc/{pid}/cmdline", "rb").read())
-        os.kill(receiver, signal.SIGTERM)
+        os.kill(self.receiver(), signal.SIGTERM)
 
     def thaw_standby(self):
         for pid in self.frozen:
