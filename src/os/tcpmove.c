@@ -472,9 +472,9 @@ static void lower(struct hf_tcpmove *mv, const struct conn *c, const struct hf_t
 static void on_watched(struct hf_tcpmove *mv, struct conn *c, const struct hf_tcp_segment *seg,
                        struct hf_slice tcp)
 {
-    uint32_t more = seg->ack - hf_tcp_snd_seq(&c->job.facts, c->peer_tx);
-    uint64_t tx = c->peer_tx + more, sent = 0;
-    if (!(seg->flags & HF_TCP_ACK) || more > INT32_MAX) {
+    uint32_t una = hf_tcp_snd_seq(&c->job.facts, c->peer_tx);
+    uint64_t tx = c->peer_tx + (uint32_t)(seg->ack - una), sent = 0;
+    if (!(seg->flags & HF_TCP_ACK) || hf_tcp_before(seg->ack, una)) {
         return;
     }
     c->goes_on = c->goes_on || (c->heard && tx > c->acked);

@@ -25,5 +25,3 @@ int hf_tcpmove_restore(const struct hf_tcpmove_plan *p, const char **ret_what, i
  * -errno.
  */
 HF_MUST int hf_tcpmove_sent(int fd, uint64_t *ret_n);
-/** Pitfall 25: all that is in the socket counts as sent from now on; the peer is asked where it
- * stands. What it has not got comes by retransmission. Failing changes nothing. */

@@ -73,8 +73,9 @@ int hf_pg_backend_told_read(struct hf_slice in, struct hf_slice port,
     struct hf_rd r;
     hf_rd_init(&r, port);
     ret_told->port = port.n ? hf_rd_u16(&r) : 0;
-    if (hf_rd_end(&r)) {
-        return hf_rd_end(&r);
+    int rc = hf_rd_end(&r);
+    if (rc) {
+        return rc;
     }
     hf_rd_init(&r, in);
     ret_told->pid = hf_rd_u32(&r);

@@ -101,6 +101,11 @@ class Server:
     def signal(self, signo):
         self.process.send_signal(signo)
 
+    def go(self):
+        """Take over, once ready."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
@@ -222,8 +227,7 @@ class Net:
         else:
             self.power_off()
             self.take_address(new.host)
-        new.process.stdin.write("go\n")
-        new.process.stdin.flush()
+        new.go()
         line = new.until("taken")
         self.server = new
         self.servers = [s for s in self.servers if s.process.poll() is None]

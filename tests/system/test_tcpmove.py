@@ -175,8 +175,7 @@ def test_an_answer_that_is_too_old(net4, late):
     net4.power_off()
     net4.take_address(new.host)
     forget(seen)
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     if late:
         until = time.monotonic() + 0.2
         while time.monotonic() < until:
@@ -223,8 +222,7 @@ def test_bytes_are_missing_in_the_middle(net4, options):
     net4.power_off()
     run("ip", "netns", "exec", net4.client, "nft", "delete table inet gap")
     net4.take_address(new.host)
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     got += receive(s, len(data) - len(got))
     assert got == tcpmove.ECHO[:len(data)]
     send_all(s, more)
@@ -250,8 +248,7 @@ def test_peer_that_does_not_answer(net4, late):
         assert time.monotonic() < end, "all is acknowledged"
     net4.power_off()
     net4.take_address(new.host)
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     new.until("settled" if late else "taken")
     run("ip", "netns", "exec", net4.client, "nft", "delete table inet deaf")
     line = new.until("taken")  # what a deaf peer resends may show that it has all there is
@@ -290,8 +287,7 @@ def test_client_that_is_gone(net4):
     s.close()  # a reset, that nobody hears
     net4.server = new
     net4.take_address(new.host)
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     line = new.until("taken")
     assert " gone=1 restored=1 " in line, line
     assert receive(other, 1) == b"Y"
@@ -337,8 +333,7 @@ def test_embryo(net, tmp_path, lost):
     net.take_address(new.host)
     if lost:
         run("ip", "netns", "exec", net.client, "nft", "delete table inet lose")
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     assert " restored=1 " in new.until("taken")
     s.setblocking(True)
     if lost:
@@ -365,8 +360,7 @@ def test_new_connection_during_the_take_over(net):
         if p[9] == 6 or (p[0] >> 4 == 6 and p[6] == 6):
             break
     seen.close()
-    new.process.stdin.write("go\n")
-    new.process.stdin.flush()
+    new.go()
     line = new.until("taken")
     assert " recorded=1 replayed=1 " in line, line
     net.server = new

@@ -156,6 +156,14 @@ static bool settling_lost(struct hf_pg_session *s)
     return true;
 }
 
+/* It may be there still, and be ended (X6). */
+static void process_lost(struct hf_pg_session *s)
+{
+    s->lost_pid = s->pid;
+    s->lost_port = s->port;
+    s->lost_attached_at = s->attached_at;
+}
+
 void hf_pg_lost(struct hf_pg_session *s, const char *why)
 {
     if (s->state == HF_PG_ENDED || s->state == HF_PG_STARTING || s->state == HF_PG_LOST)
@@ -190,9 +198,7 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
             s->block_look = s->block_hard = true;
         }
         s->mid_message = hf_pg_mid_message(s);
-        s->lost_pid = s->pid;
-        s->lost_port = s->port;
-        s->lost_attached_at = s->attached_at;
+        process_lost(s);
         struct unit *last = hf_pg_unit_last(s);
         s->rolled_told = last && last->n_done;
         s->commit_waiting = s->n_waiting == 1 && !s->n_open && unit_does & HF_PG_DOES_COMMIT &&
@@ -805,9 +811,7 @@ static void start_over(struct hf_pg_session *s)
     s->deliver = s->forward = hf_slice(NULL, 0);
     hf_pg_portals_forget(s);
     hf_pg_hash_reset(s);
-    s->lost_pid = s->pid;
-    s->lost_port = s->port;
-    s->lost_attached_at = s->attached_at;
+    process_lost(s);
     hf_pg_enter_state(s, HF_PG_LOST);
     s->deadline = s->now + s->conf->hold_timeout;
     s->needed[HF_PG_SERVER] = true;

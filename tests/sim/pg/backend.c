@@ -1027,9 +1027,10 @@ struct pgs_backend *pgs_backend_start(struct pgs_server *s, const char *user)
     return b;
 }
 
-double pgs_backend_age(const struct pgs_backend *b)
+bool pgs_backend_is(const struct pgs_backend *b, uint32_t port, double age)
 {
-    return (double)((int64_t)b->server->now + b->server->set - b->started) / 1e6;
+    double apart = (double)((int64_t)b->server->now + b->server->set - b->started) / 1e6 - age;
+    return b->port == port || (apart > -10 && apart < 10);
 }
 
 void pgs_backend_kill(struct pgs_backend *b)

@@ -182,8 +182,8 @@ struct hf_slice pgs_backend_output(const struct pgs_backend *b);
 void pgs_backend_sent(struct pgs_backend *b, size_t n);
 
 void pgs_cancel(struct pgs_backend *b);
-/** How old it is by the server's clock, in seconds. */
-double pgs_backend_age(const struct pgs_backend *b);
+/** X6: its client has that port, or it is as old as that, in seconds of the server's clock. */
+bool pgs_backend_is(const struct pgs_backend *b, uint32_t port, double age);
 /** pg_terminate_backend(). */
 void pgs_terminate(struct pgs_backend *b);
 struct pgs_backend *pgs_backend_find(struct pgs_server *s, uint32_t pid);

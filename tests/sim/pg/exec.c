@@ -1611,7 +1611,7 @@ static enum pgs_run do_observe(struct pgs_backend *b, struct pgs_stmt *st, const
     return PGS_DONE;
 }
 
-/* X6: the backend of this pid, if it has that port's connection, or is as old as that. */
+/* The backend of this pid, if it is that one. */
 static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const struct pgs_args *a,
                              struct pgs_result *r)
 {
@@ -1628,12 +1628,9 @@ static enum pgs_run do_clear(struct pgs_backend *b, struct pgs_stmt *st, const s
         }
     }
     column(r, "pg_terminate_backend", T_BOOL);
-    if (other && other != b) {
-        double apart = pgs_backend_age(other) - age;
-        if (other->port == port || (apart > -10 && apart < 10)) {
-            pgs_terminate(other);
-            cell(r, "t");
-        }
+    if (other && other != b && pgs_backend_is(other, port, age)) {
+        pgs_terminate(other);
+        cell(r, "t");
     }
     tag_rows(r);
     return PGS_DONE;

@@ -100,11 +100,9 @@ static void end_former(struct pgw_world *w, const struct pgw_session *s)
 {
     struct hf_pg_backend former;
     struct pgs_backend *b;
-    if (hf_pg_session_former(s->core, &former) && (b = pgs_backend_find(&w->server, former.pid))) {
-        double apart = pgs_backend_age(b) - (double)(w->now - former.since) / HF_NS_PER_S;
-        if (b->port == former.port || (apart > -10 && apart < 10)) {
-            pgs_terminate(b);
-        }
+    if (hf_pg_session_former(s->core, &former) && (b = pgs_backend_find(&w->server, former.pid)) &&
+        pgs_backend_is(b, former.port, (double)(w->now - former.since) / HF_NS_PER_S)) {
+        pgs_terminate(b);
     }
 }
 
