@@ -2,6 +2,7 @@
 
 More of the first one, at random: make tcp-chaos."""
 import contextlib
+import signal
 import socket
 import struct
 import subprocess
@@ -104,6 +105,7 @@ def test_slow_reader(net4, options):
 
 
 MARK = 7
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
 DEAF = ("add table inet hush; add chain inet hush out { type filter hook output priority 0; }; "
         f"add rule inet hush out tcp dport {tcpmove.PORT} meta mark != {MARK} drop")
 
@@ -133,8 +135,21 @@ def until_sent(sniffer, end):
         left = (end - struct.unpack("!I", p[24:28])[0] - (len(p) - 20 - (p[32] >> 4) * 4)) % (1 << 32)
 
 
+def await_socket(host, unread=0, unacknowledged=False):
+    """Until the connection of the service there has that much to be read, and something that is not acknowledged."""
+    end = time.monotonic() + tcpmove.DEADLINE
+    while True:
+        _, receive_q, send_q, *_ = run("ip", "netns", "exec", host, "ss", "-Htn", f"sport = :{tcpmove.PORT}").split()
+        if int(receive_q) >= unread and (send_q != "0" or not unacknowledged):
+            return
+        assert time.monotonic() < end, f"{receive_q} bytes to be read, {send_q} not acknowledged"
+
+
 def sniff():
-    return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    """A socket that has all packets of the namespace, with room for what comes while nobody reads"""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)
+    return s
 
 
 def forget(sniffer):
@@ -200,9 +215,14 @@ def test_bytes_are_missing_in_the_middle(net4, options):
     """The dead host's bytes came, but for some. As these come, what is acknowledged jumps over all that came before: beyond what the
     new host has sent."""
     net4.start()
+    old = net4.server
+    # Packets are lost one by one; and however slowly this runs, the congestion window stays, which a timeout, or as long without
+    # sending, would close.
+    run("ip", "-n", old.host, "link", "set", "eth0", "gso_max_segs", 1)
+    run("ip", "-n", old.host, "route", "change", "10.79.0.0/16", "dev", "eth0", "rto_min", "60s")
     seen = in_network(net4.client, sniff)
     s = net4.connect([], [tcpmove.OFF[o] for o in options])
-    missing, data = 14 * 1448, tcpmove.STREAM[:420_000]
+    missing, data = 2 * 1448, tcpmove.STREAM[:360_000]  # the client has a window of 64 KiB, or more
     more = tcpmove.STREAM[len(data):len(data) + 10_000]
     send_all(s, data[:300_000])  # which opens its congestion window
     got = receive(s, 300_000)
@@ -211,16 +231,18 @@ def test_bytes_are_missing_in_the_middle(net4, options):
     p = from_service(seen)
     got += receive(s, 1)
     at = struct.unpack("!I", p[24:28])[0] + 1
+    rest = len(data) - len(got)
+    old.signal(signal.SIGSTOP)
+    send_all(s, data[len(got):])
+    await_socket(old.host, unread=rest)
     run("ip", "netns", "exec", net4.client, "nft",
         "add table inet gap; add chain inet gap in { type filter hook input priority 0; }; "
-        f"add rule inet gap in tcp sport {tcpmove.PORT} tcp sequence {at}-{at + missing - 1} drop")
-    send_all(s, data[len(got):len(got) + missing])
-    until_sent(seen, at + missing)
-    send_all(s, data[len(got) + missing:])
-    until_sent(seen, at + len(data) - len(got))
+        f"add rule inet gap in tcp sport {tcpmove.PORT} tcp sequence {at}-{at + missing - 1} drop; {DEAF}")
+    old.signal(signal.SIGCONT)
+    until_sent(seen, at + rest)
     new = net4.ready()
     net4.power_off()
-    run("ip", "netns", "exec", net4.client, "nft", "delete table inet gap")
+    run("ip", "netns", "exec", net4.client, "nft", "delete table inet gap; delete table inet hush")
     net4.take_address(new.host)
     new.go()
     got += receive(s, len(data) - len(got))
@@ -243,9 +265,7 @@ def test_peer_that_does_not_answer(net4, late):
     await_progress([client], 1 << 20)
     new = net4.ready()
     run("ip", "netns", "exec", net4.client, "nft", deaf)
-    end = time.monotonic() + tcpmove.DEADLINE
-    while run("ip", "netns", "exec", net4.server.host, "ss", "-Htn", f"sport = :{tcpmove.PORT}").split()[2] == "0":
-        assert time.monotonic() < end, "all is acknowledged"
+    await_socket(net4.server.host, unacknowledged=True)
     net4.power_off()
     net4.take_address(new.host)
     new.go()
