@@ -81,9 +81,12 @@ class Load:
 
     def errors(self):
         """That pgbench tells of"""
-        text = "".join(self.text)
-        n = re.search(r"number of failed transactions: (\d+)", text)
-        return (int(n[1]) if n else 0) + len(re.findall(r"(?m)error:|ERROR:|aborted", text)) + (self.process.returncode != 0)
+        n = re.search(r"number of failed transactions: (\d+)", "".join(self.text))
+        return (int(n[1]) if n else 0) + len(self.complaints()) + (self.process.returncode != 0)
+
+    def complaints(self):
+        """Its lines that tell of an error"""
+        return [line for line in self.text if re.search("error:|ERROR:|aborted", line)]
 
     def books(self):
         """(lost, doubled or asked for by nobody): acknowledged transactions and what is in the database, one by one"""

@@ -18,7 +18,10 @@ HF_MUST int hf_pg_behind_create(struct hf_pg *pg, struct hf_pg_behind **ret_behi
 /** Those that are left are left. NULL is fine. */
 void hf_pg_behind_destroy(struct hf_pg_behind *b);
 /**
- * A process on the primary, told on our clock; another one that has got its number (X6) stays.
+ * A process, told on our clock, of the server start with this number here (hf_pg_route_known()). It
+ * is ended if that is the primary's, once there is one: another start, or another server, has other
+ * processes with the same numbers. So may that one have by now (X6): these stay, too.
  * soon: it may hold locks, as nothing goes on for it. b NULL: nothing is done.
  */
-void hf_pg_behind_add(struct hf_pg_behind *b, const struct hf_pg_backend_told *told, bool soon);
+void hf_pg_behind_add(struct hf_pg_behind *b, const struct hf_pg_backend_told *told,
+                      uint64_t incarnation, bool soon);

@@ -269,19 +269,15 @@ static void save_facts(struct hf_pg_shield *s)
     s->facts_told = true;
 }
 
-/* The server start that its connection is on: it changes with the connection. */
 static void save_place(struct hf_pg_shield *s)
 {
     const struct hf_pg_client *c = s->client;
     const struct hf_pg_seating *seat = &c->seat[c->seat[0].side == HF_PG_SERVER ? 0 : 1];
-    uint8_t buf[HF_PG_IDENTITY_MAX];
     if (!seat->attached || !seat->conn || seat->conn->id == s->place_told) {
         return;
     }
     s->place_told = seat->conn->id;
-    size_t n = hf_pg_route_identity(seat, buf);
-    put(s, HF_PG_SECTION_PLACE, hf_slice(buf, n));
-    hf_pg_slot_save_backend(s->protect, s->entry, seat->conn);
+    hf_pg_slot_save_place(s->protect, s->entry, seat);
 }
 
 /* The peer has nothing of it yet, or is to forget what it has. */
@@ -710,11 +706,11 @@ int hf_pg_protect_resume(struct hf_pg_client *c, const struct hf_tcp_facts *fact
     return s->tx.err;
 }
 
-void hf_pg_protect_attached(struct hf_pg_client *c, struct hf_pg_sconn *conn)
+void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_seating *seat)
 {
     struct hf_pg_protect *p = c->pg->protect;
     if (c->slot && c->slot->id && !c->shield) { /* a shield tells it itself */
-        hf_pg_slot_save_backend(p, c->slot, conn);
+        hf_pg_slot_save_place(p, c->slot, seat);
         hf_poll_task_add(p->pg->wire->poll, &p->task);
     }
 }

@@ -39,7 +39,8 @@ enum hf_pg_shield_section {
     HF_PG_SECTION_BACKEND_PORT, /* beside BACKEND; a peer may know of none */
 };
 
-/* A server process that is of no use any more when its client is lost. */
+/* A server process that is of no use any more when its client is lost. At which server it is, PLACE
+ * tells. */
 struct hf_pg_backend_told {
     uint32_t pid;
     uint16_t port;    /* of our end of the connection; 0: not known */
@@ -121,7 +122,7 @@ bool hf_pg_protect_settled(struct hf_pg_protect *p);
  * then it is destroyed. */
 bool hf_pg_protect_defer(struct hf_pg_sconn *conn);
 /** A server connection was attached. */
-void hf_pg_protect_attached(struct hf_pg_client *c, struct hf_pg_sconn *conn);
+void hf_pg_protect_attached(struct hf_pg_client *c, const struct hf_pg_seating *seat);
 /** The client is being destroyed; its socket is still open, and may be taken. */
 void hf_pg_protect_end(struct hf_pg_client *c);
 /** Taken over: all that is left of it is to be said. Takes the slot and fd; tx: from tx_una on. */

@@ -141,8 +141,9 @@ void hf_pg_slots_confirmed(struct hf_pg_protect *p, uint64_t number);
 /** Tell the pair of one without a shield: facts, and the server connection it has. */
 void hf_pg_slot_save(struct hf_pg_protect *p, struct hf_pg_slot *e);
 void hf_pg_slot_save_facts(struct hf_pg_protect *p, struct hf_pg_slot *e);
-void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e,
-                             struct hf_pg_sconn *conn);
+/** Where its server connection is: the server's start, and the process there. seat: attached. */
+void hf_pg_slot_save_place(struct hf_pg_protect *p, const struct hf_pg_slot *e,
+                           const struct hf_pg_seating *seat);
 /** The sections POSITION. */
 void hf_pg_slot_save_position(struct hf_pg_protect *p, const struct hf_pg_slot *e,
                               uint64_t rx_total, uint64_t tx_una);

@@ -7,6 +7,7 @@
 #include "os/tcpmove.h"
 #include "pg/linger.h"
 #include "pg/protect_impl.h"
+#include "pg/route.h"
 
 #define LINGER HF_S(60)      /* of a slot whose socket was closed: its FIN may be repeated */
 #define EMBRYO_TIME HF_S(70) /* tcp_synack_retries */
@@ -51,11 +52,15 @@ int hf_pg_shield_position_read(struct hf_slice in, uint64_t *ret_rx_total, uint6
     return hf_rd_end(&r);
 }
 
-void hf_pg_slot_save_backend(struct hf_pg_protect *p, const struct hf_pg_slot *e,
-                             struct hf_pg_sconn *conn)
+void hf_pg_slot_save_place(struct hf_pg_protect *p, const struct hf_pg_slot *e,
+                           const struct hf_pg_seating *seat)
 {
-    uint8_t room[20];
+    struct hf_pg_sconn *conn = seat->conn;
+    uint8_t identity[HF_PG_IDENTITY_MAX], room[HF_PG_IDENTITY_MAX];
     struct hf_wr w;
+    hf_wr_init(&w, room, sizeof(room));
+    hf_wr_bytes(&w, hf_slice(identity, hf_pg_route_identity(seat, identity)));
+    put(p, e, HF_PG_SECTION_PLACE, &w);
     hf_wr_init(&w, room, sizeof(room));
     hf_wr_u32(&w, conn->pid);
     hf_wr_u64(&w, (uint64_t)conn->opened_at);
@@ -94,7 +99,7 @@ void hf_pg_slot_save(struct hf_pg_protect *p, struct hf_pg_slot *e)
     for (size_t i = 0; e->client && i < HF_ARRAY_LEN(e->client->seat); i++) {
         const struct hf_pg_seating *seat = &e->client->seat[i];
         if (seat->side == HF_PG_SERVER && seat->attached && seat->conn) {
-            hf_pg_slot_save_backend(p, e, seat->conn);
+            hf_pg_slot_save_place(p, e, seat);
         }
     }
 }

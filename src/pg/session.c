@@ -458,16 +458,13 @@ static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
     };
 }
 
-/* Its old server process, if it is one of the server as it is now. */
 static void end_former(struct hf_pg_client *c, uint64_t lost)
 {
-    uint64_t incarnation;
     struct hf_pg_backend former;
-    if (hf_pg_route_primary(c->pg->route, &incarnation) && incarnation == lost &&
-        hf_pg_session_former(c->session, &former)) {
+    if (hf_pg_session_former(c->session, &former)) {
         const struct hf_pg_backend_told told = {
             .pid = former.pid, .port = former.port, .from = former.since, .to = former.since};
-        hf_pg_behind_add(c->pg->behind, &told, false);
+        hf_pg_behind_add(c->pg->behind, &told, lost, false);
     }
 }
 
@@ -747,7 +744,7 @@ void hf_pg_client_attach(struct hf_pg_seating *s, struct hf_pg_backend *backend)
     backend->port = s->conn->port;
     backend->since = s->conn->ready_at;
     backend->params = r->params;
-    hf_pg_protect_attached(c, s->conn);
+    hf_pg_protect_attached(c, s);
     if (!c->n_cancel_id && s->side == HF_PG_SERVER) {
         hf_pg_cancel_remember(c, r->pid);
     }

@@ -96,7 +96,9 @@ static void end_backend(struct hf_pg_takeover *t, const struct job *j)
                                 &told) == 0) {
         told.from += t->opt.clock_offset;
         told.to += t->opt.clock_offset;
-        hf_pg_behind_add(t->pg->behind, &told, true);
+        uint64_t start = hf_pg_route_known(
+            t->pg->route, hf_pair_session_section(j->session, HF_PG_SECTION_PLACE));
+        hf_pg_behind_add(t->pg->behind, &told, start, true);
     }
 }
 

@@ -15,6 +15,7 @@ import pg_chaos
 import pgwire
 import takeover
 import takeover_chaos
+from lab import end
 from pgwire import Bind, Execute, Parse, Query, Sync
 from takeover import Connection
 from takeover_chaos import Chaos, CopyOut, Listen, Psql, Psycopg, remote
@@ -490,6 +491,43 @@ def test_standby_and_backup_die_together(rig):
     chaos = Chaos(rig, "two", KINDS)
     chaos.run(1, [act], seconds=1)
     assert not chaos.books()
+
+
+# The numbers of processes go round there, from the first to the last of these.
+ROUND = """import sys
+first, end = map(int, sys.argv[1:])
+print("go", flush=True)
+while True:
+    with open("/proc/sys/kernel/ns_last_pid", "r+") as f:
+        if not first <= int(f.read()) < end:
+            f.seek(0)
+            f.write(str(first))"""
+
+
+def test_another_servers_processes_have_the_same_numbers(rig):
+    """The host of the database and of the sessions dies, and clients with it: what they had at that server is not ended at another one."""
+    rig.let_serve(rig.serving(takeover.DATABASE))
+    rig.whole()
+    host = rig.serving()
+    (other,) = set(takeover.COPIES) - {host}
+    rig.lab.put(host, "/tmp/sleep", "\\sleep 100 s\n")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(rig.connect()) for _ in range(10)]
+        stack.callback(end, rig.lab.popen(host, "pgbench", "-n", "-f", "/tmp/sleep", "-c", "60", "-h", rig.address, "-p", str(takeover.PORT),
+                                          "-U", "postgres", "postgres"))
+        theirs = "select pid from pg_stat_activity where application_name = 'pgbench'"
+        rig.until(lambda: len(clients[0].rows(theirs)) == 60, "all are connected")
+        numbers = {int(pid) for pid, in clients[0].rows(theirs)}
+        rig.until(lambda: protected_by(rig)[0] == {rig.backup()}, "all are protected")
+        round_ = rig.lab.popen(other, "python3", "-c", ROUND, str(min(numbers)), str(max(numbers)))
+        stack.callback(end, round_)
+        assert round_.stdout.readline() == "go\n"
+        rig.power_off(host)
+        new = {c: c.one("select pg_backend_pid()") for c in clients}
+        assert {int(n) for n in new.values()} & numbers
+        for _ in range(40):  # some seconds
+            for c, n in new.items():
+                assert c.rows("select pg_backend_pid(), pg_sleep(0.01)") == [(n, "")]
 
 
 @pytest.mark.parametrize("way", WAYS)
