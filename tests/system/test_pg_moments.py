@@ -257,6 +257,8 @@ def test_cancel_while_waiting_for_the_standby(rig, how):
     unanswered(w.c, how)
     w.thaw_standby()
     done(w.c, tag)
+    w.a.power_off()
+    w.b.promote()  # it had the commit on its disk, which is not yet in its tables
     assert w.values(w.b) == [1]
 
 
