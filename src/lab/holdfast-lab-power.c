@@ -164,7 +164,7 @@ static void kill_frozen(const char *host)
     FILE *f = fopen(procs, "re");
     int pid;
     while (f && fscanf(f, "%d", &pid) == 1) {
-        if (!is_nsenter(pid)) {
+        if (pid > 0 && !is_nsenter(pid)) { /* 0: just being reaped */
             kill(pid, SIGKILL);
         }
     }

@@ -1,4 +1,5 @@
 """holdfast-lab itself: hosts, cables, power cuts, freezing, loss, and leaving nothing behind."""
+import contextlib
 import os
 import pathlib
 import re
@@ -494,6 +495,44 @@ def test_reused_pid_is_not_killed(new_lab):
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
+
+
+LEAVES_LAST = """
+while mapfile -t all <"$1/cgroup.procs"; ((${#all[@]} > 1)); do
+    sleep 0.02
+done"""
+
+
+def test_a_process_without_a_number_is_not_killed():
+    """cgroup.procs has 0 for one that is being reaped, or is of another pid namespace, and to kill 0 is to kill oneself, and who asked."""
+    lab = Lab(f"zero-{os.getpid()}")
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, start_new_session=True) as shell:
+        def ask(*words):
+            print(lab.tool, "--name", lab.name, *words, "2>&1; echo done $?", file=shell.stdin, flush=True)
+            text = ""
+            for line in shell.stdout:
+                if line.startswith("done "):
+                    assert line == "done 0\n", text
+                    return
+                text += line
+            raise AssertionError(f"the shell was killed by {words}: {text}")
+
+        with contextlib.ExitStack() as stack:
+            stack.callback(lab.down)
+            stack.callback(shell.communicate)
+            ask("up", "-n", "2", "--no-daemon")
+            cgroup = re.search("^CG=(.*)", (STATE / lab.name / "lab.conf").read_text(), re.M)[1]
+            for words in ("power-off", "alpha"), ("exec", "beta", "--", "fence_holdfast_lab", "<<<$'action=off\\nplug=alpha'"):
+                other = stack.enter_context(subprocess.Popen(["bash", "-c", LEAVES_LAST, "bash", f"{cgroup}/alpha"]))
+                stack.callback(other.kill)
+                (pathlib.Path(cgroup) / "alpha/cgroup.procs").write_text(str(other.pid))
+                ask("freeze", "alpha")
+                ask(*words)  # thaws it
+                other.wait()
+                ask("boot", "alpha")
+            ask("down")
+    assert lab.leftovers() == []
 
 
 def test_failed_up_leaves_nothing(tmp_path, monkeypatch):
