@@ -458,6 +458,7 @@ static struct hf_pg_session_args session_args(const struct hf_pg_client *c)
     };
 }
 
+/* Its old server process */
 static void end_former(struct hf_pg_client *c, uint64_t lost)
 {
     struct hf_pg_backend former;

@@ -86,6 +86,13 @@ static bool saved_item(void *arg, uint8_t section, const void **pos, struct hf_s
     return true;
 }
 
+/* The server start that its connection was on, by our number. */
+static uint64_t start_of(const struct hf_pg_takeover *t, const struct job *j)
+{
+    return hf_pg_route_known(t->pg->route,
+                             hf_pair_session_section(j->session, HF_PG_SECTION_PLACE));
+}
+
 /* Its server process has nobody any more. */
 static void end_backend(struct hf_pg_takeover *t, const struct job *j)
 {
@@ -96,9 +103,7 @@ static void end_backend(struct hf_pg_takeover *t, const struct job *j)
                                 &told) == 0) {
         told.from += t->opt.clock_offset;
         told.to += t->opt.clock_offset;
-        uint64_t start = hf_pg_route_known(
-            t->pg->route, hf_pair_session_section(j->session, HF_PG_SECTION_PLACE));
-        hf_pg_behind_add(t->pg->behind, &told, start, true);
+        hf_pg_behind_add(t->pg->behind, &told, start_of(t, j), true);
     }
 }
 
@@ -201,9 +206,7 @@ static int revive(struct hf_pg_takeover *t, struct job *j, const struct hf_tcpmo
                                 .item = saved_item,
                                 .arg = j,
                                 .clock_offset = t->opt.clock_offset};
-    uint64_t lost =
-        hf_pg_route_known(t->pg->route, hf_pair_session_section(j->session, HF_PG_SECTION_PLACE));
-    rc = rc ? rc : hf_pg_client_load(c, &saved, lost);
+    rc = rc ? rc : hf_pg_client_load(c, &saved, start_of(t, j));
     if (rc) {
         hf_pg_client_fatal(c, "57P01", "terminating connection because its host was lost");
     }
