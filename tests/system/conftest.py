@@ -1,4 +1,5 @@
 """The lab fixtures. A lab is shared by a module's tests and always torn down. How tests are dealt out to xdist's workers."""
+import contextlib
 import os
 import re
 import signal
@@ -30,6 +31,16 @@ def shares(item):
     """Whether it uses a fixture of module scope that its own module has"""
     fixtures = item._fixtureinfo.name2fixturedefs.values()  # pytest has no public name for it
     return any(d.scope == "module" and d.baseid == item.nodeid.split("::")[0] for (*_, d) in fixtures)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """A failed test says what the groups and managers of its rig went through: later nobody can look any more."""
+    report = (yield).get_result()
+    if report.failed:
+        for rig in {id(f): f for f in getattr(item, "funcargs", {}).values() if hasattr(f, "story")}.values():
+            with contextlib.suppress(Exception):
+                report.sections.append(("story", rig.story()))
 
 
 def make_lab(request, suffix=""):

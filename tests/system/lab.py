@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,19 @@ class Lab:
         rows = [r.split() for r in self.run("status").stdout.splitlines()]
         row = next(r for r in rows if r[0] == host)
         return dict(zip(("host", "state", "cable", "drop", "holdfastd", "fence", "address"), row))
+
+    def until_apart(self, all_hosts, hosts):
+        """Corosync has given up its links from and to these, which takes seconds. Heard again before that, a link may be taken for
+        dead a moment later, on one side only; then somebody else may be left out of the ring, and fenced."""
+        def links(at):
+            text = self.exec(at, "timeout", "5", "corosync-cmapctl", "-m", "stats")
+            nodes = re.findall(r"^stats\.knet\.node(\d+)\.link0\.connected .* = 1$", text, re.M)
+            return {all_hosts[int(n) - 1] for n in nodes} - {at}
+
+        def linked(at):
+            return self.state_of(at)["state"] == "on" and links(at) & (set(all_hosts) if at in hosts else set(hosts))
+
+        self.until(lambda: not any(map(linked, all_hosts)), f"{', '.join(hosts)}: no links")
 
     def fence(self, host, action, plug="", check=True, **kw):
         """Run the lab's fence agent on a host, as a cluster manager would."""

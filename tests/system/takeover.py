@@ -561,6 +561,9 @@ class Rig:
         lines = [f"{p} {r} drop" for p in ports for r in rules or [""]]
         return "\n".join(["table bridge cut {", "chain forward {", "type filter hook forward priority 0;", *lines, "}", "}", ""])
 
+    def until_apart(self, *hosts):
+        self.lab.until_apart(HOSTS, hosts)
+
     def heal(self, host=None, but=None):
         """All that was cut, also the cable of that host, but not the cluster's traffic of this one"""
         self.in_switch("add table bridge cut\ndelete table bridge cut\n" + (self.cutting(but, "cluster") if but else ""))

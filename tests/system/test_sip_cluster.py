@@ -234,6 +234,7 @@ def test_cut_off(cluster, client):
         cluster.lab.until(lambda: victim not in cluster.homes(others[0]).values(), f"{victim} has nobody any more", 60)
         reach_all(client, cluster, agents, others[0])
         assert told_by_the_group(cluster, others, victim) == [n + 1 for n in told], cluster.story()
+        cluster.lab.until_apart(HOSTS, [victim])
     finally:
         cluster.lab.run("heal", victim)
     cluster.lab.until(lambda: all(s.get("state") == "live" for h in HOSTS for s in cluster.servers(h).values()), "all see each other", 60)

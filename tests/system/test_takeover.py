@@ -433,6 +433,7 @@ def test_alone_without_a_quorum(rig):
         for other in others:
             rig.cut(other)
         rig.until(lambda: rig.role(host) == "backup", "it has let go")
+        rig.until_apart(*takeover.HOSTS)
         for other in others:
             rig.heal(other)
         rig.until(lambda: rig.role(host) == "primary", "it serves again")

@@ -51,12 +51,11 @@ class Split:
         self.advance()
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         for c in self.chaos.clients:
             c.stopping = True
-        if kind is None:
-            for c in self.chaos.clients:
-                c.join(takeover_chaos.PATIENCE)
+        for c in self.chaos.clients:  # the next test's have the same tables
+            c.join(takeover_chaos.PATIENCE)
 
     def advance(self, count=50):
         self.chaos.before = self.chaos.progress()
@@ -67,6 +66,12 @@ class Split:
         assert not takeover_chaos.answered_once(self.capture)
         assert self.capture.hosts() == list(hosts), self.capture.end()
         assert not self.chaos.books()
+
+
+def heal(rig, cable=None):
+    """gamma is heard again, after everybody is certain that it was not."""
+    rig.until_apart("gamma")
+    rig.heal(cable)
 
 
 def loses(rig, act, undo):
@@ -99,7 +104,7 @@ def test_only_the_pair_is_cut(rig):
 
 def test_only_the_cluster_is_cut(rig):
     """Who has the quorum goes on; the pair link says something else to both."""
-    loses(rig, lambda: rig.cut("gamma", "cluster"), rig.heal)
+    loses(rig, lambda: rig.cut("gamma", "cluster"), lambda: heal(rig))
 
 
 def comes_back(rig, split, backup, cable=None):
@@ -115,6 +120,7 @@ def all_are_cut(rig):
     for host in takeover.HOSTS:
         rig.cut(host, "cluster")
     rig.until(lambda: not any(rig.show(h, takeover.SERVICE)["quorate"] for h in takeover.HOSTS), "nobody is quorate")
+    rig.until_apart(*takeover.HOSTS)
 
 
 def test_everyone_is_cut_from_everyone(rig):
@@ -150,12 +156,13 @@ def test_cut_off_while_the_backups_daemon_starts_anew(rig):
             return g["quorate"] and g["standing"] == "in" and (g["phase"] == "none" or g["primary"]["host"] == backup)
 
         rig.until(decided, "the others wait, or go on")
+        rig.until_apart("gamma")
         comes_back(rig, split, backup, "gamma")
     split.check("gamma", backup)
 
 
 def test_cut_from_everyone_but_the_clients(rig):
-    loses(rig, lambda: rig.cut("gamma", "others"), rig.heal)
+    loses(rig, lambda: rig.cut("gamma", "others"), lambda: heal(rig))
 
 
 def test_frozen_and_thawed(rig):
@@ -183,7 +190,7 @@ def test_the_databases_clock_is_set_meanwhile(rig):
             rig.until(lambda: other.one(f"select count(*) from pg_stat_activity where pid = {idle}") == "0", "nobody's process is ended")
         finally:
             rig.step_clock(host, 0)
-            rig.heal("gamma")
+            heal(rig, "gamma")
 
 
 # Nothing would silence this host when it is cut off: what says so, and how it comes about (CAP_SYS_ADMIN includes CAP_BPF)
