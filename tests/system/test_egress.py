@@ -318,6 +318,7 @@ def test_bulk(net, how, address, offload):
         except BlockingIOError:
             time.sleep(0.001)
     assert got.replace(b"x", b"") == bytes(97 + i % 23 for i in range(size))
+    counters = server.counters(int(address == V6))  # and it has told all that it confirmed
     confirmed = [(int(m[2]), int(m[1])) for m in (re.fullmatch(rf"conf {peer} (\d+) (\d+)", x)
                                                   for x in server.lines) if m]
     at, i = base, 0
@@ -327,7 +328,6 @@ def test_bulk(net, how, address, offload):
         while i < len(confirmed) and confirmed[i][0] <= when:
             at, i = confirmed[i][1], i + 1
         assert not after(ack, at), f"{ack - base} acknowledged, {at - base} confirmed"
-    counters = server.counters(int(address == V6))
     assert counters["ack_held"] and counters["ack_lowered"] and not counters["beyond"] and not counters["bad"]
     assert (how, offload) != ("bpf", True) or max(p[5] for p in cap.packets) > 1500
     lost = run("nstat", "-asz", "TcpInCsumErrors", ns=net.client).stdout.split()
