@@ -389,7 +389,7 @@ class Phones(sip_chaos.Town):
     def about(self, names):
         """For whoever looks for why"""
         with contextlib.suppress(AssertionError, OSError, pgwire.Closed, pgwire.PgError):
-            homes, kept = self.homes(), self.sql("SELECT aor, what, id, expires FROM kept").splitlines()
+            homes, kept = self.homes(), self.sip.sql("SELECT aor, what, id, expires FROM kept").splitlines()
             return "; ".join(f"{n} ({u.kind}): home {homes.get(n)}, registered at {u.server}, connection to "
                              f"{u.stream and u.stream.server}, watches {u.watch and vars(u.watch)}, "
                              f"stored {[k for k in kept if k.startswith(f'sip:{n}@')]}, "
