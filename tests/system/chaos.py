@@ -393,7 +393,7 @@ class Phones(sip_chaos.Town):
             return "; ".join(f"{n} ({u.kind}): home {homes.get(n)}, registered at {u.server}, connection to "
                              f"{u.stream and u.stream.server}, watches {u.watch and vars(u.watch)}, "
                              f"stored {[k for k in kept if k.startswith(f'sip:{n}@')]}, "
-                             f"shown {[self.ask(h, 'show', aor=f'sip:{n}@{DOMAIN}') for h in self.alive()]}"
+                             f"shown {[self.sip.ask(h, 'show', aor=f'sip:{n}@{DOMAIN}') for h in self.sip.alive()]}"
                              for n in names[:5] for u in [self.crowd.user(n)])
         return f"{names[:5]}"
 
