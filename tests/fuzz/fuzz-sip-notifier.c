@@ -21,6 +21,7 @@ static uint8_t kept[1 << 17]; /* the last KEEP */
 static struct hf_sip_kept last;
 static struct hf_sip_result results[64];
 static unsigned n_results;
+static uint64_t unasked; /* the key of an answer that waits */
 static char etag[HF_SIP_ETAG_MAX], to_tag[32];
 static struct hf_sip_msg m;
 
@@ -38,6 +39,14 @@ static void on_reply(void *ctx, const struct hf_sip_flow *to, struct hf_slice me
     if (r.status == 200 && tag.n < sizeof(to_tag)) {
         snprintf(to_tag, sizeof(to_tag), "%.*s", HF_SLICE_FMT(tag));
     }
+}
+
+static void on_hold(void *ctx, uint64_t key, bool fresh, const struct hf_sip_flow *to,
+                    struct hf_slice message)
+{
+    assert(key != 0 && HF_SIP_KEEP_KEY(key) == key);
+    unasked = fresh ? key : unasked;
+    on_reply(ctx, to, message);
 }
 
 static void on_notify(void *ctx, uint64_t cookie, struct hf_slice next_hop,
@@ -104,6 +113,7 @@ static int on_may_watch(void *ctx, struct hf_slice watcher, enum hf_sip_package 
 
 static const struct hf_sip_notifier_ops ops = {
     .reply = on_reply,
+    .hold = on_hold,
     .notify = on_notify,
     .store = on_store,
     .bindings = on_bindings,
@@ -180,15 +190,26 @@ static void answer(uint8_t which, uint8_t what)
                              what & 8 ? &m : NULL, now);
 }
 
-static void store_answers(bool away)
+/* what: 0, 1: whether there is a database; 2: rows have changed, and are still ours; 3: they are
+ * not
+ */
+static void store_answers(uint8_t what)
 {
+    static const uint8_t done[] = {HF_SIP_OP_DONE, HF_SIP_OP_AWAY, HF_SIP_OP_STALE,
+                                   HF_SIP_OP_STALE};
     static struct hf_sip_result r[64];
     unsigned n = n_results;
     memcpy(r, results, n * sizeof(r[0]));
     n_results = 0;
     for (unsigned i = 0; i < n; i++) {
-        r[i].done = away ? HF_SIP_OP_AWAY : HF_SIP_OP_DONE;
-        hf_sip_notifier_stored(notifier, &r[i], now);
+        r[i].done = done[what % 4];
+        r[i].have_row = what % 4 == 2;
+        r[i].row.epoch = r[i].aor.n;
+        if (what % 4 == 3 && HF_SIP_KEEP_KEY(r[i].cookie) == unasked) {
+            hf_sip_notifier_unask(notifier, unasked);
+        }
+        bool again = hf_sip_notifier_stored(notifier, &r[i], now);
+        assert(!again || what % 4 == 2);
     }
 }
 
@@ -237,7 +258,7 @@ static void happen(struct hf_rd *r)
         break;
     case 8:
         hf_sip_notifier_decided(notifier, aor, now);
-        store_answers(what & 1);
+        store_answers(what);
         break;
     default:
         now += HF_MS(what) * who;

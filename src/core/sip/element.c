@@ -153,12 +153,6 @@ static void proxy_failed(void *ctx, struct hf_slice aor, uint64_t cookie, uint16
     }
 }
 
-static void notifier_store(void *ctx, const struct hf_sip_op *op)
-{
-    struct hf_sip_element *e = ctx;
-    e->ops.store(e->ctx, op);
-}
-
 static const struct hf_sip_binding *notifier_bindings(void *ctx, struct hf_slice aor)
 {
     const struct hf_sip_element *e = ctx;
@@ -316,8 +310,9 @@ static int make_parts(struct hf_sip_element *e, hf_time now)
                       .contact = hf_slice_str(e->contact),
                       .seed = c->seed + 4},
                   &(struct hf_sip_notifier_ops){.reply = proxy_send,
+                                                .hold = hf_el_hold_kept,
                                                 .notify = hf_el_notify,
-                                                .store = notifier_store,
+                                                .store = hf_el_store_kept,
                                                 .bindings = notifier_bindings,
                                                 .epoch = notifier_epoch,
                                                 .may_watch = may_watch},
@@ -341,9 +336,9 @@ int hf_sip_element_create(const struct hf_sip_element_conf *conf,
     e->ctx = ctx;
     is_now(e, now, wall_s);
     hf_prng_init(&e->prng, conf->seed ^ conf->worker);
-    struct hf_map *maps[] = {&e->by_cookie,   &e->by_key,       &e->binding, &e->loads,
-                             &e->secrets,     &e->flows,        &e->conns,   &e->dirty,
-                             &e->known_peers, &e->untold_by_aor};
+    struct hf_map *maps[] = {&e->by_cookie, &e->by_key,      &e->binding,      &e->keeping,
+                             &e->loads,     &e->secrets,     &e->flows,        &e->conns,
+                             &e->dirty,     &e->known_peers, &e->untold_by_aor};
     for (size_t i = 0; i < HF_ARRAY_LEN(maps); i++) {
         hf_map_init(maps[i], conf->seed + i);
     }
@@ -888,14 +883,10 @@ static void row_done(struct hf_sip_element *e, struct hf_el_wait *w,
         hf_el_resume(e, w, now);
         return;
     }
-    w->known.read = true;
-    w->known.have_row = res->have_row;
-    w->known.user_known = w->known.user_known || res->user_known;
+    hf_el_knows(w, res);
     if (res->have_row) {
         bool inserted = res->kind == HF_SIP_OP_ASSIGN && w->known.assigned &&
                         res->row.epoch == w->known.assigned && res->row.current == e->self;
-        w->known.row = res->row;
-        w->known.row.aor = w->aor;
         hf_el_row(e, &w->known.row, false, inserted, now);
     }
     hf_el_resume(e, w, now);
@@ -946,7 +937,7 @@ void hf_sip_element_done(struct hf_sip_element *e, const struct hf_sip_result *r
         break;
     case HF_SIP_OP_KEEP:
     case HF_SIP_OP_DROP:
-        hf_sip_notifier_stored(e->notifier, result, now);
+        hf_el_kept(e, result, now);
         break;
     case HF_SIP_OP_LEARN:
     case HF_SIP_OP_COUNT_:

@@ -90,12 +90,6 @@ bool hf_el_forbidden(const struct hf_el_req *r)
     return r->m->method == HF_SIP_PUBLISH || hf_el_may_watch(r->e, who, p, r->aor) == 0;
 }
 
-void hf_el_state(struct hf_el_req *r)
-{
-    struct hf_sip_flow to = hf_sip_flow_back(r->m, r->from);
-    hf_sip_notifier_request(r->e->notifier, r->m, &to, r->aor, r->known->user, r->now);
-}
-
 /* --- calls --- */
 
 static bool is_dead(const struct hf_sip_element *e, const struct hf_sip_host *host)

@@ -40,6 +40,7 @@ enum hf_el_for {
     HF_EL_FOR_ROW,
     HF_EL_FOR_SECRET,
     HF_EL_FOR_BIND,
+    HF_EL_FOR_KEEP,
     HF_EL_FOR_LOAD,
     HF_EL_FOR_NAME, /* ops->resolve */
     HF_EL_FOR_OWN,  /* likewise, of a request of our own */
@@ -83,10 +84,12 @@ struct hf_el_wait {
     hf_time until;
     struct hf_sip_flow from;
     struct hf_el_known known;
-    uint64_t own;              /* OWN: the notifier's cookie */
-    struct hf_sip_flow to;     /* BIND: where the 200 goes */
+    uint64_t own;              /* OWN: the notifier's cookie; KEEP: its key */
+    uint64_t keep;             /* KEEP: the op's cookie; 0: it has not been given yet */
+    bool fresh;                /* ... as the notifier says */
+    struct hf_sip_flow to;     /* BIND, KEEP: where the 200 goes */
     struct hf_slice text, aor; /* in bytes */
-    struct hf_slice reply;     /* BIND: the 200; owned apart */
+    struct hf_slice reply;     /* BIND, KEEP: the 200; owned apart */
     uint8_t bytes[];
 };
 
@@ -206,7 +209,9 @@ struct hf_sip_element {
     size_t n_waits;
     struct hf_list waits, trying; /* the oldest first */
     struct hf_map by_cookie, by_key;
-    struct hf_map binding; /* by AoR: the last that waits for its BIND */
+    struct hf_map binding;    /* by AoR: the last that waits for its BIND */
+    struct hf_map keeping;    /* by key: who waits for its KEEP */
+    struct hf_el_req *asking; /* the notifier, just now */
     struct hf_map loads;
     struct hf_list to_load;
     size_t n_loading;
@@ -324,6 +329,9 @@ void hf_el_secrets_fini(struct hf_sip_element *e);
 void hf_el_register(struct hf_el_req *r);
 void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf_sip_result *res,
                  hf_time now);
+/** The row as an op that was STALE has found it. */
+void hf_el_row_now(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_result *res,
+                   hf_time now);
 void hf_el_expire(struct hf_sip_element *e, hf_time now);
 void hf_el_learn(struct hf_sip_element *e, struct hf_slice aor, uint8_t agent, uint16_t agent_id);
 /** Bindings and watchers are to be loaded. from: whose they were, if that lives. */
@@ -404,7 +412,6 @@ HF_MUST int hf_el_where_for(struct hf_el_req *r, const struct hf_sip_uri *uri,
 /* --- element_calls.c --- */
 void hf_el_call(struct hf_el_req *r);
 void hf_el_here(struct hf_el_req *r); /* a request for the server itself */
-void hf_el_state(struct hf_el_req *r);
 /** May this one watch that one? 1, 0: see notifier.h. */
 int hf_el_may_watch(const struct hf_sip_element *e, struct hf_slice watcher, enum hf_sip_package p,
                     struct hf_slice aor);
@@ -416,12 +423,30 @@ void hf_el_notify(void *ctx, uint64_t cookie, struct hf_slice next_hop_uri,
                   struct hf_slice content_type, struct hf_slice body);
 void hf_el_say(struct hf_sip_element *e, uint64_t cookie, uint16_t status, bool has_msg);
 
+/* --- element_kept.c --- */
+/** A SUBSCRIBE or PUBLISH of ours. */
+void hf_el_state(struct hf_el_req *r);
+/** The notifier's ops->hold and ops->store. */
+void hf_el_hold_kept(void *ctx, uint64_t key, bool fresh, const struct hf_sip_flow *to,
+                     struct hf_slice message);
+void hf_el_store_kept(void *ctx, const struct hf_sip_op *op);
+/** KEEP or DROP was done. */
+void hf_el_kept(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
+/** It ends, or waits for something else. */
+void hf_el_keeps_no_more(struct hf_sip_element *e, struct hf_el_wait *w);
+
 /* --- element_wait.c --- */
 uint64_t hf_el_key(const struct hf_sip_msg *m, bool invite);
 /** Keep the request until hf_el_resume(); NULL: there is no room, and it was refused. */
 struct hf_el_wait *hf_el_hold(struct hf_el_req *r, enum hf_el_for what);
 struct hf_el_wait *hf_el_waiting(const struct hf_sip_element *e, uint64_t cookie);
 struct hf_el_wait *hf_el_waiting_key(const struct hf_sip_element *e, uint64_t key);
+/** What READ, or an op that was STALE, has found. */
+void hf_el_knows(struct hf_el_wait *w, const struct hf_sip_result *res);
+/** The answer that goes when it has waited, and where; copied. false: no memory. */
+bool hf_el_hold_reply(struct hf_el_wait *w, const struct hf_sip_flow *to, struct hf_slice reply);
+/** It goes. */
+void hf_el_reply(struct hf_sip_element *e, struct hf_el_wait *w);
 void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);
 /** The same request has come again. */
 void hf_el_again(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now);

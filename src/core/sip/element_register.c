@@ -209,15 +209,6 @@ static void store_binds(struct hf_sip_element *e, struct hf_slice aor, uint64_t 
     e->ops.store(e->ctx, &op);
 }
 
-static struct hf_slice copy(struct hf_slice s)
-{
-    uint8_t *p = s.n ? hf_alloc(s.n) : NULL;
-    if (p) {
-        memcpy(p, s.p, s.n);
-    }
-    return hf_slice(p, p ? s.n : 0);
-}
-
 /* --- REGISTER --- */
 
 static void put_answer(struct hf_el_req *r, const struct hf_sip_registered *reg, struct hf_wr *w)
@@ -246,12 +237,11 @@ static void hold_answer(struct hf_el_req *r, const struct hf_sip_registered *reg
         return;
     }
     put_answer(r, reg, &wr);
-    hf_free((void *)(uintptr_t)w->reply.p);
-    w->reply = hf_slice(NULL, 0);
-    if (hf_sip_end(&wr, hf_slice(NULL, 0), hf_slice(NULL, 0), &s) == 0) {
-        w->reply = copy(s);
+    if (hf_sip_end(&wr, hf_slice(NULL, 0), hf_slice(NULL, 0), &s)) {
+        s = hf_slice(NULL, 0);
     }
-    w->to = hf_sip_flow_back(r->m, r->from);
+    struct hf_sip_flow to = hf_sip_flow_back(r->m, r->from);
+    (void)hf_el_hold_reply(w, &to, s);
     if (hf_map_get(&e->binding, w->aor)) { /* under this one's bytes from now on */
         (void)hf_map_remove(&e->binding, w->aor);
     }
@@ -302,16 +292,22 @@ void hf_el_register(struct hf_el_req *r)
     }
 }
 
-/* The row has changed under a request that was served by it. */
-static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_result *res,
-                  hf_time now)
+void hf_el_row_now(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_result *res,
+                   hf_time now)
 {
-    struct hf_sip_row row;
     if (res->have_row) {
         hf_el_row(e, &res->row, false, false, now);
     } else if (hf_sip_assign_forget(e->assign, aor)) {
         hf_el_left(e, aor, false, now);
     }
+}
+
+/* The row has changed under a request that was served by it. */
+static void stale(struct hf_sip_element *e, struct hf_slice aor, const struct hf_sip_result *res,
+                  hf_time now)
+{
+    struct hf_sip_row row;
+    hf_el_row_now(e, aor, res, now);
     if (hf_sip_assign_get(e->assign, aor, &row) && row.current == e->self &&
         !hf_el_loading(e, aor)) {
         (void)hf_sip_registrar_forget(e->registrar, aor); /* what is stored counts */
@@ -332,10 +328,7 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
         return;
     }
     if (res->done == HF_SIP_OP_DONE) {
-        if (w->reply.n) {
-            hf_el_send(e, &w->to, w->reply);
-        }
-        hf_el_wait_free(e, w);
+        hf_el_reply(e, w);
         return;
     }
     if (hf_map_get(&e->binding, w->aor) == w) {
@@ -345,10 +338,7 @@ void hf_el_bound(struct hf_sip_element *e, struct hf_el_wait *w, const struct hf
     if (res->done == HF_SIP_OP_AWAY) {
         w->known.away = true;
     } else {
-        w->known.read = true;
-        w->known.have_row = res->have_row;
-        w->known.row = res->row;
-        w->known.row.aor = w->aor;
+        hf_el_knows(w, res);
         stale(e, w->aor, res, now);
     }
     hf_el_resume(e, w, now);

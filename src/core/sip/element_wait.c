@@ -40,6 +40,7 @@ void hf_el_wait_free(struct hf_sip_element *e, struct hf_el_wait *w)
     if (w->aor.n && hf_map_get(&e->binding, w->aor) == w) {
         (void)hf_map_remove(&e->binding, w->aor);
     }
+    hf_el_keeps_no_more(e, w);
     if (w->keyed) {
         (void)hf_map_remove(&e->by_key, key_of(&w->key));
     }
@@ -139,6 +140,35 @@ struct hf_el_wait *hf_el_hold_own(struct hf_sip_element *e, struct hf_slice mess
     return w;
 }
 
+void hf_el_knows(struct hf_el_wait *w, const struct hf_sip_result *res)
+{
+    w->known.read = true;
+    w->known.user_known = w->known.user_known || res->user_known;
+    w->known.have_row = res->have_row;
+    w->known.row = res->row;
+    w->known.row.aor = w->aor;
+}
+
+bool hf_el_hold_reply(struct hf_el_wait *w, const struct hf_sip_flow *to, struct hf_slice reply)
+{
+    uint8_t *p = reply.n ? hf_alloc(reply.n) : NULL;
+    hf_free((void *)(uintptr_t)w->reply.p);
+    w->reply = hf_slice(p, p ? reply.n : 0);
+    w->to = *to;
+    if (p) {
+        memcpy(p, reply.p, reply.n);
+    }
+    return p;
+}
+
+void hf_el_reply(struct hf_sip_element *e, struct hf_el_wait *w)
+{
+    if (w->reply.n) {
+        hf_el_send(e, &w->to, w->reply);
+    }
+    hf_el_wait_free(e, w);
+}
+
 void hf_el_resume(struct hf_sip_element *e, struct hf_el_wait *w, hf_time now)
 {
     struct hf_el_req r = {.e = e, .m = &e->again, .from = &w->from, .now = now, .w = w};
@@ -222,6 +252,7 @@ void hf_el_waits_fini(struct hf_sip_element *e)
     hf_map_fini(&e->by_cookie);
     hf_map_fini(&e->by_key);
     hf_map_fini(&e->binding);
+    hf_map_fini(&e->keeping);
 }
 
 /* --- rates --- */

@@ -24,6 +24,8 @@ struct request {
     hf_time now;
     char tag[TAG_N]; /* of this transaction */
     struct hf_slice to_tag;
+    uint64_t key; /* of the KEEP for which the answer waits; 0: for none */
+    bool fresh;   /* ... which is the first */
 };
 
 /* ---- NOTIFY ---- */
@@ -145,6 +147,11 @@ static void notify(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, 
 
 /* ---- what is kept ---- */
 
+static uint64_t keep_cookie(struct hf_sip_notifier *n, uint64_t key)
+{
+    return key | (uint64_t)(++n->n_keeps & INT32_MAX) << 32;
+}
+
 static struct hf_slice key_of(const struct hf_sip_dialog *d, char ret_key[HF_SIP_AOR_MAX])
 {
     int n = snprintf(ret_key, HF_SIP_AOR_MAX, "%.*s",
@@ -172,7 +179,7 @@ static void keep(struct hf_sip_notifier *n, const struct hf_sip_watch_out *o, hf
             hf_sip_watch_stored(n->watch, o->sub, false, now);
             return;
         }
-        op.cookie = o->sub;
+        op.cookie = keep_cookie(n, o->sub);
         op.epoch = n->ops.epoch(n->ctx, o->aor);
         op.kept.left_s = o->expires_s;
     }
@@ -187,7 +194,7 @@ static void keep_publication(struct hf_sip_notifier *n, const struct hf_sip_pres
         .kept = {.what = 'p', .key = o->key, .data = o->data, .left_s = o->left_s},
     };
     if (op.kind == HF_SIP_OP_KEEP) {
-        op.cookie = PUBLICATION | o->number;
+        op.cookie = keep_cookie(n, PUBLICATION | o->number);
         op.epoch = n->ops.epoch(n->ctx, o->aor);
     }
     n->ops.store(n->ctx, &op);
@@ -238,7 +245,12 @@ static struct hf_wr begin(struct request *r, uint16_t status, const char *reason
 static void finish(struct request *r, struct hf_wr *w)
 {
     struct hf_slice message;
-    if (w->err == 0 && hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &message) == 0) {
+    if (w->err != 0 || hf_sip_end(w, hf_slice(NULL, 0), hf_slice(NULL, 0), &message) != 0) {
+        return;
+    }
+    if (r->key != 0) {
+        r->n->ops.hold(r->n->ctx, r->key, r->fresh, r->from, message);
+    } else {
         r->n->ops.reply(r->n->ctx, r->from, message);
     }
 }
@@ -495,7 +507,9 @@ static void subscribe(struct request *r)
     if (!names(m, had_tag ? to_tag : r->to_tag, &in.dialog)) {
         refuse(r, 400, "Malformed Dialog");
     } else if (admit(r, &in, &w)) {
+        r->fresh = !in.in_dialog;
         hf_sip_watch_subscribe(r->n->watch, &in, r->now, &a);
+        r->key = a.stores ? a.sub : 0;
         answer(r, &a, had_tag);
     }
 }
@@ -558,6 +572,8 @@ static void publish(struct request *r)
     in.has_expires = rc == 1;
     struct hf_sip_published p;
     hf_sip_presence_publish(r->n->presence, &in, r->now, &p);
+    r->key = p.stores != 0 ? PUBLICATION | p.stores : 0;
+    r->fresh = true;
     switch (p.status) {
     case 200: {
         struct hf_wr w = begin(r, 200, "");
@@ -613,6 +629,14 @@ void hf_sip_notifier_request(struct hf_sip_notifier *n, const struct hf_sip_msg 
     run(n, now);
 }
 
+/* What it was like counts as long as somebody watches it. */
+static void past_settle(struct hf_sip_notifier *n, struct hf_slice aor)
+{
+    if (aor.n > 0 && hf_sip_watch_subs(n->watch, aor, NULL, 0) == 0) {
+        hf_sip_notifier_past_drop(n, aor);
+    }
+}
+
 void hf_sip_notifier_answered(struct hf_sip_notifier *n, uint64_t cookie, uint16_t status,
                               const struct hf_sip_msg *response, hf_time now)
 {
@@ -632,9 +656,7 @@ void hf_sip_notifier_answered(struct hf_sip_notifier *n, uint64_t cookie, uint16
     } else {
         hf_sip_watch_answered(n->watch, sub, (uint32_t)cookie, status, retry_after, now);
     }
-    if (n_aor > 0 && hf_sip_watch_subs(n->watch, hf_slice(aor, n_aor), NULL, 0) == 0) {
-        hf_sip_notifier_past_drop(n, hf_slice(aor, n_aor));
-    }
+    past_settle(n, hf_slice(aor, n_aor));
     run(n, now);
 }
 
@@ -715,18 +737,46 @@ void hf_sip_notifier_load(struct hf_sip_notifier *n, struct hf_slice aor,
     run(n, now);
 }
 
-void hf_sip_notifier_stored(struct hf_sip_notifier *n, const struct hf_sip_result *r, hf_time now)
+/* Is the row by which it was not stored the one that we go by now? */
+static bool is_known(struct hf_sip_notifier *n, const struct hf_sip_result *r)
 {
-    bool ok = r->done == HF_SIP_OP_DONE;
+    return r->done == HF_SIP_OP_STALE && r->have_row &&
+           n->ops.epoch(n->ctx, r->aor) == r->row.epoch;
+}
+
+bool hf_sip_notifier_stored(struct hf_sip_notifier *n, const struct hf_sip_result *r, hf_time now)
+{
+    bool ok = r->done == HF_SIP_OP_DONE, again = false;
+    uint32_t number = (uint32_t)r->cookie;
     if (r->kind != HF_SIP_OP_KEEP || r->cookie == 0) {
-        return;
+        return false;
     }
     if (r->cookie & PUBLICATION) {
-        hf_sip_presence_stored(n->presence, r->aor, (uint32_t)r->cookie, ok, now);
+        again = is_known(n, r) && hf_sip_presence_store(n->presence, r->aor, number);
+        if (!again) {
+            hf_sip_presence_stored(n->presence, r->aor, number, ok, now);
+        }
     } else {
-        hf_sip_watch_stored(n->watch, (uint32_t)r->cookie, ok, now);
+        again = is_known(n, r) && hf_sip_watch_store(n->watch, number);
+        if (!again) {
+            hf_sip_watch_stored(n->watch, number, ok, now);
+        }
     }
     run(n, now);
+    return again;
+}
+
+void hf_sip_notifier_unask(struct hf_sip_notifier *n, uint64_t key)
+{
+    struct hf_sip_watch_out o;
+    uint8_t aor[HF_SIP_AOR_MAX];
+    if ((key & PUBLICATION) || !hf_sip_watch_get(n->watch, (uint32_t)key, 0, &o)) {
+        return;
+    }
+    size_t n_aor = o.aor.n;
+    memcpy(aor, o.aor.p, n_aor);
+    hf_sip_watch_forget(n->watch, (uint32_t)key);
+    past_settle(n, hf_slice(aor, n_aor));
 }
 
 void hf_sip_notifier_tick(struct hf_sip_notifier *n, hf_time now)
@@ -785,7 +835,7 @@ int hf_sip_notifier_create(const struct hf_sip_notifier_conf *conf,
                            const struct hf_sip_notifier_ops *ops, void *ctx, hf_time now,
                            struct hf_sip_notifier **ret_notifier)
 {
-    assert(ops->reply && ops->notify && ops->store && ops->bindings && ops->epoch &&
+    assert(ops->reply && ops->hold && ops->notify && ops->store && ops->bindings && ops->epoch &&
            ops->may_watch && conf->contact.n > 0);
     struct hf_sip_notifier *n = hf_alloc(sizeof(*n));
     if (n == NULL) {

@@ -23,6 +23,8 @@
  * and assignments. Packages: reg (RFC 3680), presence (RFC 3856; documents: presence.h). The user
  * himself may watch both, others whom `may_watch` allows; only he may publish.
  *
+ * What is granted is stored: the 200 to a SUBSCRIBE or PUBLISH waits for its KEEP (ops->hold).
+ *
  * A SUBSCRIBE outside a dialog gets a To tag made from its transaction: the same one again, as its
  * answer was lost, finds the subscription and gets the same answer. So does a PUBLISH.
  *
@@ -45,6 +47,11 @@ struct hf_sip_notifier;
 struct hf_sip_notifier_ops {
     /** Send this response. */
     void (*reply)(void *ctx, const struct hf_sip_flow *to, struct hf_slice message);
+    /** ... when the next KEEP of this key (HF_SIP_KEEP_KEY() of its cookie) is stored, or can't be.
+     * fresh: nobody knows of it before, so STALE may take all of it back (hf_sip_notifier_unask()),
+     * and the request to who has the AoR now. */
+    void (*hold)(void *ctx, uint64_t key, bool fresh, const struct hf_sip_flow *to,
+                 struct hf_slice message);
     /** Send this NOTIFY: request as it is, but for transport, sent_by and branch, which are the
      * element's to fill; then more_fields (whole lines); then type and body (both empty: none).
      * next_hop: a URI. Its end goes to hf_sip_notifier_answered(), with this cookie. */
@@ -118,9 +125,14 @@ enum hf_sip_former {
 void hf_sip_notifier_load(struct hf_sip_notifier *n, struct hf_slice aor,
                           const struct hf_sip_kept *kept, size_t n_kept, enum hf_sip_former former,
                           hf_time now);
+/** Which subscription or publication a KEEP's cookie is about; the rest tells its KEEPs apart. */
+#define HF_SIP_KEEP_KEY(cookie) ((cookie) & (1ULL << 63 | UINT32_MAX))
 /** KEEP or DROP was done (result's cookie is as in the op). What could not be stored is given once
- * more after 10 s. */
-void hf_sip_notifier_stored(struct hf_sip_notifier *n, const struct hf_sip_result *r, hf_time now);
+ * more after 10 s; true: at once, as the row was STALE and is known anew. */
+bool hf_sip_notifier_stored(struct hf_sip_notifier *n, const struct hf_sip_result *r, hf_time now);
+/** What was asked for and never answered: a subscription is no more; a publication goes with the
+ * AoR. */
+void hf_sip_notifier_unask(struct hf_sip_notifier *n, uint64_t key);
 void hf_sip_notifier_tick(struct hf_sip_notifier *n, hf_time now);
 hf_time hf_sip_notifier_deadline(const struct hf_sip_notifier *n);
 /** Subscriptions; publications. */

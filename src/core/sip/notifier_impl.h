@@ -16,6 +16,7 @@ struct hf_sip_notifier {
     struct hf_prng prng;
     char *contact; /* owned */
     bool running;
+    uint32_t n_keeps;
     struct hf_buf body;
     uint8_t dump[HF_SIP_MESSAGE_MAX + 1024];
     uint8_t text[HF_SIP_MESSAGE_MAX]; /* values of what is written */

@@ -253,6 +253,7 @@ static void accept(struct hf_sip_presence *p, struct pub *x, const struct hf_sip
     set_count(x, x->count + 1);
     set_expires(p, x, now + HF_S(expires_s));
     want_store(p, x);
+    ret->stores = x->number;
     answer(x, now, ret);
 }
 
@@ -452,19 +453,36 @@ void hf_sip_presence_gone(struct hf_sip_presence *p, struct hf_slice aor)
     all_out(p, aor, true);
 }
 
+static struct pub *by_number(struct hf_sip_presence *p, struct hf_slice aor, uint32_t number)
+{
+    struct user *u = hf_map_get(&p->by_aor, aor);
+    for (struct hf_list *l = u != NULL ? u->pubs.next : NULL; l != NULL && l != &u->pubs;
+         l = l->next) {
+        if (pub_of(l)->number == number) {
+            return pub_of(l);
+        }
+    }
+    return NULL;
+}
+
 void hf_sip_presence_stored(struct hf_sip_presence *p, struct hf_slice aor, uint32_t number,
                             bool ok, hf_time now)
 {
-    struct user *u = ok ? NULL : hf_map_get(&p->by_aor, aor);
-    for (struct hf_list *l = u != NULL ? u->pubs.next : NULL; l != NULL && l != &u->pubs;
-         l = l->next) {
-        struct pub *x = pub_of(l);
-        if (x->number == number && hf_list_empty(&x->store)) {
-            p->count.unstored++;
-            x->store_at = now + HF_S(STORE_AGAIN_S);
-            hf_list_insert(&p->again, &x->store);
-        }
+    struct pub *x = ok ? NULL : by_number(p, aor, number);
+    if (x != NULL && hf_list_empty(&x->store)) {
+        p->count.unstored++;
+        x->store_at = now + HF_S(STORE_AGAIN_S);
+        hf_list_insert(&p->again, &x->store);
     }
+}
+
+bool hf_sip_presence_store(struct hf_sip_presence *p, struct hf_slice aor, uint32_t number)
+{
+    struct pub *x = by_number(p, aor, number);
+    if (x != NULL) {
+        want_store(p, x);
+    }
+    return x != NULL;
 }
 
 /* ---- what watchers get ---- */

@@ -44,6 +44,7 @@ struct hf_sip_published {
     unsigned status;            /* 200; 400, 412, 423, 503 */
     uint32_t expires_s;         /* 200: granted; 423: Min-Expires */
     char etag[HF_SIP_ETAG_MAX]; /* 200 */
+    uint32_t stores;            /* 200: this KEEP follows, which the answer is to wait for; or 0 */
 };
 
 #define HF_SIP_PRESENCE_OUT_LIST(X)                                                                \
@@ -112,6 +113,8 @@ void hf_sip_presence_gone(struct hf_sip_presence *p, struct hf_slice aor);
 /** KEEP was done; not ok: once more, after 10 s. */
 void hf_sip_presence_stored(struct hf_sip_presence *p, struct hf_slice aor, uint32_t number,
                             bool ok, hf_time now);
+/** KEEP was done in vain, and is to be done once more at once. false: it is no more. */
+bool hf_sip_presence_store(struct hf_sip_presence *p, struct hf_slice aor, uint32_t number);
 
 /** Append what watchers of this AoR get. reachable: it has bindings. b->err: no room for it. */
 void hf_sip_presence_write(const struct hf_sip_presence *p, struct hf_slice aor, bool reachable,

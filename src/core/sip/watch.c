@@ -534,6 +534,7 @@ static void accept(struct hf_sip_watch *w, struct sub *s, const struct hf_sip_su
     if (s->granted_s == 0) { /* RFC 6665 4.4.3: a fetch, or the end */
         end(w, s, HF_SIP_SUB_REASON_TIMEOUT, true, now);
     } else {
+        ret->stores = true;
         want_store(w, s);
         tell(w, s, true, now); /* 4.2.1.2: each SUBSCRIBE is followed by a NOTIFY */
     }
@@ -710,6 +711,24 @@ void hf_sip_watch_stored(struct hf_sip_watch *w, uint32_t sub, bool ok, hf_time 
             s->store_again = now + HF_S(STORE_AGAIN_S);
         }
         arrange(w, s, now);
+    }
+}
+
+bool hf_sip_watch_store(struct hf_sip_watch *w, uint32_t sub)
+{
+    struct sub *s = sub_of(w, sub);
+    if (s == NULL || s->state == HF_SIP_SUB_ENDING) {
+        return false;
+    }
+    want_store(w, s);
+    return true;
+}
+
+void hf_sip_watch_forget(struct hf_sip_watch *w, uint32_t sub)
+{
+    struct sub *s = sub_of(w, sub);
+    if (s != NULL) {
+        forget(w, s);
     }
 }
 

@@ -39,9 +39,9 @@
  *   NOTIFY   send it; hf_sip_watch_answered() with what came of it (408 if nothing did), or
  *            hf_sip_watch_unsent()
  *   STORE    write hf_sip_watch_dump(), under Call-ID, tags and event id, and when it expires;
- *            hf_sip_watch_stored() then. With the
- *            database away say so at once: the watcher is told all the same, and is not protected
- *            until it has been stored, which is tried again after 10 s
+ *            hf_sip_watch_stored() then. The answer to a SUBSCRIBE waits for that: what is granted
+ *            is stored. With the database away say so at once: the watcher is told all the same,
+ *            and is not protected until it has been stored, which is tried again after 10 s
  *   ERASE    delete what is stored of it
  */
 #define HF_SIP_PACKAGE_LIST(X)                                                                     \
@@ -112,6 +112,7 @@ struct hf_sip_subscribed {
     unsigned status;    /* 200; 423, 481, 489, 500, 503 */
     uint32_t expires_s; /* 200: granted; 423: Min-Expires */
     uint32_t sub;       /* 200: its number, never 0 */
+    bool stores;        /* 200: STORE follows, which the answer is to wait for */
 };
 
 #define HF_SIP_WATCH_OUT_LIST(X)                                                                   \
@@ -202,6 +203,10 @@ void hf_sip_watch_answered(struct hf_sip_watch *w, uint32_t sub, uint32_t cseq, 
                            uint32_t retry_after, hf_time now);
 /** STORE was done; ok: it is stored. */
 void hf_sip_watch_stored(struct hf_sip_watch *w, uint32_t sub, bool ok, hf_time now);
+/** STORE was done in vain, and is to be done once more at once. false: it is ending, or no more. */
+bool hf_sip_watch_store(struct hf_sip_watch *w, uint32_t sub);
+/** One whose SUBSCRIBE was never answered: it is no more, and its watcher hears nothing. */
+void hf_sip_watch_forget(struct hf_sip_watch *w, uint32_t sub);
 
 /** What is to be stored of it; false: there is no such subscription. w->err if there is no room. */
 bool hf_sip_watch_dump(const struct hf_sip_watch *w, uint32_t sub, struct hf_wr *wr);

@@ -376,6 +376,7 @@ static void do_keep(struct ew_world *w, uint16_t server, const struct hf_sip_op 
     }
     if (!r->used || r->epoch != op->epoch || r->current != server) {
         res->done = HF_SIP_OP_STALE;
+        res->have_row = r->used;
         return;
     }
     for (size_t i = 0; !to && i < EW_KEPT; i++) {

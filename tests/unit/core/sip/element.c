@@ -298,11 +298,12 @@ static void watchers(void **state)
     registered();
     rig_from(&r, 2, HF_SIP_TRANSPORT_UDP, 0);
     send("SUBSCRIBE", ANN, ANN, "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n", 7);
-    assert_int_equal(rig_status(&r, 0), 200);
-    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP)); /* first it is kept, then it is told */
+    assert_int_equal(r.n_sent, 0);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP)); /* first it is kept, then granted and told */
     rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    assert_int_equal(rig_status(&r, 0), 200);
     static char notify[8192];
-    snprintf(notify, sizeof(notify), "%s", rig_out(&r, 0));
+    snprintf(notify, sizeof(notify), "%s", rig_out(&r, 1));
     assert_int_equal(strncmp(notify, "NOTIFY sip:ben@192.0.2.2 SIP/2.0\r\n", 34), 0);
     assert_non_null(strstr(notify, "Subscription-State: active"));
     assert_non_null(strstr(notify, "Contact: <sip:10.0.0.1;hfw=0>"));
@@ -316,6 +317,37 @@ static void watchers(void **state)
         rig_pass(&r, HF_S(1));
     }
     assert_non_null(strstr(rig_out(&r, 0), "Subscription-State: terminated;reason=deactivated"));
+    rig_close(&r);
+}
+
+/* What is granted is stored: the 200 waits for it, and may turn out to be another server's to give.
+ */
+static void granted_when_stored(void **state)
+{
+    (void)state;
+    static const char *const more = "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n";
+    struct hf_sip_element_conf c = rig_conf();
+    struct hf_sip_element_info info;
+    rig_open(&r, &c);
+    registered();
+    send("SUBSCRIBE", ANN, ANN, more, 7);
+    assert_int_equal(r.n_sent, 0);
+    rig_answer(&r, HF_SIP_OP_STALE, "alpha", 2); /* it has changed, and is still ours */
+    assert_int_equal(r.n_sent, 0);
+    assert_non_null(rig_asked(&r, HF_SIP_OP_KEEP));
+    assert_int_equal(rig_asked(&r, HF_SIP_OP_KEEP)->epoch, 2);
+    rig_answer(&r, HF_SIP_OP_STALE, "beta", 3);
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.subs, 0);
+    assert_int_equal(r.n_sent, 1);
+    assert_int_equal(rig_status(&r, 0), 302); /* off to beta */
+    rig_close(&r);
+
+    rig_open(&r, &c);
+    registered();
+    send("SUBSCRIBE", ANN, ANN, more, 8);
+    rig_answer(&r, HF_SIP_OP_AWAY, NULL, 0); /* nobody can say when: at once */
+    assert_int_equal(rig_status(&r, 0), 200);
     rig_close(&r);
 }
 
@@ -553,6 +585,7 @@ int main(void)
         cmocka_unit_test(mass),
         cmocka_unit_test(expiry_and_time),
         cmocka_unit_test(watchers),
+        cmocka_unit_test(granted_when_stored),
         cmocka_unit_test(no_memory),
         cmocka_unit_test(in_stead),
         cmocka_unit_test(shows_and_traces),

@@ -239,6 +239,9 @@ static unsigned asks(const char *user, const char *method, const char *to, const
                  strcmp(user, "out") == 0 ? "partner.example" : "example.com");
         rig_answer_secret(&r, user, "pw", aor);
     }
+    if (rig_asked(&r, HF_SIP_OP_KEEP)) {
+        rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    }
     return rig_status(&r, 0);
 }
 

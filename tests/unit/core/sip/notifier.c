@@ -37,6 +37,15 @@ struct pending {
     char aor[64];
 };
 
+/* An answer that waits for its KEEP. */
+struct held {
+    uint8_t server;
+    uint64_t key, cookie;
+    struct hf_sip_flow to;
+    char text[65536];
+    size_t n;
+};
+
 struct server {
     const char *name;
     char contact[64];
@@ -55,6 +64,8 @@ static struct {
     size_t n_rows;
     struct pending answer[PENDING_MAX], kept[PENDING_MAX];
     size_t n_answers, n_kept;
+    struct held held[4];
+    size_t n_held;
     unsigned n_notify, n_keep, n_drop, branch;
     uint16_t last_status; /* of a response */
     char to_tag[40], etag[HF_SIP_ETAG_MAX];
@@ -144,6 +155,12 @@ static void on_store(void *ctx, const struct hf_sip_op *op)
              HF_SLICE_FMT(k->key), HF_SLICE_FMT(op->aor),
              rig.db_away ? " (the database is away)" : "");
     }
+    for (size_t i = 0; keep && i < rig.n_held; i++) {
+        struct held *h = &rig.held[i];
+        if (s == &rig.server[h->server] && h->key == HF_SIP_KEEP_KEY(op->cookie) && !h->cookie) {
+            h->cookie = op->cookie;
+        }
+    }
     if (keep) {
         assert_int_equal(op->epoch, 7);
         assert_int_not_equal(op->cookie, 0);
@@ -193,6 +210,31 @@ static void on_reply(void *ctx, const struct hf_sip_flow *to, struct hf_slice me
     }
     snprintf(what, sizeof(what), "--- %s answers", s->name);
     tell(what, (const char *)message.p, message.n);
+}
+
+static void on_hold(void *ctx, uint64_t key, bool fresh, const struct hf_sip_flow *to,
+                    struct hf_slice message)
+{
+    (void)fresh;
+    assert_true(rig.n_held < HF_ARRAY_LEN(rig.held) && message.n < sizeof(rig.held[0].text));
+    struct held *h = &rig.held[rig.n_held++];
+    *h = (struct held){
+        .server = (uint8_t)((struct server *)ctx - rig.server), .key = key, .to = *to};
+    memcpy(h->text, message.p, message.n);
+    h->n = message.n;
+}
+
+/* Its KEEP has been done. */
+static void answer_held(uint8_t server, uint64_t cookie)
+{
+    for (size_t i = 0; i < rig.n_held; i++) {
+        struct held *h = &rig.held[i];
+        if (h->server == server && h->cookie == cookie) {
+            on_reply(&rig.server[server], &h->to, hf_slice(h->text, h->n));
+            memmove(h, h + 1, (--rig.n_held - i) * sizeof(*h));
+            return;
+        }
+    }
 }
 
 static void on_notify(void *ctx, uint64_t cookie, struct hf_slice next_hop,
@@ -252,6 +294,7 @@ static int on_may_watch(void *ctx, struct hf_slice watcher, enum hf_sip_package 
 
 static const struct hf_sip_notifier_ops ops = {
     .reply = on_reply,
+    .hold = on_hold,
     .notify = on_notify,
     .store = on_store,
     .bindings = on_bindings,
@@ -328,7 +371,8 @@ static void settle(void)
                 .aor = hf_slice_str(p.aor),
             };
             if (p.cookie != 0 && rig.server[p.server].n != NULL) {
-                hf_sip_notifier_stored(rig.server[p.server].n, &r, rig.now);
+                answer_held(p.server, p.cookie);
+                (void)hf_sip_notifier_stored(rig.server[p.server].n, &r, rig.now);
             }
             continue;
         }

@@ -267,6 +267,21 @@ static void test_database_away(void **state)
     finish();
 }
 
+/* Stored in vain, it is given once more at once. */
+static void test_stored_in_vain(void **state)
+{
+    (void)state;
+    begin(&(struct hf_sip_presence_conf){0});
+    (void)publish("ann", "", 600, DOC(""));
+    said("keep ann 600\nchanged ann\n");
+    assert_true(hf_sip_presence_store(rig.p, hf_slice_str("ann"), 1));
+    pass(0);
+    said("keep ann 600\n");
+    assert_false(hf_sip_presence_store(rig.p, hf_slice_str("ann"), 2));
+    assert_false(hf_sip_presence_store(rig.p, hf_slice_str("ben"), 1));
+    finish();
+}
+
 /* Against a plain list: who publishes what, until when. */
 static void test_random(void **state)
 {
@@ -361,8 +376,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        HF_TEST(test_life),          HF_TEST(test_refusals), HF_TEST(test_moves),
-        HF_TEST(test_database_away), HF_TEST(test_random),   HF_TEST(test_no_memory),
+        HF_TEST(test_life),          HF_TEST(test_refusals),       HF_TEST(test_moves),
+        HF_TEST(test_database_away), HF_TEST(test_stored_in_vain), HF_TEST(test_random),
+        HF_TEST(test_no_memory),
     };
     return cmocka_run_group_tests_name("sip/presence", tests, NULL, NULL);
 }

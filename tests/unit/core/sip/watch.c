@@ -494,6 +494,31 @@ static void test_blocks(void **state)
     end();
 }
 
+/* Stored in vain, it is said once more, and the watcher is told nothing before; or it is taken back
+ * without a word. */
+static void test_stored_in_vain(void **state)
+{
+    (void)state;
+    struct hf_sip_watch_out o;
+    begin(&(struct hf_sip_watch_conf){0});
+    struct hf_sip_subscribed a = watches("w1", "ann");
+    assert_true(a.stores);
+    for (int i = 0; i < 2; i++) {
+        assert_true(hf_sip_watch_next(rig.w, rig.now, &o));
+        assert_int_equal(o.kind, HF_SIP_WATCH_STORE);
+        assert_false(hf_sip_watch_next(rig.w, rig.now, &o));
+        assert_true(hf_sip_watch_store(rig.w, a.sub));
+    }
+    hf_sip_watch_forget(rig.w, a.sub);
+    assert_false(hf_sip_watch_store(rig.w, a.sub));
+    assert_int_equal(hf_sip_watch_count(rig.w), 0);
+    run();
+    assert_int_equal(rig.n_notify, 0);
+    assert_int_equal(rig.n_erase, 1);
+    hf_sip_watch_forget(rig.w, a.sub); /* there is none any more */
+    end();
+}
+
 static void test_bad_dumps(void **state)
 {
     (void)state;
@@ -702,6 +727,7 @@ int main(void)
         HF_TEST(test_looked_up),
         HF_TEST(test_names),
         HF_TEST(test_stored_later),
+        HF_TEST(test_stored_in_vain),
     };
     return cmocka_run_group_tests_name("sip/watch", tests, NULL, NULL);
 }
