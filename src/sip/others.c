@@ -2,6 +2,7 @@
 #include "sip/others.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -52,6 +53,12 @@ static uint32_t number_of(const json_t *value, const char *key, uint32_t most)
     return n < 0 ? 0 : n > (json_int_t)most ? most : (uint32_t)n;
 }
 
+static uint64_t boot_of(const json_t *value)
+{
+    const char *s = json_string_value(json_object_get(value, "boot"));
+    return s ? strtoull(s, NULL, 16) : 0;
+}
+
 static const char *text_of(const json_t *value, const char *key)
 {
     const char *s = json_string_value(json_object_get(value, key));
@@ -74,6 +81,7 @@ int hf_sip_others_parse(const char *name, const json_t *value, struct hf_sip_pee
                 .homes = strcmp(role, hf_sip_role_name(HF_SIP_ROLE_HOME)) == 0,
                 .busy = json_is_true(json_object_get(value, "busy")),
                 .weight = (uint16_t)number_of(value, "weight", WEIGHT_MAX)},
+        .boot = boot_of(value),
     };
     parse_addresses(value, ret_peer->at);
     *ret_load = (struct hf_sip_load){.clients = number_of(value, "rows", UINT32_MAX),

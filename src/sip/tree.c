@@ -2,6 +2,7 @@
 #include "sip/tree.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,6 +149,9 @@ static json_t *state_of(struct hf_sip_tree *t, bool busy)
 {
     const struct hf_sip_config *c = t->s->config;
     json_t *v = json_object();
+    char boot[17];
+    snprintf(boot, sizeof(boot), "%016" PRIx64, t->s->boot);
+    json_object_set_new(v, "boot", json_string(boot));
     add_addresses(t->s, v);
     json_object_set_new(v, "role", json_string(hf_sip_role_name((enum hf_sip_role)c->sip.role)));
     json_object_set_new(v, "weight", json_integer(c->sip.weight));
@@ -204,7 +208,8 @@ static void tell_self(struct hf_sip_tree *t, bool busy, const struct hf_sip_load
         .now = {.state = s->draining ? HF_SIP_SERVER_DRAINING : HF_SIP_SERVER_LIVE,
                 .homes = s->config->sip.role == HF_SIP_ROLE_HOME,
                 .busy = busy,
-                .weight = (uint16_t)s->config->sip.weight}};
+                .weight = (uint16_t)s->config->sip.weight},
+        .boot = s->boot};
     for (size_t k = 0; k < HF_ARRAY_LEN(hf_sip_others_address); k++) {
         const struct hf_sip_listen *l = reached_at(s, k);
         if (l) {

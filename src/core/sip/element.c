@@ -480,7 +480,9 @@ int hf_sip_element_peer(struct hf_sip_element *e, const struct hf_sip_peer *peer
     }
     bool was_alive = hf_sip_fleet_alive(e->fleet, number);
     hf_sip_fleet_set(e->fleet, number, &peer->now);
-    if (was_alive && !hf_sip_fleet_alive(e->fleet, number)) {
+    bool same_life = hf_sip_fleet_alive(e->fleet, number) && p->boot == peer->boot;
+    p->boot = peer->boot;
+    if (was_alive && !same_life) {
         hf_el_died(e, number);
         hf_el_unanswered(e, number, e->now);
     }

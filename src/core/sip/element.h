@@ -141,6 +141,8 @@ struct hf_sip_peer {
     struct hf_slice name;
     struct hf_slice host;     /* as others write it in a Contact */
     struct hf_sip_server now; /* state, homes, busy, weight: see fleet.h */
+    uint64_t boot;            /* which of its lives it is; 0: it does not say. Another one while it
+                                 is alive: it died, and nobody has seen it */
     struct hf_endpoint
         at[3]; /* by HF_SIP_TRANSPORT_UDP, HF_SIP_TRANSPORT_TCP, HF_SIP_TRANSPORT_TLS */
 };

@@ -31,6 +31,7 @@ struct hf_el_peer {
     struct hf_slice host; /* owned */
     struct hf_sip_host parsed;
     struct hf_endpoint at[3];
+    uint64_t boot;
     hf_time forgets_until; /* it died; what it had to tell then it won't */
 };
 

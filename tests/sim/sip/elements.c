@@ -534,6 +534,7 @@ static void set_tick(struct ew_world *w, uint16_t i)
 
 void ew_look(struct ew_world *w, uint16_t server)
 {
+    acting = server;
     for (uint16_t i = 0; i < w->n_servers; i++) {
         const struct ew_server *o = &w->server[i];
         char host[16];
@@ -545,6 +546,7 @@ void ew_look(struct ew_world *w, uint16_t server)
             .now = {.state = o->up ? HF_SIP_SERVER_LIVE : HF_SIP_SERVER_DEAD,
                     .homes = o->role == HF_SIP_ROLE_HOME,
                     .weight = 10},
+            .boot = o->boot,
             .at = {at(10, 0, 0, (uint8_t)(i + 1)), at(10, 0, 0, (uint8_t)(i + 1))}};
         if (hf_sip_element_peer(w->server[server].e, &p, &no)) {
             exit(2);

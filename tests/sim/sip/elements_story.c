@@ -325,7 +325,8 @@ static void former_starts_anew(struct ew_world *w)
     ew_crash(w, ALPHA);
     ew_boot(w, ALPHA);
     ew_tell(w, "-- nobody has seen that alpha was gone, and it has forgotten its watchers");
-    ew_pass(w, HF_S(70));
+    all_look(w);
+    soon(w);
 }
 
 /* beta has seen it, but hears late that ann is its own now. */

@@ -24,7 +24,7 @@ static void test_entries(void **state)
     assert_int_equal(parse("beta",
                            "{\"udp\":\"192.0.2.1\",\"tls\":\"[2001:db8::1]:5071\",\"tcp\":\"x\","
                            "\"host\":\"beta.example.org\",\"role\":\"home\",\"state\":\"live\","
-                           "\"weight\":5000,\"busy\":true,\"rows\":7,\"cpu\":-1}",
+                           "\"weight\":5000,\"boot\":\"00ff00000000000a\",\"busy\":true,\"rows\":7,\"cpu\":-1}",
                            &p, &l, &v),
                      0);
     hf_assert_slice_str(p.name, "beta");
@@ -32,6 +32,7 @@ static void test_entries(void **state)
     assert_int_equal(p.now.state, HF_SIP_SERVER_LIVE);
     assert_true(p.now.homes && p.now.busy);
     assert_int_equal(p.now.weight, 1000);
+    assert_int_equal(p.boot, 0xff00000000000aULL);
     assert_int_equal(p.at[HF_SIP_TRANSPORT_UDP].port, 5060);
     assert_int_equal(p.at[HF_SIP_TRANSPORT_TCP].family, HF_AF_NONE);
     assert_int_equal(p.at[HF_SIP_TRANSPORT_TLS].port, 5071);
@@ -41,6 +42,7 @@ static void test_entries(void **state)
     assert_int_equal(parse("beta", "{\"state\":\"draining\",\"role\":\"edge\"}", &p, &l, &v), 0);
     assert_int_equal(p.now.state, HF_SIP_SERVER_DRAINING);
     assert_false(p.now.homes);
+    assert_int_equal(p.boot, 0);
     json_decref(v);
     static const struct {
         const char *name, *text;

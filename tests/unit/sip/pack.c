@@ -122,6 +122,7 @@ static void test_peer(void **state)
     struct hf_sip_peer p = {.name = S("beta"),
                             .host = S("beta.example.org"),
                             .now = {.state = HF_SIP_SERVER_LIVE, .weight = 7},
+                            .boot = 9,
                             .at[1] = {.family = HF_AF_INET, .port = 5060}};
     struct hf_buf b;
     hf_buf_init(&b, 1 << 20);
@@ -130,6 +131,7 @@ static void test_peer(void **state)
     hf_assert_slice_str(g->name, "beta");
     hf_assert_slice_str(g->host, "beta.example.org");
     assert_int_equal(g->now.weight, 7);
+    assert_int_equal(g->boot, 9);
     assert_int_equal(g->at[1].port, 5060);
 }
 
