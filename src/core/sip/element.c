@@ -841,6 +841,10 @@ void hf_el_row(struct hf_sip_element *e, const struct hf_sip_row *row, bool feed
     if ((what != HF_SIP_APPLY_GAINED && !unknown && !was_away) || inserted) {
         return;
     }
+    if (was_away) {
+        hf_el_was_away(e, row->aor, former_of(e, HF_SIP_NONE), now);
+        return;
+    }
     uint16_t before = had && row->epoch == old.epoch + 1 ? old.current : HF_SIP_NONE;
     hf_el_load(e, row->aor, former_of(e, before), before);
 }

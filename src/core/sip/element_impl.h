@@ -343,6 +343,11 @@ void hf_el_load_next(struct hf_sip_element *e);
 void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_time now);
 /** The AoR is not ours any more; gone: its user is no more. */
 void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now);
+/** The AoR is ours, but was another server's in between, unseen: its watchers here are told as if
+ * they had heard of it (they subscribe again, and so hear what changed meanwhile), and it is
+ * loaded. */
+void hf_el_was_away(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                    hf_time now);
 /** The database is there again. */
 void hf_el_store_dirty(struct hf_sip_element *e, hf_time now);
 /** The connection that it was registered by, as long as it stands; NULL: none. */

@@ -1,11 +1,11 @@
 /* SUBSCRIBEs and PUBLISHes that are answered when what they ask for is stored.
  *
  *   held --KEEP done, or the database is away--> 200
- *     |--KEEP stale, the AoR still ours--------> held: KEEP once more
- *     +--KEEP stale, the AoR another's---------> taken back, and decided anew: off to its home
+ *     +--KEEP stale----------------------------> taken back, and decided anew: off to its home, or
+ *                                                held again
  *
- * So who has his 200 is known to whoever has the AoR next. A refresh is not taken back: its
- * watcher is told to subscribe again, as any other.
+ * So who has his 200 is known to whoever has the AoR next. A refresh is not taken back: if the AoR
+ * is still ours it is stored once more, else its watcher is told to subscribe again, as any other.
  */
 #include "core/sip/element_impl.h"
 
@@ -78,7 +78,7 @@ void hf_el_kept(struct hf_sip_element *e, const struct hf_sip_result *res, hf_ti
         w = NULL;
     } else {
         w->keep = 0;
-        if (w->fresh && !(res->have_row && res->row.current == e->self)) {
+        if (w->fresh) {
             hf_sip_notifier_unask(e->notifier, w->own);
         }
     }

@@ -483,6 +483,11 @@ void hf_el_load(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_forme
     if (l) {
         l->former = (uint8_t)former;
         l->from = from;
+        if (l->cookie) { /* what it finds may be older than this */
+            l->cookie = 0;
+            hf_list_insert(&e->to_load, &l->node);
+            hf_el_load_next(e);
+        }
         return;
     }
     l = hf_alloc(sizeof(*l) + aor.n);
@@ -593,15 +598,9 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
     hf_el_load_next(e);
 }
 
-void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now)
+/* What we know of it is over; who waits for its LOAD goes on waiting. */
+static void leave(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now)
 {
-    struct hf_el_load *l;
-    uint8_t room[HF_SIP_AOR_MAX];
-    if (aor.n > sizeof(room)) {
-        return;
-    }
-    memcpy(room, aor.p, aor.n); /* the caller's may be of what is forgotten here */
-    aor = hf_slice(room, aor.n);
     e->count.left++;
     if (gone) {
         hf_sip_notifier_gone(e->notifier, aor, now);
@@ -614,10 +613,28 @@ void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_tim
     }
     (void)hf_sip_registrar_forget(e->registrar, aor);
     hf_el_untold_drop(e, aor);
-    l = hf_el_loading(e, aor);
+}
+
+void hf_el_left(struct hf_sip_element *e, struct hf_slice aor, bool gone, hf_time now)
+{
+    uint8_t room[HF_SIP_AOR_MAX];
+    if (aor.n > sizeof(room)) {
+        return;
+    }
+    memcpy(room, aor.p, aor.n); /* the caller's may be of what is forgotten here */
+    aor = hf_slice(room, aor.n);
+    leave(e, aor, gone, now);
+    struct hf_el_load *l = hf_el_loading(e, aor);
     if (l) {
         end_load(e, l, now);
     }
+}
+
+void hf_el_was_away(struct hf_sip_element *e, struct hf_slice aor, enum hf_sip_former former,
+                    hf_time now)
+{
+    leave(e, aor, false, now);
+    hf_el_load(e, aor, former, HF_SIP_NONE);
 }
 
 /* --- what could not be stored --- */

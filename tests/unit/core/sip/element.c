@@ -228,8 +228,32 @@ static void gained_and_lost(void **state)
     rig_row(&r, ANN, "alpha", 10);
     assert_non_null(rig_asked(&r, HF_SIP_OP_LOAD));
     rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    /* so its watchers must hear, and what was unregistered there is none any more */
+    rig_pass(&r, HF_S(1));
+    r.n_ops = r.n_sent = 0;
+    send("REGISTER", "sip:example.com", ANN, CONTACT, 3);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    send("SUBSCRIBE", ANN, ANN, "Event: presence\r\nContact: <sip:ben@192.0.2.2>\r\n", 4);
+    rig_answer(&r, HF_SIP_OP_DONE, NULL, 0);
+    rig_reply(&r, 200); /* to its first NOTIFY */
+    rig_pass(&r, HF_S(10));
+    r.n_ops = r.n_sent = 0;
+    rig_row(&r, ANN, "alpha", 12);
+    assert_non_null(strstr(rig_out(&r, 0), "Subscription-State: terminated;reason=deactivated"));
+    hf_sip_element_info(r.e, &info);
+    assert_int_equal(info.bindings, 0);
+    res.cookie = rig_asked(&r, HF_SIP_OP_LOAD)->cookie;
+    r.n_ops = 0;
+    rig_row(&r, ANN, "alpha", 14); /* and again: what was being loaded may be older */
+    cookie = rig_asked(&r, HF_SIP_OP_LOAD)->cookie;
+    send("MESSAGE", ANN, ANN, "", 5);
+    hf_sip_element_done(r.e, &res, r.now);
+    assert_int_equal(r.n_sent, 0);
+    res.cookie = cookie;
+    hf_sip_element_done(r.e, &res, r.now);
+    assert_int_equal(strncmp(rig_out(&r, 0), "MESSAGE sip:ann@192.0.2.1:5060", 30), 0);
     /* a user who is deleted */
-    rig_row(&r, ANN, "alpha", 11);
+    rig_row(&r, ANN, "alpha", 15);
     struct hf_slice gone = S(ANN);
     hf_sip_element_feed(r.e, &(struct hf_sip_feed){.there = true, .deleted = &gone, .n_deleted = 1},
                         r.now);
