@@ -21,12 +21,13 @@ static void test_entries(void **state)
     struct hf_sip_peer p;
     struct hf_sip_load l;
     json_t *v;
-    assert_int_equal(parse("beta",
-                           "{\"udp\":\"192.0.2.1\",\"tls\":\"[2001:db8::1]:5071\",\"tcp\":\"x\","
-                           "\"host\":\"beta.example.org\",\"role\":\"home\",\"state\":\"live\","
-                           "\"weight\":5000,\"boot\":\"00ff00000000000a\",\"busy\":true,\"rows\":7,\"cpu\":-1}",
-                           &p, &l, &v),
-                     0);
+    assert_int_equal(
+        parse("beta",
+              "{\"udp\":\"192.0.2.1\",\"tls\":\"[2001:db8::1]:5071\",\"tcp\":\"x\","
+              "\"host\":\"beta.example.org\",\"role\":\"home\",\"state\":\"live\","
+              "\"weight\":5000,\"boot\":\"00ff00000000000a\",\"busy\":true,\"rows\":7,\"cpu\":-1}",
+              &p, &l, &v),
+        0);
     hf_assert_slice_str(p.name, "beta");
     hf_assert_slice_str(p.host, "beta.example.org");
     assert_int_equal(p.now.state, HF_SIP_SERVER_LIVE);
