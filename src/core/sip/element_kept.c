@@ -4,8 +4,9 @@
  *     +--KEEP stale----------------------------> taken back, and decided anew: off to its home, or
  *                                                held again
  *
- * So who has his 200 is known to whoever has the AoR next. A refresh is not taken back: if the AoR
- * is still ours it is stored once more, else its watcher is told to subscribe again, as any other.
+ * So who has his 200 is known to whoever has the AoR next. A refresh is not taken back, nor a
+ * publication while the AoR is still ours: they are stored once more. If it is not, the watcher
+ * who refreshed is told to subscribe again, as any other.
  */
 #include "core/sip/element_impl.h"
 
