@@ -109,6 +109,7 @@ sim: setup-build $(BUILD)/build.ninja
 	@$(BUILD)/tests/sim/sim-sip --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
 	@$(BUILD)/tests/sim/sim-sip --seed $(SIM_SEED) --balance
 	@$(BUILD)/tests/sim/sim-sip-proxy --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
+	@$(BUILD)/tests/sim/sim-sip-element --seed $(SIM_SEED) --seconds $(SIM_SECONDS)
 	@$(BUILD)/tests/sim/sim-group --seed $(SIM_SEED) --seconds $(SIM_SECONDS) --jobs $$(nproc)
 
 # 10,000 hosts: some 20 minutes and 3.3 GiB

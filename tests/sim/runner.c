@@ -258,7 +258,8 @@ static void summary(const struct shared *sh)
 
 static int many(const struct sim_runner *r, const struct options *o)
 {
-    if (kept(r, o) && !o->keep_going) {
+    int failed_again = kept(r, o);
+    if (failed_again && !o->keep_going) {
         return 1;
     }
     struct shared *sh = shared_new();
@@ -276,7 +277,7 @@ static int many(const struct sim_runner *r, const struct options *o)
         printf(", at most %" PRIu64 " %s", sh->figure[n + i], r->highest[i]);
     }
     printf("; %" PRIu64 " schedules failed\n", sh->n_failures);
-    return sh->n_failures != 0;
+    return failed_again || sh->n_failures;
 }
 
 /* ---- stories ---- */

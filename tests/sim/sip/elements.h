@@ -9,6 +9,7 @@
 
 #include "base/attr.h"
 #include "core/sip/element.h"
+#include "sim/runner.h"
 #include "sim/sip/cast.h"
 #include "support/sim_net.h"
 
@@ -18,6 +19,7 @@ enum {
     EW_BINDINGS = 8, /* stored of one AoR */
     EW_KEPT = 32,    /* likewise, subscriptions */
     EW_TEXT = 6000,
+    EW_STORIES = 19,
 };
 #define EW_WALL 1800000000u
 
@@ -154,4 +156,6 @@ void ew_client_sends(struct ew_world *w, uint32_t client, uint16_t server, struc
 void ew_set_timer(struct ew_world *w, uint32_t client, hf_time in, bool retransmit);
 void ew_set_watch_timer(struct ew_world *w, uint32_t client, hf_time in);
 
-int ew_stories(const char *directory, bool write);
+/** The documented scenarios, for the runner. */
+struct sim_story ew_story(size_t i);
+void ew_story_tell(size_t i, FILE *out);

@@ -1,11 +1,7 @@
 /* sim-sip-element: whole SIP servers on real messages: random worlds, and documented scenarios. */
-#include <errno.h>
-#include <getopt.h>
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "sim/runner.h"
 #include "sim/sip/elements.h"
 
 static struct ew_world x;
@@ -228,7 +224,7 @@ static void end(void)
     }
 }
 
-static bool run(uint64_t seed, FILE *trace)
+static void run(uint64_t seed, FILE *trace, struct sim_run *ret)
 {
     jmp_buf fail;
     memset(&x, 0, sizeof(x));
@@ -245,106 +241,42 @@ static bool run(uint64_t seed, FILE *trace)
     }
     x.trace = NULL;
     ew_fini(&x);
-    return x.why[0] == 0;
+    snprintf(ret->why, sizeof(ret->why), "%s", x.why);
+    const uint64_t figure[] = {x.n_messages,    x.n_registers,  x.n_served,  x.n_redirects,
+                               x.n_refused,     x.n_challenged, x.n_found,   x.n_moves,
+                               x.n_watching,    x.n_told,       x.n_repeats, x.hops_max,
+                               x.strip_hops_max};
+    memcpy(ret->figure, figure, sizeof(figure));
 }
 
-static const struct option options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"runs", required_argument, NULL, 'r'},
-    {"seconds", required_argument, NULL, 't'},
-    {"trace", no_argument, NULL, 'T'},
-    {"seeds", required_argument, NULL, 'k'},
-    {"golden", required_argument, NULL, 'g'},
-    {"write", no_argument, NULL, 'w'},
-    {"keep-going", no_argument, NULL, 'K'},
-    {0},
-};
-
-static uint64_t number(void)
-{
-    char *after;
-    errno = 0;
-    unsigned long long n = strtoull(optarg, &after, 10);
-    if (errno || after == optarg || *after) {
-        fprintf(stderr, "sim-sip-element [--seed N] [--runs N | --seconds N] [--seeds FILE] "
-                        "[--keep-going] [--trace]\n"
-                        "sim-sip-element --golden DIRECTORY [--write]\n");
-        exit(2);
-    }
-    return n;
-}
-
-static uint64_t done, failed, sums[11], maxima[2];
-
-static bool one(uint64_t seed)
-{
-    bool ok = run(seed, NULL);
-    done++;
-    failed += !ok;
-    const uint64_t now[11] = {x.n_messages, x.n_registers,  x.n_served, x.n_redirects,
-                              x.n_refused,  x.n_challenged, x.n_found,  x.n_moves,
-                              x.n_watching, x.n_told,       x.n_repeats};
-    for (size_t i = 0; i < 11; i++) {
-        sums[i] += now[i];
-    }
-    maxima[0] = x.hops_max > maxima[0] ? x.hops_max : maxima[0];
-    maxima[1] = x.strip_hops_max > maxima[1] ? x.strip_hops_max : maxima[1];
-    if (!ok) {
-        fprintf(stderr,
-                "seed %" PRIu64 " failed: %s\n  again: sim-sip-element --seed %" PRIu64
-                " --runs 1 --trace\n",
-                seed, x.why, seed);
-    }
-    return ok;
-}
+static const char *const figures[] = {"messages",
+                                      "registrations begun",
+                                      "served",
+                                      "redirects",
+                                      "refused",
+                                      "challenges",
+                                      "calls that found their user",
+                                      "moves",
+                                      "watchers in the end",
+                                      "times told to subscribe again",
+                                      "times more",
+                                      NULL};
+static const char *const highest[] = {"servers for one request", "where URI parameters are dropped",
+                                      NULL};
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = 1, runs = 200, seconds = 0;
-    const char *golden = NULL, *seeds = NULL;
-    bool trace = false, write = false, keep_going = false;
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        seed = c == 's' ? number() : seed;
-        runs = c == 'r' ? number() : runs;
-        seconds = c == 't' ? number() : seconds;
-        golden = c == 'g' ? optarg : golden;
-        seeds = c == 'k' ? optarg : seeds;
-        trace = trace || c == 'T';
-        write = write || c == 'w';
-        keep_going = keep_going || c == 'K';
-    }
-    if (golden) {
-        return ew_stories(golden, write);
-    }
-    if (trace) {
-        setvbuf(stdout, NULL, _IOLBF, 0);
-        bool ok = run(seed, stdout);
-        printf("%s\n", ok ? "all held" : x.why);
-        return !ok;
-    }
-    FILE *f = seeds ? fopen(seeds, "r") : NULL;
-    char line[200], *after;
-    while (f && fgets(line, sizeof(line), f)) { /* seeds that failed once */
-        uint64_t s = strtoull(line, &after, 10);
-        if (after != line) {
-            (void)one(s);
-        }
-    }
-    if (f) {
-        fclose(f);
-    }
-    time_t last = seconds ? time(NULL) + (time_t)seconds : 0;
-    for (uint64_t i = 0; (last ? time(NULL) < last : i < runs) && (keep_going || !failed); i++) {
-        (void)one(seed + i);
-    }
-    printf("%" PRIu64 " worlds (from seed %" PRIu64 "), %" PRIu64 " messages, %" PRIu64
-           " registrations begun: %" PRIu64 " served, %" PRIu64 " redirects, %" PRIu64
-           " refused, %" PRIu64 " challenges; %" PRIu64 " calls found their user; %" PRIu64
-           " moves; %" PRIu64 " watchers in the end, told %" PRIu64
-           " times to subscribe again and %" PRIu64 " times more; at most %" PRIu64
-           " servers for one request, %" PRIu64 " where URI parameters are dropped; %" PRIu64
-           " worlds failed\n",
-           done, seed, sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7],
-           sums[8], sums[9], sums[10], maxima[0], maxima[1], failed);
-    return failed != 0;
+    const struct sim_runner r = {
+        .program = "sim-sip-element",
+        .what = "many worlds of servers, a store and clients, one seed each",
+        .runs = 200,
+        .figures = figures,
+        .highest = highest,
+        .run = run,
+        .prefix = "sip-element",
+        .n_stories = EW_STORIES,
+        .story = ew_story,
+        .tell = ew_story_tell,
+    };
+    return sim_main(argc, argv, &r);
 }
