@@ -38,6 +38,13 @@ static inline void hf_list_unlink(struct hf_list *node)
     hf_list_init(node);
 }
 
+/** Make `to` a head that has all of from's nodes, in their order; `from` is empty then. */
+static inline void hf_list_take(struct hf_list *to, struct hf_list *from)
+{
+    hf_list_insert(from, to);
+    hf_list_unlink(from);
+}
+
 /** Walk; the body may unlink or free the current node. */
 #define HF_LIST_FOREACH(it, head)                                                                  \
     for (struct hf_list *it = (head)->next, *it##_next = it->next; it != (head);                   \

@@ -47,6 +47,15 @@ struct hf_slice hf_rd_word(struct hf_rd *r, size_t n_max)
     return s;
 }
 
+bool hf_rd_bool(struct hf_rd *r)
+{
+    uint8_t v = hf_rd_u8(r);
+    if (v > 1) {
+        hf_rd_fail(r, -HF_EMALF);
+    }
+    return v == 1;
+}
+
 void hf_rd_fail(struct hf_rd *r, int code)
 {
     if (!r->err) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <endian.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/attr.h"
@@ -95,6 +96,9 @@ static inline size_t hf_rd_left(const struct hf_rd *r)
 
 /** Note a failure of the caller's own checks, unless one is noted already. */
 void hf_rd_fail(struct hf_rd *r, int code);
+
+/** A byte that is 0 or 1; anything else is malformed. */
+bool hf_rd_bool(struct hf_rd *r);
 
 /** 0 if nothing failed and nothing is left over; otherwise the first error, or -HF_ETRAIL. */
 HF_MUST int hf_rd_end(const struct hf_rd *r);

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/name.h"
+#include "base/names.h"
 #include "base/rd.h"
 #include "base/wr.h"
 
@@ -40,50 +41,11 @@ static_assert(HF_GROUP_MEMBERS_MAX <= 16 && HF_GROUP_RESOURCES_MAX <= 16, "masks
 
 /* ---- names ---- */
 
-static const char *name_of(const char *const *names, size_t n, uint8_t i)
-{
-    return i < n && names[i] ? names[i] : "?";
-}
-
-const char *hf_mirror_name(uint8_t m)
-{
-    static const char *const names[] = {
-#define HF_MIRROR_NAME(id, name) [HF_MIRROR_##id] = name,
-        HF_MIRROR_LIST(HF_MIRROR_NAME)
-#undef HF_MIRROR_NAME
-    };
-    return name_of(names, HF_ARRAY_LEN(names), m);
-}
-
-const char *hf_phase_name(uint8_t p)
-{
-    static const char *const names[] = {
-#define HF_PHASE_NAME(id, name) [HF_PHASE_##id] = name,
-        HF_PHASE_LIST(HF_PHASE_NAME)
-#undef HF_PHASE_NAME
-    };
-    return name_of(names, HF_ARRAY_LEN(names), p);
-}
-
-const char *hf_gmsg_name(uint8_t kind)
-{
-    static const char *const names[] = {
-#define HF_GMSG_NAME(id, name) [HF_GMSG_##id] = name,
-        HF_GMSG_LIST(HF_GMSG_NAME)
-#undef HF_GMSG_NAME
-    };
-    return name_of(names, HF_ARRAY_LEN(names), kind);
-}
-
-const char *hf_role_name(uint8_t r)
-{
-    static const char *const names[] = {
-#define HF_ROLE_NAME(id, name) [HF_ROLE_##id] = name,
-        HF_ROLE_LIST(HF_ROLE_NAME)
-#undef HF_ROLE_NAME
-    };
-    return name_of(names, HF_ARRAY_LEN(names), r);
-}
+#define GMSG_FROM_0(X) X(NONE_, "?") HF_GMSG_LIST(X)
+HF_NAMES(hf_mirror_name, uint8_t, HF_MIRROR_LIST)
+HF_NAMES(hf_phase_name, uint8_t, HF_PHASE_LIST)
+HF_NAMES(hf_gmsg_name, uint8_t, GMSG_FROM_0)
+HF_NAMES(hf_role_name, uint8_t, HF_ROLE_LIST)
 
 /* ---- what strings may be ---- */
 
@@ -172,15 +134,6 @@ static void encode_text(struct hf_wr *w, struct hf_slice s)
         text[i] = s.p[i] < ' ' || s.p[i] == 0x7f ? ' ' : s.p[i];
     }
     hf_wr_str8(w, hf_slice(text, n));
-}
-
-static bool decode_bool(struct hf_rd *r)
-{
-    uint8_t v = hf_rd_u8(r);
-    if (v > 1) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-    return v;
 }
 
 static uint8_t decode_resigned(struct hf_rd *r)
@@ -288,10 +241,10 @@ static void decode_member(struct hf_rd *r, struct hf_gmember *m)
     decode_str(r, m->address, HF_GROUP_ADDRESS_MAX, address_ok);
     m->access = hf_rd_u16(r);
     m->subgroup = hf_rd_u8(r);
-    m->leaving = decode_bool(r);
-    m->fenced = decode_bool(r);
+    m->leaving = hf_rd_bool(r);
+    m->fenced = hf_rd_bool(r);
     m->dirty = hf_rd_u16(r);
-    m->was_primary = decode_bool(r);
+    m->was_primary = hf_rd_bool(r);
 }
 
 static void encode_join(struct hf_wr *w, const struct hf_gjoin *j)
@@ -322,7 +275,7 @@ static void decode_join(struct hf_rd *r, struct hf_gjoin *j)
     j->request = hf_rd_u32(r);
     j->access = hf_rd_u16(r);
     j->subgroup = hf_rd_u8(r);
-    j->brings = decode_bool(r);
+    j->brings = hf_rd_bool(r);
     if (j->brings) { /* not on any member yet */
         decode_resource(r, 0, &j->brought);
         if (j->brought.kind != HF_RESOURCE_COPY) {
@@ -470,13 +423,13 @@ int hf_gstate_decode(struct hf_slice s, struct hf_gstate *ret_state)
     st.primary_host = hf_rd_u8(&r);
     st.last_primary = hf_rd_u8(&r);
     st.cold = decode_u8_in(&r, 0, HF_COLD_COUNT_);
-    st.init = decode_bool(&r);
-    st.paused = decode_bool(&r);
-    st.degraded_refuse = decode_bool(&r);
-    st.restart_always = decode_bool(&r);
+    st.init = hf_rd_bool(&r);
+    st.paused = hf_rd_bool(&r);
+    st.degraded_refuse = hf_rd_bool(&r);
+    st.restart_always = hf_rd_bool(&r);
     st.next = hf_rd_u8(&r);
     st.next_host = hf_rd_u8(&r);
-    st.granted = decode_bool(&r);
+    st.granted = hf_rd_bool(&r);
     st.in_sync = hf_rd_u16(&r);
     decode_str(&r, st.fence_text, HF_GROUP_FENCE_TEXT_MAX, text_ok);
     decode_join(&r, &st.join);
@@ -535,8 +488,8 @@ static void decode_hello(struct hf_rd *r, struct hf_gmsg *m)
     m->hello.epoch = hf_rd_u64(r);
     m->hello.hash = hf_rd_u64(r);
     m->hello.persisted = hf_rd_u64(r);
-    m->hello.quorate = decode_bool(r);
-    m->hello.current = decode_bool(r);
+    m->hello.quorate = hf_rd_bool(r);
+    m->hello.current = hf_rd_bool(r);
     decode_str(r, m->hello.host, HF_HOST_NAME_MAX, hf_host_name_ok);
     decode_str(r, m->hello.address, HF_GROUP_ADDRESS_MAX, address_ok);
     m->hello.access = hf_rd_u16(r);
@@ -586,7 +539,7 @@ static void decode_gjoin(struct hf_rd *r, struct hf_gmsg *m)
     m->join.request = hf_rd_u32(r);
     decode_str(r, m->join.host, HF_HOST_NAME_MAX, hf_host_name_ok);
     decode_str(r, m->join.address, HF_GROUP_ADDRESS_MAX, address_ok);
-    m->join.brings = decode_bool(r);
+    m->join.brings = hf_rd_bool(r);
     if (m->join.brings) {
         decode_declared(r, &m->join.brought);
         m->join.brought.host = HF_GROUP_NONE;
@@ -710,7 +663,7 @@ static void decode_body(struct hf_rd *r, struct hf_gmsg *m)
         m->exclude.version = hf_rd_u64(r);
         break;
     case HF_GMSG_QUORUM:
-        m->quorum.quorate = decode_bool(r);
+        m->quorum.quorate = hf_rd_bool(r);
         break;
     case HF_GMSG_ROLE:
         m->role.resource = decode_index(r);
@@ -737,7 +690,7 @@ static void decode_body(struct hf_rd *r, struct hf_gmsg *m)
         break;
     case HF_GMSG_FENCED:
         m->fenced.member = decode_index(r);
-        m->fenced.ok = decode_bool(r);
+        m->fenced.ok = hf_rd_bool(r);
         m->fenced.text = decode_text(r);
         break;
     case HF_GMSG_TIMEOUT:

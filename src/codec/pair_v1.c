@@ -82,15 +82,6 @@ int hf_pair_v1_frame_len(struct hf_slice in, size_t *ret_n)
     return 0;
 }
 
-static bool decode_bool(struct hf_rd *r)
-{
-    uint8_t v = hf_rd_u8(r);
-    if (v > 1) {
-        hf_rd_fail(r, -HF_EMALF);
-    }
-    return v;
-}
-
 /* A number, an incarnation that is there. */
 static uint64_t decode_u64_not_0(struct hf_rd *r)
 {
@@ -129,7 +120,7 @@ static void decode_fields(struct hf_rd *r, struct hf_pair_v1_frame *f)
         break;
     case HF_PAIR_V1_WELCOME:
         f->version = hf_rd_u8(r);
-        f->complete = decode_bool(r);
+        f->complete = hf_rd_bool(r);
         f->incarnation = hf_rd_u64(r);
         f->number = hf_rd_u64(r);
         break;
@@ -142,7 +133,7 @@ static void decode_fields(struct hf_rd *r, struct hf_pair_v1_frame *f)
         break;
     case HF_PAIR_V1_CONFIRM:
         f->number = hf_rd_u64(r);
-        f->complete = decode_bool(r);
+        f->complete = hf_rd_bool(r);
         break;
     case HF_PAIR_V1_BEAT:
         f->clock = hf_rd_u64(r);

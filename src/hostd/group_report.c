@@ -38,36 +38,33 @@ static void put_number(struct hf_buf *out, const char *name, uint64_t value)
     hf_buf_printf(out, "%" PRIu64, value);
 }
 
-static void put_resources(struct hf_buf *out, const char *name, const struct hf_gstate *s,
-                          uint16_t mask)
+/* Those whose bits are set; first: the name of the first of n, the next one's `stride` bytes on. */
+static void put_names(struct hf_buf *out, const char *name, const char *first, size_t stride,
+                      size_t n, uint16_t mask)
 {
     const char *comma = "";
     key(out, name);
     hf_buf_str(out, "[");
-    for (uint8_t i = 0; i < s->n_resources; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (mask & 1u << i) {
             hf_buf_str(out, comma);
-            hf_buf_json_str(out, hf_slice_str(s->resource[i].name));
+            hf_buf_json_str(out, hf_slice_str(first + i * stride));
             comma = ",";
         }
     }
     hf_buf_str(out, "]");
 }
 
+static void put_resources(struct hf_buf *out, const char *name, const struct hf_gstate *s,
+                          uint16_t mask)
+{
+    put_names(out, name, s->resource[0].name, sizeof(s->resource[0]), s->n_resources, mask);
+}
+
 static void put_members(struct hf_buf *out, const char *name, const struct hf_gstate *s,
                         uint16_t mask)
 {
-    const char *comma = "";
-    key(out, name);
-    hf_buf_str(out, "[");
-    for (uint8_t i = 0; i < s->n_members; i++) {
-        if (mask & 1u << i) {
-            hf_buf_str(out, comma);
-            hf_buf_json_str(out, hf_slice_str(s->member[i].host));
-            comma = ",";
-        }
-    }
-    hf_buf_str(out, "]");
+    put_names(out, name, s->member[0].host, sizeof(s->member[0]), s->n_members, mask);
 }
 
 /* In the phase `none` the state still says who was it last. */

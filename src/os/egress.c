@@ -9,21 +9,12 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/names.h"
 #include "os/egress_impl.h"
 
 #define COPY_TRIES 100 /* of headers that the filter is just writing */
 
-const char *hf_egress_how_name(enum hf_egress_how how)
-{
-    switch (how) {
-#define NAME(name, text)                                                                           \
-    case name:                                                                                     \
-        return text;
-        HF_EGRESS_HOW_LIST(NAME)
-#undef NAME
-    }
-    return "?";
-}
+HF_NAMES(hf_egress_how_name, enum hf_egress_how, HF_EGRESS_HOW_LIST)
 
 enum hf_egress_how hf_egress_probe(struct hf_err *why)
 {

@@ -8,18 +8,10 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "os/proc.h"
 
-static const char *const action_names[] = {
-#define ACTION_NAME(id, name) [HF_FENCE_##id] = (name),
-    HF_FENCE_ACTION_LIST(ACTION_NAME)
-#undef ACTION_NAME
-};
-
-const char *hf_fence_action_name(enum hf_fence_action action)
-{
-    return action_names[action];
-}
+HF_NAMES(hf_fence_action_name, enum hf_fence_action, HF_FENCE_ACTION_LIST)
 
 int hf_fence_find(const char *dirs, const char *name, char ret_path[static PATH_MAX],
                   struct hf_err *err)
@@ -68,7 +60,7 @@ static int build_input(enum hf_fence_action action, const char *plug,
                        const struct hf_fence_pair *options, size_t n_options, struct hf_buf *b,
                        struct hf_err *err)
 {
-    add_option(b, "action", action_names[action]);
+    add_option(b, "action", hf_fence_action_name(action));
     if (plug) {
         add_option(b, "plug", plug);
     }
@@ -145,7 +137,7 @@ static void tell(struct hf_fence_run *r, struct hf_fence_result *res, char *text
     hide_secrets(text, n, hf_buf_slice(&r->input));
     res->text = text;
     res->duration = hf_now() - r->begin;
-    hf_tracef(HF_TRACE_PROC, r->path, "%s %s after %lld ms: %s", action_names[r->action],
+    hf_tracef(HF_TRACE_PROC, r->path, "%s %s after %lld ms: %s", hf_fence_action_name(r->action),
               res->rc ? "failed" : "done", (long long)(res->duration / HF_NS_PER_MS), text);
     r->fn(r->arg, res);
     run_destroy(r);
@@ -225,7 +217,7 @@ static int run(struct hf_loop *loop, const char *path, enum hf_fence_action acti
         .output_max = HF_FENCE_OUTPUT_MAX,
         .timeout = timeout,
     };
-    hf_tracef(HF_TRACE_PROC, r->path, "%s", action_names[action]);
+    hf_tracef(HF_TRACE_PROC, r->path, "%s", hf_fence_action_name(action));
     r->error = hf_proc_start(loop, &o, on_done, r, &r->proc);
     if (r->error) {
         int rc = hf_timer_create(loop, on_not_started, r, &r->timer);
@@ -403,7 +395,7 @@ static void finish(struct hf_fence_host_run *r, int rc, unsigned level)
     struct hf_slice failures = hf_buf_slice(&r->failures);
     const char *and = failures.n ? "; " : "";
     if (rc == 0) {
-        snprintf(text, sizeof(text), "%s by %.*s (level %u)%s%.*s", action_names[r->action],
+        snprintf(text, sizeof(text), "%s by %.*s (level %u)%s%.*s", hf_fence_action_name(r->action),
                  HF_SLICE_FMT(hf_buf_slice(&r->names)), level, failures.n ? "; failed: " : "",
                  HF_SLICE_FMT(failures));
     } else if (rc == -HF_ENOTFOUND) {

@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include "base/log.h"
+#include "base/names.h"
 #include "os/netaddr.h"
 #include "os/ocf.h"
 #include "pg/behind.h"
@@ -22,15 +23,7 @@
 #define SILENCE HF_S(1)
 #define RESTORE_TIME HF_S(5) /* for the group to let go of the mirrors, where it kept them in S */
 
-const char *hf_pg_role_name(enum hf_pg_role r)
-{
-    static const char *const name[] = {
-#define NAME(id, text) [HF_PG_ROLE_##id] = text,
-        HF_PG_ROLE_LIST(NAME)
-#undef NAME
-    };
-    return name[r];
-}
+HF_NAMES(hf_pg_role_name, enum hf_pg_role, HF_PG_ROLE_LIST)
 
 static void enter(struct hf_pg_service *s, enum hf_pg_role role)
 {

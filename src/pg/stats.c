@@ -3,15 +3,9 @@
 
 #include <string.h>
 
-const char *hf_pg_takeover_kind_name(enum hf_pg_takeover_kind k)
-{
-    static const char *const name[] = {
-#define NAME(id, text) [HF_PG_TAKEOVER_##id] = text,
-        HF_PG_TAKEOVER_KIND_LIST(NAME)
-#undef NAME
-    };
-    return name[k];
-}
+#include "base/names.h"
+
+HF_NAMES(hf_pg_takeover_kind_name, enum hf_pg_takeover_kind, HF_PG_TAKEOVER_KIND_LIST)
 
 void hf_pg_takeover_lost(struct hf_pg_takeover_stats *s, const char *why)
 {

@@ -10,6 +10,7 @@
 
 #include "base/list.h"
 #include "base/mem.h"
+#include "base/names.h"
 
 #define STEP HF_S(1)
 #define PRUNE HF_S(3600)
@@ -65,15 +66,7 @@ struct hf_sip_lead_thread {
     bool complained;
 };
 
-const char *hf_sip_lead_command_name(enum hf_sip_lead_command c)
-{
-    static const char *const names[] = {
-#define COMMAND_NAME(id, name) name,
-        HF_SIP_LEAD_COMMAND_LIST(COMMAND_NAME)
-#undef COMMAND_NAME
-    };
-    return (unsigned)c < HF_SIP_LEAD_COMMAND_COUNT_ ? names[c] : "?";
-}
+HF_NAMES(hf_sip_lead_command_name, enum hf_sip_lead_command, HF_SIP_LEAD_COMMAND_LIST)
 
 /* ---- leading ---- */
 

@@ -723,14 +723,8 @@ struct hf_sip_row hf_sip_store_row(struct hf_sip_store *s, const struct hf_sip_s
 static bool take_in(struct hf_sip_store *s)
 {
     struct hf_list in;
-    hf_list_init(&in);
     pthread_mutex_lock(&s->lock);
-    if (!hf_list_empty(&s->incoming)) { /* all at once: the lock is short */
-        in = s->incoming;
-        in.next->prev = &in;
-        in.prev->next = &in;
-        hf_list_init(&s->incoming);
-    }
+    hf_list_take(&in, &s->incoming); /* all at once: the lock is short */
     bool closing = s->closing;
     if (s->reread) {
         s->reread = false;

@@ -616,9 +616,7 @@ bool hf_sip_streams_flush(struct hf_sip_wire *t)
     if (hf_list_empty(&t->dirty)) {
         return false;
     }
-    now = t->dirty; /* what comes of it is for the next round */
-    now.next->prev = now.prev->next = &now;
-    hf_list_init(&t->dirty);
+    hf_list_take(&now, &t->dirty); /* what comes of it is for the next round */
     while (!hf_list_empty(&now)) {
         struct hf_sip_conn *c = HF_CONTAINER_OF(now.next, struct hf_sip_conn, dirty);
         hf_list_unlink(&c->dirty);

@@ -3,27 +3,11 @@
 #include <errno.h>
 
 #include "base/name.h"
+#include "base/names.h"
 #include "core/directory/internal.h"
 
-const char *hf_dir_state_name(enum hf_dir_state s)
-{
-    static const char *const name[] = {
-#define NAME(id, text) text,
-        HF_DIR_STATE_LIST(NAME)
-#undef NAME
-    };
-    return name[s];
-}
-
-const char *hf_dir_peer_state_name(enum hf_dir_peer_state s)
-{
-    static const char *const name[] = {
-#define NAME(id, text) text,
-        HF_DIR_PEER_LIST(NAME)
-#undef NAME
-    };
-    return name[s];
-}
+HF_NAMES(hf_dir_state_name, enum hf_dir_state, HF_DIR_STATE_LIST)
+HF_NAMES(hf_dir_peer_state_name, enum hf_dir_peer_state, HF_DIR_PEER_LIST)
 
 /* ---- outputs ---- */
 

@@ -6,29 +6,14 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/name.h"
+#include "base/names.h"
 #include "core/group/internal.h"
 
 #define RETRY_SHIFT_MAX 2
 
-const char *hf_group_standing_name(enum hf_group_standing s)
-{
-    static const char *const names[] = {
-#define STANDING_NAME(id, name) name,
-        HF_GROUP_STATE_LIST(STANDING_NAME)
-#undef STANDING_NAME
-    };
-    return s < HF_GROUP_STATE_COUNT_ ? names[s] : "?";
-}
-
-const char *hf_op_name(uint8_t op)
-{
-    static const char *const names[] = {"none",
-#define OP_NAME(id, name) name,
-                                        HF_OP_LIST(OP_NAME)
-#undef OP_NAME
-    };
-    return op < HF_OP_COUNT_ ? names[op] : "?";
-}
+HF_NAMES(hf_group_standing_name, enum hf_group_standing, HF_GROUP_STATE_LIST)
+#define OP_FROM_0(X) X(NONE, "none") HF_OP_LIST(X)
+HF_NAMES(hf_op_name, uint8_t, OP_FROM_0)
 
 /* ---- output ---- */
 

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "core/pair/pair_impl.h"
 
 #define OUT_MAX 4096u     /* bytes unsent beyond which a confirm waits and heartbeats are dropped */
@@ -35,12 +36,6 @@ struct hf_pair_backup {
     struct hf_pair_backup_counters counters;
 };
 
-static const char *const state_names[] = {
-#define HF_PAIR_BACKUP_STATE_NAME(id, name) name,
-    HF_PAIR_BACKUP_STATE_LIST(HF_PAIR_BACKUP_STATE_NAME)
-#undef HF_PAIR_BACKUP_STATE_NAME
-};
-
 /* The table of the figure: which states may come after which. */
 #define BIT(id) (1u << HF_PAIR_BACKUP_##id)
 static const uint8_t next_states[HF_PAIR_BACKUP_STATE_COUNT_] = {
@@ -51,10 +46,7 @@ static const uint8_t next_states[HF_PAIR_BACKUP_STATE_COUNT_] = {
     [HF_PAIR_BACKUP_TAKEN] = 0,
 };
 
-const char *hf_pair_backup_state_name(enum hf_pair_backup_state s)
-{
-    return (unsigned)s < HF_PAIR_BACKUP_STATE_COUNT_ ? state_names[s] : "?";
-}
+HF_NAMES(hf_pair_backup_state_name, enum hf_pair_backup_state, HF_PAIR_BACKUP_STATE_LIST)
 
 static void enter_state(struct hf_pair_backup *b, enum hf_pair_backup_state s)
 {

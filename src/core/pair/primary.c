@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "core/pair/pair_impl.h"
 
 #define CTL_MAX 4096u    /* bytes of frames without a number unsent: then no heartbeats */
@@ -97,25 +98,8 @@ struct hf_pair_primary {
 
 /* ---- names ---- */
 
-const char *hf_pair_state_name(enum hf_pair_state s)
-{
-    static const char *const names[] = {
-#define HF_PAIR_STATE_NAME(id, name) name,
-        HF_PAIR_STATE_LIST(HF_PAIR_STATE_NAME)
-#undef HF_PAIR_STATE_NAME
-    };
-    return (unsigned)s < HF_ARRAY_LEN(names) ? names[s] : "?";
-}
-
-const char *hf_pair_out_name(enum hf_pair_out_kind k)
-{
-    static const char *const names[] = {
-#define HF_PAIR_OUT_NAME(id, name) name,
-        HF_PAIR_OUT_LIST(HF_PAIR_OUT_NAME)
-#undef HF_PAIR_OUT_NAME
-    };
-    return (unsigned)k < HF_ARRAY_LEN(names) ? names[k] : "?";
-}
+HF_NAMES(hf_pair_state_name, enum hf_pair_state, HF_PAIR_STATE_LIST)
+HF_NAMES(hf_pair_out_name, enum hf_pair_out_kind, HF_PAIR_OUT_LIST)
 
 /* ---- states ---- */
 

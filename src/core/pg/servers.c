@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "base/names.h"
 
 #define FAST HF_MS(10)     /* between probes of a server that is awaited ... */
 #define FAST_FOR HF_S(2)   /* ... so long, then */
@@ -16,19 +17,7 @@
 #define PHASE_OPENING 3
 #define PHASE_RUNNING 4
 
-const char *hf_pg_server_state_name(enum hf_pg_server_state st)
-{
-    switch (st) {
-#define CASE(id, name)                                                                             \
-    case HF_PG_SERVER_##id:                                                                        \
-        return name;
-        HF_PG_SERVER_STATE_LIST(CASE)
-#undef CASE
-    case HF_PG_SERVER_STATE_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_pg_server_state_name, enum hf_pg_server_state, HF_PG_SERVER_STATE_LIST)
 
 /* ---- events ---- */
 

@@ -4,22 +4,14 @@
 #include <errno.h>
 
 #include "base/err.h"
+#include "base/names.h"
 
 #define RETRY_LOGIN HF_MS(100) /* after a login that failed though the server answers probes */
 #define RETRY_MOVE HF_S(5)     /* after a move that failed */
 
 enum { RECOVERING, OTHERS }; /* the two queues of an endpoint */
 
-static const char *const switch_name[] = {
-#define X(id, name) [HF_PG_SWITCH_##id] = (name),
-    HF_PG_SWITCH_STATE_LIST(X)
-#undef X
-};
-
-const char *hf_pg_switch_state_name(enum hf_pg_switch_state st)
-{
-    return st < HF_PG_SWITCH_STATE_COUNT_ ? switch_name[st] : "?";
-}
+HF_NAMES(hf_pg_switch_state_name, enum hf_pg_switch_state, HF_PG_SWITCH_STATE_LIST)
 
 enum hf_pg_switch_state hf_pg_servers_switch_state(const struct hf_pg_servers *s)
 {
@@ -240,7 +232,7 @@ static void enter_switch(struct hf_pg_servers *s, enum hf_pg_switch_state to)
     };
     assert((next[s->switching] >> to & 1) != 0);
     hf_pg_servers_event(s, HF_PG_SERVER_NONE, false, "switchover: %s -> %s",
-                        switch_name[s->switching], switch_name[to]);
+                        hf_pg_switch_state_name(s->switching), hf_pg_switch_state_name(to));
     s->switching = to;
 }
 

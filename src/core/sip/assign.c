@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/names.h"
 
 #define SHARDS 256u       /* of the index: each grows by itself, so that no growth takes long */
 #define SHARD_SLOTS 16u   /* at first */
@@ -62,47 +63,9 @@ struct hf_sip_assign {
     struct hf_sip_assign_counters count;
 };
 
-const char *hf_sip_agent_name(enum hf_sip_agent a)
-{
-    switch (a) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_AGENT_##id:                                                                        \
-        return name;
-        HF_SIP_AGENT_LIST(CASE)
-#undef CASE
-    case HF_SIP_AGENT_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_table_name(enum hf_sip_table s)
-{
-    switch (s) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_TABLE_##id:                                                                        \
-        return name;
-        HF_SIP_TABLE_LIST(CASE)
-#undef CASE
-    case HF_SIP_TABLE_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_apply_name(enum hf_sip_apply a)
-{
-    switch (a) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_APPLY_##id:                                                                        \
-        return name;
-        HF_SIP_APPLY_LIST(CASE)
-#undef CASE
-    case HF_SIP_APPLY_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_agent_name, enum hf_sip_agent, HF_SIP_AGENT_LIST)
+HF_NAMES(hf_sip_table_name, enum hf_sip_table, HF_SIP_TABLE_LIST)
+HF_NAMES(hf_sip_apply_name, enum hf_sip_apply, HF_SIP_APPLY_LIST)
 
 /* ---- slabs ---- */
 

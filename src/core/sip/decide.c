@@ -4,49 +4,13 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/names.h"
+
 #define HOPS_MAX 2 /* of a mark: so a third server is the last one (I7) */
 
-const char *hf_sip_role_name(enum hf_sip_role r)
-{
-    switch (r) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_ROLE_##id:                                                                         \
-        return name;
-        HF_SIP_ROLE_LIST(CASE)
-#undef CASE
-    case HF_SIP_ROLE_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_policy_name(enum hf_sip_policy p)
-{
-    switch (p) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_POLICY_##id:                                                                       \
-        return name;
-        HF_SIP_POLICY_LIST(CASE)
-#undef CASE
-    case HF_SIP_POLICY_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_action_name(enum hf_sip_action a)
-{
-    switch (a) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_##id:                                                                              \
-        return name;
-        HF_SIP_ACTION_LIST(CASE)
-#undef CASE
-    case HF_SIP_ACTION_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_role_name, enum hf_sip_role, HF_SIP_ROLE_LIST)
+HF_NAMES(hf_sip_policy_name, enum hf_sip_policy, HF_SIP_POLICY_LIST)
+HF_NAMES(hf_sip_action_name, enum hf_sip_action, HF_SIP_ACTION_LIST)
 
 /* ---- the rules ---- */
 

@@ -538,12 +538,7 @@ static void release(struct hf_sip_element *e, struct hf_list *waits, bool unload
 static void end_load(struct hf_sip_element *e, struct hf_el_load *l, hf_time now)
 {
     struct hf_list waits;
-    hf_list_init(&waits);
-    while (!hf_list_empty(&l->waits)) {
-        struct hf_list *node = l->waits.next;
-        hf_list_unlink(node);
-        hf_list_insert(&waits, node);
-    }
+    hf_list_take(&waits, &l->waits);
     (void)hf_map_remove(&e->loads, l->aor);
     hf_list_unlink(&l->node);
     hf_free(l);
@@ -575,12 +570,7 @@ void hf_el_loaded(struct hf_sip_element *e, const struct hf_sip_result *res, hf_
     l->cookie = 0;
     if (res->done == HF_SIP_OP_AWAY) {
         struct hf_list waits;
-        hf_list_init(&waits);
-        while (!hf_list_empty(&l->waits)) {
-            struct hf_list *node = l->waits.next;
-            hf_list_unlink(node);
-            hf_list_insert(&waits, node);
-        }
+        hf_list_take(&waits, &l->waits);
         e->load_again = now + HF_S(1);
         hf_list_insert(&e->to_load, &l->node);
         release(e, &waits, true, now);

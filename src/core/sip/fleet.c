@@ -11,6 +11,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/name.h"
+#include "base/names.h"
 
 /* The same on all servers and in all versions: choices and buckets are stored. */
 #define SEED_AOR 0x686f6c6466617374u
@@ -29,19 +30,7 @@ struct hf_sip_fleet {
     struct entry *server[HF_SIP_SERVERS_MAX]; /* owned */
 };
 
-const char *hf_sip_server_state_name(enum hf_sip_server_state s)
-{
-    switch (s) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_SERVER_##id:                                                                       \
-        return name;
-        HF_SIP_SERVER_STATE_LIST(CASE)
-#undef CASE
-    case HF_SIP_SERVER_STATE_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_server_state_name, enum hf_sip_server_state, HF_SIP_SERVER_STATE_LIST)
 
 int hf_sip_fleet_create(struct hf_sip_fleet **ret_fleet)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/names.h"
 
 #define COST_MIN 100u
 #define COST_MAX 20000u
@@ -21,47 +22,9 @@
 #define CPU_FLOOR 100u      /* 1/1000 */
 #define CPU_ALL 1000u
 
-const char *hf_sip_balance_name(enum hf_sip_balance s)
-{
-    switch (s) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_BALANCE_##id:                                                                      \
-        return name;
-        HF_SIP_BALANCE_LIST(CASE)
-#undef CASE
-    case HF_SIP_BALANCE_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_move_reason_name(enum hf_sip_move_reason r)
-{
-    switch (r) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_MOVE_##id:                                                                         \
-        return name;
-        HF_SIP_MOVE_LIST(CASE)
-#undef CASE
-    case HF_SIP_MOVE_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_who_name(enum hf_sip_who w)
-{
-    switch (w) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_WHO_##id:                                                                          \
-        return name;
-        HF_SIP_WHO_LIST(CASE)
-#undef CASE
-    case HF_SIP_WHO_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_balance_name, enum hf_sip_balance, HF_SIP_BALANCE_LIST)
+HF_NAMES(hf_sip_move_reason_name, enum hf_sip_move_reason, HF_SIP_MOVE_LIST)
+HF_NAMES(hf_sip_who_name, enum hf_sip_who, HF_SIP_WHO_LIST)
 
 /* ---- its life ---- */
 

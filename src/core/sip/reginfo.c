@@ -4,19 +4,9 @@
 #include <inttypes.h>
 #include <stdbool.h>
 
-const char *hf_sip_reg_event_name(enum hf_sip_reg_event e)
-{
-    switch (e) {
-#define CASE(id, name, active)                                                                     \
-    case HF_SIP_REG_##id:                                                                          \
-        return name;
-        HF_SIP_REG_EVENT_LIST(CASE)
-#undef CASE
-    case HF_SIP_REG_EVENT_COUNT_:
-        break;
-    }
-    return "?";
-}
+#include "base/names.h"
+
+HF_NAMES(hf_sip_reg_event_name, enum hf_sip_reg_event, HF_SIP_REG_EVENT_LIST)
 
 static bool is_active(enum hf_sip_reg_event e)
 {

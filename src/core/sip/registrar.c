@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "core/sip/fields.h"
 #include "core/sip/write.h"
 
@@ -121,15 +122,7 @@ uint32_t hf_sip_binding_left_s(const struct hf_sip_binding *b, hf_time now)
     return b->expires <= now ? 0 : (uint32_t)((b->expires - now + HF_NS_PER_S - 1) / HF_NS_PER_S);
 }
 
-const char *hf_sip_change_event(enum hf_sip_change_kind kind)
-{
-    static const char *const events[] = {
-#define EVENT(id, event) event,
-        HF_SIP_CHANGE_LIST(EVENT)
-#undef EVENT
-    };
-    return events[kind];
-}
+HF_NAMES(hf_sip_change_event, enum hf_sip_change_kind, HF_SIP_CHANGE_LIST)
 
 /* --- life and death --- */
 

@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/hex.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "base/prng.h"
 #include "base/siphash.h"
 
@@ -35,21 +36,8 @@ struct hf_sip_txns {
 
 /* --- names --- */
 
-const char *hf_sip_txn_kind_name(enum hf_sip_txn_kind k)
-{
-    static const char *const names[] = {
-#define NAME(id, name) name,
-        HF_SIP_TXN_KIND_LIST(NAME)};
-    return names[k];
-}
-
-const char *hf_sip_txn_state_name(enum hf_sip_txn_state s)
-{
-    static const char *const names[] = {HF_SIP_TXN_STATE_LIST(NAME)
-#undef NAME
-    };
-    return names[s];
-}
+HF_NAMES(hf_sip_txn_kind_name, enum hf_sip_txn_kind, HF_SIP_TXN_KIND_LIST)
+HF_NAMES(hf_sip_txn_state_name, enum hf_sip_txn_state, HF_SIP_TXN_STATE_LIST)
 
 /* --- timers --- */
 

@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "base/rd.h"
 
 #define BLOCK 128u /* numbers reserved at a time (S2) */
@@ -77,19 +78,7 @@ struct hf_sip_watch {
 
 /* ---- names ---- */
 
-const char *hf_sip_package_name(enum hf_sip_package p)
-{
-    switch (p) {
-#define CASE(id, name, expires_s)                                                                  \
-    case HF_SIP_PACKAGE_##id:                                                                      \
-        return name;
-        HF_SIP_PACKAGE_LIST(CASE)
-#undef CASE
-    case HF_SIP_PACKAGE_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_package_name, enum hf_sip_package, HF_SIP_PACKAGE_LIST)
 
 enum hf_sip_package hf_sip_package_of(struct hf_slice name)
 {
@@ -111,47 +100,9 @@ static uint32_t default_expires(enum hf_sip_package p)
     return s[p];
 }
 
-const char *hf_sip_sub_state_name(enum hf_sip_sub_state s)
-{
-    switch (s) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_SUB_##id:                                                                          \
-        return name;
-        HF_SIP_SUB_STATE_LIST(CASE)
-#undef CASE
-    case HF_SIP_SUB_STATE_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_sub_reason_name(enum hf_sip_sub_reason r)
-{
-    switch (r) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_SUB_REASON_##id:                                                                   \
-        return name;
-        HF_SIP_SUB_REASON_LIST(CASE)
-#undef CASE
-    case HF_SIP_SUB_REASON_COUNT_:
-        break;
-    }
-    return "?";
-}
-
-const char *hf_sip_watch_out_name(enum hf_sip_watch_out_kind k)
-{
-    switch (k) {
-#define CASE(id, name)                                                                             \
-    case HF_SIP_WATCH_##id:                                                                        \
-        return name;
-        HF_SIP_WATCH_OUT_LIST(CASE)
-#undef CASE
-    case HF_SIP_WATCH_OUT_COUNT_:
-        break;
-    }
-    return "?";
-}
+HF_NAMES(hf_sip_sub_state_name, enum hf_sip_sub_state, HF_SIP_SUB_STATE_LIST)
+HF_NAMES(hf_sip_sub_reason_name, enum hf_sip_sub_reason, HF_SIP_SUB_REASON_LIST)
+HF_NAMES(hf_sip_watch_out_name, enum hf_sip_watch_out_kind, HF_SIP_WATCH_OUT_LIST)
 
 /* ---- its texts ---- */
 

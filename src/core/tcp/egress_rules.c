@@ -18,19 +18,10 @@ static int hf_egress_load(HF_EGRESS_PACKET *p, uint32_t off, void *to, uint32_t 
     return r.err;
 }
 
+#include "base/names.h"
 #include "core/tcp/egress_inline.h"
 
-const char *hf_egress_verdict_name(enum hf_egress_verdict verdict)
-{
-    switch (verdict) {
-#define NAME(name, text)                                                                           \
-    case name:                                                                                     \
-        return text;
-        HF_EGRESS_VERDICT_LIST(NAME)
-#undef NAME
-    }
-    return "?";
-}
+HF_NAMES(hf_egress_verdict_name, enum hf_egress_verdict, HF_EGRESS_VERDICT_LIST)
 
 const char *hf_egress_counter_name(enum hf_egress_counter counter)
 {

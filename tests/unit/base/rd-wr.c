@@ -100,6 +100,19 @@ static void reads_after_an_error_are_zero(void **state)
     assert_int_equal(hf_rd_end(&r), -HF_ETRUNC);
 }
 
+static void a_bool_is_0_or_1(void **state)
+{
+    (void)state;
+    const uint8_t in[] = {0, 1, 2};
+    struct hf_rd r;
+    hf_rd_init(&r, hf_slice(in, sizeof(in)));
+    assert_false(hf_rd_bool(&r));
+    assert_true(hf_rd_bool(&r));
+    (void)hf_rd_bool(&r);
+    assert_int_equal(hf_rd_end(&r), -HF_EMALF);
+    assert_false(hf_rd_bool(&r));
+}
+
 static void huge_lengths_do_not_wrap(void **state)
 {
     (void)state;
@@ -155,6 +168,7 @@ int main(void)
         HF_TEST(words),
         HF_TEST(round_trip_and_every_truncation),
         HF_TEST(writer_fails_at_every_smaller_room),
+        HF_TEST(a_bool_is_0_or_1),
         HF_TEST(reads_after_an_error_are_zero),
         HF_TEST(huge_lengths_do_not_wrap),
         HF_TEST(patch_and_back),
