@@ -139,6 +139,58 @@ def test_in_a_request(rig, sql, block):
     assert w.values() == [1] * ("insert" in sql) + [5] * block
 
 
+class Parallel(World):
+    """Each request has a parallel worker, and a second session to look at it."""
+
+    def __init__(self, rig):
+        super().__init__(rig)
+        pgwire.check(self.c.query("set force_parallel_mode = on"))
+        self.look = Connection(self.a)
+
+    def worker(self, but=()):
+        """Of the request under way, not one of these: its pid, and its leader's"""
+        sql = "select pid, leader_pid from pg_stat_activity where backend_type = 'parallel worker' and wait_event = 'PgSleep'"
+        return postgres.until(lambda: [r for r in self.look.rows(sql) if r[0] not in but], "a worker runs")[0]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_worker_ends_before_its_leader(rig, block):
+    """As at a fast shutdown, where the leader may be told after it has heard of its worker."""
+    w = Parallel(rig)
+    if block:
+        pgwire.check(w.c.query("begin"))
+        done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (5)"))
+    w.c.send(Query("select 7 from pg_sleep(0.5)"))
+    worker, leader = w.worker()
+    os.kill(w.proxy.process.pid, signal.SIGSTOP)
+    w.look.one(f"select pg_terminate_backend({worker})")
+    idle = f"select 1 from pg_stat_activity where pid = {leader} and state like 'idle%' and wait_event = 'ClientRead'"
+    postgres.until(lambda: w.look.rows(idle), "its leader has said so")
+    w.crash()
+    postgres.send(w.proxy.process.pid, signal.SIGCONT)
+    assert done(w.c, "SELECT 1") == [("7",)]
+    if block:
+        done(w.c, "COMMIT", w.c.query("commit"))
+    assert w.values() == [5] * block
+
+
+def test_worker_that_somebody_ends(rig):
+    """Its request is done again, once: the second time somebody wants just that."""
+    w = Parallel(rig)
+    for _ in range(2):
+        w.c.send(Query("select 7 from pg_sleep(600)"))
+        worker, leader = w.worker()
+        w.look.one(f"select pg_terminate_backend({worker})")
+        again, another = w.worker(but=[worker])
+        assert leader != another
+        w.look.one(f"select pg_terminate_backend({again})")
+        w.c.until()
+        assert [m.data["code"] for m in w.c.seen if m.kind == "E"][-1] == "57P01"
+        assert w.c.one("select pg_backend_pid()") == another
+        done(w.c, "INSERT 0 1", w.c.query("insert into t (v) values (1)"))
+    assert w.values() == [1, 1]
+
+
 def test_in_a_transaction_that_is_idle(rig):
     w = World(rig)
     pgwire.check(w.c.query("begin isolation level repeatable read"))

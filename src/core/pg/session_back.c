@@ -115,6 +115,19 @@ static void copy_over(struct hf_pg_session *s, const struct unit *u)
         s->copy_wait = false;
 }
 
+/* Does a leader say that its parallel worker has ended? At a fast shutdown workers are told to end,
+ * too, each at its instant, and the FATAL of one is its leader's ERROR. What a function raises has
+ * another source file, so has what another server said (postgres_fdw, dblink). */
+static bool of_worker(struct hf_slice body)
+{
+    struct hf_slice code = hf_pg_error_field(body, 'C'), file = hf_pg_error_field(body, 'F');
+    if (hf_slice_eq(code, hf_slice_str("57P01")))
+        return hf_slice_eq(file, hf_slice_str("postgres.c")) ||
+               hf_slice_eq(file, hf_slice_str("bgworker.c"));
+    return hf_slice_eq(code, hf_slice_str("55000")) &&
+           hf_slice_eq(file, hf_slice_str("parallel.c"));
+}
+
 static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice message)
 {
     struct hf_slice body = body_of(message);
@@ -129,6 +142,8 @@ static void on_error(struct hf_pg_session *s, struct unit *u, struct hf_slice me
         memcpy(s->fatal_state, code.n == 5 ? code.p : (const uint8_t *)"XX000", 5);
         return;
     }
+    if (u && u->kind != UNIT_HIDDEN && of_worker(body) && hf_pg_worker_lost(s))
+        return;
     copy_over(s, u);
     if (!u) {
         hf_pg_deliver_error(s, message);
@@ -349,6 +364,8 @@ static void request_done(struct hf_pg_session *s, char status)
     hf_pg_unit_pop(s);
     if (s->state == HF_PG_REPLAYING)
         s->replay_units++;
+    else
+        s->worker_lost = false;
     if (over) {
         hf_pg_transaction_over(s, committed);
         hf_pg_log_trim(s, s->log_block + log_len);
@@ -688,5 +705,5 @@ size_t hf_pg_back(struct hf_pg_session *s, struct hf_slice in)
     if (in.n < len)
         return 0;
     take(s, head.type, hf_slice(in.p, len));
-    return len;
+    return s->state == HF_PG_LOST ? in.n : len;
 }

@@ -257,6 +257,7 @@ struct hf_pg_session {
     uint32_t pid;
     uint16_t port;
     hf_time attached_at;
+    bool worker_lost;    /* the request under way is repeated because of a parallel worker's end */
     struct hf_buf fatal; /* a FATAL ErrorResponse, until it is known what it means */
     char fatal_state[6];
 
@@ -496,6 +497,10 @@ void hf_pg_settle_sql_prepared(struct hf_pg_session *s, struct hf_slice text);
 
 /* --- loss, recovery, moves: session_recover.c, session_move.c --- */
 void hf_pg_lost(struct hf_pg_session *s, const char *why);
+/* A parallel worker of the client's request has ended, first sign of the server's end. true: taken
+ * for it, the connection is given up; false: the session, or the request, could not be had again,
+ * or has been: the error is the client's. */
+bool hf_pg_worker_lost(struct hf_pg_session *s);
 void hf_pg_recover_attach(struct hf_pg_session *s);
 /* Ask once more: is the old backend gone, is the transaction over? */
 void hf_pg_recover_again(struct hf_pg_session *s);

@@ -228,6 +228,22 @@ void hf_pg_lost(struct hf_pg_session *s, const char *why)
     s->ops.need(s->arg, HF_PG_SERVER);
 }
 
+bool hf_pg_worker_lost(struct hf_pg_session *s)
+{
+    uint32_t reasons = s->sticky & STICKY_FATAL;
+    reasons |= s->passing & ~(uint32_t)HF_PG_REASON_SYNC_COMMIT;
+    for (uint32_t i = 0; i < s->n_units; i++)
+        reasons |= hf_pg_unit_at(s, i)->reasons;
+    if (reasons || s->look_hard || s->looking || s->settling || s->cancelling || s->worker_lost ||
+        (s->state != HF_PG_RUNNING && s->state != HF_PG_REPLAYING))
+        return false;
+    s->worker_lost = true;
+    hf_pg_deliver_flush(s); /* it is the connection's */
+    s->ops.drop(s->arg, HF_PG_SERVER);
+    hf_pg_lost(s, "a parallel worker has ended");
+    return true;
+}
+
 /* --- clearing and resolving --- */
 
 static void look_again(struct hf_pg_session *s)
@@ -335,6 +351,7 @@ void hf_pg_recover_attach(struct hf_pg_session *s)
     }
     hf_buf_fini(&s->fatal);
     s->fatal_state[0] = '\0';
+    s->worker_lost &= s->backend.same;
     s->deadline = s->now + s->conf->replay_timeout;
     s->given_due |= !s->backend.same;
     bool idle = s->leave_idle && nothing_under_way(s);

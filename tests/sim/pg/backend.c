@@ -25,14 +25,26 @@ static void flush(struct pgs_backend *b)
     b->flushed = b->out.n;
 }
 
+static void put_field(struct hf_buf *out, char name, const char *text)
+{
+    if (text && *text) {
+        hf_pg_put_u8(out, (uint8_t)name);
+        hf_pg_put_cstr(out, hf_slice_str(text));
+    }
+}
+
 static void send_error(struct pgs_backend *b, uint8_t type, const char *severity,
                        const char *sqlstate, const char *message, const char *detail)
 {
-    struct hf_pg_error e = {.severity = severity,
-                            .sqlstate = sqlstate,
-                            .message = message,
-                            .detail = detail && *detail ? detail : NULL};
-    hf_pg_put_error(&b->out, type, &e);
+    size_t mark = hf_pg_put_begin(&b->out, type);
+    put_field(&b->out, 'S', severity);
+    put_field(&b->out, 'V', severity);
+    put_field(&b->out, 'C', sqlstate);
+    put_field(&b->out, 'M', message);
+    put_field(&b->out, 'D', detail);
+    put_field(&b->out, 'F', "postgres.c");
+    hf_pg_put_u8(&b->out, 0);
+    hf_pg_put_end(&b->out, mark);
     flush(b); /* as send_message_to_frontend() */
 }
 
@@ -906,6 +918,16 @@ static bool interrupted(struct pgs_backend *b)
         end_process(b);
         return true;
     }
+    if (b->worker_ended) { /* only what takes long is done by one */
+        b->worker_ended = false;
+        if (b->wait == PGS_WAIT_LOCK || b->wait == PGS_WAIT_SLEEP) {
+            (void)pgs_fail(b, "57P01",
+                           "terminating background worker \"parallel worker\" due to administrator "
+                           "command");
+            got_error(b);
+            return true;
+        }
+    }
     if (b->cancelled) {
         b->cancelled = false;
         if (busy) {
@@ -983,6 +1005,11 @@ void pgs_cancel(struct pgs_backend *b)
 void pgs_terminate(struct pgs_backend *b)
 {
     b->terminated = true;
+}
+
+void pgs_end_worker(struct pgs_backend *b)
+{
+    b->worker_ended = true;
 }
 
 /* ---- connections ---- */

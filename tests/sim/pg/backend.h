@@ -132,7 +132,7 @@ struct pgs_backend {
     enum pgs_wait wait;
     const struct pgs_xact *waits_for; /* LOCK */
     uint64_t sleep_until, wait_end;   /* SLEEP; wait_end: of pg_terminate_backend() */
-    bool cancelled, terminated;
+    bool cancelled, terminated, worker_ended;
     char message;          /* its type; 0: none */
     struct pgs_stmt *stmt; /* Query; owned */
     int n_stmts, stmt_at;
@@ -186,6 +186,8 @@ void pgs_cancel(struct pgs_backend *b);
 bool pgs_backend_is(const struct pgs_backend *b, uint32_t port, double age);
 /** pg_terminate_backend(). */
 void pgs_terminate(struct pgs_backend *b);
+/** Its parallel worker is ended, if what it does now may have one. */
+void pgs_end_worker(struct pgs_backend *b);
 struct pgs_backend *pgs_backend_find(struct pgs_server *s, uint32_t pid);
 
 /** The server ends, with all its backends; it begins again with the first `keep` log records. */

@@ -13,8 +13,8 @@
 struct chaos {
     struct pgw_world w;
     uint32_t crash, promote, cut, move, cancel, goes, terminate, host, kill;
-    struct hf_prng kills, clocks;
-    uint32_t clock;
+    struct hf_prng kills, clocks, workers;
+    uint32_t clock, worker;
     bool bytewise;
     uint32_t quiet;
 };
@@ -48,6 +48,8 @@ static void begin(uint64_t seed)
     hf_prng_init(&x.clocks, seed ^ 0xc10c);
     x.clock = hf_prng_below(&x.clocks, 4) == 0 ? (uint32_t)hf_prng_below(&x.clocks, 60) : 0;
     w->translated = !x.clock && hf_prng_below(&x.clocks, 3) == 0;
+    hf_prng_init(&x.workers, seed ^ 0x3a11);
+    x.worker = hf_prng_below(&x.workers, 4) == 0 ? (uint32_t)hf_prng_below(&x.workers, 3000) : 0;
     bool calm = below(8) == 0;
     x.crash = calm ? 0 : (uint32_t)below(30);
     x.promote = calm ? 0 : (uint32_t)below(20);
@@ -119,6 +121,24 @@ static bool anything(void)
     }
 }
 
+/* Somebody ends its parallel worker, or that is how a fast shutdown begins. */
+static void end_worker(struct pgw_session *s)
+{
+    struct pgw_world *w = &x.w;
+    struct pgs_backend *b = s->conn[HF_PG_SERVER].b;
+    if (!b || !b->alive || (b->wait != PGS_WAIT_LOCK && b->wait != PGS_WAIT_SLEEP)) {
+        return;
+    }
+    pgw_tell(w, "-- a parallel worker ends");
+    s->workers++;
+    pgw_loss_noted(s); /* it is taken for one */
+    pgs_end_worker(b);
+    if (hf_prng_below(&x.workers, 2)) {
+        (void)pgs_backend_step(b);
+        pgw_crash(w, false, w->server.db.n_wal);
+    }
+}
+
 static void fault(void)
 {
     struct pgw_world *w = &x.w;
@@ -163,6 +183,9 @@ static void fault(void)
         pgw_tell(w, "-- an administrator terminates the backend");
         s->terminated = true;
         pgs_terminate(s->conn[HF_PG_SERVER].b);
+    }
+    if (hf_prng_below(&x.workers, 10000) < x.worker) {
+        end_worker(s);
     }
     if (hf_prng_below(&x.clocks, 10000) < x.clock) {
         w->server.set += (int64_t)hf_prng_below(&x.clocks, 120000000) - 60000000;

@@ -147,6 +147,9 @@ static bool justified(struct pgw_world *w, struct pgw_session *s, struct pgc_cli
         return lost && (!w->fenced || s->reasons || (t && t->unprotected));
     }
     if (is(c, "57P01")) {
+        if (strstr(c->message, "background worker")) {
+            return s->workers > 1 || s->reasons || (t && t->unprotected);
+        }
         /* behind others, or while a cancel is under way, settings can't be looked at first */
         bool unseen = !c->no_state && (s->cancels || (t && t->pipelined)) &&
                       strstr(c->detail, "settings not known");

@@ -706,6 +706,7 @@ void pgw_connect(struct pgw_world *w, uint32_t i, uint32_t txns_max)
         s->need[k] = false;
     }
     s->ended = s->clean = s->attached_once = s->cancel_pending = s->terminated = false;
+    s->workers = 0;
     s->told = s->reasons = s->reasons_saved = 0;
     s->incarnation = 0;
     if (first) {

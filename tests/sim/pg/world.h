@@ -47,6 +47,7 @@ struct pgw_session {
     bool cancel_pending;    /* a CancelRequest is on its way to the server */
     uint32_t cancel_pid;
     uint64_t cancels; /* that may have hit */
+    uint64_t workers; /* of its backend that ended */
     bool moves;       /* a move was asked for */
     bool terminated;  /* an administrator ended its backend */
     uint64_t n_moved, n_replayed, n_committed, n_aborted, n_unresolved;

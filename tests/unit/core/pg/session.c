@@ -530,6 +530,63 @@ static void a_crash_is_not_told(void **state)
     }
 }
 
+static void put_field(struct hf_buf *b, char type, const char *text)
+{
+    hf_pg_put_u8(b, (uint8_t)type);
+    hf_pg_put_cstr(b, hf_slice_str(text));
+}
+
+static bool worker_told(struct rig *r, const char *sqlstate, const char *file)
+{
+    struct hf_buf b;
+    hf_buf_init(&b, 1000);
+    hf_buf_clear(&r->to[HF_PG_CLIENT]);
+    r->needed[HF_PG_SERVER] = r->dropped[HF_PG_SERVER] = false;
+    size_t mark = hf_pg_put_begin(&b, HF_PG_ERROR);
+    put_field(&b, 'S', "ERROR");
+    put_field(&b, 'V', "ERROR");
+    put_field(&b, 'C', sqlstate);
+    put_field(&b, 'M', "it says");
+    put_field(&b, 'F', file);
+    hf_pg_put_u8(&b, 0);
+    hf_pg_put_end(&b, mark);
+    assert_int_equal(hf_pg_session_from_server(r->s, HF_PG_SERVER, hf_buf_slice(&b), 0), b.n);
+    hf_buf_fini(&b);
+    assert_int_equal(r->needed[HF_PG_SERVER], r->dropped[HF_PG_SERVER]);
+    assert_int_equal(holds(&r->to[HF_PG_CLIENT], "it says"), !r->needed[HF_PG_SERVER]);
+    return !r->needed[HF_PG_SERVER];
+}
+
+/* At a fast shutdown a parallel worker may be gone before its leader hears of it: its error is the
+ * connection's end. Not what a function raises, nor what another server said; nor is it where the
+ * request can't be done again. */
+static void a_workers_end_is_not_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sqlstate, *file;
+        bool told;
+    } want[] = {
+        {"57P01", "postgres.c", false},  {"57P01", "bgworker.c", false},
+        {"55000", "parallel.c", false},  {"57P01", "pl_exec.c", true},
+        {"57P01", "connection.c", true}, {"55000", "sequence.c", true},
+        {"22012", "postgres.c", true},
+    };
+    struct rig r;
+    for (size_t i = 0; i < HF_ARRAY_LEN(want); i++) {
+        rig_init(&r);
+        attach(&r);
+        query(&r, "select 1");
+        assert_int_equal(worker_told(&r, want[i].sqlstate, want[i].file), want[i].told);
+        rig_fini(&r);
+    }
+    rig_init(&r);
+    attach(&r);
+    query(&r, "vacuum");
+    assert_true(worker_told(&r, "57P01", "postgres.c"));
+    rig_fini(&r);
+}
+
 static void put_notification(struct hf_buf *b, const char *channel)
 {
     size_t mark = hf_pg_put_begin(b, HF_PG_NOTIFICATION);
@@ -729,6 +786,7 @@ int main(void)
         cmocka_unit_test(a_copy_that_has_failed_is_not_waited_for),
         cmocka_unit_test(a_copy_behind_another_request),
         cmocka_unit_test(a_crash_is_not_told),
+        cmocka_unit_test(a_workers_end_is_not_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
